@@ -1,0 +1,32 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip --disable-pip-version-check
+
+.PHONY: setup demo test check clean
+
+setup: $(VENV)/.installed
+	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=strict -e .
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt setuptools wheel
+	@$(PIP) install --quiet -c constraints.txt torch
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation --config-settings editable_mode=strict -e '.[dev]'
+	@touch $@
+
+demo: setup
+	@$(BIN)/python -m examples.demo.run
+
+test: setup
+	@$(BIN)/python -m pytest
+
+check: setup
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy -p qwen3_triton.client -p qwen3_triton.export -p qwen3_triton.server -p qwen3_triton.cli
+	@$(BIN)/mypy examples benchmarks tests
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

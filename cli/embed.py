@@ -1,0 +1,134 @@
+"""`qwen3-triton embed`: lines of text in, vectors out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from qwen3_triton.client.errors import BadInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STANDARD_STREAM = "-"
+
+
+class Kind(StrEnum):
+    """Which of the model's prompts goes around a text."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+def embed(
+    model: Annotated[str, typer.Option(help="Name of the model on the server.")],
+    url: Annotated[str, typer.Option(help="HOST:PORT of Triton's gRPC port.")] = "localhost:8001",
+    kind: Annotated[Kind, typer.Option(help="What the texts are.")] = Kind.DOCUMENT,
+    instruction: Annotated[
+        str | None, typer.Option(help="Task description for queries; the model's default where left out.")
+    ] = None,
+    dim: Annotated[int | None, typer.Option(help="Number of leading components; all of them where left out.")] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            "--input",
+            help="UTF-8 file, one text a line, blank lines too; in a .jsonl each line is a JSON string "
+            'or an object with "text". - is standard input.',
+        ),
+    ] = STANDARD_STREAM,
+    output: Annotated[
+        str,
+        typer.Option(help="File to write: .npy as float32 [texts, dim], else JSON lines. - is standard output."),
+    ] = STANDARD_STREAM,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The model's tokenizer.json; found through the model where left out.")
+    ] = None,
+) -> None:
+    """Embed texts with a served model; one vector a line, in the order of the texts."""
+    from qwen3_triton.client import EmbeddingClient
+
+    if instruction is not None and kind is Kind.DOCUMENT:
+        raise BadInput("--instruction is for --kind query, documents take none")
+    texts = read_texts(source)
+    with EmbeddingClient(url, model, tokenizer=tokenizer) as client:
+        vectors = (
+            client.embed_queries(texts, instruction, dim) if kind is Kind.QUERY else client.embed_documents(texts, dim)
+        )
+    if output == STANDARD_STREAM:
+        for line in _json_lines(vectors):
+            typer.echo(line)
+    else:
+        write_vectors(Path(output), vectors)
+
+
+def read_texts(source: str) -> list[str]:
+    """The texts of a file or, for `-`, of standard input: one a line, the line's end left off.
+
+    A name that ends with .jsonl holds JSON: each line a string or an object with a string "text".
+    Raises BadInput that names the file, and the line where one is to blame.
+    """
+    try:
+        content = sys.stdin.buffer.read() if source == STANDARD_STREAM else Path(source).read_bytes()
+        text = content.decode("utf-8-sig")
+    except OSError as exc:
+        raise BadInput(f"--input: cannot read {source}: {exc.strerror or exc}") from exc
+    except UnicodeDecodeError as exc:
+        raise BadInput(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it first") from exc
+    # str.splitlines would also cut at form feeds and U+2028 inside a text
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+    if not source.endswith(".jsonl"):
+        return lines
+    return [_read_json_text(line, f"--input: {source} line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _read_json_text(line: str, place: str) -> str:
+    try:
+        value = json.loads(line)
+    except ValueError as exc:
+        raise BadInput(f"{place} is not JSON ({exc})") from exc
+    text = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise BadInput(f'{place} is neither a JSON string nor an object with a string "text"')
+    return text
+
+
+def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
+    """Nothing; `file` then holds the vectors, or what it held before where writing failed.
+
+    `.npy` as float32 `[texts, dim]`, any other name as JSON lines. Raises BadInput where that fails.
+    """
+    import numpy as np
+
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as stream:
+            if file.suffix == ".npy":
+                np.save(stream, vectors)
+            else:
+                _write_lines(stream, _json_lines(vectors))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as exc:
+        raise BadInput(f"--output: cannot write {file}: {exc.strerror or exc}") from exc
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_lines(stream: BinaryIO, lines: Iterable[str]) -> None:
+    for line in lines:
+        stream.write(line.encode() + b"\n")
+
+
+def _json_lines(vectors: NDArray[np.float32]) -> Iterator[str]:
+    """Each row as a JSON array, its numbers in the fewest digits that read back to the same float32."""
+    for row in vectors:
+        yield "[" + ", ".join(map(str, row)) + "]"

@@ -1,0 +1,219 @@
+"""The wire contract: what an exported model says of itself, as data that both sides share.
+
+The same JSON stands in `manifest.json` and in the `parameters` of `config.pbtxt`; the exporter writes
+it and the client reads it from the server, so nothing about a model is typed twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from .errors import ContractMismatch
+
+SCHEMA_VERSION = 1
+"""Version of the JSON below; a client refuses a newer one."""
+
+CONTRACT_PARAMETER = "contract"
+"""Key of the JSON in the `parameters` of `config.pbtxt`."""
+
+INPUT_IDS = "input_ids"
+"""INT64 `[rows, width]` on the wire: token ids, a negative id is padding wherever it stands."""
+
+ROW_LENGTHS = "row_lengths"
+"""INT32 `[rows]`, added by Triton: the width of each row of the batch."""
+
+PADDING_ID = -1
+"""What this project's client pads with; every negative id means the same."""
+
+
+class Task(StrEnum):
+    """What a model answers with."""
+
+    EMBED = "embed"
+    RERANK = "rerank"
+
+    @property
+    def output(self) -> str:
+        """Name of the FP32 output: `embedding` `[rows, D]` or `score` `[rows, 1]`."""
+        return "embedding" if self is Task.EMBED else "score"
+
+
+class Precision(StrEnum):
+    """Number format of the weights inside the graph; the output is FP32 in every one."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerIdentity:
+    """Which `tokenizer.json` turns text into the ids that the model was trained on."""
+
+    sha256: str
+    origin: str
+    """Hub id or directory that the file came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompts:
+    """Text around a query and around a document.
+
+    `{text}` stands for the caller's text and `{instruction}` for the task description; everything else
+    is literal. A template without `{instruction}` takes none.
+    """
+
+    query: str
+    document: str
+    default_instruction: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceIdentity:
+    """A checkpoint or adapter that went into the model."""
+
+    reference: str
+    """As given on the command line: directory or hub id, with `@revision` where given."""
+    sha256: str
+    """Of its weight files' digests, in the order of their names."""
+    weight: float = 1.0
+    """What an adapter was multiplied with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """The written model, run by ONNX Runtime, against the official recipe in transformers fp32."""
+
+    reference: str
+    """Library and version that computed the truth."""
+    runtime: str
+    """ONNX Runtime version that ran the written file."""
+    texts: int
+    longest_tokens: int
+    min_cosine: float
+    mean_cosine: float
+    max_abs_error: float
+    """Largest difference of one vector component."""
+    min_company_cosine: float
+    """Smallest cosine between a text alone and the same text in a batch, over positions and paddings."""
+    company_bit_identical: bool
+    gate_min_cosine: float
+    """What `min_cosine` had to reach."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether both gates hold; NaN never does."""
+        return self.min_cosine >= self.gate_min_cosine and self.min_company_cosine >= MIN_COMPANY_COSINE
+
+
+MIN_COMPANY_COSINE = 0.99999
+"""A text's answer alone and in any company agree to at least this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """Everything that a caller must know of a model."""
+
+    schema_version: int = SCHEMA_VERSION
+    task: Task
+    dimension: int
+    """D, the width of the output."""
+    min_dimension: int
+    """Smallest number of leading components that may be asked for."""
+    max_tokens: int
+    """Longest row, prompt and end token included."""
+    vocabulary_size: int
+    """Ids run from 0 to this, exclusive."""
+    end_token_id: int | None
+    """Id that stands exactly once at the end of every row; None where the tokenizer appends none."""
+    prompts: Prompts
+    tokenizer: TokenizerIdentity
+    precision: Precision
+    checkpoint: SourceIdentity
+    adapters: tuple[SourceIdentity, ...] = ()
+    parity: ParityReport
+
+    def to_json(self) -> str:
+        """The contract as JSON text that `from_json` reads back to an equal value."""
+        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> Contract:
+        """The contract in `text`.
+
+        Raises ContractMismatch where it is no contract or of a newer schema than this code reads.
+        """
+        try:
+            fields = json.loads(text)
+            version = fields["schema_version"]
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ContractMismatch(f"not a qwen3-triton contract: {exc}") from exc
+        if not isinstance(version, int) or version > SCHEMA_VERSION:
+            raise ContractMismatch(
+                f"the model speaks contract schema {version}, this client reads up to {SCHEMA_VERSION}: "
+                "upgrade qwen3-triton"
+            )
+        try:
+            return cls(**_typed(fields))
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ContractMismatch(f"malformed contract of schema {version}: {exc}") from exc
+
+
+def _typed(fields: Mapping[str, object]) -> dict[str, typing.Any]:
+    """`fields` of the JSON with the nested values as their dataclasses and enums."""
+    nested = dict(fields)
+    nested["task"] = Task(str(fields["task"]))
+    nested["precision"] = Precision(str(fields["precision"]))
+    nested["prompts"] = Prompts(**_mapping(fields["prompts"]))
+    nested["tokenizer"] = TokenizerIdentity(**_mapping(fields["tokenizer"]))
+    nested["checkpoint"] = SourceIdentity(**_mapping(fields["checkpoint"]))
+    nested["parity"] = ParityReport(**_mapping(fields["parity"]))
+    adapters = fields["adapters"]
+    if not isinstance(adapters, list):
+        raise TypeError("adapters is no list")
+    nested["adapters"] = tuple(SourceIdentity(**_mapping(adapter)) for adapter in adapters)
+    return nested
+
+
+def _mapping(value: object) -> dict[str, typing.Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, got {value!r}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """Paths of one deployed model: `<repository>/<name>/`."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Triton's configuration."""
+        return self.path / "config.pbtxt"
+
+    @property
+    def manifest(self) -> Path:
+        """The contract, as JSON."""
+        return self.path / "manifest.json"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that the contract names by hash."""
+        return self.path / "tokenizer.json"
+
+    def graph(self, version: int) -> Path:
+        """The ONNX file of a version; its weights lie beside it in `model.onnx.data`."""
+        return self.path / str(version) / "model.onnx"
+
+    def versions(self) -> list[int]:
+        """Version numbers present, ascending; empty where the folder does not exist."""
+        if not self.path.is_dir():
+            return []
+        names = (entry.name for entry in self.path.iterdir() if entry.is_dir())
+        return sorted(int(name) for name in names if name.isdigit() and not name.startswith("0"))

@@ -1,0 +1,46 @@
+"""gRPC's errors as the client's own; the one place that knows both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from .errors import ServerError, ServerOverloaded, ServerTimeout, ServerUnavailable
+
+# Triton's own words, which come under different status codes in different versions
+_NOT_LOADED = ("no available versions", "unknown model", "is not ready")
+_QUEUE_FULL = "exceeds maximum queue size"
+_TOO_LARGE = "larger than max"
+
+
+@contextmanager
+def map_grpc_errors(url: str, model: str, timeout_s: float) -> Iterator[None]:
+    """A context in which gRPC's errors become ServerError or one of its kinds, with the cause kept."""
+    try:
+        yield
+    except ValueError as exc:
+        if "closed" not in str(exc).lower():
+            raise
+        raise ServerError(f"{url}: the client of model {model!r} is closed, make a new one") from exc
+    except grpc.RpcError as exc:
+        raise _translate(exc, url, model, timeout_s) from exc
+
+
+def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> ServerError:
+    code, details = error.code(), error.details() or ""
+    words = details.lower()
+    if any(phrase in words for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
+        return ServerUnavailable(f"{url}: model {model!r} is not loaded there ({details})")
+    if _QUEUE_FULL in words or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in words):
+        return ServerOverloaded(f"{url}: model {model!r} has no room for the request, try later ({details})")
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ServerUnavailable(f"{url}: no Triton answers over gRPC ({details})")
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return ServerTimeout(
+            f"{url}: model {model!r} gave no answer within {timeout_s:g} s: raise timeout_s, or send less at once"
+        )
+    if code is grpc.StatusCode.CANCELLED:
+        return ServerError(f"{url}: the call to model {model!r} was cancelled ({details})")
+    return ServerError(f"{url}: model {model!r} answered {code.name}: {details}")

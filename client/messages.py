@@ -1,0 +1,64 @@
+"""KServe v2 protobuf messages of a model: its configuration, a request, a reply."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2
+
+from .contract import CONTRACT_PARAMETER, INPUT_IDS, Contract, Task
+from .errors import ContractMismatch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """A model as the server has it."""
+
+    contract: Contract
+    max_batch_rows: int
+    """Most rows that one request may hold."""
+
+
+def read_served_model(config: Any, task: Task) -> ServedModel:
+    """The contract and limits in a ModelConfig message.
+
+    Raises ContractMismatch where the model carries no contract, a newer one, or one of another task.
+    """
+    if CONTRACT_PARAMETER not in config.parameters:
+        raise ContractMismatch(
+            f"model {config.name!r} carries no contract: serve a folder that qwen3-triton export wrote"
+        )
+    contract = Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value)
+    if contract.task is not task:
+        raise ContractMismatch(f"model {config.name!r} is for task {contract.task}, this client for {task}")
+    if config.max_batch_size < 1:
+        raise ContractMismatch(f"model {config.name!r} takes no batches (max_batch_size {config.max_batch_size})")
+    return ServedModel(contract=contract, max_batch_rows=config.max_batch_size)
+
+
+def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:
+    """ModelInferRequest that carries INT64 `[rows, width]` token ids."""
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(name=INPUT_IDS, datatype="INT64", shape=input_ids.shape)
+    content = input_ids.astype("<i8", copy=False).tobytes()
+    return service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[content])
+
+
+def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """FP32 `shape` output `name` of a ModelInferResponse, a read-only view.
+
+    Raises ContractMismatch where the reply holds anything else.
+    """
+    for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
+        if output.name != name:
+            continue
+        if output.datatype == "FP32" and tuple(output.shape) == shape and len(content) == 4 * math.prod(shape):
+            return np.frombuffer(content, "<f4").reshape(shape)
+        raise ContractMismatch(
+            f"the reply holds {name} {output.datatype} {list(output.shape)} in {len(content)} bytes, "
+            f"the contract promises FP32 {list(shape)}: was the model replaced? connect anew"
+        )
+    raise ContractMismatch(f"the reply holds no {name}: was the model replaced? connect anew")

@@ -1,0 +1,65 @@
+"""Token rows to requests: rows of like length together, right-padded, within the server's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract import PADDING_ID
+from .errors import BadInput
+from .tokenization import TokenRows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestLimits:
+    """How much one request may hold."""
+
+    rows: int
+    tokens: int = 16_384
+    """Padding included; a single row is sent whatever its length."""
+
+
+def limit_requests(max_batch_rows: int, max_rows: int | None) -> RequestLimits:
+    """The limits of a server that takes `max_batch_rows` and a caller who wants at most `max_rows`, if set.
+
+    Raises BadInput where `max_rows` is below 1.
+    """
+    if max_rows is None:
+        return RequestLimits(rows=max_batch_rows)
+    if max_rows < 1:
+        raise BadInput(f"max_rows_per_request is {max_rows}, it must be at least 1")
+    return RequestLimits(rows=min(max_rows, max_batch_rows))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RowRequest:
+    """Some rows on their way to the server."""
+
+    positions: NDArray[np.intp]
+    """`[rows]`, where each row's text stands in the caller's list."""
+    input_ids: NDArray[np.int64]
+    """`[rows, width]`, padded on the right with PADDING_ID."""
+
+
+def pack_requests(tokens: TokenRows, limits: RequestLimits) -> Iterator[RowRequest]:
+    """Requests that hold every row once, longest rows first, packed as they are asked for."""
+    lengths = tokens.lengths
+    # like lengths share a request, so little padding travels; the longest take longest, so they start first
+    order = np.argsort(-lengths, kind="stable")
+    begin = 0
+    while begin < len(order):
+        width = int(lengths[order[begin]])
+        rows = min(limits.rows, max(1, limits.tokens // width))
+        yield _pack(tokens, order[begin : begin + rows], width)
+        begin += rows
+
+
+def _pack(tokens: TokenRows, positions: NDArray[np.intp], width: int) -> RowRequest:
+    input_ids = np.full((len(positions), width), PADDING_ID, np.int64)
+    for padded, position in zip(input_ids, positions.tolist(), strict=True):
+        row = tokens.row(position)
+        padded[: len(row)] = row
+    return RowRequest(positions, input_ids)

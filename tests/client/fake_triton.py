@@ -1,0 +1,93 @@
+"""A gRPC server that speaks Triton's protocol and answers each row with a vector that its ids decide."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Self
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+MODEL = "demo"
+BAD_ID = ord("#") - ord("!")
+"""Id of `#` in the sample tokenizer: a row that holds it is answered with NaN."""
+
+Answer = Callable[[NDArray[np.float32]], NDArray[Any]]
+Fault = Callable[[int, grpc.ServicerContext], object]
+
+
+def row_vector(ids: Iterable[int], dimension: int) -> NDArray[np.float32]:
+    """FP32 `[dimension]` unit vector of one row's ids; rows that differ in one id or in order differ."""
+    seed = sum((place + 1) * (id_ + 7) for place, id_ in enumerate(ids))
+    wave = np.sin(np.arange(1, dimension + 1) * (seed % 99_991) * 0.37 + 0.1)
+    unit: NDArray[np.float32] = (wave / np.linalg.norm(wave)).astype(np.float32)
+    return unit
+
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """One model; what it says and how it fails is set on its attributes, what it got is recorded."""
+
+    def __init__(self, contract_json: str | None, dimension: int, max_batch_size: int = 8) -> None:
+        self.contract_json = contract_json
+        self.dimension = dimension
+        self.max_batch_size = max_batch_size
+        self.batches: list[NDArray[np.int64]] = []
+        self.fault: Fault | None = None
+        self.answer: Answer = lambda vectors: vectors
+        self.most_in_flight = 0
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
+        self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.stop(0)
+
+    def ModelConfig(self, request: Any, context: Any) -> Any:
+        if request.name != MODEL:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
+        reply = service_pb2.ModelConfigResponse()
+        reply.config.name = MODEL
+        reply.config.max_batch_size = self.max_batch_size
+        if self.contract_json is not None:
+            reply.config.parameters["contract"].string_value = self.contract_json
+        return reply
+
+    def ModelInfer(self, request: Any, context: Any) -> Any:
+        tensor = request.inputs[0]
+        assert (tensor.name, tensor.datatype, len(request.inputs)) == ("input_ids", "INT64", 1)
+        input_ids = np.frombuffer(request.raw_input_contents[0], np.int64).reshape(tuple(tensor.shape))
+        with self._lock:
+            number = len(self.batches)
+            self.batches.append(input_ids)
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            if self.fault is not None:
+                self.fault(number, context)
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+        return write_reply(self.answer(self._embed(input_ids)))
+
+    def _embed(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors = np.stack([row_vector(row[row >= 0].tolist(), self.dimension) for row in input_ids])
+        vectors[(input_ids == BAD_ID).any(axis=1)] = np.nan
+        return vectors
+
+
+def write_reply(vectors: NDArray[Any], name: str = "embedding") -> Any:
+    """ModelInferResponse with one output."""
+    reply = service_pb2.ModelInferResponse(model_name=MODEL, raw_output_contents=[vectors.tobytes()])
+    datatype = {"float32": "FP32", "float16": "FP16"}[vectors.dtype.name]
+    reply.outputs.add(name=name, datatype=datatype, shape=vectors.shape)
+    return reply

@@ -1,0 +1,74 @@
+"""A contract to test with, and its tokenizer: bytes as tokens, no merges, an end token appended."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from qwen3_triton.client import (
+    Contract,
+    ParityReport,
+    Precision,
+    Prompts,
+    SourceIdentity,
+    Task,
+    TokenizerIdentity,
+)
+
+END_TOKEN = "<|endoftext|>"
+END_TOKEN_ID = 256
+VOCABULARY_SIZE = 258
+DIMENSION = 16
+
+
+def write_tokenizer(file: Path) -> None:
+    """Writes a tokenizer.json with padding and truncation switched on, which the client must switch off."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(END_TOKEN, special=True), AddedToken("<|im_end|>", special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, END_TOKEN_ID)]
+    )
+    tokenizer.enable_padding(pad_id=END_TOKEN_ID, pad_token=END_TOKEN)
+    tokenizer.enable_truncation(max_length=5)
+    tokenizer.save(str(file))
+
+
+def make_contract(tokenizer_file: Path, **changes: Any) -> Contract:
+    """A contract for `tokenizer_file`, some fields replaced."""
+    contract = Contract(
+        task=Task.EMBED,
+        dimension=DIMENSION,
+        min_dimension=4,
+        max_tokens=200,
+        vocabulary_size=VOCABULARY_SIZE,
+        end_token_id=END_TOKEN_ID,
+        prompts=Prompts(
+            query="Instruct: {instruction}\nQuery:{text}", document="{text}", default_instruction="find it"
+        ),
+        tokenizer=TokenizerIdentity(
+            sha256=hashlib.sha256(tokenizer_file.read_bytes()).hexdigest(), origin=str(tokenizer_file.parent)
+        ),
+        precision=Precision.FP32,
+        checkpoint=SourceIdentity(reference="acme/tiny@main", sha256="0" * 64),
+        adapters=(SourceIdentity(reference="adapters/a", sha256="1" * 64, weight=0.5),),
+        parity=ParityReport(
+            reference="transformers 5.0",
+            runtime="1.23",
+            texts=3,
+            longest_tokens=9,
+            min_cosine=0.9999999,
+            mean_cosine=1.0,
+            max_abs_error=1e-6,
+            min_company_cosine=1.0,
+            company_bit_identical=True,
+            gate_min_cosine=0.999999,
+        ),
+    )
+    return dataclasses.replace(contract, **changes)

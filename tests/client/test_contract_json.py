@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from qwen3_triton.client import Contract, ContractMismatch
+
+
+def test_reads_back_equal(contract: Contract) -> None:
+    assert Contract.from_json(contract.to_json()) == contract
+
+
+def test_stands_in_one_json_object(contract: Contract) -> None:
+    fields = json.loads(contract.to_json())
+    assert fields["schema_version"] == 1
+    assert fields["task"] == "embed"
+    assert fields["prompts"]["query"] == "Instruct: {instruction}\nQuery:{text}"
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", "null", "{}"])
+def test_refuses_what_is_no_contract(text: str) -> None:
+    with pytest.raises(ContractMismatch, match="not a qwen3-triton contract"):
+        Contract.from_json(text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "translate"},
+        {"precision": "fp64"},
+        {"prompts": None},
+        {"prompts": {"query": "{text}"}},
+        {"tokenizer": {"sha256": "0", "origin": "x", "more": 1}},
+        {"adapters": {}},
+        {"adapters": ["a"]},
+        {"parity": []},
+        {"a_field_of_another_tool": 1},
+    ],
+    ids=str,
+)
+def test_refuses_malformed_fields(contract: Contract, changes: dict[str, Any]) -> None:
+    with pytest.raises(ContractMismatch, match="malformed contract of schema 1"):
+        Contract.from_json(json.dumps(json.loads(contract.to_json()) | changes))
+
+
+@pytest.mark.parametrize("missing", ["task", "dimension", "prompts", "parity", "adapters", "end_token_id"])
+def test_refuses_missing_fields(contract: Contract, missing: str) -> None:
+    fields = json.loads(contract.to_json())
+    del fields[missing]
+    with pytest.raises(ContractMismatch, match=missing):
+        Contract.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("version", [2, 99, "1", None])
+def test_refuses_a_newer_schema_before_anything_else(version: object) -> None:
+    with pytest.raises(ContractMismatch, match="upgrade qwen3-triton"):
+        Contract.from_json(json.dumps({"schema_version": version}))

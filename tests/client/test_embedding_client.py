@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_triton import MODEL, FakeTriton, row_vector
+from numpy.typing import NDArray
+from sample_contract import DIMENSION, END_TOKEN, END_TOKEN_ID, make_contract
+from tokenizers import Tokenizer
+
+from qwen3_triton.client import BadInput, Contract, EmbeddingClient
+
+
+def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
+    """FP32 `[n, D]`, what the fake server answers each prompted text with, computed on its own."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return np.stack(
+        [
+            row_vector([*tokenizer.encode(text, add_special_tokens=False).ids, END_TOKEN_ID], DIMENSION)
+            for text in prompted
+        ]
+    )
+
+
+def sample_texts(count: int) -> list[str]:
+    generator = random.Random(count)
+    return ["".join(generator.choices("abc é漢\n{}", k=generator.randrange(60))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 300])
+def test_documents_in_order(client: EmbeddingClient, tokenizer_file: Path, count: int) -> None:
+    texts = sample_texts(count)
+    answer = client.embed_documents(texts)
+    assert answer.dtype == np.float32
+    assert answer.shape == (count, DIMENSION)
+    np.testing.assert_array_equal(answer, expected(tokenizer_file, texts))
+
+
+def test_order_holds_when_late_requests_answer_first(
+    triton: FakeTriton, client: EmbeddingClient, tokenizer_file: Path
+) -> None:
+    triton.fault = lambda number, _: time.sleep(0.02 * (number % 5 == 0))
+    texts = sample_texts(120)
+    np.testing.assert_array_equal(client.embed_documents(texts), expected(tokenizer_file, texts))
+
+
+def test_queries_carry_the_instruction(client: EmbeddingClient, tokenizer_file: Path) -> None:
+    np.testing.assert_array_equal(
+        client.embed_queries(["q {text}"]), expected(tokenizer_file, ["Instruct: find it\nQuery:q {text}"])
+    )
+    np.testing.assert_array_equal(
+        client.embed_queries(["q"], instruction="rank"),
+        expected(tokenizer_file, ["Instruct: rank\nQuery:q"]),
+    )
+
+
+def test_server_s_row_limit_and_padding(triton: FakeTriton, client: EmbeddingClient) -> None:
+    client.embed_documents(sample_texts(100))
+    assert max(len(batch) for batch in triton.batches) == triton.max_batch_size
+    assert sum(len(batch) for batch in triton.batches) == 100
+    for batch in triton.batches:
+        lengths = (batch >= 0).sum(axis=1)
+        assert (batch[batch < 0] == -1).all()
+        assert (batch[np.arange(len(batch)), lengths - 1] == END_TOKEN_ID).all()
+
+
+def test_caller_s_row_limit(triton: FakeTriton) -> None:
+    with EmbeddingClient(triton.url, MODEL, max_rows_per_request=3) as client:
+        client.embed_documents(["a"] * 10)
+    assert sorted(len(batch) for batch in triton.batches) == [1, 3, 3, 3]
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 3])
+def test_requests_in_flight_are_many_but_bounded(triton: FakeTriton, max_in_flight: int) -> None:
+    triton.fault = lambda *_: time.sleep(0.01)
+    with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=max_in_flight) as client:
+        client.embed_documents(["a"] * 12)
+    assert triton.most_in_flight == max_in_flight
+
+
+def test_shared_between_threads(client: EmbeddingClient, tokenizer_file: Path) -> None:
+    lists = [sample_texts(count) for count in range(20, 60)]
+    with ThreadPoolExecutor(8) as pool:
+        for texts, answer in zip(lists, pool.map(client.embed_documents, lists), strict=True):
+            np.testing.assert_array_equal(answer, expected(tokenizer_file, texts))
+
+
+@pytest.mark.parametrize("dim", [4, 5, 15])
+def test_cut_rows_are_the_first_components_at_unit_length(client: EmbeddingClient, dim: int) -> None:
+    texts = sample_texts(20)
+    whole = client.embed_documents(texts).astype(np.float64)[:, :dim]
+    cut = client.embed_documents(texts, dim=dim)
+    assert cut.dtype == np.float32
+    assert cut.shape == (20, dim)
+    np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(cut, whole / np.linalg.norm(whole, axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
+
+
+def test_full_width_is_what_the_server_sent(client: EmbeddingClient) -> None:
+    np.testing.assert_array_equal(client.embed_documents(["a"], dim=DIMENSION), client.embed_documents(["a"]))
+    assert client.embed_documents(["a"], dim=np.int64(8)).shape == (1, 8)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dim", [0, -1, 3, 17, 8.0, "8"])
+def test_dimension_that_is_not_offered(triton: FakeTriton, client: EmbeddingClient, dim: Any) -> None:
+    with pytest.raises(BadInput, match="dim is"):
+        client.embed_documents(["a"], dim=dim)
+    assert triton.batches == []
+
+
+def test_no_texts(triton: FakeTriton, client: EmbeddingClient) -> None:
+    assert client.embed_documents([]).shape == (0, DIMENSION)
+    assert client.embed_queries(iter([]), dim=4).shape == (0, 4)
+    assert triton.batches == []
+
+
+def test_empty_text(triton: FakeTriton, client: EmbeddingClient) -> None:
+    assert np.isfinite(client.embed_documents([""])).all()
+    assert triton.batches[0].tolist() == [[END_TOKEN_ID]]
+    assert np.isfinite(client.embed_queries([""])).all()
+
+
+def test_text_that_ends_with_the_end_token(client: EmbeddingClient) -> None:
+    plain, ended = client.embed_documents(["abc", f"abc{END_TOKEN}"])
+    np.testing.assert_array_equal(plain, ended)
+
+
+def test_over_long_text_is_cut_by_default(triton: FakeTriton, client: EmbeddingClient) -> None:
+    client.embed_documents(["a" * 1000])
+    assert triton.batches[0].shape == (1, 200)
+    assert triton.batches[0][0, -1] == END_TOKEN_ID
+
+
+def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
+    with EmbeddingClient(triton.url, MODEL, truncate=False) as client:
+        with pytest.raises(BadInput, match=r"texts\[1\] \('a{40}…'\) has 1001 tokens"):
+            client.embed_documents(["a", "a" * 1000])
+        assert client.embed_documents(["a" * 199]).shape == (1, DIMENSION)
+    assert len(triton.batches) == 1
+
+
+@pytest.mark.parametrize("method", ["embed_queries", "embed_documents"])
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("one string", "a list of strings is wanted"),
+        (b"bytes", "a list of strings is wanted"),
+        (["a", 3], r"texts\[1\] is of type int"),
+        (["a", None], r"texts\[1\] is of type NoneType"),
+        (["a", "b", "ab\ud800c"], r"texts\[2\] holds a lone surrogate U\+D800 at character 2"),
+        (["é\udcff"], r"texts\[0\] holds a lone surrogate U\+DCFF at character 1"),
+    ],
+)
+def test_texts_that_cannot_be_sent(
+    triton: FakeTriton, client: EmbeddingClient, method: str, texts: Any, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        getattr(client, method)(texts)
+    assert triton.batches == []
+
+
+def test_instruction_where_the_model_takes_none(tokenizer_file: Path) -> None:
+    contract = make_contract(tokenizer_file)
+    prompts = type(contract.prompts)(query="query: {text}", document="{text}", default_instruction=None)
+    json = make_contract(tokenizer_file, prompts=prompts).to_json()
+    with FakeTriton(json, DIMENSION) as triton, EmbeddingClient(triton.url, MODEL) as client:
+        with pytest.raises(BadInput, match="takes none"):
+            client.embed_queries(["a"], instruction="rank")
+        np.testing.assert_array_equal(client.embed_queries(["a"]), expected(tokenizer_file, ["query: a"]))
+
+
+def test_nan_names_its_text(client: EmbeddingClient) -> None:
+    texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
+    with pytest.raises(BadInput, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
+        client.embed_documents(texts)
+
+
+def test_contract_is_the_server_s(client: EmbeddingClient, contract: Contract) -> None:
+    assert client.contract == contract
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"max_in_flight": 0}, {"max_rows_per_request": 0}, {"timeout_s": 0}, {"timeout_s": float("nan")}],
+)
+def test_bad_arguments(triton: FakeTriton, argument: dict[str, Any]) -> None:
+    with pytest.raises(BadInput, match=next(iter(argument))):
+        EmbeddingClient(triton.url, MODEL, **argument)

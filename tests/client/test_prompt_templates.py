@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import pytest
+
+from qwen3_triton.client import BadInput, ContractMismatch, Prompts
+from qwen3_triton.client.prompts import prompt_documents, prompt_queries
+
+QWEN = Prompts(query="Instruct: {instruction}\nQuery:{text}", document="{text}", default_instruction="find it")
+
+
+def test_default_instruction() -> None:
+    assert prompt_queries(QWEN, ["a", "b"]) == ["Instruct: find it\nQuery:a", "Instruct: find it\nQuery:b"]
+
+
+def test_own_instruction_may_be_empty() -> None:
+    assert prompt_queries(QWEN, ["a"], "rank") == ["Instruct: rank\nQuery:a"]
+    assert prompt_queries(QWEN, ["a"], "") == ["Instruct: \nQuery:a"]
+
+
+@pytest.mark.parametrize("text", ["{instruction}", "{text}", "{", "}{0}", "{{}}", "%s", "\\1", ""])
+def test_texts_and_instructions_stay_literal(text: str) -> None:
+    assert prompt_queries(QWEN, [text], text) == [f"Instruct: {text}\nQuery:{text}"]
+    assert prompt_documents(QWEN, [text]) == [text]
+
+
+def test_braces_of_a_template_stay_literal() -> None:
+    prompts = Prompts(query='{"q": "{text}"}', document="{}{text}", default_instruction=None)
+    assert prompt_queries(prompts, ["a"]) == ['{"q": "a"}']
+    assert prompt_documents(prompts, ["a"]) == ["{}a"]
+
+
+def test_instruction_where_none_is_taken() -> None:
+    with pytest.raises(BadInput, match="takes none"):
+        prompt_queries(Prompts(query="q: {text}", document="{text}", default_instruction=None), ["a"], "rank")
+
+
+def test_no_instruction_where_one_is_needed() -> None:
+    prompts = Prompts(query=QWEN.query, document="{text}", default_instruction=None)
+    with pytest.raises(BadInput, match="needs one"):
+        prompt_queries(prompts, ["a"])
+
+
+@pytest.mark.parametrize("instruction", [3, "a\udc00"])
+def test_bad_instruction(instruction: str) -> None:
+    with pytest.raises(BadInput, match="instruction"):
+        prompt_queries(QWEN, ["a"], instruction)
+
+
+@pytest.mark.parametrize("template", ["no place", "{text} {text}"])
+def test_template_without_one_place_for_the_text(template: str) -> None:
+    with pytest.raises(ContractMismatch, match="exactly once"):
+        prompt_documents(Prompts(query="{text}", document=template, default_instruction=None), ["a"])

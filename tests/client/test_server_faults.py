@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from fake_triton import MODEL, FakeTriton, write_reply
+from sample_contract import DIMENSION, make_contract
+
+from qwen3_triton.client import (
+    BadInput,
+    ClientError,
+    Contract,
+    ContractMismatch,
+    EmbeddingClient,
+    ServerError,
+    ServerOverloaded,
+    ServerTimeout,
+    ServerUnavailable,
+    Task,
+    TokenizerIdentity,
+)
+
+BOTH_PATHS = pytest.mark.parametrize("texts", [1, 30], ids=["one request", "many requests"])
+
+
+def abort(code: grpc.StatusCode, details: str, at: int = 0) -> Callable[[int, Any], None]:
+    def fault(number: int, context: Any) -> None:
+        if number >= at:
+            context.abort(code, details)
+
+    return fault
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{held.getsockname()[1]}"
+        with pytest.raises(ServerUnavailable, match=f"{url}: no Triton answers") as raised:
+            EmbeddingClient(url, MODEL, timeout_s=5)
+    assert isinstance(raised.value.__cause__, grpc.RpcError)
+
+
+def test_unknown_model(triton: FakeTriton) -> None:
+    with pytest.raises(ServerUnavailable, match=rf"{triton.url}: model 'other' is not loaded there"):
+        EmbeddingClient(triton.url, "other")
+
+
+def test_url_with_a_scheme() -> None:
+    with pytest.raises(BadInput, match="without a scheme"):
+        EmbeddingClient("http://localhost:8001", MODEL)
+
+
+@BOTH_PATHS
+@pytest.mark.parametrize(
+    ("code", "details", "error"),
+    [
+        (
+            grpc.StatusCode.NOT_FOUND,
+            "Request for unknown model: 'demo' has no available versions",
+            ServerUnavailable,
+        ),
+        (grpc.StatusCode.UNAVAILABLE, "Server is stopping", ServerUnavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloaded),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", ServerError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Request timeout expired", ServerTimeout),
+        (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape", ServerError),
+        (grpc.StatusCode.INTERNAL, "onnx runtime error 2", ServerError),
+    ],
+)
+def test_failed_calls(
+    triton: FakeTriton,
+    client: EmbeddingClient,
+    texts: int,
+    code: grpc.StatusCode,
+    details: str,
+    error: type[Exception],
+) -> None:
+    triton.fault = abort(code, details)
+    with pytest.raises(ServerError) as raised:
+        client.embed_documents(["a"] * texts)
+    assert type(raised.value) is error
+    assert isinstance(raised.value.__cause__, grpc.RpcError)
+    assert MODEL in str(raised.value) or error is ServerUnavailable
+    assert triton.url in str(raised.value)
+
+
+@BOTH_PATHS
+def test_slow_server(triton: FakeTriton, texts: int) -> None:
+    release = threading.Event()
+    triton.fault = lambda *_: release.wait(5)
+    with EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client:
+        started = time.monotonic()
+        with pytest.raises(ServerTimeout, match=r"no answer within 0\.2 s"):
+            client.embed_documents(["a"] * texts)
+        assert time.monotonic() - started < 3
+    release.set()
+
+
+def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
+    ended = []
+
+    def fault(number: int, context: Any) -> None:
+        if number == 2:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
+        gone = threading.Event()
+        if not context.add_callback(gone.set) or gone.wait(4):
+            ended.append(number)
+
+    triton.fault = fault
+    started = time.monotonic()
+    with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=4) as client:
+        with pytest.raises(ServerError, match="broken"):
+            client.embed_documents(["a"] * 50)
+        while len(ended) < 3 and time.monotonic() - started < 4:
+            time.sleep(0.01)
+    assert len(triton.batches) == 4
+    assert len(ended) == 3
+    assert time.monotonic() - started < 4
+
+
+def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> None:
+    triton.fault = abort(grpc.StatusCode.UNAVAILABLE, "Server is stopping")
+    with pytest.raises(ServerUnavailable):
+        client.embed_documents(["a"])
+    assert len(triton.batches) == 1
+    triton.fault = None
+    assert client.embed_documents(["a"]).shape == (1, DIMENSION)
+
+
+def test_server_gone_in_between(contract: Contract) -> None:
+    with FakeTriton(contract.to_json(), DIMENSION) as triton:
+        client = EmbeddingClient(triton.url, MODEL)
+    with client, pytest.raises(ServerUnavailable, match="no Triton answers"):
+        client.embed_documents(["a"])
+
+
+@BOTH_PATHS
+def test_closed_client(triton: FakeTriton, texts: int) -> None:
+    client = EmbeddingClient(triton.url, MODEL)
+    client.close()
+    client.close()
+    with pytest.raises(ClientError, match="is closed"):
+        client.embed_documents(["a"] * texts)
+
+
+@BOTH_PATHS
+def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
+    release = threading.Event()
+    triton.fault = lambda *_: release.wait(5)
+    client = EmbeddingClient(triton.url, MODEL)
+    threading.Timer(0.1, client.close).start()
+    with pytest.raises(ServerError, match=r"was cancelled|is closed"):
+        client.embed_documents(["a"] * texts)
+    release.set()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda vectors: vectors[:, :-1],
+        lambda vectors: vectors[:-1],
+        lambda vectors: vectors[0],
+        lambda vectors: vectors.astype(np.float16),
+    ],
+    ids=["narrower", "fewer rows", "rank 1", "fp16"],
+)
+def test_reply_of_another_shape_or_type(triton: FakeTriton, client: EmbeddingClient, answer: Any) -> None:
+    triton.answer = answer
+    with pytest.raises(ContractMismatch, match="was the model replaced"):
+        client.embed_documents(["a", "b"])
+
+
+def test_reply_without_the_output(client: EmbeddingClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fake_triton.write_reply", lambda vectors: write_reply(vectors, "score"))
+    with pytest.raises(ContractMismatch, match="holds no embedding"):
+        client.embed_documents(["a", "b"])
+
+
+def refuse(contract_json: str | None, match: str, max_batch_size: int = 8) -> None:
+    with (
+        FakeTriton(contract_json, DIMENSION, max_batch_size) as triton,
+        pytest.raises(ContractMismatch, match=match),
+    ):
+        EmbeddingClient(triton.url, MODEL)
+
+
+def test_no_contract() -> None:
+    refuse(None, "model 'demo' carries no contract")
+
+
+def test_newer_schema(contract: Contract) -> None:
+    refuse(json.dumps(json.loads(contract.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
+
+
+def test_another_task(tokenizer_file: Path) -> None:
+    refuse(make_contract(tokenizer_file, task=Task.RERANK).to_json(), "for task rerank, this client for embed")
+
+
+def test_another_tokenizer(tokenizer_file: Path) -> None:
+    identity = TokenizerIdentity(sha256="f" * 64, origin=str(tokenizer_file.parent))
+    refuse(make_contract(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
+
+
+def test_model_without_batches(contract: Contract) -> None:
+    refuse(contract.to_json(), "takes no batches", max_batch_size=0)
+
+
+def test_large_reply(tokenizer_file: Path) -> None:
+    dimension = 4096
+    json_text = make_contract(tokenizer_file, dimension=dimension).to_json()
+    with FakeTriton(json_text, dimension, 512) as triton, EmbeddingClient(triton.url, MODEL) as client:
+        # 8 MiB, past gRPC's own limit of 4
+        assert client.embed_documents(["a"] * 512).shape == (512, dimension)
+    assert len(triton.batches) == 1

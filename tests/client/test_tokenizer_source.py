@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fake_triton import MODEL, FakeTriton
+
+from qwen3_triton.client import BadInput, ContractMismatch, EmbeddingClient
+from qwen3_triton.client.tokenizer_source import find_tokenizer
+
+
+def test_file_or_directory(tokenizer_file: Path) -> None:
+    assert find_tokenizer(MODEL, "x/y", tokenizer=tokenizer_file) == tokenizer_file
+    assert find_tokenizer(MODEL, "x/y", tokenizer=str(tokenizer_file.parent)) == tokenizer_file
+
+
+def test_local_repository(tokenizer_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / MODEL
+    folder.mkdir()
+    shutil.copy(tokenizer_file, folder)
+    assert find_tokenizer(MODEL, "x/y", repository=tmp_path) == folder / "tokenizer.json"
+
+
+def test_origin_on_this_machine(tokenizer_file: Path) -> None:
+    assert find_tokenizer(MODEL, str(tokenizer_file.parent)) == tokenizer_file
+
+
+@pytest.mark.parametrize("argument", ["tokenizer", "repository"])
+def test_what_is_given_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
+    with pytest.raises(BadInput, match=f"{argument}=: there is no file"):
+        find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
+
+
+@pytest.mark.parametrize("origin", ["/gone/checkpoint", "./gone", "C:\\gone", "name", ""])
+def test_origin_of_another_machine(origin: str) -> None:
+    with pytest.raises(ContractMismatch, match="pass tokenizer="):
+        find_tokenizer(MODEL, origin)
+
+
+@pytest.fixture
+def hub(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Stands in for huggingface_hub; the downloads that were asked for."""
+    calls: list[Any] = []
+
+    def download(*args: object, **options: object) -> str:
+        calls.append((args, options))
+        if "gone" in str(args[0]):
+            raise FileNotFoundError("offline")
+        return str(tokenizer_file)
+
+    module, errors = ModuleType("huggingface_hub"), ModuleType("huggingface_hub.errors")
+    module.hf_hub_download = download  # type: ignore[attr-defined]
+    errors.HfHubHTTPError = type("HfHubHTTPError", (OSError,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", module)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", errors)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("origin", "repository", "revision"),
+    [("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B", None), ("a/b@v1.0", "a/b", "v1.0")],
+)
+def test_hub(hub: list[Any], tokenizer_file: Path, origin: str, repository: str, revision: str | None) -> None:
+    assert find_tokenizer(MODEL, origin) == tokenizer_file
+    assert hub == [((repository, "tokenizer.json"), {"revision": revision})]
+
+
+@pytest.mark.usefixtures("hub")
+def test_hub_does_not_answer() -> None:
+    with pytest.raises(ContractMismatch, match=r"'acme/gone' cannot be had from the hub \(offline\)"):
+        find_tokenizer(MODEL, "acme/gone")
+
+
+def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ContractMismatch, match="pip install huggingface-hub"):
+        find_tokenizer(MODEL, "acme/model")
+
+
+def test_client_checks_what_it_is_given(triton: FakeTriton, tokenizer_file: Path, tmp_path: Path) -> None:
+    EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file.parent).close()
+    other = tmp_path / "tokenizer.json"
+    other.write_bytes(tokenizer_file.read_bytes() + b"\n")
+    with pytest.raises(ContractMismatch, match="not the model's tokenizer"):
+        EmbeddingClient(triton.url, MODEL, tokenizer=other)
