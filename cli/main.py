@@ -1,0 +1,74 @@
+"""The command `qwen3-triton` and how its errors reach a user."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+import typer
+
+from ..client.errors import ClientError
+from .embed import embed
+from .export import export
+from .merge import merge
+from .serve import serve
+
+app = typer.Typer(
+    help="LoRA-tuned Qwen3-Embedding checkpoints as Triton model repositories, served and queried.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(export)
+app.command()(merge)
+app.command()(serve)
+app.command()(embed)
+
+
+@app.callback()
+def main(debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
+    """Options before the sub-command."""
+    click.get_current_context().obj = debug
+
+
+def run() -> None:
+    """Runs the command line: exit status 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ModuleNotFoundError as exc:
+        if debug:
+            raise
+        _fail(f"{exc}; install what this command needs: pip install 'qwen3-triton[{_extra()}]'")
+    except Exception as exc:
+        if debug:
+            raise
+        _fail(_line(exc))
+
+
+def _line(exc: Exception) -> str:
+    text = str(exc).strip() or type(exc).__name__
+    return text if isinstance(exc, _own_errors()) else f"unexpected {type(exc).__name__}: {text} (--debug shows where)"
+
+
+def _own_errors() -> tuple[type[Exception], ...]:
+    """The roots of the error trees of the rooms that were loaded; the others cannot have raised."""
+    roots: list[type[Exception]] = [ClientError]
+    for module, name in (("export.errors", "ExportError"), ("server.errors", "ServerError")):
+        loaded = sys.modules.get(f"qwen3_triton.{module}")
+        if loaded is not None:
+            roots.append(getattr(importlib.import_module(f"qwen3_triton.{module}"), name))
+    return tuple(roots)
+
+
+def _extra() -> str:
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "export")
+    return {"serve": "server", "embed": "cli"}.get(command, "export")
+
+
+def _fail(line: str) -> None:
+    typer.echo("error: " + " ".join(line.split("\n")), err=True)
+    sys.exit(1)

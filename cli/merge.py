@@ -1,0 +1,29 @@
+"""`qwen3-triton merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def merge(
+    model: Annotated[str, typer.Argument(help="Local directory, or hub id with optional @revision.")],
+    adapter: Annotated[list[str], typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter; may be repeated.")],
+    output: Annotated[Path, typer.Option(help="Directory to write.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory.")] = False,
+) -> None:
+    """Merge LoRA adapters into a plain checkpoint that transformers loads."""
+    from ..export import AdapterReference, MergeOptions, SourceReference, write_merged_checkpoint
+    from .progress import open_progress
+
+    options = MergeOptions(
+        model=SourceReference.parse(model),
+        adapters=tuple(AdapterReference.parse(text) for text in adapter),
+        output=output,
+        overwrite=overwrite,
+    )
+    with open_progress() as progress:
+        written = write_merged_checkpoint(options, progress)
+    typer.echo(f"wrote {written}")

@@ -1,0 +1,57 @@
+"""What the exporter raises.
+
+ExportError
+├── SourceMissing            a checkpoint, adapter or file that is not there or cannot be read
+├── UnsupportedCheckpoint    the checkpoint says something of itself that this project does not do
+├── AdapterMismatch          an adapter that does not fit its base; lists the keys
+├── ModelExists              the name is taken in the repository
+├── StagingFailed            the repository cannot be written to in one piece
+└── ParityFailed             the written model does not answer as the reference; carries the report
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..client.contract import ParityReport
+
+KEYS_SHOWN = 8
+
+
+class ExportError(Exception):
+    """Root of every error that the exporter raises."""
+
+
+class SourceMissing(ExportError):
+    """A checkpoint, adapter or file is not there or cannot be read."""
+
+
+class UnsupportedCheckpoint(ExportError):
+    """The checkpoint asks for something that this project does not do."""
+
+
+class AdapterMismatch(ExportError):
+    """An adapter and its base do not fit together."""
+
+
+class ModelExists(ExportError):
+    """The target name is taken."""
+
+
+class StagingFailed(ExportError):
+    """The target cannot be written to in one piece."""
+
+
+class ParityFailed(ExportError):
+    """The written model does not answer as the reference does."""
+
+    def __init__(self, message: str, report: ParityReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+def list_keys(keys: Sequence[str]) -> str:
+    """The first keys of a sorted list as text, and how many more there are."""
+    shown = ", ".join(sorted(keys)[:KEYS_SHOWN])
+    more = len(keys) - KEYS_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

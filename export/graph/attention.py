@@ -1,0 +1,134 @@
+"""Causal attention on a CPU without padded work: a loop over the rows of packed tokens.
+
+    qkv [T, (heads + 2·kv_heads)·head_dim]
+      └─ Loop over G rows: slice ─ q, k norm ─ rope + causal attention ─→ sequence of [L, heads·head_dim]
+                                                                    └─ concat → [T, heads·head_dim]
+
+In the last layer only each row's last token asks, so there the loop is one query against all keys.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from .builder import MICROSOFT, GraphBuilder
+from .decoder import DecoderParts, last_tokens, load_weight, project
+from .tokens import INT64, PackedTokens
+
+
+def attend(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
+    """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
+    config, name = parts.config, f"{layer}.self_attn"
+    qkv = project(g, parts, "qkv", normed, [f"{name}.{part}_proj.weight" for part in "qkv"])
+    q_gain = load_weight(g, parts, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
+    k_gain = load_weight(g, parts, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
+
+    def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
+        start, end = _bounds(b, packed, row)
+        own = b.op("Slice", qkv, start, end, b.constant([0]), name="own")
+        widths = b.constant([config.query_width, config.kv_width, config.kv_width])
+        q, k, v = b.ops("Split", own, widths, axis=-1, name="split", outputs=3)
+        length = b.op("Cast", b.op("Sub", end, start), to=ir.DataType.INT32, name="length")
+        context, _, _ = b.ops(
+            "GroupQueryAttention",
+            _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"),
+            _norm_heads(b, parts, k, k_gain, config.kv_width, "k_norm"),
+            b.op("Unsqueeze", v, b.constant([0])),
+            None,
+            None,
+            b.op("Sub", length, b.constant([1], np.int32)),
+            b.op("Squeeze", length),
+            parts.cos,
+            parts.sin,
+            name="context",
+            domain=MICROSOFT,
+            outputs=3,
+            num_heads=config.heads,
+            kv_num_heads=config.kv_heads,
+            scale=1.0 / math.sqrt(config.head_dim),
+            do_rotary=1,
+        )
+        return b.op("Squeeze", context, b.constant([0]))
+
+    context = _loop_over_rows(g, parts, packed, attend_row)
+    return project(g, parts, "output", context, [f"{name}.o_proj.weight"])
+
+
+def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
+    """Each row's last token's attention output [G, hidden] from the normed stream [T, hidden]."""
+    config, name = parts.config, f"{layer}.self_attn"
+    kv = project(g, parts, "kv", normed, [f"{name}.{part}_proj.weight" for part in "kv"])
+    asking = last_tokens(g, packed, normed, "asking")
+    queries = project(g, parts, "q", asking, [f"{name}.q_proj.weight"])
+    q_gain = load_weight(g, parts, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
+    k_gain = load_weight(g, parts, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
+    group = config.heads // config.kv_heads
+
+    def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
+        start, end = _bounds(b, packed, row)
+        own = b.op("Slice", kv, start, end, b.constant([0]), name="own")
+        k, v = b.ops("Split", own, b.constant([config.kv_width] * 2), axis=-1, name="split", outputs=2)
+        q = b.op("Gather", queries, row, axis=0, name="query")
+        position = b.op("Sub", b.op("Sub", end, start), b.constant([1]), name="position")
+        q = _rotate(b, parts, _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"), position, "q_rope")
+        k = _rotate(b, parts, _norm_heads(b, parts, k, k_gain, config.kv_width, "k_norm"), b.constant([0]), "k_rope")
+        # [kv_heads, group, head_dim] · [kv_heads, head_dim, L] → [kv_heads, group, L]
+        q = b.op("Reshape", q, b.constant([config.kv_heads, group, config.head_dim]))
+        k = b.op("Reshape", k, b.constant([-1, config.kv_heads, config.head_dim]))
+        v = b.op("Reshape", v, b.constant([-1, config.kv_heads, config.head_dim]))
+        scores = b.op("MatMul", q, b.op("Transpose", k, perm=[1, 2, 0]), name="scores")
+        scores = b.op("Mul", scores, b.scalar(1.0 / math.sqrt(config.head_dim), parts.dtype))
+        shares = b.op("Softmax", scores, axis=-1, name="shares")
+        context = b.op("MatMul", shares, b.op("Transpose", v, perm=[1, 0, 2]), name="context")
+        return b.op("Reshape", context, b.constant([1, config.query_width]))
+
+    context = _loop_over_rows(g, parts, packed, attend_row)
+    return project(g, parts, "output", context, [f"{name}.o_proj.weight"])
+
+
+def _loop_over_rows(
+    g: GraphBuilder,
+    parts: DecoderParts,
+    packed: PackedTokens,
+    body: Callable[[GraphBuilder, ir.Value], ir.Value],
+) -> ir.Value:
+    """`body` of each good row, its outputs [·, width] end to end."""
+    b = g.body()
+    with b.scope("row"):
+        row = ir.Value(name=b._unique("index"), type=ir.TensorType(INT64), shape=ir.Shape([]))
+        go_on = ir.Value(name=b._unique("go_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+        sequence = ir.SequenceType(ir.TensorType(parts.dtype))
+        done = ir.Value(name=b._unique("done"), type=sequence)
+        answer = body(b, row)
+        extended = b.op("SequenceInsert", done, answer, name="extended")
+        extended.type = sequence
+        still = b.op("Identity", go_on, name="still")
+        still.type, still.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
+    graph = ir.Graph([row, go_on, done], [still, extended], nodes=b.nodes, name=b._unique("row"))
+    empty = g.op("SequenceEmpty", dtype=parts.dtype)
+    rows = g.op("Loop", g.op("Size", packed.starts), None, empty, name="rows", body=graph)
+    return g.op("ConcatFromSequence", rows, axis=0, name="joined")
+
+
+def _bounds(b: GraphBuilder, packed: PackedTokens, row: ir.Value) -> tuple[ir.Value, ir.Value]:
+    index = b.op("Unsqueeze", row, b.constant([0]))
+    return b.op("Gather", packed.starts, index, name="start"), b.op("Gather", packed.ends, index, name="end")
+
+
+def _norm_heads(
+    b: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str
+) -> ir.Value:
+    """RMSNorm over head_dim of each head: [L, width] → [1, L, width]."""
+    split = b.op("Reshape", heads, b.constant([-1, width // parts.config.head_dim, parts.config.head_dim]))
+    eps = parts.config.norm_eps
+    normed = b.op("SimplifiedLayerNormalization", split, gain, name=name, axis=-1, epsilon=eps, stash_type=1)
+    return b.op("Reshape", normed, b.constant([1, -1, width]))
+
+
+def _rotate(b: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, name: str) -> ir.Value:
+    """Rope of [1, L, width] whose first token stands at `position` INT64 [1]."""
+    return b.op("RotaryEmbedding", heads, position, parts.cos, parts.sin, name=name, domain=MICROSOFT)

@@ -1,0 +1,27 @@
+"""From each row's last token to the finished vector, in fp32 whatever the body's precision."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import onnx_ir as ir
+
+from .builder import GraphBuilder
+from .decoder import DecoderParts, Stream, normalize
+
+FP32 = ir.DataType.FLOAT
+_SMALLEST_NORM = 1e-12
+"""torch.nn.functional.normalize's eps."""
+
+
+def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
+    """FP32 [G, hidden], rows of L2 norm 1: final norm, then the vector over its length."""
+    update = None if stream.update is None else _fp32(g, parts, stream.update)
+    stream = Stream(_fp32(g, parts, stream.residual), update)
+    normed, _ = normalize(g, dataclasses.replace(parts, dtype=FP32), stream, "norm.weight")
+    length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
+    return g.op("Div", normed, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
+
+
+def _fp32(g: GraphBuilder, parts: DecoderParts, value: ir.Value) -> ir.Value:
+    return value if parts.dtype == FP32 else g.op("Cast", value, to=FP32)

@@ -1,0 +1,84 @@
+"""Config and weights → the whole ONNX model: tokens, layers, head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ...client.contract import Precision, Task
+from ..config import ModelConfig
+from ..rescale import NO_RESCALE, Rescale
+from ..rope import RopeTables
+from ..weights import Weights
+from .attention import attend, attend_last
+from .builder import MICROSOFT, OPSET, GraphBuilder
+from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
+from .head import FP32, embed_rows
+from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
+
+_IR_VERSION = 10
+_DTYPES = {Precision.FP32: FP32, Precision.FP16: ir.DataType.FLOAT16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphOptions:
+    """What the graph is built for."""
+
+    precision: Precision
+    max_tokens: int
+    rescale: Rescale = NO_RESCALE
+
+
+def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
+    """The model `input_ids` INT64 [N], `row_lengths` INT32 [R] → `embedding` FP32 [R, hidden].
+
+    `weights` are read when the model is written. They must have been rescaled by `options.rescale`.
+    """
+    g = GraphBuilder()
+    inputs = declare_inputs()
+    dtype = _DTYPES[options.precision]
+    with g.scope("rows"):
+        packed = pack_tokens(g, inputs, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
+    parts = DecoderParts(
+        config=config,
+        weights=weights,
+        dtype=dtype,
+        eps=options.rescale.eps(config.norm_eps),
+        cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
+        sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),
+    )
+    with g.scope("embedding"):
+        stream = embed_tokens(g, parts, packed)
+    for index in range(config.layers):
+        with g.scope(f"layers.{index}"):
+            stream = _add_layer(g, parts, packed, stream, index)
+    with g.scope("head"):
+        output = spread_to_rows(g, packed, embed_rows(g, parts, stream))
+    output.name = Task.EMBED.output
+    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", config.hidden])
+    graph = ir.Graph(
+        [inputs.input_ids, inputs.row_lengths],
+        [output],
+        nodes=g.nodes,
+        initializers=list(g.initializers.values()),
+        opset_imports={"": OPSET, MICROSOFT: 1},
+        name="qwen3_embedding",
+    )
+    return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
+
+
+def _add_layer(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, stream: Stream, index: int) -> Stream:
+    """One layer; behind the keys and values of the last one only each row's last token goes on."""
+    layer = f"layers.{index}"
+    last = index == parts.config.layers - 1
+    with g.scope("attention"):
+        normed, stream = normalize(g, parts, stream, f"{layer}.input_layernorm.weight")
+        attended = (attend_last if last else attend)(g, parts, packed, normed, layer)
+    if last:
+        stream = Stream(last_tokens(g, packed, stream.residual, "residual"), None)
+    with g.scope("mlp"):
+        normed, stream = normalize(
+            g, parts, Stream(stream.residual, attended), f"{layer}.post_attention_layernorm.weight"
+        )
+        return Stream(stream.residual, feed_forward(g, parts, normed, layer))

@@ -1,0 +1,77 @@
+"""Measures how closely the written model answers as the reference does, alone and in company."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..client.contract import ParityReport, Precision
+from .errors import ParityFailed
+from .reference import REFERENCE_NAME
+from .runtime import RUNTIME_NAME, WrittenModel, pad_row
+
+GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999}
+"""Smallest cosine to the fp32 reference that an export may have."""
+
+_LARGEST_PADDING = 7
+_COMPANIES = 3
+
+
+def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Cosine of each row of `a` with the same row of `b`, both [n, D]; float64 [n], NaN where a row holds one."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
+    quotient: NDArray[np.float64] = np.einsum("nd,nd->n", a64, b64) / lengths
+    return quotient
+
+
+def measure_parity(
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], precision: Precision
+) -> ParityReport:
+    """The report on `rows` of ids, whose true answers are `reference` [rows, D].
+
+    Company: all rows in one batch, in several orders, each with other padding left and right.
+    """
+    alone = model.run_alone(rows)
+    company = [_in_company(model, rows, seed) for seed in range(_COMPANIES)]
+    truth = cosines(alone, reference)
+    together = np.stack([cosines(alone, answers) for answers in company])
+    return ParityReport(
+        reference=REFERENCE_NAME,
+        runtime=RUNTIME_NAME,
+        texts=len(rows),
+        longest_tokens=max(map(len, rows)),
+        min_cosine=float(truth.min()),
+        mean_cosine=float(truth.mean()),
+        max_abs_error=float(np.abs(alone - reference).max()),
+        min_company_cosine=float(together.min()),
+        company_bit_identical=all(np.array_equal(alone, answers) for answers in company),
+        gate_min_cosine=GATES[precision],
+    )
+
+
+def _in_company(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -> NDArray[np.float32]:
+    dice = random.Random(seed)
+    order = list(range(len(rows)))
+    dice.shuffle(order)
+    padded = [
+        pad_row(rows[index], dice.randrange(_LARGEST_PADDING), dice.randrange(_LARGEST_PADDING)) for index in order
+    ]
+    answers = model.run(padded)
+    restored = np.empty_like(answers)
+    restored[order] = answers
+    return restored
+
+
+def require_parity(report: ParityReport) -> None:
+    """Raises ParityFailed with the report where a gate does not hold."""
+    if not report.passed:
+        raise ParityFailed(
+            f"parity failed, nothing was written: min cosine {report.min_cosine:.7f} to {report.reference} "
+            f"(must reach {report.gate_min_cosine}), {report.min_company_cosine:.7f} in company; "
+            "try --precision fp32 and report this with the checkpoint's config.json",
+            report,
+        )

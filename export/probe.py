@@ -1,0 +1,29 @@
+"""Texts that every export is checked with: several scripts, code, emoji, very short and long."""
+
+from __future__ import annotations
+
+PROBE_TEXTS = (
+    "",
+    "a",
+    "What is the capital of China?",
+    "The capital of China is Beijing.",
+    "import os\nimport sys\n\ndef main() -> int:\n    return len(sys.argv)\n",
+    "SELECT name, count(*) FROM orders GROUP BY name HAVING count(*) > 3;",
+    "Ein Zug fährt über die Brücke, während es regnet.",
+    "Быстрая коричневая лиса перепрыгивает через ленивую собаку.",
+    "人工智能正在改变我们的生活方式。",
+    "東京は日本の首都です。人口は約千四百万人です。",
+    "القطط تنام معظم ساعات النهار",
+    "दिल्ली भारत की राजधानी है",
+    "🙂🚀 party time 🎉👩‍👩‍👧‍👦",
+    "x" * 90,
+    "1 + 1 = 2; π ≈ 3.14159, ∑ᵢ xᵢ² ≤ ‖x‖²",
+    "Gravity is a force that attracts two bodies towards each other. " * 6,
+)
+
+LONG_SENTENCE = "A long document repeats itself, number {number}, and says little that is new. "
+
+
+def long_text(sentences: int) -> str:
+    """A text of so many numbered sentences, about 16 tokens each."""
+    return "".join(LONG_SENTENCE.format(number=number) for number in range(sentences))

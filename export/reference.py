@@ -1,0 +1,117 @@
+"""The truth that every export is held against: transformers in fp32 with the official recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import Qwen3Config, Qwen3Model
+
+from .checkpoint import Checkpoint, decoder_shapes
+from .config import RopeSettings
+from .rescale import ActivationPeaks
+
+REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceAnswers:
+    """Unit rows float32 [n, hidden] and the largest activations met on the way."""
+
+    vectors: NDArray[np.float32]
+    peaks: ActivationPeaks
+
+    def joined(self, other: ReferenceAnswers) -> ReferenceAnswers:
+        """These answers followed by those of `other`."""
+        return ReferenceAnswers(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
+
+
+def transformers_config(raw: Mapping[str, Any], rope: RopeSettings) -> Qwen3Config:
+    """The config of `raw` with rope in the spelling of the installed transformers."""
+    fields = dict(raw)
+    fields.pop("rope_parameters", None)
+    fields.pop("rope_scaling", None)
+    fields.pop("rope_theta", None)
+    if int(transformers.__version__.split(".")[0]) >= 5:
+        fields["rope_parameters"] = {"rope_theta": rope.theta, **rope.scaling}
+    else:
+        fields["rope_theta"] = rope.theta
+        fields["rope_scaling"] = dict(rope.scaling) if rope.kind != "default" else None
+    return Qwen3Config.from_dict(fields)
+
+
+class ReferenceModel:
+    """`Qwen3Model` in fp32 with a checkpoint's weights, its prompts and tokens left to the caller."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+        with torch.device("meta"):
+            self._model = Qwen3Model(config)
+        tensors = {name: checkpoint.weights[name].fp32() for name in decoder_shapes(checkpoint.config)}
+        self._model.load_state_dict(tensors, assign=True)
+        # buffers of a model made on the meta device hold no values
+        self._model.rotary_emb = type(self._model.rotary_emb)(config)
+        self._model.train(False)
+
+    def embed(
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """Answers for token rows in left-padded batches, as the model card computes them.
+
+        `on_rows` hears how many of how many rows are done.
+        """
+        vectors, watch = [], _PeakWatch(self._model)
+        with torch.inference_mode(), watch:
+            for first in range(0, len(rows), batch_rows):
+                vectors.append(self._embed_batch(rows[first : first + batch_rows], watch))
+                on_rows(min(first + batch_rows, len(rows)), len(rows))
+        return ReferenceAnswers(torch.cat(vectors).numpy(), watch.peaks())
+
+    def _embed_batch(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        watch.mask = mask.bool()
+        hidden = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return torch.nn.functional.normalize(hidden[:, -1], dim=-1)
+
+
+class _PeakWatch:
+    """Forward hooks that keep the largest absolute activation of real tokens."""
+
+    def __init__(self, model: Qwen3Model) -> None:
+        self._model = model
+        self.mask = torch.ones(1, 1, dtype=torch.bool)
+        self._residual = 0.0
+        self._intermediate = 0.0
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> _PeakWatch:
+        for layer in cast(list[Any], self._model.layers):
+            added = (layer, layer.self_attn.o_proj, layer.mlp.down_proj)
+            self._handles += [module.register_forward_hook(self._see_residual) for module in added]
+            self._handles.append(layer.mlp.down_proj.register_forward_pre_hook(self._see_intermediate))
+        self._handles.append(self._model.embed_tokens.register_forward_hook(self._see_residual))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def peaks(self) -> ActivationPeaks:
+        return ActivationPeaks(residual=self._residual, intermediate=self._intermediate)
+
+    def _see_residual(self, _module: object, _inputs: object, output: Any) -> None:
+        values = output[0] if isinstance(output, tuple) else output
+        self._residual = max(self._residual, self._peak(values))
+
+    def _see_intermediate(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._intermediate = max(self._intermediate, self._peak(inputs[0]))
+
+    def _peak(self, values: torch.Tensor) -> float:
+        return float(values[self.mask].abs().max())
