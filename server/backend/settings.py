@@ -1,0 +1,161 @@
+"""What a model's configuration asks of the backend, read as the C++ backend reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+TENSOR_TYPES = {
+    "TYPE_BOOL": "tensor(bool)",
+    "TYPE_UINT8": "tensor(uint8)",
+    "TYPE_UINT16": "tensor(uint16)",
+    "TYPE_UINT32": "tensor(uint32)",
+    "TYPE_UINT64": "tensor(uint64)",
+    "TYPE_INT8": "tensor(int8)",
+    "TYPE_INT16": "tensor(int16)",
+    "TYPE_INT32": "tensor(int32)",
+    "TYPE_INT64": "tensor(int64)",
+    "TYPE_FP16": "tensor(float16)",
+    "TYPE_FP32": "tensor(float)",
+    "TYPE_FP64": "tensor(double)",
+}
+"""Triton's name of a type → ONNX Runtime's. Strings and bfloat16 do not pass through the stub as numbers."""
+
+
+class SettingsInvalid(ValueError):
+    """The configuration asks for something that this backend cannot do."""
+
+
+class BatchInputKind(StrEnum):
+    """Kinds of `batch_input` that count rows; all others count requests."""
+
+    ITEM_SHAPE = "BATCH_ITEM_SHAPE"
+    ITEM_SHAPE_FLATTEN = "BATCH_ITEM_SHAPE_FLATTEN"
+
+
+class GraphLevel(IntEnum):
+    """`optimization { graph { level } }`."""
+
+    BASIC = -1
+    ALL = 0
+    EXTENDED = 1
+    DISABLED = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An input or output on the wire."""
+
+    name: str
+    type: str
+    """Triton's name, a key of TENSOR_TYPES."""
+    ragged: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchInput:
+    """An INT32 input that is made from the shapes of another."""
+
+    kind: BatchInputKind
+    target: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One model's configuration, as far as it concerns the backend."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batch_inputs: tuple[BatchInput, ...]
+    max_batch_size: int
+    """Rows; 0 where requests have no batch axis."""
+    model_filename: str
+    intra_op_threads: int
+    """0: ONNX Runtime decides."""
+    inter_op_threads: int
+    parallel: bool
+    memory_arena: bool
+    memory_pattern: bool
+    graph_level: GraphLevel
+
+    @classmethod
+    def from_json(cls, text: str) -> Settings:
+        """The settings in Triton's JSON of `config.pbtxt`; raises SettingsInvalid."""
+        config = json.loads(text)
+        parameters = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
+        if config.get("batch_output"):
+            raise SettingsInvalid("batch_output is not supported by this backend: leave it out")
+        inputs = tuple(_tensor(entry) for entry in config.get("input", []))
+        if not inputs or not config.get("output"):
+            raise SettingsInvalid("config.pbtxt names no input or no output: this backend does not complete it")
+        return cls(
+            inputs=inputs,
+            outputs=tuple(_tensor(entry) for entry in config["output"]),
+            batch_inputs=tuple(_batch_input(entry, inputs) for entry in config.get("batch_input", [])),
+            max_batch_size=int(config.get("max_batch_size", 0)),
+            model_filename=config.get("default_model_filename") or "model.onnx",
+            intra_op_threads=max(0, _integer(parameters, "intra_op_thread_count")),
+            inter_op_threads=max(0, _integer(parameters, "inter_op_thread_count")),
+            parallel=_execution_mode(parameters),
+            memory_arena=_boolean(parameters, "enable_mem_arena"),
+            memory_pattern=_boolean(parameters, "enable_mem_pattern"),
+            graph_level=_graph_level(config),
+        )
+
+
+def _tensor(entry: Mapping[str, Any]) -> Tensor:
+    if entry["data_type"] not in TENSOR_TYPES:
+        raise SettingsInvalid(f"{entry['name']}: {entry['data_type']} is not supported by this backend")
+    return Tensor(
+        name=entry["name"],
+        type=entry["data_type"],
+        ragged=bool(entry.get("allow_ragged_batch")),
+        optional=bool(entry.get("optional")),
+    )
+
+
+def _batch_input(entry: Mapping[str, Any], inputs: tuple[Tensor, ...]) -> BatchInput:
+    kinds = [kind.value for kind in BatchInputKind]
+    targets, sources = entry.get("target_name", []), entry.get("source_input", [])
+    if entry["kind"] not in kinds:
+        raise SettingsInvalid(
+            f"batch_input {', '.join(targets)}: {entry['kind']} counts requests and not rows; use {' or '.join(kinds)}"
+        )
+    if entry["data_type"] != "TYPE_INT32":
+        raise SettingsInvalid(f"batch_input {', '.join(targets)}: data_type must be TYPE_INT32")
+    if len(targets) != 1 or len(sources) != 1 or sources[0] not in {tensor.name for tensor in inputs}:
+        raise SettingsInvalid("a batch_input needs one target_name, and one source_input that is an input")
+    return BatchInput(kind=BatchInputKind(entry["kind"]), target=targets[0], source=sources[0])
+
+
+def _integer(parameters: Mapping[str, str], key: str) -> int:
+    try:
+        return int(parameters.get(key, "0"))
+    except ValueError as exc:
+        raise SettingsInvalid(f"parameter {key} must be a whole number, not {parameters[key]!r}") from exc
+
+
+def _execution_mode(parameters: Mapping[str, str]) -> bool:
+    mode = _integer(parameters, "execution_mode")
+    if mode not in (0, 1):
+        raise SettingsInvalid(f"parameter execution_mode must be 0 or 1, not {mode}")
+    return mode == 1
+
+
+def _boolean(parameters: Mapping[str, str], key: str) -> bool:
+    """True where the parameter is not given, which is ONNX Runtime's default for each of them."""
+    value = parameters.get(key, "true")
+    if value.lower() not in ("true", "false", "1", "0"):
+        raise SettingsInvalid(f"parameter {key} must be true or false, not {value!r}")
+    return value.lower() in ("true", "1")
+
+
+def _graph_level(config: Mapping[str, Any]) -> GraphLevel:
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    # the C++ backend takes every other number for the default
+    return GraphLevel(level) if level in tuple(GraphLevel) else GraphLevel.ALL

@@ -1,0 +1,63 @@
+"""The directory that Triton loads backends from: its Python backend, and this project's `onnxruntime`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from .environment import ServerEnvironment, locked
+
+_PACKAGE = "qwen3_triton_backend"
+# the stub imports `model.py` and has only its folder, beside site-packages, on its path
+_ENTRY = f"from {_PACKAGE}.model import TritonPythonModel as TritonPythonModel\n"
+_SOURCES = Path(__file__).parent / "backend"
+
+
+def ensure_backend_directory(environment: ServerEnvironment) -> Path:
+    """The backend directory for the backend as it is in this installation of the package.
+
+    Named by a hash of the backend's source and never changed once it stands, so that a running server
+    keeps its own while another version of the package starts beside it.
+    """
+    sources = sorted(_SOURCES.glob("*.py"))
+    digest = hashlib.sha256(_ENTRY.encode())
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes())
+    directory = environment.path / f"backends-{digest.hexdigest()[:12]}"
+    if directory.is_dir():
+        return directory
+    with locked(environment.path.with_suffix(".lock")):
+        if not directory.is_dir():
+            unfinished = directory.with_suffix(".unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            _copy_python_backend(environment, unfinished / "python")
+            _copy_own_backend(sources, unfinished / "onnxruntime")
+            unfinished.rename(directory)
+    return directory
+
+
+def _copy_python_backend(environment: ServerEnvironment, target: Path) -> None:
+    """The wheel's Python backend with the stub of this Python; Triton refuses links out of the directory."""
+    target.mkdir(parents=True)
+    stub = f"python_backend_stubs/{sys.version_info.major}.{sys.version_info.minor}/triton_python_backend_stub"
+    for source in [*(environment.triton / "backends" / "python").iterdir(), environment.triton / stub]:
+        if source.is_file():
+            _link_or_copy(source, target / source.name)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _copy_own_backend(sources: list[Path], target: Path) -> None:
+    package = target / _PACKAGE
+    package.mkdir(parents=True)
+    for source in sources:
+        shutil.copy2(source, package / source.name)
+    (target / "model.py").write_text(_ENTRY)

@@ -1,0 +1,164 @@
+"""L4: the demo checkpoint and adapter, exported, served by the real tritonserver, asked by many at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from numpy.typing import NDArray
+
+from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Precision
+from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
+from qwen3_triton.export import AdapterReference, ExportOptions, SourceReference, export_model
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.server import TritonServer, start_triton
+
+REQUESTS = 500
+CONNECTIONS = 32
+SAME = 1 - 1e-5
+FLOAT32_NOISE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A running server with the demo model in both precisions, `demo-fp32` and `demo-fp16`."""
+
+    server: TritonServer
+    repository: Path
+    checkpoint: Path
+
+    def client(self, precision: Precision = Precision.FP32) -> EmbeddingClient:
+        return EmbeddingClient(self.server.grpc_url, f"demo-{precision}", repository=self.repository)
+
+
+@pytest.fixture(scope="module")
+def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iterator[Deployment]:
+    repository = tmp_path_factory.mktemp("served") / "models"
+    demo = project_root / "examples" / "demo"
+    for precision in Precision:
+        export_model(
+            ExportOptions(
+                model=SourceReference(str(demo / "checkpoint")),
+                adapters=(AdapterReference(SourceReference(str(demo / "adapter"))),),
+                repository=repository,
+                name=f"demo-{precision}",
+                precision=precision,
+                max_tokens=512,
+            )
+        )
+    with start_triton(repository) as server:
+        yield Deployment(server, repository, demo / "checkpoint")
+
+
+@dataclass(frozen=True, slots=True)
+class RawRequest:
+    """Rows of ids as another client might send them, and which of them are good."""
+
+    ids: NDArray[np.int64]
+    plain: tuple[tuple[int, ...], ...]
+    """The rows without their padding."""
+    bad: tuple[bool, ...]
+
+
+def _make_request(dice: random.Random, vocabulary: int, *, with_bad_row: bool) -> RawRequest:
+    rows = [[dice.randrange(vocabulary) for _ in range(dice.randint(1, 60))] for _ in range(dice.randint(1, 5))]
+    bad = [False] * len(rows)
+    if with_bad_row:
+        bad[-1] = True
+        rows[-1] = [] if dice.random() < 0.5 else [*rows[-1], vocabulary]
+    width = max(1, *map(len, rows)) + dice.randint(0, 4)
+    ids = np.full((len(rows), width), -1 - dice.randrange(3), np.int64)
+    for index, row in enumerate(rows):
+        places = sorted(dice.sample(range(width), len(row))) if dice.random() < 0.3 else None
+        start = dice.choice([0, width - len(row)])
+        ids[index, places if places is not None else slice(start, start + len(row))] = row
+    return RawRequest(ids, tuple(map(tuple, rows)), tuple(bad))
+
+
+def _infer(client: triton.InferenceServerClient, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    tensor = triton.InferInput(INPUT_IDS, list(ids.shape), "INT64")
+    tensor.set_data_from_numpy(ids)
+    return np.asarray(client.infer("demo-fp32", [tensor]).as_numpy("embedding"))
+
+
+def test_500_concurrent_requests_form_batches_and_answer_as_alone(deployment: Deployment) -> None:
+    dice = random.Random(7)
+    with deployment.client() as client:
+        vocabulary = client.contract.vocabulary_size
+    requests = [_make_request(dice, vocabulary, with_bad_row=number % 10 == 0) for number in range(REQUESTS)]
+    with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
+        before = asked.get_inference_statistics("demo-fp32").model_stats[0]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            answers = list(pool.map(lambda request: _infer(asked, request.ids), requests))
+        after = asked.get_inference_statistics("demo-fp32").model_stats[0]
+        alone = {
+            row: _infer(asked, np.asarray([row], np.int64))[0]
+            for request in requests[::5]
+            for row, bad in zip(request.plain, request.bad, strict=True)
+            if not bad
+        }
+    rows = sum(len(request.plain) for request in requests)
+    assert after.inference_count - before.inference_count == rows
+    executions = after.execution_count - before.execution_count
+    assert executions < REQUESTS / 2, f"{executions} executions for {REQUESTS} requests"
+    checked = 0
+    for request, answer in zip(requests, answers, strict=True):
+        assert answer.shape == (len(request.plain), 256)
+        assert np.isnan(answer).all(axis=1).tolist() == list(request.bad)
+        for row, vector, bad in zip(request.plain, answer, request.bad, strict=True):
+            if not bad and row in alone:
+                assert float(vector @ alone[row]) >= SAME
+                checked += 1
+    assert checked >= REQUESTS / 5
+
+
+def test_served_vectors_equal_the_reference(deployment: Deployment, project_root: Path) -> None:
+    from transformers import AutoTokenizer
+
+    texts = ["def add(a, b):\n    return a + b", "読み込む", "🙂", "", "a much longer text " * 30]
+    tokenizer = AutoTokenizer.from_pretrained(deployment.checkpoint)
+    checkpoint = open_checkpoint(SourceReference(str(deployment.checkpoint)))
+    from qwen3_triton.export.adapter import open_adapter
+    from qwen3_triton.export.merge import merge_adapters
+
+    adapter = open_adapter(AdapterReference(SourceReference(str(project_root / "examples/demo/adapter"))))
+    merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]))
+    rows = [list(tokenizer(text)["input_ids"]) for text in texts]
+    truth = ReferenceModel(merged).embed(rows, 2, lambda _done, _total: None).vectors
+    for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999)):
+        with deployment.client(precision) as client:
+            served = client.embed_documents(texts)
+        assert np.einsum("nd,nd->n", served, truth).min() >= gate - FLOAT32_NOISE
+
+
+def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
+    texts = [f"text number {number} " * (number % 7 + 1) for number in range(150)]
+    with deployment.client() as client:
+        full = client.embed_documents(texts)
+        cut = client.embed_documents(texts, dim=64)
+        single = np.concatenate([client.embed_documents([text]) for text in texts[::25]])
+        queries = client.embed_queries(texts[:3], instruction="another task")
+        with pytest.raises(BadInput):
+            client.embed_documents(texts, dim=257)
+    expected = full[:, :64] / np.linalg.norm(full[:, :64], axis=1, keepdims=True)
+    np.testing.assert_allclose(cut, expected, atol=1e-6)
+    assert np.einsum("nd,nd->n", full[::25], single).min() >= SAME
+    assert not np.allclose(queries, full[:3], atol=1e-3)
+
+
+def test_contract_from_the_server_is_the_manifest(deployment: Deployment) -> None:
+    manifest = Contract.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
+    with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
+        config = asked.get_model_config("demo-fp16").config
+    assert Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value) == manifest
+    with deployment.client(Precision.FP16) as client:
+        assert client.contract == manifest
+    assert manifest.parity.passed
+    assert manifest.adapters[0].sha256 != manifest.checkpoint.sha256
