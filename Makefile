@@ -26,7 +26,8 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy -p qwen3_triton.client -p qwen3_triton.export -p qwen3_triton.server -p qwen3_triton.cli
-	@$(BIN)/mypy examples benchmarks tests
+	@$(BIN)/mypy examples benchmarks
+	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..client.contract import Contract, Precision
+from ..export.options import Device, ServingOptions, TaskChoice
 
-
-class Device(StrEnum):
-    """Where the model will run."""
-
-    CPU = "cpu"
-
-
-class TaskName(StrEnum):
-    """What the model is for."""
-
-    AUTO = "auto"
-    EMBED = "embed"
+_SERVING = ServingOptions()
 
 
 def export(
@@ -31,7 +20,7 @@ def export(
     ] = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write into.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's folder name if not given.")] = None,
-    task: Annotated[TaskName, typer.Option(help="auto refuses what looks like a reranker.")] = TaskName.AUTO,
+    task: Annotated[TaskChoice, typer.Option(help="auto refuses what looks like a reranker.")] = TaskChoice.AUTO,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     max_tokens: Annotated[
@@ -39,11 +28,11 @@ def export(
         typer.Option(min=2, help="Longest text in tokens; the checkpoint's limit, at most 8192, if not given."),
     ] = None,
     instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
-    max_batch_rows: Annotated[int | None, typer.Option(min=1, help="Most rows in one batch.  [default: 64]")] = None,
+    max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
     queue_delay_us: Annotated[
-        int | None, typer.Option(min=0, help="Longest wait for company in µs.  [default: 2000]")
-    ] = None,
-    instances: Annotated[int | None, typer.Option(min=1, help="Copies of the model.  [default: 1]")] = None,
+        int, typer.Option(min=0, help="Longest wait for company, microseconds.")
+    ] = _SERVING.queue_delay_us,
+    instances: Annotated[int, typer.Option(min=1, help="Copies of the model.")] = _SERVING.instances,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
 ) -> None:
     """Convert a checkpoint, with LoRA adapters merged in, to a model that Triton serves."""
@@ -52,22 +41,21 @@ def export(
         ExportOptions,
         ServingOptions,
         SourceReference,
-        TaskChoice,
         export_model,
     )
     from .progress import open_progress
 
-    given = {"max_batch_rows": max_batch_rows, "queue_delay_us": queue_delay_us, "instances": instances}
     options = ExportOptions(
         model=SourceReference.parse(model),
         adapters=tuple(AdapterReference.parse(text) for text in adapter or []),
         repository=repository,
         name=name,
-        task=TaskChoice(task),
+        task=task,
         precision=precision,
+        device=device,
         max_tokens=max_tokens,
         instruction=instruction,
-        serving=ServingOptions(**{key: value for key, value in given.items() if value is not None}),
+        serving=ServingOptions(max_batch_rows=max_batch_rows, queue_delay_us=queue_delay_us, instances=instances),
         overwrite=overwrite,
     )
     with open_progress() as progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 
-import click
 import typer
 
 from ..client.errors import ClientError
@@ -27,9 +26,8 @@ app.command()(embed)
 
 
 @app.callback()
-def main(debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
-    """Options before the sub-command."""
-    click.get_current_context().obj = debug
+def main(_debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
+    """Options before the sub-command; `run` reads them, since it must also catch what happens here."""
 
 
 def run() -> None:

@@ -1,24 +1,55 @@
-"""Checkpoint and adapters → a proven model in a Triton model repository."""
+"""Checkpoint and adapters → a proven model in a Triton model repository.
 
-from .config_pbtxt import ServingOptions
-from .errors import (
-    AdapterMismatch,
-    ExportError,
-    ModelExists,
-    ParityFailed,
-    SourceMissing,
-    StagingFailed,
-    UnsupportedCheckpoint,
-)
-from .merged_checkpoint import MergeOptions, write_merged_checkpoint
-from .pipeline import ExportOptions, ExportResult, export_model
-from .progress import Progress, SilentProgress
-from .source import AdapterReference, SourceReference
-from .task import TaskChoice
+The names are loaded when they are first used, so that reading an option's default does not load torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .errors import (
+        AdapterMismatch,
+        ExportError,
+        ModelExists,
+        ParityFailed,
+        SourceMissing,
+        StagingFailed,
+        UnsupportedCheckpoint,
+    )
+    from .merged_checkpoint import write_merged_checkpoint
+    from .options import Device, ExportOptions, MergeOptions, ServingOptions, TaskChoice
+    from .pipeline import ExportResult, export_model
+    from .progress import Progress, SilentProgress
+    from .source import AdapterReference, SourceReference
+
+_HOMES = {
+    "AdapterMismatch": "errors",
+    "AdapterReference": "source",
+    "Device": "options",
+    "ExportError": "errors",
+    "ExportOptions": "options",
+    "ExportResult": "pipeline",
+    "MergeOptions": "options",
+    "ModelExists": "errors",
+    "ParityFailed": "errors",
+    "Progress": "progress",
+    "ServingOptions": "options",
+    "SilentProgress": "progress",
+    "SourceMissing": "errors",
+    "SourceReference": "source",
+    "StagingFailed": "errors",
+    "TaskChoice": "options",
+    "UnsupportedCheckpoint": "errors",
+    "export_model": "pipeline",
+    "write_merged_checkpoint": "merged_checkpoint",
+}
 
 __all__ = [
     "AdapterMismatch",
     "AdapterReference",
+    "Device",
     "ExportError",
     "ExportOptions",
     "ExportResult",
@@ -36,3 +67,9 @@ __all__ = [
     "export_model",
     "write_merged_checkpoint",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from ..client.contract import CONTRACT_PARAMETER, INPUT_IDS, ROW_LENGTHS, Contract
+from .options import ServingOptions
 
 _WARMUP_TOKENS = 16
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServingOptions:
-    """How Triton batches and runs the model."""
-
-    max_batch_rows: int = 64
-    """Most rows of one batch, over all requests in it."""
-    queue_delay_us: int = 2000
-    """How long a request may wait for company, microseconds."""
-    instances: int = 1
-    """Copies of the model; each uses every thread."""
-    threads: int = 0
-    """Threads of one instance; 0 takes every core."""
-    response_cache: bool = False
-    """Answer repeated requests from Triton's response cache; the server must have one configured."""
 
 
 def render_config(name: str, contract: Contract, serving: ServingOptions, version: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,8 +13,8 @@ from .adapter import open_adapter
 from .checkpoint import Checkpoint, open_checkpoint
 from .errors import AdapterMismatch
 from .merge import merge_adapters
+from .options import MergeOptions
 from .progress import Progress, SilentProgress
-from .source import AdapterReference, SourceReference
 from .staging import refuse_existing, staged_folder
 from .weights import LazyTensor
 
@@ -34,16 +33,6 @@ _NOT_COPIED = (
     ".h5",
     ".msgpack",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MergeOptions:
-    """What to merge, and where to."""
-
-    model: SourceReference
-    adapters: tuple[AdapterReference, ...]
-    output: Path
-    overwrite: bool = False
 
 
 def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = None) -> Path:

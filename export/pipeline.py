@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..client.contract import (
@@ -13,17 +12,17 @@ from ..client.contract import (
     ModelFolder,
     ParityReport,
     Precision,
-    SourceIdentity,
     Task,
     TokenizerIdentity,
 )
 from .adapter import Adapter, open_adapter
 from .checkpoint import Checkpoint, open_checkpoint
-from .config_pbtxt import ServingOptions, render_config
+from .config_pbtxt import render_config
 from .errors import ExportError, UnsupportedCheckpoint
 from .graph import GraphOptions, build_model
 from .merge import merge_adapters
 from .onnx_file import write_onnx
+from .options import ExportOptions
 from .parity import measure_parity, require_parity
 from .probe import PROBE_TEXTS, long_text
 from .progress import Progress, SilentProgress
@@ -33,9 +32,8 @@ from .rescale import NO_RESCALE, Rescale, check_fp16_range, choose_rescale, resc
 from .rope import compute_rope_tables
 from .runtime import WrittenModel
 from .sentence_transformers import SentenceSettings, read_sentence_settings
-from .source import AdapterReference, SourceReference
 from .staging import refuse_existing, staged_folder
-from .task import TaskChoice, require_embedding
+from .task import require_embedding
 from .tokenizer import CheckpointTokenizer, read_tokenizer
 
 DEFAULT_MAX_TOKENS = 8192
@@ -45,27 +43,6 @@ SMALLEST_DIMENSION = 32
 _REFERENCE_BATCH = 4
 _LONG_SHARE_TOKENS = 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOptions:
-    """What to export, and how."""
-
-    model: SourceReference
-    adapters: tuple[AdapterReference, ...] = ()
-    repository: Path = Path("model_repository")
-    name: str | None = None
-    """Folder in the repository; the checkpoint's own name where None."""
-    task: TaskChoice = TaskChoice.AUTO
-    precision: Precision = Precision.FP32
-    max_tokens: int | None = None
-    """Longest row; the checkpoint's limit or DEFAULT_MAX_TOKENS, whichever is smaller, where None."""
-    instruction: str | None = None
-    """Default instruction instead of the checkpoint's."""
-    serving: ServingOptions = field(default_factory=ServingOptions)
-    overwrite: bool = False
-    parity_budget_s: float = 60.0
-    """Time that the reference may take for the longest text, seconds; it is shortened to fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,7 +193,6 @@ def _write_graph(
 
 def _contract(prepared: _Prepared, options: ExportOptions, parity: ParityReport) -> Contract:
     config = prepared.checkpoint.config
-    adapters: Sequence[SourceIdentity] = [adapter.identity() for adapter in prepared.adapters]
     return Contract(
         task=Task.EMBED,
         dimension=config.hidden,
@@ -228,6 +204,6 @@ def _contract(prepared: _Prepared, options: ExportOptions, parity: ParityReport)
         tokenizer=TokenizerIdentity(sha256=prepared.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
         checkpoint=prepared.checkpoint.identity(),
-        adapters=tuple(adapters),
+        adapters=tuple(adapter.identity() for adapter in prepared.adapters),
         parity=parity,
     )

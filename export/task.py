@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from .checkpoint import Checkpoint
 from .errors import UnsupportedCheckpoint
+from .options import TaskChoice
 from .tokenizer import CheckpointTokenizer
-
-
-class TaskChoice(StrEnum):
-    """The task as asked for."""
-
-    AUTO = "auto"
-    EMBED = "embed"
 
 
 def require_embedding(checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, choice: TaskChoice) -> None:

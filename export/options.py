@@ -1,0 +1,72 @@
+"""What can be asked of the exporter, with every default; loads neither torch nor transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from ..client.contract import Precision
+from .source import AdapterReference, SourceReference
+
+
+class TaskChoice(StrEnum):
+    """What the model is for."""
+
+    AUTO = "auto"
+    """Embeddings, but what looks like a reranker is refused."""
+    EMBED = "embed"
+
+
+class Device(StrEnum):
+    """Where the model will run."""
+
+    CPU = "cpu"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingOptions:
+    """How Triton batches and runs the model."""
+
+    max_batch_rows: int = 64
+    """Most rows of one batch, over all requests in it."""
+    queue_delay_us: int = 2000
+    """How long a request may wait for company, microseconds."""
+    instances: int = 1
+    """Copies of the model; each uses every thread."""
+    threads: int = 0
+    """Threads of one instance; 0 takes every core."""
+    response_cache: bool = False
+    """Answer repeated requests from Triton's response cache; the server must have one configured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What to export, and how."""
+
+    model: SourceReference
+    adapters: tuple[AdapterReference, ...] = ()
+    repository: Path = Path("model_repository")
+    name: str | None = None
+    """Folder in the repository; the checkpoint's own name where None."""
+    task: TaskChoice = TaskChoice.AUTO
+    precision: Precision = Precision.FP32
+    device: Device = Device.CPU
+    max_tokens: int | None = None
+    """Longest row; the checkpoint's limit or 8192, whichever is smaller, where None."""
+    instruction: str | None = None
+    """Default instruction instead of the checkpoint's."""
+    serving: ServingOptions = field(default_factory=ServingOptions)
+    overwrite: bool = False
+    parity_budget_s: float = 60.0
+    """Time that the reference may take for the longest text, seconds; it is shortened to fit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeOptions:
+    """What to merge, and where to."""
+
+    model: SourceReference
+    adapters: tuple[AdapterReference, ...]
+    output: Path
+    overwrite: bool = False

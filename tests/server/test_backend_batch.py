@@ -1,0 +1,81 @@
+"""Requests joined to one feed, and its answer cut again."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from qwen3_triton.server.backend.batch import BatchInvalid, item_shapes, join_requests, split_rows
+from qwen3_triton.server.backend.settings import BatchInput, BatchInputKind, Settings
+
+SETTINGS = Settings.from_json(
+    json.dumps(
+        {
+            "max_batch_size": 8,
+            "input": [
+                {"name": "ids", "data_type": "TYPE_INT64", "dims": [-1], "allow_ragged_batch": True},
+                {"name": "weight", "data_type": "TYPE_FP32", "dims": [1], "optional": True},
+            ],
+            "output": [{"name": "out", "data_type": "TYPE_FP32", "dims": [1]}],
+            "batch_input": [
+                {
+                    "kind": "BATCH_ITEM_SHAPE_FLATTEN",
+                    "target_name": ["lengths"],
+                    "data_type": "TYPE_INT32",
+                    "source_input": ["ids"],
+                }
+            ],
+        }
+    )
+)
+
+
+def test_ragged_rows_stand_end_to_end_with_their_lengths() -> None:
+    requests = [{"ids": np.arange(6).reshape(2, 3)}, {"ids": np.array([[7]])}, {"ids": np.zeros((2, 0), np.int64)}]
+
+    batch = join_requests(requests, SETTINGS)
+
+    np.testing.assert_array_equal(batch.feed["ids"], [0, 1, 2, 3, 4, 5, 7])
+    np.testing.assert_array_equal(batch.feed["lengths"], [3, 3, 1, 0, 0])
+    assert batch.feed["lengths"].dtype == np.int32
+    assert batch.rows == (2, 1, 2)
+
+
+def test_regular_inputs_stand_row_under_row() -> None:
+    requests = [{"ids": np.ones((rows, 2)), "weight": np.full((rows, 1), rows)} for rows in (1, 2)]
+
+    np.testing.assert_array_equal(join_requests(requests, SETTINGS).feed["weight"], [[1], [2], [2]])
+
+
+def test_requests_with_different_optional_inputs_make_no_batch() -> None:
+    with pytest.raises(BatchInvalid, match="optional"):
+        join_requests([{"ids": np.ones((1, 2)), "weight": np.ones((1, 1))}, {"ids": np.ones((1, 2))}], SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (BatchInputKind.ITEM_SHAPE, [[3, 1], [3, 1], [2, 2]]),
+        (BatchInputKind.ITEM_SHAPE_FLATTEN, [3, 1, 3, 1, 2, 2]),
+    ],
+)
+def test_item_shapes_are_those_of_the_model_configuration_reference(kind: BatchInputKind, expected: list[int]) -> None:
+    entry = BatchInput(kind=kind, target="t", source="s")
+
+    np.testing.assert_array_equal(item_shapes(entry, [(2, 3, 1), (1, 2, 2)], batched=True), expected)
+
+
+def test_answer_is_cut_by_rows() -> None:
+    answer = np.arange(6).reshape(3, 2)
+
+    parts = split_rows("out", answer, (1, 2), batched=True)
+
+    np.testing.assert_array_equal(parts[0], [[0, 1]])
+    np.testing.assert_array_equal(parts[1], [[2, 3], [4, 5]])
+
+
+def test_answer_of_another_number_of_rows_is_refused() -> None:
+    with pytest.raises(BatchInvalid, match=r"output out has shape \[2, 1\] for 3 rows"):
+        split_rows("out", np.ones((2, 1)), (1, 2), batched=True)

@@ -1,0 +1,118 @@
+"""The Python-based backend inside the real Triton: every text its own answer, in shared batches."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+import tiny_models
+import tritonclient.grpc as grpc
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from qwen3_triton.server import TritonServer
+
+REQUESTS = 240
+
+
+@pytest.fixture
+def client(server: TritonServer) -> Iterator[grpc.InferenceServerClient]:
+    with grpc.InferenceServerClient(server.grpc_url) as connected:
+        yield connected
+
+
+def as_inputs(arrays: Mapping[str, np.ndarray]) -> list[grpc.InferInput]:
+    inputs = []
+    for name, array in arrays.items():
+        tensor = grpc.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs
+
+
+def infer_at_once(
+    client: grpc.InferenceServerClient, model: str, requests: list[dict[str, np.ndarray]]
+) -> list[grpc.InferResult | InferenceServerException]:
+    """The answer or error of each request, all of them in flight together."""
+    done: queue.SimpleQueue[tuple[int, grpc.InferResult | InferenceServerException]] = queue.SimpleQueue()
+    for index, request in enumerate(requests):
+        client.async_infer(
+            model, as_inputs(request), callback=lambda result, error, index=index: done.put((index, error or result))
+        )
+    answers = dict(done.get(timeout=30) for _ in requests)
+    return [answers[index] for index in range(len(requests))]
+
+
+def counts(client: grpc.InferenceServerClient, model: str) -> tuple[int, int]:
+    """Rows answered and executions so far."""
+    stats = client.get_inference_statistics(model).model_stats[0]
+    return stats.inference_count, stats.execution_count
+
+
+def test_all_models_are_ready(server: TritonServer, client: grpc.InferenceServerClient) -> None:
+    assert server.models == ("fixed", "lookup", "sums", "unbatched")
+    assert client.is_server_ready()
+
+
+def test_concurrent_ragged_requests_get_their_own_answers_in_shared_batches(
+    client: grpc.InferenceServerClient,
+) -> None:
+    random = np.random.default_rng(0)
+    shapes = random.integers([1, 1], [8, 60], size=(REQUESTS, 2))
+    requests = [{"input_ids": random.integers(-1, 1000, size=shape, dtype=np.int64)} for shape in shapes]
+    rows_before, executions_before = counts(client, "sums")
+
+    answers = infer_at_once(client, "sums", requests)
+
+    for request, answer in zip(requests, answers, strict=True):
+        assert not isinstance(answer, Exception), answer
+        np.testing.assert_array_equal(answer.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
+    rows_after, executions_after = counts(client, "sums")
+    assert rows_after - rows_before == shapes[:, 0].sum()
+    assert executions_after - executions_before < REQUESTS / 2
+
+
+def test_row_without_a_token_is_answered(client: grpc.InferenceServerClient) -> None:
+    (answer,) = infer_at_once(client, "sums", [{"input_ids": np.zeros((2, 0), np.int64)}])
+
+    np.testing.assert_array_equal(answer.as_numpy("total"), [[0], [0]])
+
+
+def test_failing_run_is_an_error_and_not_the_end(client: grpc.InferenceServerClient) -> None:
+    bad = {"input_ids": np.full((1, 3), tiny_models.TABLE_ROWS, np.int64)}
+    good = {"input_ids": np.array([[1, 2, 3]], np.int64)}
+
+    (error,) = infer_at_once(client, "lookup", [bad])
+    (answer,) = infer_at_once(client, "lookup", [good])
+
+    assert isinstance(error, InferenceServerException)
+    assert "Gather" in str(error)
+    np.testing.assert_array_equal(answer.as_numpy("total"), [[12]])
+
+
+def test_regular_inputs_batch_with_equal_shapes(client: grpc.InferenceServerClient) -> None:
+    tables = [np.full((2, 3 + index % 2, 2), index, np.float32) for index in range(8)]
+
+    answers = infer_at_once(client, "fixed", [{"table": table} for table in tables])
+
+    for table, answer in zip(tables, answers, strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("doubled"), 2 * table)
+        np.testing.assert_array_equal(answer.as_numpy("shapes"), [table.shape[1:]] * 2)
+
+
+def test_only_requested_outputs_come_back(client: grpc.InferenceServerClient) -> None:
+    inputs = as_inputs({"table": np.ones((1, 1, 2), np.float32)})
+
+    answer = client.infer("fixed", inputs, outputs=[grpc.InferRequestedOutput("shapes")])
+
+    assert [output.name for output in answer.get_response().outputs] == ["shapes"]
+
+
+def test_model_without_batch_axis(client: grpc.InferenceServerClient) -> None:
+    requests = [{"values": np.arange(length, dtype=np.float32)} for length in (1, 5, 3)]
+
+    answers = infer_at_once(client, "unbatched", requests)
+
+    for request, answer in zip(requests, answers, strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("sum"), [request["values"].sum()])

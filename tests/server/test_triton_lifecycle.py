@@ -1,0 +1,213 @@
+"""Start, failure and end of the real Triton: what is said, and that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny_models
+from leftovers import await_nothing_left, child_of, processes_of, shared_memory_of
+
+from qwen3_triton.server import (
+    AddressInvalid,
+    ModelFailed,
+    PortTaken,
+    RepositoryEmpty,
+    ServerDied,
+    ServerOptions,
+    TritonServer,
+    start_triton,
+)
+from qwen3_triton.server.supervise import SHARED_MEMORY, shared_memory_prefix
+
+SERVE = "import typer; from qwen3_triton.cli.serve import serve; typer.run(serve)"
+EXIT_PATIENCE_S = 20
+
+
+@contextmanager
+def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own, ready; killed at the end where it still runs."""
+    ports = free_ports(3)
+    command = serve_command(repository, *ports)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line.startswith("ready: "), line + process.stderr.read() if process.stderr else line
+            assert f"127.0.0.1:{ports[0]}" in process.stdout.readline()
+            yield process
+        finally:
+            process.kill()
+
+
+def serve_command(repository: Path, grpc_port: int, http_port: int, metrics_port: int) -> list[str]:
+    ports = [f"--grpc-port={grpc_port}", f"--http-port={http_port}", f"--metrics-port={metrics_port}"]
+    return [sys.executable, "-c", SERVE, str(repository), *ports]
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [held.getsockname()[1] for held in sockets]
+    for held in sockets:
+        held.close()
+    return ports
+
+
+def triton_of(supervisor: int) -> int:
+    (pid,) = (pid for pid, command in processes_of(supervisor).items() if "/bin/tritonserver " in command)
+    return pid
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_command_stops_cleanly(sums_repository: Path, number: signal.Signals) -> None:
+    with serving(sums_repository) as process:
+        supervisor = child_of(process.pid)
+        assert len(processes_of(supervisor)) == 2  # tritonserver and one stub
+        assert shared_memory_of(supervisor)
+        process.send_signal(number)
+        process.send_signal(number)
+        assert process.wait(EXIT_PATIENCE_S) == 0
+        assert not processes_of(supervisor)
+        assert not shared_memory_of(supervisor)
+
+
+def test_command_stops_cleanly_while_it_loads(sums_repository: Path) -> None:
+    command = serve_command(sums_repository, *free_ports(3))
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "loading sums\n"
+        time.sleep(0.1)
+        supervisor = child_of(process.pid)
+        process.terminate()
+        assert process.wait(EXIT_PATIENCE_S) == 0
+    await_nothing_left(supervisor)
+
+
+def test_nothing_outlives_a_caller_that_was_killed(sums_repository: Path) -> None:
+    with serving(sums_repository) as process:
+        supervisor = child_of(process.pid)
+        process.kill()
+        await_nothing_left(supervisor)
+
+
+def kill_triton(server: TritonServer) -> None:
+    os.kill(triton_of(server.pid), signal.SIGKILL)
+
+
+def kill_supervisor(server: TritonServer) -> None:
+    os.kill(server.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("kill", [kill_triton, kill_supervisor])
+def test_server_that_was_killed_is_told_and_leaves_nothing(
+    sums_repository: Path, kill: Callable[[TritonServer], None]
+) -> None:
+    with start_triton(sums_repository) as server:
+        kill(server)
+        with pytest.raises(ServerDied, match="ended by itself"):
+            server.wait()
+        await_nothing_left(server.pid, shared_memory=False)
+    assert not shared_memory_of(server.pid)
+    server.stop()
+
+
+def test_next_start_removes_the_memory_of_servers_that_are_gone(sums_repository: Path) -> None:
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    stale = SHARED_MEMORY / f"{shared_memory_prefix(gone.pid)}stale"
+    living = SHARED_MEMORY / f"{shared_memory_prefix(os.getpid())}living"
+    stale.touch()
+    living.touch()
+    try:
+        start_triton(sums_repository).stop()
+        assert not stale.exists()
+        assert living.exists()
+    finally:
+        living.unlink()
+
+
+def listening_addresses(port: int) -> set[str]:
+    """Addresses that somebody listens on at `port`, as the kernel writes them; IPv4 where mapped into IPv6."""
+    lines = [
+        line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+    ]
+    listening = [fields[1].split(":") for fields in lines if fields[3] == "0A"]
+    return {address[-8:] for address, listened in listening if int(listened, 16) == port}
+
+
+def test_listens_on_loopback_only(server: TritonServer) -> None:
+    addresses = server.addresses
+    for port in (addresses.grpc_port, addresses.http_port, addresses.metrics_port):
+        assert listening_addresses(port) == {"0100007F"}
+    with urllib.request.urlopen(f"{server.http_url}/v2/health/ready") as answer:
+        assert answer.status == 200
+    with urllib.request.urlopen(server.metrics_url) as answer:
+        assert b"nv_inference_count" in answer.read()
+
+
+def test_taken_port_is_named_before_anything_starts(sums_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PortTaken, match=rf"port {port} .*--http-port") as caught:
+            start_triton(sums_repository, ServerOptions(http_port=port))
+    assert caught.value.port == port
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
+def test_host_of_another_machine_is_refused(sums_repository: Path, host: str) -> None:
+    with pytest.raises(AddressInvalid, match="--host"):
+        start_triton(sums_repository, ServerOptions(host=host))
+
+
+def test_models_that_do_not_load_are_named_with_their_cause(sums_repository: Path) -> None:
+    (sums_repository / "sums" / "config.pbtxt").write_text('name: "sums" nonsense: 1')
+    (tiny_models.write_sums(sums_repository, "broken") / "1" / "model.onnx").write_bytes(b"no graph")
+    (tiny_models.write_sums(sums_repository, "empty") / "1" / "model.onnx").unlink()
+    (sums_repository / "empty" / "1").rmdir()
+    misnamed = tiny_models.write_sums(sums_repository, "misnamed") / "config.pbtxt"
+    misnamed.write_text(misnamed.read_text().replace('"total"', '"vector"'))
+    tiny_models.write_sums(sums_repository, "fine")
+
+    with pytest.raises(ModelFailed, match="4 of 5 models did not load") as caught:
+        start_triton(sums_repository)
+
+    causes = caught.value.causes
+    assert causes.keys() == {"sums", "broken", "empty", "misnamed"}
+    assert "nonsense" in causes["sums"]
+    assert "protobuf" in causes["broken"].lower()
+    assert "version" in causes["empty"]
+    assert causes["misnamed"] == "config.pbtxt names the output vector, the graph has total"
+    assert "\n" not in str(caught.value)
+
+
+def test_repository_without_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RepositoryEmpty, match="export"):
+        start_triton(tmp_path / "missing")
+    (tmp_path / "README.md").touch()
+    with pytest.raises(RepositoryEmpty, match="export"):
+        start_triton(tmp_path)
+
+
+def test_two_servers_run_beside_each_other(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
+    log_file = tmp_path / "logs" / "triton.log"
+    with start_triton(sums_repository, ServerOptions(log_file=log_file)) as other:
+        assert other.grpc_url != server.grpc_url
+        assert other.models == ("sums",)
+        other.stop()
+        assert server.running
+    assert "successfully loaded 'sums'" in log_file.read_text()
+
+
+def test_starts_within_seconds(sums_repository: Path) -> None:
+    started = time.monotonic()
+    with start_triton(sums_repository):
+        assert time.monotonic() - started < 10

@@ -1,0 +1,139 @@
+"""Small ONNX models with the `config.pbtxt` of production, written into a repository."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+TABLE_ROWS = 8
+"""Ids that `write_lookup`'s model knows; a larger one makes ONNX Runtime fail."""
+
+_RAGGED_CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 64
+input [{ name: "input_ids" data_type: TYPE_INT64 dims: [-1] allow_ragged_batch: true }]
+output [{ name: "total" data_type: TYPE_FP32 dims: [1] }]
+batch_input [{
+  kind: BATCH_ITEM_SHAPE_FLATTEN target_name: "row_lengths" data_type: TYPE_INT32 source_input: "input_ids"
+}]
+dynamic_batching { max_queue_delay_microseconds: 5000 }
+instance_group [{ count: 1 kind: KIND_CPU }]
+parameters { key: "intra_op_thread_count" value { string_value: "1" } }
+"""
+
+_FIXED_CONFIG = """
+backend: "onnxruntime"
+max_batch_size: 8
+input [{ name: "table" data_type: TYPE_FP32 dims: [-1, 2] }]
+output [
+  { name: "doubled" data_type: TYPE_FP32 dims: [-1, 2] },
+  { name: "shapes" data_type: TYPE_INT32 dims: [2] }
+]
+batch_input [{ kind: BATCH_ITEM_SHAPE target_name: "item" data_type: TYPE_INT32 source_input: "table" }]
+dynamic_batching { max_queue_delay_microseconds: 20000 }
+instance_group [{ count: 2 kind: KIND_CPU }]
+"""
+
+_UNBATCHED_CONFIG = """
+backend: "onnxruntime"
+default_model_filename: "graph.onnx"
+input [{ name: "values" data_type: TYPE_FP32 dims: [-1] }]
+output [{ name: "sum" data_type: TYPE_FP32 dims: [1] }]
+instance_group [{ count: 1 kind: KIND_CPU }]
+"""
+
+
+def write_sums(repository: Path, name: str = "sums", *, config: str = _RAGGED_CONFIG) -> Path:
+    """Ragged ids → the sum of each row."""
+    return _write(repository, name, config, _row_sums("input_ids", []), _ragged_inputs(), _constants())
+
+
+def write_lookup(repository: Path, name: str = "lookup") -> Path:
+    """Ragged ids → the sum of `2 · id` over each row, looked up in a table that a large id is not in."""
+    table = helper.make_tensor("table", TensorProto.INT64, [TABLE_ROWS], [2 * row for row in range(TABLE_ROWS)])
+    lookup = helper.make_node("Gather", ["table", "input_ids"], ["values"])
+    return _write(
+        repository, name, _RAGGED_CONFIG, _row_sums("values", [lookup]), _ragged_inputs(), [*_constants(), table]
+    )
+
+
+def write_fixed(repository: Path, name: str = "fixed") -> Path:
+    """Tables `[rows, n, 2]` that batch only with equals → twice the table, and the shape of each row."""
+    nodes = [
+        helper.make_node("Add", ["table", "table"], ["doubled"]),
+        helper.make_node("Identity", ["item"], ["shapes"]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("doubled", TensorProto.FLOAT, ["rows", "n", 2]),
+        helper.make_tensor_value_info("shapes", TensorProto.INT32, ["rows", 2]),
+    ]
+    inputs = [
+        helper.make_tensor_value_info("table", TensorProto.FLOAT, ["rows", "n", 2]),
+        helper.make_tensor_value_info("item", TensorProto.INT32, ["rows", 2]),
+    ]
+    return _write(repository, name, _FIXED_CONFIG, nodes, inputs, [], outputs=outputs)
+
+
+def write_unbatched(repository: Path, name: str = "unbatched") -> Path:
+    """Values `[n]` without a batch axis → their sum `[1]`, from a file of another name."""
+    nodes = [helper.make_node("ReduceSum", ["values"], ["sum"], keepdims=1)]
+    inputs = [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n"])]
+    outputs = [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1])]
+    folder = _write(repository, name, _UNBATCHED_CONFIG, nodes, inputs, [], outputs=outputs)
+    (folder / "1" / "model.onnx").rename(folder / "1" / "graph.onnx")
+    return folder
+
+
+def _row_sums(values: str, before: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """`values` of all rows end to end → `total` `[rows, 1]`: differences of the running sum at row ends."""
+    return [
+        *before,
+        helper.make_node("Cast", ["row_lengths"], ["lengths"], to=TensorProto.INT64),
+        helper.make_node("CumSum", ["lengths", "axis"], ["ends"]),
+        helper.make_node("Sub", ["ends", "lengths"], ["starts"]),
+        helper.make_node("CumSum", [values, "axis"], ["running"]),
+        helper.make_node("Concat", ["zero", "running"], ["sums"], axis=0),
+        helper.make_node("Gather", ["sums", "ends"], ["until_end"]),
+        helper.make_node("Gather", ["sums", "starts"], ["until_start"]),
+        helper.make_node("Sub", ["until_end", "until_start"], ["row_sums"]),
+        helper.make_node("Cast", ["row_sums"], ["flat"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["flat", "last"], ["total"]),
+    ]
+
+
+def _ragged_inputs() -> list[onnx.ValueInfoProto]:
+    return [
+        helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["tokens"]),
+        helper.make_tensor_value_info("row_lengths", TensorProto.INT32, ["rows"]),
+    ]
+
+
+def _constants() -> list[onnx.TensorProto]:
+    return [
+        helper.make_tensor("axis", TensorProto.INT64, [], [0]),
+        helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+    ]
+
+
+def _write(
+    repository: Path,
+    name: str,
+    config: str,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    initializers: list[onnx.TensorProto],
+    *,
+    outputs: list[onnx.ValueInfoProto] | None = None,
+) -> Path:
+    outputs = outputs or [helper.make_tensor_value_info("total", TensorProto.FLOAT, ["rows", 1])]
+    graph = helper.make_graph(nodes, name, inputs, outputs, initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    folder = repository / name
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, folder / "1" / "model.onnx")
+    (folder / "config.pbtxt").write_text(f'name: "{name}"{config}')
+    return folder
