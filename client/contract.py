@@ -174,6 +174,9 @@ def _typed(fields: Mapping[str, object]) -> dict[str, typing.Any]:
     nested["checkpoint"] = SourceIdentity(**_mapping(fields["checkpoint"]))
     nested["parity"] = ParityReport(**_mapping(fields["parity"]))
     adapters = fields["adapters"]
+    for key in ("dimension", "min_dimension", "max_tokens", "vocabulary_size"):
+        if type(fields[key]) is not int:
+            raise TypeError(f"{key} is {fields[key]!r}, not a whole number")
     if not isinstance(adapters, list):
         raise TypeError("adapters is no list")
     nested["adapters"] = tuple(SourceIdentity(**_mapping(adapter)) for adapter in adapters)

@@ -30,6 +30,8 @@ def test_refuses_what_is_no_contract(text: str) -> None:
     [
         {"task": "translate"},
         {"precision": "fp64"},
+        {"dimension": "256"},
+        {"max_tokens": None},
         {"prompts": None},
         {"prompts": {"query": "{text}"}},
         {"tokenizer": {"sha256": "0", "origin": "x", "more": 1}},
