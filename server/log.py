@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
+from .errors import ServerError
+
 _TAIL_LINES = 15
 _LARGEST_READ = 4 << 20
 
@@ -19,10 +21,15 @@ class Log:
         self.path = path
         self.file: BinaryIO
         if path is None:
-            self.file = tempfile.TemporaryFile(prefix="qwen3-triton-")  # type: ignore[assignment]  # noqa: SIM115
+            self.file = tempfile.TemporaryFile(prefix="qwen3-triton-")  # noqa: SIM115
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("wb+")
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self.file = path.open("wb+")
+            except OSError as exc:
+                raise ServerError(
+                    f"cannot write the log {path}: {exc.strerror}; choose another place with --log-file"
+                ) from exc
 
     def __enter__(self) -> Log:
         return self

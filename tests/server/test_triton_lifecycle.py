@@ -23,6 +23,7 @@ from qwen3_triton.server import (
     PortTaken,
     RepositoryEmpty,
     ServerDied,
+    ServerError,
     ServerOptions,
     TritonServer,
     start_triton,
@@ -195,6 +196,12 @@ def test_repository_without_models_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").touch()
     with pytest.raises(RepositoryEmpty, match="export"):
         start_triton(tmp_path)
+
+
+def test_log_that_cannot_be_written_is_told(sums_repository: Path) -> None:
+    (sums_repository.parent / "file").touch()
+    with pytest.raises(ServerError, match="--log-file"):
+        start_triton(sums_repository, ServerOptions(log_file=sums_repository.parent / "file" / "triton.log"))
 
 
 def test_two_servers_run_beside_each_other(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
