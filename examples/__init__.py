@@ -1,0 +1,1 @@
+"""Worked examples that come with the project; never installed."""

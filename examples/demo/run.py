@@ -1,0 +1,130 @@
+"""The whole way with the demo checkpoint: export, serve with a real Triton, embed, rank, measure.
+
+`python -m examples.demo.run`
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from examples.demo.evaluation import EvaluationSet, FloatArray, evaluate, load_evaluation_set
+from examples.demo.showcase import DOCUMENTS, QUESTIONS
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK
+from qwen3_triton.client import EmbeddingClient
+from qwen3_triton.server import start_triton
+
+CHECKPOINT = "examples/demo/checkpoint"
+ADAPTER = "examples/demo/adapter"
+REPOSITORY = Path("model_repository")
+TOP = 3
+QUERY_BATCH_TIMEOUT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoModel:
+    """One export of the demo checkpoint."""
+
+    name: str
+    adapter: bool
+    precision: str
+
+    def command(self) -> list[str]:
+        """The arguments of `qwen3-triton` that export it."""
+        adapter = ["--adapter", ADAPTER] if self.adapter else []
+        return [
+            *("export", CHECKPOINT, *adapter, "--precision", self.precision),
+            *("--name", self.name, "--repository", str(REPOSITORY), "--overwrite"),
+        ]
+
+
+MODELS = (
+    DemoModel("demo-base", False, "fp32"),
+    DemoModel("demo-base-fp16", False, "fp16"),
+    DemoModel("demo", True, "fp32"),
+    DemoModel("demo-fp16", True, "fp16"),
+)
+
+
+def main() -> None:
+    """Runs the demo; exits with 1 where a step of it fails."""
+    console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
+    for model in MODELS:
+        _export(console, model)
+    console.rule("Serving them with tritonserver")
+    with start_triton(REPOSITORY, progress=console.print) as server:
+        console.print(f"ready on {server.grpc_url} (gRPC), {server.http_url} (HTTP)")
+        console.rule("Retrieval with demo-base: which code does what is asked?")
+        with _connect(server.grpc_url, "demo-base") as client:
+            _show_ranking(console, client)
+        console.rule("nDCG@10 on held-out modules of the standard library, through Triton")
+        _show_quality(console, server.grpc_url)
+    _show_next(console)
+
+
+def _export(console: Console, model: DemoModel) -> None:
+    command = model.command()
+    console.print(f"\n$ qwen3-triton {' '.join(command)}", style="bold", markup=False, soft_wrap=True)
+    program = Path(sys.executable).with_name("qwen3-triton")
+    status = subprocess.run([str(program), *command], check=False).returncode
+    if status:
+        sys.exit(status)
+
+
+def _connect(url: str, model: str) -> EmbeddingClient:
+    return EmbeddingClient(url, model, repository=REPOSITORY, timeout_s=QUERY_BATCH_TIMEOUT_S)
+
+
+def _show_ranking(console: Console, client: EmbeddingClient) -> None:
+    """The best snippets of each query, by cosine."""
+    queries = client.embed_queries(question.text for question in QUESTIONS)
+    scores = queries @ client.embed_documents(DOCUMENTS).T
+    for question, row in zip(QUESTIONS, scores, strict=True):
+        console.print(f"\n{question.text}", style="bold", markup=False)
+        for index in row.argsort()[::-1][:TOP]:
+            first_line = DOCUMENTS[index].strip().splitlines()[0]
+            console.print(f"  {row[index]:6.3f}  {first_line}", markup=False)
+
+
+def _show_quality(console: Console, url: str) -> None:
+    """One row a model, one column a task."""
+    sets = [load_evaluation_set(task) for task in (BASE_TASK, ADAPTER_TASK)]
+    table = Table()
+    table.add_column("model")
+    table.add_column("weights")
+    for evaluation_set in sets:
+        table.add_column(evaluation_set.task.name.lower().replace("_", " "), justify="right")
+    for model in MODELS:
+        with _connect(url, model.name) as client:
+            figures = [f"{_measure(client, evaluation_set):.4f}" for evaluation_set in sets]
+        weights = f"base + adapter, {model.precision}" if model.adapter else f"base, {model.precision}"
+        table.add_row(model.name, weights, *figures)
+    console.print(table)
+    counts = " and ".join(f"{len(each.queries)} queries over {len(each.documents)} texts" for each in sets)
+    console.print(f"({counts})")
+
+
+def _measure(client: EmbeddingClient, evaluation_set: EvaluationSet) -> float:
+    def embed_queries(texts: list[str]) -> FloatArray:
+        return client.embed_queries(texts, instruction=evaluation_set.instruction)
+
+    return evaluate(evaluation_set, embed_queries, client.embed_documents)
+
+
+def _show_next(console: Console) -> None:
+    console.rule("Your own checkpoint")
+    console.print(
+        "qwen3-triton export PATH_OR_HUB_ID --adapter PATH_TO_LORA --precision fp32 --name mymodel\n"
+        "qwen3-triton serve\n"
+        "echo 'how do I sort a list?' | qwen3-triton embed --model mymodel --kind query",
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
