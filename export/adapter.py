@@ -16,7 +16,19 @@ from .source import AdapterReference, resolve_directory
 from .weights import LazyTensor, hash_files, read_safetensors
 
 WEIGHT_FILE = "adapter_model.safetensors"
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq")
+_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_OTHER_FORMULAS = (
+    "use_dora",
+    "fan_in_fan_out",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+)
+"""Settings under which an adapter is more than W + scaling · B·A."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +90,7 @@ def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
         raise refuse(f"peft_type '{settings.get('peft_type')}' is not supported, only LORA")
     if "r" not in settings or "lora_alpha" not in settings:
         raise refuse("r or lora_alpha is missing")
-    for field in ("use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"):
+    for field in _OTHER_FORMULAS:
         if settings.get(field):
             raise refuse(f"{field} is not supported; merge it with PEFT first")
     if settings.get("bias", "none") != "none":

@@ -1,7 +1,8 @@
 """LoRA merge: weights and adapters → weights.
 
-W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. `modules_to_save` hold whole tensors and
-move W the same part of the way. After it every adapter key has been used once and at least one tensor
+W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. `modules_to_save` and the table that PEFT
+saves under an embedding's LoRA hold whole tensors S and add weightᵢ · (Sᵢ − W), so the order of adapters does
+not matter. After it every adapter key has been used once and at least one tensor
 of every adapter differs from its base.
 """
 
@@ -18,7 +19,7 @@ from .errors import AdapterMismatch, list_keys
 from .weights import LazyTensor, Weights
 
 _LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
-_SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?)?\.weight")
+_SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,12 @@ class _Change:
     transposed: bool
     """An embedding's B·A is `[hidden, vocabulary]`, its table the other way round."""
 
-    def apply(self, base: torch.Tensor) -> torch.Tensor:
+    def delta(self, base: LazyTensor) -> torch.Tensor:
+        """What is added to the tensor, `base` being its value before any adapter."""
         if self.up is None:
-            return base + self.factor * (self.down.fp32() - base)
-        delta = self.up.fp32() @ self.down.fp32()
-        return base + self.factor * (delta.T if self.transposed else delta)
+            return self.factor * (self.down.fp32() - base.fp32())
+        product = self.up.fp32() @ self.down.fp32()
+        return self.factor * (product.T if self.transposed else product)
 
     def is_zero(self, base: LazyTensor) -> bool:
         if self.factor == 0.0:
@@ -62,12 +64,12 @@ def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, L
                 f"adapter '{adapter.reference}' changes nothing: every B·A is zero; was it trained and saved?"
             )
         for change in changes:
-            merged[change.target] = _changed(merged[change.target], change)
+            merged[change.target] = _changed(merged[change.target], weights[change.target], change)
     return merged
 
 
-def _changed(base: LazyTensor, change: _Change) -> LazyTensor:
-    return LazyTensor(base.shape, torch.float32, lambda: change.apply(base.fp32()))
+def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTensor:
+    return LazyTensor(base.shape, torch.float32, lambda: merged.fp32() + change.delta(base))
 
 
 def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:

@@ -95,6 +95,7 @@ class _PeakWatch:
         for layer in cast(list[Any], self._model.layers):
             added = (layer, layer.self_attn.o_proj, layer.mlp.down_proj)
             self._handles += [module.register_forward_hook(self._see_residual) for module in added]
+            self._handles.append(layer.mlp.up_proj.register_forward_hook(self._see_up))
             self._handles.append(layer.mlp.down_proj.register_forward_pre_hook(self._see_intermediate))
         self._handles.append(self._model.embed_tokens.register_forward_hook(self._see_residual))
         return self
@@ -109,6 +110,9 @@ class _PeakWatch:
     def _see_residual(self, _module: object, _inputs: object, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
         self._residual = max(self._residual, self._peak(values))
+
+    def _see_up(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._intermediate = max(self._intermediate, self._peak(output))
 
     def _see_intermediate(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         self._intermediate = max(self._intermediate, self._peak(inputs[0]))

@@ -28,7 +28,7 @@ class ActivationPeaks:
     residual: float
     """Of the residual stream and of what is added to it."""
     intermediate: float
-    """Of silu(gate) · up."""
+    """Of up and of silu(gate) · up; up may be large where silu(gate) is next to nothing."""
 
     def joined(self, other: ActivationPeaks) -> ActivationPeaks:
         """The larger of each."""

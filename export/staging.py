@@ -13,9 +13,11 @@ import fcntl
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .errors import ModelExists, StagingFailed
 
@@ -24,6 +26,8 @@ _CONTENT = "content"
 _LOCK = "lock"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_TAKEN_MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST)
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
@@ -34,23 +38,52 @@ def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
     refuses.
     """
     refuse_existing(target, overwrite=overwrite)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        workshop = _workshop(target.parent)
-        sweep_stale(workshop)
-        staging = Path(tempfile.mkdtemp(prefix=_MARK, dir=workshop))
-    except OSError as exc:
-        raise StagingFailed(f"cannot build beside {target.parent}: {exc}; choose another --repository") from exc
-    try:
-        with (staging / _LOCK).open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            content = staging / _CONTENT
+    with ExitStack() as held:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            workshop = _workshop(target.parent)
+            sweep_stale(workshop)
+            content = held.enter_context(_locked_folder(workshop)) / _CONTENT
             content.mkdir()
+        except OSError as exc:
+            raise StagingFailed(f"cannot build beside {target.parent}: {exc}; choose another --repository") from exc
+        try:
             yield content
             _flush(content)
             _move_in(content, target, overwrite=overwrite)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        except OSError as exc:
+            if exc.errno in _TAKEN_MEANWHILE:
+                raise ModelExists(f"{target} has been made meanwhile; give --overwrite, or another name") from exc
+            if exc.errno in _DISK_REFUSES:
+                raise StagingFailed(f"{target} could not be written: {exc}") from exc
+            raise
+
+
+@contextmanager
+def _locked_folder(workshop: Path) -> Iterator[Path]:
+    """A new staging folder, locked, and removed at the end."""
+    lock = None
+    while lock is None:
+        staging = Path(tempfile.mkdtemp(prefix=_MARK, dir=workshop))
+        lock = _lock(staging)
+    with lock:
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _lock(staging: Path) -> TextIO | None:
+    """The held lock of a folder just made, None where a sweep took the folder before it was locked."""
+    try:
+        lock = (staging / _LOCK).open("w")
+    except FileNotFoundError:
+        return None
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if (staging / _LOCK).exists():
+        return lock
+    lock.close()
+    return None
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
@@ -71,12 +104,16 @@ def _workshop(repository: Path) -> Path:
 
 
 def sweep_stale(workshop: Path) -> None:
-    """Removes what killed runs left in `workshop`; folders in use are left alone."""
+    """Removes what killed runs left in `workshop`; folders in use are left alone.
+
+    A folder is renamed first, so that a run about to lock it finds it gone instead of half empty.
+    """
     for folder in workshop.glob(f"{_MARK}*"):
         try:
             with (folder / _LOCK).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+                swept = folder.rename(folder.with_name(f"{_MARK}swept-{uuid.uuid4().hex}"))
+                shutil.rmtree(swept, ignore_errors=True)
         except OSError:
             continue
 

@@ -1,0 +1,24 @@
+"""A checkpoint that many tests read, and one thread for models that are too small for two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoint import write_checkpoint
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default tiny checkpoint; tests must not write to it."""
+    return write_checkpoint(tmp_path_factory.mktemp("source") / "tiny")

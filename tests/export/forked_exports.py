@@ -1,0 +1,137 @@
+"""Exports in processes of their own, which may be killed at any moment.
+
+Importing torch and transformers takes longer than a tiny export, so one process imports them and forks. Run
+as a script this file is that process: it reads jobs from stdin, one JSON object a line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qwen3_triton.export import ExportOptions, SilentProgress, SourceReference, export_model, staging
+
+
+def tiny_options(source: Path, repository: Path, *, name: str = "model", overwrite: bool = False) -> ExportOptions:
+    """An export that takes a fraction of a second."""
+    return ExportOptions(
+        model=SourceReference(str(source)), repository=repository, name=name, max_tokens=48, overwrite=overwrite
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ExportForks:
+    """The forking process, which has imported everything."""
+
+    process: subprocess.Popen[str]
+
+    @classmethod
+    def open(cls) -> ExportForks:
+        """Starts it."""
+        command = [sys.executable, __file__]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        return cls(process)
+
+    def close(self) -> None:
+        """Ends it."""
+        self.process.communicate(timeout=30)
+
+    def start(
+        self,
+        source: Path,
+        repository: Path,
+        *,
+        name: str = "model",
+        overwrite: bool = False,
+        die_at: int = -1,
+        die_after: str = "",
+    ) -> int:
+        """Process id of a new export.
+
+        With `die_at` it kills itself at that call of its progress, with `die_after` behind that function of
+        the staging module.
+        """
+        job = {"source": str(source), "repository": str(repository), "name": name, "overwrite": overwrite}
+        return self._ask(job | {"die_at": die_at, "die_after": die_after})
+
+    def join(self, pid: int) -> int:
+        """Exit status of an export that ended, minus the signal's number where it was killed."""
+        return self._ask({"join": pid})
+
+    def _ask(self, job: dict[str, Any]) -> int:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+
+class _Fuse(SilentProgress):
+    """Kills the process at one call, counted from 0."""
+
+    def __init__(self, calls: int) -> None:
+        self._left = calls
+
+    def stage(self, text: str) -> None:  # noqa: ARG002
+        self._burn()
+
+    def step(self, done: int, total: int) -> None:  # noqa: ARG002
+        self._burn()
+
+    def _burn(self) -> None:
+        if self._left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._left -= 1
+
+
+def _kill_after(function: str) -> None:
+    whole: Callable[..., None] = getattr(staging, function)
+
+    def dying(*arguments: object, **options: object) -> None:
+        whole(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(staging, function, dying)
+
+
+def _serve() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        if "join" in job:
+            _, status = os.waitpid(job["join"], 0)
+            answer = os.waitstatus_to_exitcode(status)
+        else:
+            answer = os.fork()
+            if answer == 0:
+                os._exit(_export(job))
+        sys.stdout.write(f"{answer}\n")
+        sys.stdout.flush()
+
+
+def _export(job: dict[str, Any]) -> int:
+    options = tiny_options(Path(job["source"]), Path(job["repository"]), name=job["name"], overwrite=job["overwrite"])
+    if job["die_after"]:
+        _kill_after(job["die_after"])
+    try:
+        export_model(options, _Fuse(job["die_at"]))
+    except Exception as error:  # noqa: BLE001 - the caller sees the status
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,62 @@
+"""Adapters made by PEFT itself over a tiny checkpoint, and PEFT's own answers for them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import Qwen3ForCausalLM, Qwen3Model
+from written_graph import Vectors, model_vectors
+
+ATTENTION_AND_MLP = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeftTruth:
+    """What PEFT makes of one adapter."""
+
+    merged: Mapping[str, torch.Tensor]
+    """Tensors of `merge_and_unload`, under Qwen3Model's names."""
+    forward: Vectors
+    """Vectors of the unmerged model, adapters at work."""
+
+
+def load_base(source: Path, *, causal: bool = False) -> torch.nn.Module:
+    """The checkpoint in fp32."""
+    kind = Qwen3ForCausalLM if causal else Qwen3Model
+    model: torch.nn.Module = kind.from_pretrained(source, dtype=torch.float32)
+    return model
+
+
+def write_adapter(
+    folder: Path, source: Path, *, seed: int = 0, causal: bool = False, zeros: bool = False, **settings: Any
+) -> Path:
+    """Trains nothing, but fills every tensor of a new adapter with random values, and saves it with PEFT."""
+    fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION_AND_MLP} | settings
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(load_base(source, causal=causal), LoraConfig(**fields))
+        dice = torch.Generator().manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                noise = torch.randn(parameter.shape, generator=dice) * 0.2
+                parameter.data = torch.zeros_like(parameter) if zeros and "lora_" in name else parameter.data + noise
+        model.save_pretrained(str(folder))
+    return folder
+
+
+def peft_truth(source: Path, adapter: Path, rows: Sequence[Sequence[int]], *, causal: bool = False) -> PeftTruth:
+    """PEFT's merged tensors and forward pass for one saved adapter."""
+    base = load_base(source, causal=causal)
+    model = PeftModel.from_pretrained(base, adapter)
+    forward = model_vectors(base.get_submodule("model") if causal else base, rows)
+    merged = model.merge_and_unload().state_dict()
+    return PeftTruth(
+        {name.removeprefix("model."): tensor.clone() for name, tensor in merged.items() if name != "lm_head.weight"},
+        forward,
+    )

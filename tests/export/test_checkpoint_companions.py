@@ -1,0 +1,204 @@
+"""Tokenizer, pooling, prompts, length and task: what lies beside the weights is honoured or refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_checkpoint import CAUSAL, CLASSIFIER, END_TOKEN, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
+from tokenizers import Tokenizer, processors
+
+from qwen3_triton.client import Prompts
+from qwen3_triton.export import ExportError, SourceMissing, SourceReference, TaskChoice, UnsupportedCheckpoint
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.prompts import override_instruction
+from qwen3_triton.export.sentence_transformers import (
+    DEFAULT_INSTRUCTION,
+    QUERY_TEMPLATE,
+    SentenceSettings,
+    read_sentence_settings,
+)
+from qwen3_triton.export.task import require_embedding
+from qwen3_triton.export.tokenizer import read_tokenizer
+
+VOCABULARY = 300
+
+
+def test_tokenizer_appends_its_end_token(tiny_source: Path) -> None:
+    tokenizer = read_tokenizer(tiny_source, VOCABULARY)
+    end_id = Tokenizer.from_file(str(tiny_source / "tokenizer.json")).token_to_id(END_TOKEN)
+    assert tokenizer.end_token_id == end_id == 278
+    rows = tokenizer.rows(["", "the capital", "x" * 50], 8)
+    assert [row[-1] for row in rows] == [end_id] * 3
+    assert [row.count(end_id) for row in rows] == [1, 1, 1]
+    assert [len(row) for row in rows][::2] == [1, 8]
+
+
+def test_tokenizer_without_an_end_token_is_honoured(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, end_token=False)
+    tokenizer = read_tokenizer(tmp_path, VOCABULARY)
+    assert tokenizer.end_token_id is None
+    assert tokenizer.rows(["", "x"], 8)[0] == []
+    assert 278 not in tokenizer.rows(["the capital"], 8)[0]
+
+
+@pytest.mark.parametrize("single", [f"$A {END_TOKEN} {END_TOKEN}", f"{END_TOKEN} $A"])
+def test_other_added_tokens_are_refused(tmp_path: Path, single: str) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(END_TOKEN, 278)])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UnsupportedCheckpoint, match="more than one end token"):
+        read_tokenizer(tmp_path, VOCABULARY)
+
+
+def test_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path, size=290)
+    assert read_tokenizer(tmp_path, 290).end_token_id == 288
+    with pytest.raises(UnsupportedCheckpoint, match=r"holds id 289, .* ends at 288; .* another model's tokenizer"):
+        read_tokenizer(tmp_path, 289)
+
+
+def test_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    # transformers adds the token to its vocabulary and finds it in the probes
+    added = {"content": "capital", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    write_json(tmp_path / "tokenizer_config.json", settings | {"added_tokens_decoder": {"285": added}})
+    with pytest.raises(UnsupportedCheckpoint, match="transformers reads other ids"):
+        read_tokenizer(tmp_path, VOCABULARY)
+
+
+def test_tokenizer_file_missing_or_broken(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing, match=r"no tokenizer\.json; write one with"):
+        read_tokenizer(tmp_path, VOCABULARY)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(SourceMissing, match=r"tokenizer\.json: not readable as a tokenizer"):
+        read_tokenizer(tmp_path, VOCABULARY)
+
+
+def write_modules(folder: Path, pooling: dict[str, Any], kinds: tuple[str, ...] = ("Transformer", "Pooling")) -> None:
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
+    modules = [
+        {"idx": number, "name": str(number), "path": paths[kind], "type": f"sentence_transformers.models.{kind}"}
+        for number, kind in enumerate(kinds)
+    ]
+    write_json(folder / "modules.json", modules)
+    (folder / "1_Pooling").mkdir()
+    write_json(folder / "1_Pooling" / "config.json", pooling)
+
+
+LAST = {"word_embedding_dimension": 40, "pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}
+
+
+@pytest.mark.parametrize("pooling", [LAST, {"pooling_mode": "lasttoken"}, {"pooling_mode": ["lasttoken"]}])
+@pytest.mark.parametrize("kinds", [("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")])
+def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
+    write_modules(tmp_path, pooling, kinds)
+    assert read_sentence_settings(tmp_path) == SentenceSettings(
+        prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
+        max_tokens=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("pooling", "named"),
+    [
+        ({"pooling_mode_mean_tokens": True}, "mean_tokens"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_lasttoken": False}, "cls_token"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True}, "lasttoken + max_tokens"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_lasttoken": False}, "none"),
+    ],
+)
+def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
+    write_modules(tmp_path, pooling)
+    with pytest.raises(UnsupportedCheckpoint) as caught:
+        read_sentence_settings(tmp_path)
+    assert str(tmp_path / "1_Pooling" / "config.json") in str(caught.value)
+    assert f"pooling '{named}' is not supported" in str(caught.value)
+
+
+def test_further_modules_are_refused_by_name(tmp_path: Path) -> None:
+    write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
+    with pytest.raises(UnsupportedCheckpoint, match="module 'Dense' is not supported"):
+        read_sentence_settings(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
+def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "modules.json").write_text(content)
+    with pytest.raises(SourceMissing, match=r"modules\.json: not a list of sentence-transformers modules"):
+        read_sentence_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "expected"),
+    [
+        (
+            {"query": "Instruct: Find the law\nQuery:", "document": ""},
+            Prompts(
+                query="Instruct: {instruction}\nQuery:{text}", document="{text}", default_instruction="Find the law"
+            ),
+        ),
+        (
+            {"query": "Instruct: Find {it}\nQuery: ", "document": "Passage: "},
+            Prompts(
+                query="Instruct: {instruction}\nQuery: {text}",
+                document="Passage: {text}",
+                default_instruction="Find {it}",
+            ),
+        ),
+        (
+            {"query": "query: ", "passage": "passage: "},
+            Prompts(query="query: {text}", document="passage: {text}", default_instruction=None),
+        ),
+        ({"document": "d: "}, Prompts(query="{text}", document="d: {text}", default_instruction=None)),
+    ],
+)
+def test_prompts_are_read(tmp_path: Path, prompts: dict[str, str], expected: Prompts) -> None:
+    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": prompts, "similarity_fn_name": "cosine"})
+    assert read_sentence_settings(tmp_path).prompts == expected
+
+
+def test_prompt_with_our_placeholder_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "q {text}"}})
+    with pytest.raises(UnsupportedCheckpoint, match="placeholder"):
+        read_sentence_settings(tmp_path)
+
+
+def test_length_is_read(tmp_path: Path) -> None:
+    write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 77})
+    assert read_sentence_settings(tmp_path).max_tokens == 77
+
+
+def test_instruction_replaces_the_default_one() -> None:
+    prompts = Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction="a")
+    assert override_instruction(prompts, None) == prompts
+    assert override_instruction(prompts, "b").default_instruction == "b"
+    with pytest.raises(ExportError, match="no place for an instruction"):
+        override_instruction(Prompts(query="q: {text}", document="{text}", default_instruction=None), "b")
+
+
+@pytest.mark.parametrize(
+    ("tiny", "refused"),
+    [
+        (TinyCheckpoint(), False),
+        (TinyCheckpoint(layout=CAUSAL), False),
+        (TinyCheckpoint(end_token=False), False),
+        (TinyCheckpoint(layout=CAUSAL, end_token=False), True),
+        (TinyCheckpoint(layout=CLASSIFIER), True),
+    ],
+)
+def test_what_looks_like_a_reranker_must_be_asked_for(tmp_path: Path, tiny: TinyCheckpoint, refused: bool) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    tokenizer = read_tokenizer(source, VOCABULARY)
+    require_embedding(checkpoint, tokenizer, TaskChoice.EMBED)
+    if refused:
+        with pytest.raises(UnsupportedCheckpoint, match=r"looks like a reranker.*--task embed"):
+            require_embedding(checkpoint, tokenizer, TaskChoice.AUTO)
+    else:
+        require_embedding(checkpoint, tokenizer, TaskChoice.AUTO)

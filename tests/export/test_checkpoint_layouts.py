@@ -1,0 +1,198 @@
+"""Every layout that checkpoints come in gives the same vectors; everything else is refused by name."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_checkpoint import (
+    CAUSAL,
+    CLASSIFIER,
+    MODEL,
+    TinyCheckpoint,
+    raw_config,
+    stored_tensors,
+    write_checkpoint,
+    write_json,
+    write_weights,
+)
+from written_graph import Vectors, min_cosine, official_vectors, random_rows, write_graph
+
+from qwen3_triton.export import SourceMissing, SourceReference, UnsupportedCheckpoint
+from qwen3_triton.export.checkpoint import open_checkpoint
+
+ROWS = random_rows([1, 5, 23])
+
+
+def graph_vectors(source: Path, output: Path) -> Vectors:
+    return write_graph(source, output).session.run(ROWS)
+
+
+def rewrite(source: Path, tensors: dict[str, torch.Tensor]) -> None:
+    (source / "model.safetensors").unlink()
+    write_weights(source, tensors)
+
+
+@pytest.fixture(scope="module")
+def plain_vectors(tiny_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Vectors:
+    return graph_vectors(tiny_source, tmp_path_factory.mktemp("plain") / "out")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layout": CAUSAL},
+        {"layout": CAUSAL, "tied": False},
+        {"layout": CLASSIFIER},
+        {"layout": MODEL, "tied": False},
+        {"shards": 3},
+        {"layout": CAUSAL, "shards": 2, "rope_spelling": "rope_parameters"},
+        {"rope_spelling": "rope_parameters"},
+    ],
+    ids=str,
+)
+def test_layout_changes_no_bit(tmp_path: Path, changes: dict[str, Any], plain_vectors: Vectors) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(**changes))
+    assert np.array_equal(graph_vectors(source, tmp_path / "out"), plain_vectors)
+
+
+def test_plain_vectors_are_those_of_transformers(tiny_source: Path, plain_vectors: Vectors) -> None:
+    assert min_cosine(plain_vectors, official_vectors(tiny_source, ROWS)) >= 0.999999
+
+
+@pytest.mark.parametrize("layout", [MODEL, CAUSAL])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_sources_keep_every_bit(
+    tmp_path: Path, dtype: torch.dtype, layout: str, plain_vectors: Vectors
+) -> None:
+    tiny = TinyCheckpoint(dtype=dtype, layout=layout, shards=2)
+    source = write_checkpoint(tmp_path / "half", tiny)
+    single = write_checkpoint(tmp_path / "single")
+    rewrite(single, {name.removeprefix("model."): tensor.float() for name, tensor in stored_tensors(tiny).items()})
+    vectors = graph_vectors(source, tmp_path / "out")
+    assert np.array_equal(vectors, graph_vectors(single, tmp_path / "out-single"))
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= 0.999999
+    assert not np.array_equal(vectors, plain_vectors)
+
+
+def test_absent_architectures_mean_the_bare_model(tmp_path: Path, plain_vectors: Vectors) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes={"architectures": None}))
+    assert np.array_equal(graph_vectors(source, tmp_path / "out"), plain_vectors)
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "model.pt", "weights.pth", "model.ckpt"])
+def test_pickled_weights_are_refused_unread(tmp_path: Path, file: str) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    (source / "model.safetensors").rename(source / file)
+    with pytest.raises(UnsupportedCheckpoint, match=rf"only pickled weights \({file}\).*safetensors"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_missing_tensors_are_listed(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    tensors = stored_tensors(TinyCheckpoint())
+    del tensors["layers.1.mlp.up_proj.weight"], tensors["norm.weight"]
+    rewrite(source, tensors)
+    with pytest.raises(UnsupportedCheckpoint, match=r"missing: layers\.1\.mlp\.up_proj\.weight, norm\.weight$"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_unknown_tensors_are_listed_and_counted(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    strays = {f"layers.0.experts.{index}.weight": torch.zeros(1) for index in range(10)}
+    rewrite(source, stored_tensors(TinyCheckpoint()) | strays)
+    with pytest.raises(UnsupportedCheckpoint, match=r"no Qwen3 model has: layers\.0\.experts\.0.* and 2 more$"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_wrong_shapes_are_listed_with_both_shapes(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    write_json(source / "config.json", raw_config(TinyCheckpoint(kv_heads=4)))
+    wanted = r"layers\.0\.self_attn\.k_proj\.weight \[32, 40\] instead of \[64, 40\]"
+    with pytest.raises(UnsupportedCheckpoint, match=wanted):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_integer_weights_are_refused(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    rewrite(source, stored_tensors(TinyCheckpoint()) | {"norm.weight": torch.ones(40, dtype=torch.int8)})
+    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' is I8"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    save_file({"norm.weight": torch.ones(40)}, source / "model-extra.safetensors")
+    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' stands in two files"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_half_a_download_is_named(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(SourceMissing, match=r"model\.safetensors: not readable as safetensors .*complete"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
+        ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'"),
+        ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
+        ({"attention_bias": True}, "attention_bias is true"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantised"),
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
+        ({"rope_theta": None}, "rope_theta"),
+        ({"hidden_size": "wide"}, "a field is no number"),
+        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2, "sliding_window": None}, "no number"),
+    ],
+)
+def test_config_that_the_graph_would_get_wrong_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=changes))
+    with pytest.raises(UnsupportedCheckpoint, match=message) as caught:
+        open_checkpoint(SourceReference(str(source)))
+    assert str(source / "config.json") in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"])
+def test_config_without_a_field(tmp_path: Path, field: str) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    raw = json.loads((source / "config.json").read_text())
+    del raw[field]
+    write_json(source / "config.json", raw)
+    with pytest.raises(UnsupportedCheckpoint, match=f"'{field}' is missing"):
+        open_checkpoint(SourceReference(str(source)))
+
+
+def test_a_window_that_no_layer_uses_is_none(tmp_path: Path) -> None:
+    unused = {"use_sliding_window": False, "sliding_window": 8}
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=unused))
+    assert open_checkpoint(SourceReference(str(source))).config.sliding_window is None
+
+
+@pytest.mark.parametrize("reference", ["no/such/folder", "nowhere", "/no/such/folder"])
+def test_no_such_source(reference: str) -> None:
+    with pytest.raises(SourceMissing, match=f"'{reference}' is no directory and no hub id"):
+        open_checkpoint(SourceReference(reference))
+
+
+@pytest.mark.parametrize(
+    "text", ["acme/model", "acme/model@main", "/models/with@sign", "folder"], ids=["hub", "revision", "path", "name"]
+)
+def test_source_text_form_goes_round(text: str) -> None:
+    assert str(SourceReference.parse(text)) == text
+
+
+def test_existing_folder_with_a_sign_is_no_revision(tmp_path: Path) -> None:
+    folder = tmp_path / "model@main"
+    folder.mkdir()
+    assert SourceReference.parse(str(folder)) == SourceReference(str(folder))

@@ -1,0 +1,120 @@
+"""`config.pbtxt`: parsed back with Triton's own message type."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from qwen3_triton.client import Contract, ParityReport, Precision, Prompts, SourceIdentity, Task, TokenizerIdentity
+from qwen3_triton.export import ServingOptions
+from qwen3_triton.export.config_pbtxt import render_config
+
+CONTRACT = Contract(
+    task=Task.EMBED,
+    dimension=40,
+    min_dimension=32,
+    max_tokens=128,
+    vocabulary_size=300,
+    end_token_id=278,
+    prompts=Prompts(
+        query="Instruct: {instruction}\nQuery:{text} \"quoted\" \\n 'single' 東京 🦊",
+        document="{text}",
+        default_instruction=None,
+    ),
+    tokenizer=TokenizerIdentity(sha256="ab" * 32, origin="/models/tiny"),
+    precision=Precision.FP16,
+    checkpoint=SourceIdentity(reference="acme/tiny@v1", sha256="cd" * 32),
+    adapters=(SourceIdentity(reference="adapters/a", sha256="ef" * 32, weight=-0.25),),
+    parity=ParityReport(
+        reference="transformers 5 fp32",
+        runtime="onnxruntime 1.23",
+        texts=33,
+        longest_tokens=128,
+        min_cosine=0.99999912345678,
+        mean_cosine=0.9999999,
+        max_abs_error=1.25e-07,
+        min_company_cosine=1.0,
+        company_bit_identical=True,
+        gate_min_cosine=0.9999,
+    ),
+)
+
+
+def parse(serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT) -> Any:
+    return text_format.Parse(render_config("tiny", contract, serving, version), triton.ModelConfig())
+
+
+def test_defaults() -> None:
+    config = parse(ServingOptions())
+    assert config.name == "tiny"
+    assert config.backend == "onnxruntime"
+    assert config.default_model_filename == "model.onnx"
+    assert config.max_batch_size == 64
+    assert config.dynamic_batching.max_queue_delay_microseconds == 2000
+    # a queue policy or priorities stall models of one instance
+    assert not config.dynamic_batching.HasField("default_queue_policy")
+    assert config.dynamic_batching.priority_levels == 0
+    [group] = config.instance_group
+    assert (group.kind, group.count) == (triton.ModelInstanceGroup.KIND_CPU, 1)
+    assert list(config.version_policy.specific.versions) == [1]
+    assert not config.response_cache.enable
+    assert {key: value.string_value for key, value in config.parameters.items() if key != "contract"} == {
+        "intra_op_thread_count": "0",
+        "inter_op_thread_count": "1",
+    }
+
+
+def test_rows_of_any_width_share_a_batch() -> None:
+    config = parse(ServingOptions())
+    [ids] = config.input
+    assert (ids.name, ids.data_type, list(ids.dims), ids.allow_ragged_batch) == (
+        "input_ids",
+        triton.TYPE_INT64,
+        [-1],
+        True,
+    )
+    [lengths] = config.batch_input
+    # the kinds that count elements count requests, not rows
+    assert lengths.kind == triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN
+    assert (list(lengths.target_name), list(lengths.source_input)) == (["row_lengths"], ["input_ids"])
+    assert lengths.data_type == triton.TYPE_INT32
+    [output] = config.output
+    assert (output.name, output.data_type, list(output.dims)) == ("embedding", triton.TYPE_FP32, [40])
+
+
+def test_warm_up_sends_ids_that_exist() -> None:
+    [warmup] = parse(ServingOptions()).model_warmup
+    assert warmup.batch_size == 1
+    assert list(warmup.inputs) == ["input_ids"]
+    sent = warmup.inputs["input_ids"]
+    assert sent.WhichOneof("input_data_type") == "zero_data"
+    assert sent.data_type == triton.TYPE_INT64
+    [width] = sent.dims
+    assert 0 < width <= CONTRACT.max_tokens
+
+
+@pytest.mark.parametrize(
+    "contract", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None, adapters=())], ids=["full", "bare"]
+)
+def test_contract_goes_round(contract: Contract) -> None:
+    held = parse(ServingOptions(), contract=contract).parameters["contract"].string_value
+    assert Contract.from_json(held) == contract
+
+
+def test_options_are_honoured() -> None:
+    options = ServingOptions(max_batch_rows=7, queue_delay_us=123, instances=3, threads=2, response_cache=True)
+    config = parse(options, version=4)
+    assert config.max_batch_size == 7
+    assert config.dynamic_batching.max_queue_delay_microseconds == 123
+    assert config.instance_group[0].count == 3
+    assert config.parameters["intra_op_thread_count"].string_value == "2"
+    assert config.response_cache.enable
+    assert list(config.version_policy.specific.versions) == [4]
+
+
+def test_text_is_readable_utf8() -> None:
+    assert "東京 🦊" in render_config("tiny", CONTRACT, ServingOptions(), 1)

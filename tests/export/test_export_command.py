@@ -1,0 +1,188 @@
+"""`qwen3-triton export` and `merge` as a user runs them: exit status, one line on stderr, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from peft_adapters import write_adapter
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+
+from qwen3_triton.cli import main
+from qwen3_triton.client.contract import ModelFolder
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+
+COMMAND = Path(sys.executable).with_name("qwen3-triton")
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Runner = Callable[..., Result]
+
+
+def run(*arguments: object, cwd: Path) -> Result:
+    """Runs the installed command."""
+    ended = subprocess.run(
+        [str(COMMAND), *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        text=True,
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    return Result(ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
+    """Runs the command in this process and in `tmp_path`: importing torch anew takes seconds."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", [COMMAND.name, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main.run()
+        said = capsys.readouterr()
+        return Result(int(ended.value.code or 0), said.out, said.err)
+
+    return run_here
+
+
+def assert_one_error_line(result: Result, *, holding: str) -> None:
+    assert result.returncode == 1
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert result.stderr.splitlines()[-1] == errors[0]
+    assert holding in errors[0]
+    assert "Traceback" not in result.stderr
+    assert "unexpected" not in errors[0]
+
+
+def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", tiny_source)
+    result = run(
+        "export",
+        tiny_source,
+        "--adapter",
+        f"{adapter}=0.5",
+        "--max-tokens",
+        64,
+        "--max-batch-rows",
+        9,
+        "--queue-delay-us",
+        50,
+        "--instances",
+        2,
+        "--instruction",
+        "Find it",
+        "--precision",
+        "fp16",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    folder = ModelFolder(tmp_path / "model_repository" / "tiny")
+    assert folder.versions() == [1]
+    assert "wrote model_repository/tiny version 1" in result.stdout
+    assert "min cosine 0.9999" in result.stdout
+    assert "bit-identical" in result.stdout
+    manifest = json.loads(folder.manifest.read_text())
+    assert manifest["precision"] == "fp16"
+    assert manifest["max_tokens"] == 64
+    assert manifest["prompts"]["default_instruction"] == "Find it"
+    assert manifest["adapters"][0]["weight"] == 0.5
+    config = folder.config.read_text()
+    assert "max_batch_size: 9" in config
+    assert "max_queue_delay_microseconds: 50" in config
+    assert "count: 2" in config
+    assert "Traceback" not in result.stderr
+    assert "Warning" not in result.stderr
+
+
+def test_existing_model(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    (tmp_path / "repository" / "tiny").mkdir(parents=True)
+    result = here("export", tiny_source, "--repository", "repository")
+    assert_one_error_line(result, holding="repository/tiny exists; give --overwrite to replace it")
+
+
+def test_max_tokens_beyond_the_positions(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    result = here("export", tiny_source, "--max-tokens", 257)
+    assert_one_error_line(result, holding="--max-tokens 257: must be 2 to 256")
+    assert not (tmp_path / "model_repository").exists()
+
+
+@pytest.mark.parametrize("model", ["no-such-folder", "./no/such/folder"])
+def test_missing_model(here: Runner, model: str) -> None:
+    assert_one_error_line(here("export", model, "--name", "x"), holding=f"'{model}' is no directory")
+
+
+def test_hub_id_without_a_network_is_one_line(tmp_path: Path) -> None:
+    result = run("export", "acme/no-such-model@v1", "--name", "x", cwd=tmp_path)
+    assert_one_error_line(result, holding="'acme/no-such-model@v1' is no local directory and could not be fetched")
+
+
+def test_bad_adapter_weight(here: Runner, tiny_source: Path) -> None:
+    result = here("export", tiny_source, "--adapter", "some/where=heavy")
+    assert_one_error_line(result, holding="'heavy' is no number; write DIR or DIR=WEIGHT")
+
+
+def test_reranker_is_refused(here: Runner, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout="Qwen3ForSequenceClassification"))
+    result = here("export", source)
+    assert_one_error_line(result, holding="looks like a reranker")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export"],
+        ["export", "x", "--precision", "fp64"],
+        ["export", "x", "--device", "tpu"],
+        ["export", "x", "--max-tokens", "1"],
+        ["export", "x", "--max-tokens", "many"],
+        ["export", "x", "--max-batch-rows", "0"],
+        ["export", "x", "--no-such-option"],
+        ["merge", "x"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_bad_usage(here: Runner, tmp_path: Path, arguments: list[str]) -> None:
+    result = here(*arguments)
+    assert result.returncode == 2
+    assert "Usage" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_merge_writes_and_refuses_to_overwrite(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", tiny_source)
+    arguments = ("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
+    result = here(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "wrote out/merged" in result.stdout
+    assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
+    assert_one_error_line(here(*arguments), holding="out/merged exists; give --overwrite")
+
+
+def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", TinyCheckpoint(hidden=48, layers=3))
+    adapter = write_adapter(tmp_path / "adapter", other)
+    result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
+    assert_one_error_line(result, holding="14 of its 42 keys fit no tensor of the base")
+    assert not (tmp_path / "out" / "merged").exists()

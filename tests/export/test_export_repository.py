@@ -1,0 +1,395 @@
+"""The whole export: what stands in the repository afterwards, also when it failed, raced or was killed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from forked_exports import ExportForks, tiny_options
+from google.protobuf import text_format
+from peft_adapters import peft_truth, write_adapter
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint, write_json
+from transformers import Qwen3Config
+from tritonclient.grpc import model_config_pb2 as triton
+from written_graph import min_cosine, official_vectors, random_rows
+
+from qwen3_triton.client import Contract, Precision
+from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.export import (
+    AdapterReference,
+    ExportError,
+    ExportOptions,
+    ExportResult,
+    ModelExists,
+    ParityFailed,
+    ServingOptions,
+    SilentProgress,
+    SourceReference,
+    UnsupportedCheckpoint,
+    export_model,
+    parity,
+    pipeline,
+)
+from qwen3_triton.export.rope import RopeTables, compute_rope_tables
+from qwen3_triton.export.runtime import WrittenModel
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+
+ROWS = random_rows([1, 6, 30])
+
+
+def read_contract(folder: ModelFolder) -> Contract:
+    return Contract.from_json(folder.manifest.read_text(encoding="utf-8"))
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {
+        str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def assert_whole(folder: ModelFolder, version: int = 1) -> None:
+    """The folder holds exactly one complete version, whose file answers."""
+    assert sorted(files_of(folder.path)) == [
+        f"{version}/model.onnx",
+        f"{version}/model.onnx.data",
+        "config.pbtxt",
+        "manifest.json",
+        "tokenizer.json",
+    ]
+    assert folder.versions() == [version]
+    config = text_format.Parse(folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
+    assert Contract.from_json(config.parameters["contract"].string_value) == read_contract(folder)
+    assert list(config.version_policy.specific.versions) == [version]
+    assert np.isfinite(WrittenModel(folder.graph(version), threads=1).run(ROWS)).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """One export with an adapter and options that are not the defaults."""
+
+    source: Path
+    adapter: Path
+    result: ExportResult
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
+    source = write_checkpoint(folder / "tiny")
+    write_json(source / "config_sentence_transformers.json", {"prompts": {"query": "Instruct: Find the law\nQuery:"}})
+    adapter = write_adapter(folder / "adapter", source)
+    options = ExportOptions(
+        model=SourceReference(str(source)),
+        adapters=(AdapterReference(SourceReference(str(adapter)), 1.0),),
+        repository=folder / "repository",
+        instruction='Find the 東京 "law"',
+        max_tokens=100,
+        serving=ServingOptions(max_batch_rows=5, queue_delay_us=77, instances=2),
+    )
+    return Exported(source, adapter, export_model(options))
+
+
+def test_written_model_answers_as_peft_does(exported: Exported) -> None:
+    truth = peft_truth(exported.source, exported.adapter, ROWS)
+    answers = WrittenModel(exported.result.folder.graph(1), threads=1).run(ROWS)
+    assert min_cosine(answers, truth.forward) >= 0.999999
+    assert min_cosine(answers, official_vectors(exported.source, ROWS)) < 0.999
+
+
+def test_repository_is_whole(exported: Exported) -> None:
+    result = exported.result
+    assert (result.name, result.version) == ("tiny", 1)
+    assert_whole(result.folder)
+    assert [entry.name for entry in result.folder.path.parent.iterdir()] == ["tiny"]
+    assert sum(file.stat().st_size for file in result.folder.path.rglob("*") if file.is_file()) == result.bytes_written
+    assert result.folder.tokenizer.read_bytes() == (exported.source / "tokenizer.json").read_bytes()
+
+
+def test_manifest_says_what_was_exported(exported: Exported) -> None:
+    contract = read_contract(exported.result.folder)
+    assert contract == exported.result.contract
+    assert contract.dimension == 40
+    assert contract.min_dimension == 32
+    assert contract.max_tokens == 100
+    assert contract.vocabulary_size == 300
+    assert contract.end_token_id == 278
+    assert contract.precision is Precision.FP32
+    assert contract.prompts.query == "Instruct: {instruction}\nQuery:{text}"
+    assert contract.prompts.default_instruction == 'Find the 東京 "law"'
+    digest = hashlib.sha256((exported.source / "tokenizer.json").read_bytes()).hexdigest()
+    assert contract.tokenizer.sha256 == digest
+    [adapter] = contract.adapters
+    assert (adapter.reference, adapter.weight) == (str(exported.adapter), 1.0)
+    weights = (exported.adapter / "adapter_model.safetensors").read_bytes()
+    assert adapter.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
+    weights = (exported.source / "model.safetensors").read_bytes()
+    assert contract.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
+    report = contract.parity
+    assert report.passed
+    assert report.texts >= 30
+    assert report.longest_tokens == 100
+    assert 0.999999 <= report.min_cosine <= report.mean_cosine <= 1.0000001
+    assert report.company_bit_identical
+
+
+def test_serving_options_reach_the_config(exported: Exported) -> None:
+    config = text_format.Parse(exported.result.folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
+    assert config.name == "tiny"
+    assert config.max_batch_size == 5
+    assert config.dynamic_batching.max_queue_delay_microseconds == 77
+    assert config.instance_group[0].count == 2
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layers=1, end_token=False, hidden=24))
+    options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), precision=precision)
+    result = export_model(options)
+    assert result.contract.end_token_id is None
+    assert result.contract.min_dimension == 24
+    assert result.contract.parity.min_cosine >= parity.GATES[precision]
+    assert_whole(result.folder)
+
+
+def test_existing_model_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
+    (tmp_path / "repository" / "model").mkdir(parents=True)
+    with pytest.raises(ModelExists, match="--overwrite"):
+        export_model(tiny_options(tmp_path / "nothing", tmp_path / "repository"))
+
+
+def test_overwrite_is_the_next_version(tmp_path: Path, tiny_source: Path) -> None:
+    repository = tmp_path / "repository"
+    export_model(tiny_options(tiny_source, repository))
+    other = write_checkpoint(tmp_path / "other", TinyCheckpoint(seed=9))
+    for version in (2, 3):
+        result = export_model(tiny_options(other, repository, overwrite=True))
+        assert result.version == version
+        assert_whole(result.folder, version)
+    answers = WrittenModel(result.folder.graph(3), threads=1).run(ROWS)
+    assert min_cosine(answers, official_vectors(other, ROWS)) >= 0.999999
+
+
+def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = tmp_path / "repository"
+    monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
+    with pytest.raises(ParityFailed, match="parity failed, nothing was written") as caught:
+        export_model(tiny_options(tiny_source, repository))
+    assert caught.value.report.gate_min_cosine == 1.1
+    assert caught.value.report.min_cosine >= 0.999999
+    assert list(repository.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
+
+
+def test_failing_parity_leaves_the_old_model(
+    tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    folder = export_model(tiny_options(tiny_source, repository)).folder
+    before = files_of(repository)
+    monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
+    with pytest.raises(ParityFailed):
+        export_model(tiny_options(tiny_source, repository, overwrite=True))
+    assert files_of(repository) == before
+    assert_whole(folder)
+
+
+def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gate sees a model that differs, here by the rope tables of another base."""
+
+    def shifted(config: Qwen3Config, positions: int) -> RopeTables:
+        tables = compute_rope_tables(config, positions)
+        return dataclasses.replace(tables, cos=tables.cos * 0.99)
+
+    monkeypatch.setattr(pipeline, "compute_rope_tables", shifted)
+    with pytest.raises(ParityFailed) as caught:
+        export_model(tiny_options(tiny_source, tmp_path / "repository"))
+    assert caught.value.report.min_cosine < 0.999999
+    assert list((tmp_path / "repository").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "with space", "ü"])
+def test_bad_names_are_refused(tmp_path: Path, tiny_source: Path, name: str) -> None:
+    options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), name=name or "-")
+    with pytest.raises(ExportError, match="is no model name"):
+        export_model(options)
+
+
+@pytest.mark.parametrize("tokens", [1, 257])
+def test_max_tokens_outside_the_positions(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
+    options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
+    with pytest.raises(UnsupportedCheckpoint, match=f"--max-tokens {tokens}: must be 2 to 256"):
+        export_model(options)
+
+
+@pytest.mark.parametrize("tokens", [2, 256])
+def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
+    options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
+    contract = export_model(options).contract
+    assert (contract.max_tokens, contract.parity.longest_tokens) == (tokens, tokens)
+
+
+def test_length_comes_from_the_checkpoint(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny")
+    options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=None)
+    assert export_model(options).contract.max_tokens == 256
+    write_json(source / "sentence_bert_config.json", {"max_seq_length": 60})
+    assert export_model(dataclasses.replace(options, overwrite=True)).contract.max_tokens == 60
+
+
+def test_sliding_window_is_refused_beyond_the_window_only(tmp_path: Path) -> None:
+    windowed = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=windowed))
+    options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=41)
+    with pytest.raises(UnsupportedCheckpoint, match=r"sliding window of 40 tokens.*--max-tokens 40 or less"):
+        export_model(options)
+    result = export_model(dataclasses.replace(options, max_tokens=40))
+    rows = random_rows([1, 40])
+    answers = WrittenModel(result.folder.graph(1), threads=1).run(rows)
+    assert min_cosine(answers, official_vectors(source, rows)) >= 0.999999
+
+
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ExportForks]:
+    opened = ExportForks.open()
+    yield opened
+    opened.close()
+
+
+def stale(tmp_path: Path) -> list[str]:
+    return [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
+
+
+def test_killed_at_random_moments(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
+    durations_s = []
+    for number in range(3):
+        started = time.monotonic()
+        assert forks.join(forks.start(tiny_source, tmp_path / "measured" / str(number))) == 0
+        durations_s.append(time.monotonic() - started)
+    dice = random.Random(11)
+    kills, outcomes, left_behind = 16, [], 0
+    for number in range(kills):
+        place = tmp_path / f"killed-{number}"
+        pid = forks.start(tiny_source, place / "repository")
+        time.sleep(min(durations_s) * (number + dice.random()) / kills)
+        os.kill(pid, signal.SIGKILL)
+        killed = forks.join(pid) == -signal.SIGKILL
+        outcomes.append((killed, assert_all_or_nothing(place / "repository")))
+        left_behind += place.exists() and bool(stale(place))
+        assert forks.join(forks.start(tiny_source, place / "repository", overwrite=True)) == 0
+        assert_swept_and_whole(place)
+    assert sum(killed for killed, _ in outcomes) >= kills // 2
+    assert any(killed and not there for killed, there in outcomes)
+    assert all(there for killed, there in outcomes if not killed)
+    assert left_behind >= 2
+
+
+def assert_all_or_nothing(repository: Path) -> bool:
+    """Whether the model is there, and then whole; nothing else may lie in the repository."""
+    names = [entry.name for entry in repository.iterdir()] if repository.exists() else []
+    assert names in ([], ["model"])
+    if names:
+        assert_whole(ModelFolder(repository / "model"))
+    return bool(names)
+
+
+def assert_swept_and_whole(place: Path) -> None:
+    """After the next export: its model whole, and nothing left of the killed one."""
+    folder = ModelFolder(place / "repository" / "model")
+    assert_whole(folder, folder.versions()[0])
+    assert [entry.name for entry in place.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+def test_killed_at_every_step(forks: ExportForks, tmp_path: Path, tiny_source: Path, overwrite: bool) -> None:
+    """While reading, in the reference, before the first and after the last tensor, while comparing."""
+    repository = tmp_path / "repository"
+    before: dict[str, str] = {}
+    if overwrite:
+        export_model(tiny_options(tiny_source, repository))
+        before = files_of(repository)
+    calls = Calls()
+    export_model(tiny_options(tiny_source, tmp_path / "counted" / "repository"), calls)
+    writing = next(number for number, call in enumerate(calls.made) if call.startswith("writing"))
+    left_behind = []
+    for die_at in [0, 1, writing - 1, *range(writing, len(calls.made))]:
+        pid = forks.start(tiny_source, repository, overwrite=overwrite, die_at=die_at)
+        assert forks.join(pid) == -signal.SIGKILL
+        left_behind.append(bool(stale(tmp_path)))
+        assert (files_of(repository) if repository.exists() else {}) == before
+    # a kill before the staging folder is made leaves nothing, each later one the last folder
+    assert left_behind == [False] * 3 + [True] * (len(calls.made) - writing)
+    assert len(stale(tmp_path)) == 1
+    assert forks.join(forks.start(tiny_source, repository, overwrite=overwrite)) == 0
+    assert stale(tmp_path) == []
+    assert_whole(ModelFolder(repository / "model"), 2 if overwrite else 1)
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+@pytest.mark.parametrize(("die_after", "there"), [("_flush", False), ("_move_in", True)])
+def test_killed_around_the_rename(
+    forks: ExportForks, tmp_path: Path, tiny_source: Path, overwrite: bool, die_after: str, there: bool
+) -> None:
+    repository = tmp_path / "repository"
+    folder = ModelFolder(repository / "model")
+    if overwrite:
+        export_model(tiny_options(tiny_source, repository))
+    pid = forks.start(tiny_source, repository, overwrite=overwrite, die_after=die_after)
+    assert forks.join(pid) == -signal.SIGKILL
+    assert len(stale(tmp_path)) == 1
+    if there or overwrite:
+        assert_whole(folder, 2 if there and overwrite else 1)
+    else:
+        assert list(repository.iterdir()) == []
+    assert forks.join(forks.start(tiny_source, repository, overwrite=True)) == 0
+    assert_whole(folder, 1 + there + overwrite)
+    assert stale(tmp_path) == []
+
+
+class Calls(SilentProgress):
+    """Every call of the progress, in order."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def stage(self, text: str) -> None:
+        self.made.append(text)
+
+    def step(self, done: int, total: int) -> None:
+        assert 0 < done <= total
+        self.made.append("step")
+
+
+def test_exports_at_once_do_not_sweep_each_other(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
+    repository = tmp_path / "repository"
+    pids = [forks.start(tiny_source, repository, name=f"model-{number}") for number in range(4)]
+    assert [forks.join(pid) for pid in pids] == [0, 0, 0, 0]
+    for number in range(4):
+        assert_whole(ModelFolder(repository / f"model-{number}"))
+    assert stale(tmp_path) == []
+
+
+def test_exports_of_one_name_at_once(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
+    """One wins, the others are told; the model is whole."""
+    repository = tmp_path / "repository"
+    pids = [forks.start(tiny_source, repository) for _ in range(3)]
+    assert sorted(forks.join(pid) for pid in pids) == [0, 1, 1]
+    assert_whole(ModelFolder(repository / "model"))
+    assert stale(tmp_path) == []
+
+
+def test_manifest_is_json_for_people(exported: Exported) -> None:
+    text = exported.result.folder.manifest.read_text(encoding="utf-8")
+    assert "東京" in text
+    assert json.loads(text)["schema_version"] == 1

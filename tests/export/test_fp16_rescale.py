@@ -1,0 +1,186 @@
+"""The power-of-two rescale: the function unchanged bit by bit, and fp16 saved from overflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from transformers import Qwen3Model
+from written_graph import min_cosine, model_vectors, official_vectors, random_rows, write_graph
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export import (
+    ExportOptions,
+    SilentProgress,
+    SourceReference,
+    UnsupportedCheckpoint,
+    export_model,
+)
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.rescale import (
+    FP16_MAX,
+    HEADROOM,
+    NO_RESCALE,
+    ActivationPeaks,
+    Rescale,
+    check_fp16_range,
+    choose_rescale,
+    rescale_weights,
+)
+from qwen3_triton.export.weights import LazyTensor
+
+ROWS = random_rows([1, 4, 17, 50])
+MASSIVE = {
+    "residual": TinyCheckpoint(layers=3, residual_shift=12),
+    "intermediate": TinyCheckpoint(layers=3, intermediate_shift=14),
+    "up-where-the-gate-is-shut": TinyCheckpoint(layers=3, intermediate_shift=15, gate_shift=-7),
+    "both": TinyCheckpoint(layers=3, residual_shift=12, intermediate_shift=14),
+}
+
+NO_TENSOR = ("SequenceEmpty", "Loop")
+UNUSED_OUTPUTS = ("norm.1", "norm.2")
+
+
+def peaks_of(source: Path) -> ActivationPeaks:
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    return ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None).peaks
+
+
+@pytest.mark.parametrize(
+    "rescale", [Rescale(residual=5), Rescale(intermediate=7), Rescale(residual=9, intermediate=3)], ids=str
+)
+def test_function_is_unchanged_bit_by_bit_in_fp32(tmp_path: Path, tiny_source: Path, rescale: Rescale) -> None:
+    plain = write_graph(tiny_source, tmp_path / "plain").session.run(ROWS)
+    assert np.array_equal(write_graph(tiny_source, tmp_path / "out", rescale=rescale).session.run(ROWS), plain)
+
+
+def test_only_the_named_tensors_change_and_by_powers_of_two(tiny_source: Path) -> None:
+    weights = open_checkpoint(SourceReference(str(tiny_source))).weights
+    rescaled = rescale_weights(weights, Rescale(residual=4, intermediate=3))
+    factors = {
+        "embed_tokens.weight": 2.0**-4,
+        "self_attn.o_proj.weight": 2.0**-4,
+        "mlp.up_proj.weight": 2.0**-3,
+        "mlp.down_proj.weight": 2.0**-1,
+    }
+    for name, tensor in weights.items():
+        factor = next((value for end, value in factors.items() if name.endswith(end)), 1.0)
+        assert torch.equal(rescaled[name].fp32(), tensor.fp32() * factor), name
+    assert Rescale(residual=4).eps(1e-6) == 1e-6 * 2.0**-8
+
+
+def largest_half_values(file: Path) -> dict[str, float]:
+    """Largest absolute value of each fp16 tensor between the layers' operators, infinite where one overflowed.
+
+    ONNX Runtime computes fp16 graphs in fp32 on a CPU and rounds only what somebody reads, so every value is
+    made an output.
+    """
+    model = onnx.load(file, load_external_data=False)
+    named = [node for node in model.graph.node if node.name.startswith("layers.") and node.op_type not in NO_TENSOR]
+    for output in [output for node in named for output in node.output if not output.endswith(UNUSED_OUTPUTS)]:
+        model.graph.output.append(onnx.helper.make_empty_tensor_value_info(output))
+    watched = file.with_name("watched.onnx")
+    onnx.save(model, watched)
+    session = onnxruntime.InferenceSession(watched, providers=["CPUExecutionProvider"])
+    feed = {
+        "input_ids": np.asarray([id_ for row in ROWS for id_ in row], np.int64),
+        "row_lengths": np.asarray([len(row) for row in ROWS], np.int32),
+    }
+    names = [output.name for output in session.get_outputs()]
+    answers = dict(zip(names, session.run(None, feed), strict=True))
+    return {name: float(np.abs(value).max()) for name, value in answers.items() if value.dtype == np.float16}
+
+
+def half_model(source: Path, rescale: Rescale) -> torch.nn.Module:
+    """transformers' own model with rescaled weights, computing in true fp16."""
+    model: torch.nn.Module = Qwen3Model.from_pretrained(source, dtype=torch.float32)
+    weights = rescale_weights(open_checkpoint(SourceReference(str(source))).weights, rescale)
+    model.load_state_dict({name: tensor.fp32() for name, tensor in weights.items()})
+    for name, module in model.named_modules():
+        if name.endswith("layernorm") or name == "norm":
+            module.variance_epsilon = rescale.eps(float(module.variance_epsilon))
+    return model.to(torch.float16)
+
+
+@pytest.mark.parametrize("tiny", MASSIVE.values(), ids=MASSIVE.keys())
+def test_fp16_overflows_without_it_and_holds_with_it(tmp_path: Path, tiny: TinyCheckpoint) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    truth = official_vectors(source, ROWS)
+    rescale = choose_rescale(peaks_of(source))
+    overflowing = write_graph(source, tmp_path / "without", Precision.FP16)
+    saved = write_graph(source, tmp_path / "with", Precision.FP16, rescale=rescale)
+    # NaN, or finite and wrong
+    assert not min_cosine(model_vectors(half_model(source, NO_RESCALE), ROWS), truth) >= 0.999
+    assert min_cosine(model_vectors(half_model(source, rescale), ROWS), truth) >= 0.9999
+    assert max(largest_half_values(overflowing.file).values()) == float("inf")
+    assert max(largest_half_values(saved.file).values()) <= FP16_MAX / HEADROOM
+    assert min_cosine(saved.session.run(ROWS), truth) >= 0.9999
+
+
+def test_peaks_are_those_of_the_real_tokens(tmp_path: Path, tiny_source: Path) -> None:
+    """A scaled-up copy of a model has scaled-up peaks; padding has no part in them."""
+    plain = peaks_of(tiny_source)
+    scaled = peaks_of(write_checkpoint(tmp_path / "tiny", TinyCheckpoint(residual_shift=6, intermediate_shift=3)))
+    assert scaled.residual == pytest.approx(plain.residual * 2**6, rel=1e-4)
+    assert scaled.intermediate == pytest.approx(plain.intermediate * 2**3, rel=1e-4)
+    checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
+    alone = [ReferenceModel(checkpoint).embed([row], 1, lambda _done, _total: None).peaks for row in ROWS]
+    assert plain.residual == pytest.approx(max(peaks.residual for peaks in alone), rel=1e-5)
+    assert plain.intermediate == pytest.approx(max(peaks.intermediate for peaks in alone), rel=1e-5)
+
+
+@pytest.mark.parametrize("peak", [0.0, 1.0, FP16_MAX / HEADROOM, 8189.0, 60000.0, 1e5, 3e7])
+def test_smallest_exponent_that_leaves_headroom(peak: float) -> None:
+    for rescale in (
+        choose_rescale(ActivationPeaks(residual=peak, intermediate=0.0)).residual,
+        choose_rescale(ActivationPeaks(residual=0.0, intermediate=peak)).intermediate,
+    ):
+        assert peak * HEADROOM * 2.0**-rescale <= FP16_MAX
+        assert rescale == 0 or peak * HEADROOM * 2.0 ** -(rescale - 1) > FP16_MAX
+
+
+def lazy(values: list[float]) -> LazyTensor:
+    tensor = torch.tensor(values)
+    return LazyTensor((len(values),), torch.float32, lambda: tensor)
+
+
+def test_weights_outside_fp16_are_listed() -> None:
+    good = {"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])}
+    check_fp16_range(good)
+    bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
+    with pytest.raises(UnsupportedCheckpoint, match="not finite: inf, large, nan; export with --precision fp32"):
+        check_fp16_range(good | bad)
+
+
+class Notes(SilentProgress):
+    """Keeps what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_export_rescales_by_itself(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", MASSIVE["both"])
+    options = ExportOptions(
+        model=SourceReference(str(source)),
+        repository=tmp_path / "repository",
+        precision=Precision.FP16,
+        max_tokens=96,
+        name="massive",
+    )
+    notes = Notes()
+    result = export_model(options, notes)
+    parity = result.contract.parity
+    assert parity.min_cosine >= 0.9999
+    assert parity.company_bit_identical
+    assert [note.split(":")[0] for note in notes.notes] == ["rescaled against overflow"]
+    assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM

@@ -1,0 +1,196 @@
+"""The written graph's numbers against transformers in fp32, padded and packed, alone and in company."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from written_graph import (
+    WrittenGraph,
+    min_cosine,
+    official_vectors,
+    random_rows,
+    write_graph,
+)
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export import SourceReference, UnsupportedCheckpoint
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.rescale import NO_RESCALE, choose_rescale
+
+MAX_TOKENS = 64
+LENGTHS = [1, 2, 3, 7, 16, 33, MAX_TOKENS]
+ROWS = random_rows(LENGTHS)
+GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999}
+
+SHAPES = {
+    "four-queries-per-key": TinyCheckpoint(heads=4, kv_heads=1, head_dim=32, hidden=48, layers=3),
+    "one-query-per-key": TinyCheckpoint(heads=3, kv_heads=3, head_dim=16, hidden=40, layers=3),
+    "one-layer": TinyCheckpoint(layers=1, heads=2, kv_heads=1, head_dim=64, hidden=24, intermediate=20),
+    "wide": TinyCheckpoint(layers=3, heads=2, kv_heads=2, head_dim=16, hidden=96, intermediate=17),
+}
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+    folder = tmp_path_factory.mktemp("graph")
+    return write_graph(write_checkpoint(folder / "tiny", TinyCheckpoint(layers=3)), folder / "out")
+
+
+@pytest.fixture(scope="module")
+def half_graph(tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+    folder = tmp_path_factory.mktemp("half")
+    return write_graph(write_checkpoint(folder / "tiny", TinyCheckpoint(layers=3)), folder / "out", Precision.FP16)
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16])
+@pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
+def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Precision) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    reference = ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None)
+    rescale = choose_rescale(reference.peaks) if precision is Precision.FP16 else NO_RESCALE
+    answers = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale).session.run(ROWS)
+    assert answers.shape == (len(ROWS), tiny.hidden)
+    assert answers.dtype == np.float32
+    assert np.linalg.norm(answers, axis=1) == pytest.approx(1.0, abs=1e-6)
+    assert min_cosine(answers, official_vectors(source, ROWS)) >= GATES[precision]
+    assert min_cosine(answers, reference.vectors) >= GATES[precision]
+
+
+def test_answers_tell_rows_apart(graph: WrittenGraph) -> None:
+    """Without it, the cosine gates could hold for a model that answers everything alike."""
+    answers = graph.session.run(ROWS).astype(np.float64)
+    cosines = answers @ answers.T
+    np.fill_diagonal(cosines, -1)
+    assert cosines.max() < 0.9
+
+
+def test_order_and_every_earlier_token_matter(graph: WrittenGraph) -> None:
+    row = ROWS[-1][:12]
+    swapped = [row[1], row[0], *row[2:]]
+    answers = graph.session.run([row, swapped, [*row[:5], (row[5] + 1) % 300, *row[6:]]])
+    assert min_cosine(answers[:1], answers[1:2]) < 0.9999
+    assert min_cosine(answers[:1], answers[2:3]) < 0.9999
+
+
+def padded(row: list[int], left: int, right: int, inside: int, dice: random.Random) -> list[int]:
+    inner = list(row)
+    for _ in range(inside):
+        inner.insert(dice.randrange(1, len(inner) + 1), -dice.randrange(1, 200))
+    return [-1] * left + inner + [-7] * right
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "inside"), [(5, 0, 0), (0, 5, 0), (0, 0, 9), (3, 4, 5)], ids=["left", "right", "inside", "all"]
+)
+def test_padding_changes_no_bit(graph: WrittenGraph, left: int, right: int, inside: int) -> None:
+    dice = random.Random(left + right + inside)
+    rows = [padded(row, left, right, inside, dice) for row in ROWS]
+    assert all(sum(id_ >= 0 for id_ in row) == length for row, length in zip(rows, LENGTHS, strict=True))
+    assert np.array_equal(graph.session.run(rows), graph.session.run(ROWS))
+
+
+@pytest.mark.parametrize("name", ["graph", "half_graph"])
+@pytest.mark.parametrize("seed", range(3))
+def test_alone_against_in_company_changes_no_bit(name: str, seed: int, request: pytest.FixtureRequest) -> None:
+    session = request.getfixturevalue(name).session
+    dice = random.Random(seed)
+    rows = random_rows([dice.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
+    alone = session.run_alone(rows)
+    order = list(range(len(rows)))
+    dice.shuffle(order)
+    company = session.run([padded(rows[index], dice.randrange(4), dice.randrange(4), 2, dice) for index in order])
+    assert np.array_equal(company, alone[order])
+
+
+BAD_ROWS = {
+    "padding-only": [-1, -1, -3],
+    "zero-width": [],
+    "first-id-behind-the-vocabulary": [5, 300, 6],
+    "huge-id": [2**62],
+    "longer-than-max-tokens": [1] * (MAX_TOKENS + 1),
+}
+
+
+@pytest.mark.parametrize("name", ["graph", "half_graph"])
+@pytest.mark.parametrize("bad", BAD_ROWS.values(), ids=BAD_ROWS.keys())
+def test_bad_row_is_nan_and_its_neighbours_do_not_notice(
+    name: str, bad: list[int], request: pytest.FixtureRequest
+) -> None:
+    session = request.getfixturevalue(name).session
+    truth = session.run(ROWS)
+    for place in range(len(ROWS) + 1):
+        answers = session.run([*ROWS[:place], bad, *ROWS[place:]])
+        assert np.isnan(answers[place]).all()
+        assert np.array_equal(np.delete(answers, place, axis=0), truth)
+
+
+def test_smallest_and_largest_good_ids_and_lengths(graph: WrittenGraph) -> None:
+    rows = [[0], [299], [1] * MAX_TOKENS, [-(2**62), 4]]
+    assert np.isfinite(graph.session.run(rows)).all()
+
+
+@pytest.mark.parametrize("batch", [[bad] for bad in BAD_ROWS.values()] + [list(BAD_ROWS.values())])
+def test_batch_of_bad_rows_only(graph: WrittenGraph, batch: list[list[int]]) -> None:
+    answers = graph.session.run(batch)
+    assert answers.shape == (len(batch), 40)
+    assert np.isnan(answers).all()
+
+
+def test_many_random_batches_with_bad_rows(graph: WrittenGraph) -> None:
+    dice = random.Random(3)
+    alone = graph.session.run_alone(ROWS)
+    bad_rows = list(BAD_ROWS.values())
+    for _ in range(25):
+        picks = [dice.randrange(len(ROWS) + len(bad_rows)) for _ in range(dice.randrange(1, 12))]
+        batch = [ROWS[pick] if pick < len(ROWS) else bad_rows[pick - len(ROWS)] for pick in picks]
+        answers = graph.session.run(batch)
+        for pick, answer in zip(picks, answers, strict=True):
+            if pick < len(ROWS):
+                assert np.array_equal(answer, alone[pick])
+            else:
+                assert np.isnan(answer).all()
+
+
+SCALINGS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "linear": {"rope_type": "linear", "factor": 4.0},
+    "linear-old-spelling": {"type": "linear", "factor": 2.0},
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    "llama3": {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
+
+
+@pytest.mark.parametrize("spelling", ["rope_theta", "rope_parameters"])
+@pytest.mark.parametrize("scaling", SCALINGS.values(), ids=SCALINGS.keys())
+def test_rope_scaling_equals_transformers(tmp_path: Path, scaling: Mapping[str, Any], spelling: str) -> None:
+    if "type" in scaling and spelling == "rope_parameters":
+        scaling = {"rope_type": scaling["type"], **scaling}
+    tiny = TinyCheckpoint(rope_scaling=scaling, rope_spelling=spelling, theta=50000.0)
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    truth = official_vectors(source, ROWS)
+    assert min_cosine(write_graph(source, tmp_path / "out").session.run(ROWS), truth) >= 0.999999
+    if scaling:
+        plain = write_checkpoint(tmp_path / "plain", TinyCheckpoint(theta=50000.0))
+        assert min_cosine(official_vectors(plain, ROWS), truth) < 0.9999
+
+
+@pytest.mark.parametrize("kind", ["dynamic", "longrope"])
+def test_rope_that_depends_on_the_text_is_refused(tmp_path: Path, kind: str) -> None:
+    tiny = TinyCheckpoint(rope_scaling={"rope_type": kind, "factor": 2.0})
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    with pytest.raises(UnsupportedCheckpoint, match=f"rope type '{kind}'"):
+        open_checkpoint(SourceReference(str(source)))

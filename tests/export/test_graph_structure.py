@@ -1,0 +1,179 @@
+"""What the written file is made of: names, operators, and on how many rows each product works."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from written_graph import WrittenGraph, random_rows, write_graph
+
+from qwen3_triton.client import Precision
+
+LAYERS = 3
+VOCABULARY = 1000
+# rank-2 products of a layer; the last one asks with its own q and shares k and v only
+PRODUCTS = {"attention.qkv", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+LAST_PRODUCTS = {"attention.kv", "attention.q", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+# operators that ONNX Runtime keeps in the standard domain without ONNX knowing them
+ONNX_RUNTIME_OWN = {"SimplifiedLayerNormalization"}
+
+
+@pytest.fixture(scope="module", params=[Precision.FP32, Precision.FP16])
+def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+    folder = tmp_path_factory.mktemp("structure")
+    source = write_checkpoint(folder / "tiny", TinyCheckpoint(layers=LAYERS, vocabulary=VOCABULARY))
+    return write_graph(source, folder / "out", request.param)
+
+
+@pytest.fixture(scope="module")
+def proto(graph: WrittenGraph) -> onnx.ModelProto:
+    return onnx.load(graph.file, load_external_data=False)
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from all_nodes(attribute.g)
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Row count of every matrix product outside loops, by node name."""
+
+    rows: dict[str, int]
+    embedding: np.ndarray
+
+
+def run_watched(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
+    """Runs the file with every rank-2 product as an additional output."""
+    model = onnx.load(graph.file, load_external_data=False)
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    kind = onnx.TensorProto.FLOAT16 if has_half_weights(model) else onnx.TensorProto.FLOAT
+    for node in products:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, [None, None]))
+    watched = graph.file.with_name("watched.onnx")
+    onnx.save(model, watched)
+    options = onnxruntime.SessionOptions()
+    # fused products would lose their names
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
+    feed = {
+        "input_ids": np.asarray([id_ for row in rows for id_ in row], np.int64),
+        "row_lengths": np.asarray([len(row) for row in rows], np.int32),
+    }
+    embedding, *answers = session.run(None, feed)
+    shapes = {node.name: answer.shape[0] for node, answer in zip(products, answers, strict=True)}
+    return Watched(shapes, embedding)
+
+
+def has_half_weights(model: onnx.ModelProto) -> bool:
+    [gate] = [tensor for tensor in model.graph.initializer if tensor.name == "layers.0.mlp.gate.weight"]
+    return bool(gate.data_type == onnx.TensorProto.FLOAT16)
+
+
+def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph: WrittenGraph) -> None:
+    good = random_rows([3, 11, 1, 20])
+    tokens = 35
+    batch = [
+        [-1] * 9 + good[0],
+        [-1, -1],
+        [*good[1], -5, -5],
+        [VOCABULARY] * 40,
+        [*good[2][:1], *[-1] * 50],
+        good[3],
+        [],
+    ]
+    watched = run_watched(graph, batch)
+    inner = {f"layers.{index}.{name}": tokens for index in range(LAYERS - 1) for name in PRODUCTS}
+    last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in LAST_PRODUCTS}
+    last[f"layers.{LAYERS - 1}.attention.kv"] = tokens
+    assert watched.rows == inner | last
+    assert np.isnan(watched.embedding).all(axis=1).tolist() == [False, True, False, True, False, False, True]
+
+
+def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph) -> None:
+    watched = run_watched(graph, [[-1] * 30, [VOCABULARY] * 30])
+    assert set(watched.rows.values()) == {1}
+
+
+def test_q_k_v_are_one_product_of_their_joint_width(proto: onnx.ModelProto) -> None:
+    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
+    assert shapes["layers.0.attention.qkv.weight"] == [40, 4 * 16 + 2 * 16 + 2 * 16]
+    assert shapes[f"layers.{LAYERS - 1}.attention.kv.weight"] == [40, 2 * 16 + 2 * 16]
+    assert shapes["embedding.table"] == [VOCABULARY, 40]
+    assert sum(name.startswith("layers.0.attention.qkv") for name in shapes) == 1
+
+
+def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
+    names = [node.name for node in all_nodes(proto.graph)]
+    assert len(set(names)) == len(names)
+    path = re.compile(r"(rows|embedding|head|layers\.\d+\.(attention|mlp)|layers\.\d+)(\.\w+)+")
+    assert [name for name in names if not path.fullmatch(name)] == []
+    tensors = [tensor.name for tensor in proto.graph.initializer]
+    path = re.compile(r"(constant|rope|embedding|head|layers\.\d+\.(attention|mlp))(\.[\w.+-]+)+")
+    assert [name for name in tensors if not path.fullmatch(name)] == []
+    assert {"layers.1.attention.qkv", "layers.1.mlp.down", "layers.2.attention.kv"} <= set(names)
+
+
+def test_opset_and_operators_are_old_enough(proto: onnx.ModelProto) -> None:
+    versions = {entry.domain: entry.version for entry in proto.opset_import}
+    assert versions[""] <= 21
+    assert set(versions) == {"", "com.microsoft"}
+    assert proto.ir_version <= 10
+    for node in all_nodes(proto.graph):
+        assert node.domain in versions
+        if node.domain == "" and node.op_type not in ONNX_RUNTIME_OWN:
+            assert onnx.defs.get_schema(node.op_type, versions[""], "").since_version <= versions[""]
+    # GroupQueryAttention's QK-norm inputs, from the 12th on, are newer than ONNX Runtime 1.23
+    asked = [node for node in all_nodes(proto.graph) if node.op_type == "GroupQueryAttention"]
+    assert len(asked) == LAYERS - 1
+    assert all(len(node.input) <= 11 and len(node.output) == 3 for node in asked)
+
+
+def test_signature_is_the_wire_contract(proto: onnx.ModelProto) -> None:
+    def described(values: object) -> list[tuple[str, int, list[str | int]]]:
+        assert isinstance(values, list)
+        return [
+            (
+                value.name,
+                value.type.tensor_type.elem_type,
+                [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim],
+            )
+            for value in values
+        ]
+
+    assert described(list(proto.graph.input)) == [
+        ("input_ids", onnx.TensorProto.INT64, ["ids"]),
+        ("row_lengths", onnx.TensorProto.INT32, ["rows"]),
+    ]
+    assert described(list(proto.graph.output)) == [("embedding", onnx.TensorProto.FLOAT, ["rows", 40])]
+
+
+def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProto) -> None:
+    data = graph.file.with_name("model.onnx.data")
+    assert data.is_file()
+    outside = [tensor for tensor in proto.graph.initializer if tensor.external_data]
+    assert {"embedding.table", "layers.0.attention.qkv.weight", "layers.2.mlp.down.weight"} <= {
+        tensor.name for tensor in outside
+    }
+    places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    assert places == {"model.onnx.data"}
+    held = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    assert held < 16 * 1024
+    assert graph.file.stat().st_size < 64 * 1024 < data.stat().st_size
+    size = 2 if has_half_weights(proto) else 4
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in outside)
+    assert parameters * size <= data.stat().st_size <= parameters * size * 1.5
+
+
+def test_head_stays_in_fp32(proto: onnx.ModelProto) -> None:
+    kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    assert kinds["head.norm.gain"] == onnx.TensorProto.FLOAT

@@ -1,0 +1,182 @@
+"""Checkpoint folders with seeded random weights, small and of awkward shapes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import Qwen3Config, Qwen3Model
+
+END_TOKEN = "<|endoftext|>"
+TURN_END_TOKEN = "<|im_end|>"
+TOKENIZER_SIZE = 280
+_TRAINING_TEXTS = ["the capital of the country is the city", "the query and the document, the answer and the text"]
+
+MODEL, CAUSAL, CLASSIFIER = "Qwen3Model", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TinyCheckpoint:
+    """What to write; the default has heads × head_dim ≠ hidden and two queries per key head."""
+
+    layers: int = 2
+    hidden: int = 40
+    intermediate: int = 56
+    heads: int = 4
+    kv_heads: int = 2
+    head_dim: int = 16
+    vocabulary: int = 300
+    max_positions: int = 256
+    theta: float = 10000.0
+    rope_scaling: Mapping[str, Any] = field(default_factory=dict)
+    rope_spelling: str = "rope_theta"
+    """`rope_theta` as transformers 4 writes it, or `rope_parameters` as transformers 5 does."""
+    layout: str = MODEL
+    tied: bool = True
+    dtype: torch.dtype = torch.float32
+    shards: int = 1
+    seed: int = 0
+    residual_shift: int = 0
+    """Embedding, o_proj and down_proj times 2 to this."""
+    intermediate_shift: int = 0
+    """up_proj times 2 to this and down_proj divided by it."""
+    gate_shift: int = 0
+    """gate_proj times 2 to this, which changes the function."""
+    end_token: bool = True
+    tokenizer_size: int = TOKENIZER_SIZE
+    config_changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_checkpoint(directory: Path, tiny: TinyCheckpoint | None = None) -> Path:
+    """Writes config.json, weights and tokenizer into `directory`, which is made, and returns it."""
+    tiny = tiny or TinyCheckpoint()
+    directory.mkdir(parents=True)
+    write_json(directory / "config.json", raw_config(tiny))
+    write_weights(directory, stored_tensors(tiny), tiny.shards)
+    write_tokenizer(directory, size=tiny.tokenizer_size, end_token=tiny.end_token)
+    return directory
+
+
+def write_json(file: Path, content: object) -> None:
+    """Writes `content` as JSON."""
+    file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
+    """The content of config.json."""
+    raw: dict[str, Any] = {
+        "architectures": [tiny.layout],
+        "model_type": "qwen3",
+        "attention_bias": False,
+        "head_dim": tiny.head_dim,
+        "hidden_act": "silu",
+        "hidden_size": tiny.hidden,
+        "intermediate_size": tiny.intermediate,
+        "max_position_embeddings": tiny.max_positions,
+        "num_attention_heads": tiny.heads,
+        "num_hidden_layers": tiny.layers,
+        "num_key_value_heads": tiny.kv_heads,
+        "rms_norm_eps": 1e-6,
+        "tie_word_embeddings": tiny.tied,
+        "vocab_size": tiny.vocabulary,
+    }
+    if tiny.rope_spelling == "rope_parameters":
+        raw["rope_parameters"] = {"rope_type": "default", "rope_theta": tiny.theta, **tiny.rope_scaling}
+    else:
+        raw["rope_theta"] = tiny.theta
+        raw["rope_scaling"] = dict(tiny.rope_scaling) or None
+    return raw | dict(tiny.config_changes)
+
+
+def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
+    """Random tensors under the names and in the shapes of transformers' own `Qwen3Model`, in `tiny.dtype`."""
+    config = Qwen3Config(
+        vocab_size=tiny.vocabulary,
+        hidden_size=tiny.hidden,
+        intermediate_size=tiny.intermediate,
+        num_hidden_layers=tiny.layers,
+        num_attention_heads=tiny.heads,
+        num_key_value_heads=tiny.kv_heads,
+        head_dim=tiny.head_dim,
+    )
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in Qwen3Model(config).state_dict().items()}
+    dice = torch.Generator().manual_seed(tiny.seed)
+    tensors = {}
+    for name, shape in shapes.items():
+        values = torch.randn(shape, generator=dice)
+        values = 1 + 0.3 * values if len(shape) == 1 else values * (1.5 if "embed" in name else 1.5 * shape[1] ** -0.5)
+        tensors[name] = (values.to(tiny.dtype) * 2.0 ** _shift(name, tiny)).contiguous()
+    return tensors
+
+
+def _shift(name: str, tiny: TinyCheckpoint) -> int:
+    if name.endswith("up_proj.weight"):
+        return tiny.intermediate_shift
+    if name.endswith("gate_proj.weight"):
+        return tiny.gate_shift
+    if name.endswith("down_proj.weight"):
+        return tiny.residual_shift - tiny.intermediate_shift
+    return tiny.residual_shift if name.endswith("o_proj.weight") or name == "embed_tokens.weight" else 0
+
+
+def stored_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
+    """The tensors under the names of `tiny.layout`, with its head."""
+    decoder = decoder_tensors(tiny)
+    if tiny.layout == MODEL:
+        return decoder
+    stored = {f"model.{name}": tensor for name, tensor in decoder.items()}
+    dice = torch.Generator().manual_seed(tiny.seed + 1)
+    if tiny.layout == CLASSIFIER:
+        stored["score.weight"] = torch.randn(1, tiny.hidden, generator=dice).to(tiny.dtype)
+    elif not tiny.tied:
+        stored["lm_head.weight"] = torch.randn(tiny.vocabulary, tiny.hidden, generator=dice).to(tiny.dtype)
+    return stored
+
+
+def write_weights(directory: Path, tensors: Mapping[str, torch.Tensor], shards: int = 1) -> None:
+    """Writes model.safetensors, or so many shards with their index."""
+    if shards == 1:
+        save_file(dict(tensors), directory / "model.safetensors", metadata={"format": "pt"})
+        return
+    names = list(tensors)
+    places: dict[str, str] = {}
+    for shard in range(shards):
+        file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
+        held = {name: tensors[name] for name in names[shard::shards]}
+        save_file(held, directory / file, metadata={"format": "pt"})
+        places |= dict.fromkeys(held, file)
+    total = sum(tensor.nbytes for tensor in tensors.values())
+    write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+
+
+def write_tokenizer(directory: Path, *, size: int = TOKENIZER_SIZE, end_token: bool = True) -> None:
+    """Writes a byte-level BPE tokenizer of `size` ids, which appends END_TOKEN if asked to."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size - 2, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    tokenizer.train_from_iterator(_TRAINING_TEXTS, trainer)
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (END_TOKEN, TURN_END_TOKEN)])
+    if end_token:
+        end_id = tokenizer.token_to_id(END_TOKEN)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"$A {END_TOKEN}", special_tokens=[(END_TOKEN, end_id)]
+        )
+    tokenizer.save(str(directory / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": TURN_END_TOKEN,
+        "pad_token": END_TOKEN,
+        "padding_side": "left",
+        "model_max_length": 4096,
+    }
+    write_json(directory / "tokenizer_config.json", settings)

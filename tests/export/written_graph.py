@@ -1,0 +1,84 @@
+"""Builds and runs the graph of a checkpoint folder, and the truth that it is held against."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Qwen3Model
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export import SourceReference
+from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.graph import GraphOptions, build_model
+from qwen3_triton.export.onnx_file import write_onnx
+from qwen3_triton.export.reference import transformers_config
+from qwen3_triton.export.rescale import NO_RESCALE, Rescale, rescale_weights
+from qwen3_triton.export.rope import compute_rope_tables
+from qwen3_triton.export.runtime import WrittenModel
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenGraph:
+    """A checkpoint, the file written from it, and a session on that file."""
+
+    checkpoint: Checkpoint
+    file: Path
+    session: WrittenModel
+
+
+def write_graph(
+    checkpoint_folder: Path,
+    output: Path,
+    precision: Precision = Precision.FP32,
+    max_tokens: int = 64,
+    rescale: Rescale = NO_RESCALE,
+) -> WrittenGraph:
+    """Writes `output`/model.onnx and opens it."""
+    checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
+    checkpoint = checkpoint.with_weights(rescale_weights(checkpoint.weights, rescale))
+    rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
+    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale)
+    output.mkdir(parents=True)
+    file = output / "model.onnx"
+    write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
+    return WrittenGraph(checkpoint, file, WrittenModel(file, threads=2))
+
+
+def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
+    """Each row by itself through transformers' `Qwen3Model` in fp32, loaded from `folder` as users load it."""
+    model = Qwen3Model.from_pretrained(folder, dtype=torch.float32)
+    return model_vectors(model, rows)
+
+
+def model_vectors(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
+    """Unit vectors of each row's last token, row by row and unpadded."""
+    model.train(False)
+    vectors = []
+    with torch.inference_mode():
+        for row in rows:
+            hidden = model(input_ids=torch.tensor([list(row)]), use_cache=False).last_hidden_state
+            vectors.append(torch.nn.functional.normalize(hidden[0, -1].float(), dim=-1))
+    answers: Vectors = torch.stack(vectors).numpy()
+    return answers
+
+
+def random_rows(lengths: Sequence[int], vocabulary: int = 300, seed: int = 7) -> list[list[int]]:
+    """Rows of random ids."""
+    dice = random.Random(seed)
+    return [[dice.randrange(vocabulary) for _ in range(length)] for length in lengths]
+
+
+def min_cosine(a: Vectors, b: Vectors) -> float:
+    """The smallest cosine of a row of `a` with the same row of `b`; NaN where a row holds one."""
+    a64, b64 = a.astype(np.float64), b.astype(np.float64)
+    assert a64.shape == b64.shape
+    quotient = (a64 * b64).sum(1) / (np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1))
+    return float(quotient.min())
