@@ -89,6 +89,7 @@ class _PeakWatch:
         self.mask = torch.ones(1, 1, dtype=torch.bool)
         self._residual = 0.0
         self._intermediate = 0.0
+        self._projection = 0.0
         self._handles: list[Any] = []
 
     def __enter__(self) -> _PeakWatch:
@@ -96,6 +97,9 @@ class _PeakWatch:
             added = (layer, layer.self_attn.o_proj, layer.mlp.down_proj)
             self._handles += [module.register_forward_hook(self._see_residual) for module in added]
             self._handles.append(layer.mlp.up_proj.register_forward_hook(self._see_up))
+            attention = layer.self_attn
+            unscaled = (attention.q_proj, attention.k_proj, attention.v_proj, layer.mlp.gate_proj)
+            self._handles += [module.register_forward_hook(self._see_projection) for module in unscaled]
             self._handles.append(layer.mlp.down_proj.register_forward_pre_hook(self._see_intermediate))
         self._handles.append(self._model.embed_tokens.register_forward_hook(self._see_residual))
         return self
@@ -105,7 +109,7 @@ class _PeakWatch:
             handle.remove()
 
     def peaks(self) -> ActivationPeaks:
-        return ActivationPeaks(residual=self._residual, intermediate=self._intermediate)
+        return ActivationPeaks(residual=self._residual, intermediate=self._intermediate, projection=self._projection)
 
     def _see_residual(self, _module: object, _inputs: object, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
@@ -113,6 +117,9 @@ class _PeakWatch:
 
     def _see_up(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
         self._intermediate = max(self._intermediate, self._peak(output))
+
+    def _see_projection(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._projection = max(self._projection, self._peak(output))
 
     def _see_intermediate(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
         self._intermediate = max(self._intermediate, self._peak(inputs[0]))

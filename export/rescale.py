@@ -29,12 +29,15 @@ class ActivationPeaks:
     """Of the residual stream and of what is added to it."""
     intermediate: float
     """Of up and of silu(gate) · up; up may be large where silu(gate) is next to nothing."""
+    projection: float = 0.0
+    """Of q, k, v and gate, which no scaling here reaches."""
 
     def joined(self, other: ActivationPeaks) -> ActivationPeaks:
         """The larger of each."""
         return ActivationPeaks(
             residual=max(self.residual, other.residual),
             intermediate=max(self.intermediate, other.intermediate),
+            projection=max(self.projection, other.projection),
         )
 
 
@@ -54,7 +57,14 @@ NO_RESCALE = Rescale()
 
 
 def choose_rescale(peaks: ActivationPeaks) -> Rescale:
-    """The smallest exponents that keep `peaks` below fp16's largest number by HEADROOM."""
+    """The smallest exponents that keep `peaks` below fp16's largest number by HEADROOM.
+
+    Raises UnsupportedCheckpoint where q, k, v or gate overflow, which no exponent mends.
+    """
+    if not peaks.projection <= FP16_MAX:
+        raise UnsupportedCheckpoint(
+            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with --precision fp32"
+        )
     return Rescale(residual=_exponent(peaks.residual), intermediate=_exponent(peaks.intermediate))
 
 

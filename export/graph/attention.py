@@ -99,16 +99,16 @@ def _loop_over_rows(
     """`body` of each good row, its outputs [·, width] end to end."""
     b = g.body()
     with b.scope("row"):
-        row = ir.Value(name=b._unique("index"), type=ir.TensorType(INT64), shape=ir.Shape([]))
-        go_on = ir.Value(name=b._unique("go_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
+        row = ir.Value(name=b.unique_name("index"), type=ir.TensorType(INT64), shape=ir.Shape([]))
+        go_on = ir.Value(name=b.unique_name("go_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
         sequence = ir.SequenceType(ir.TensorType(parts.dtype))
-        done = ir.Value(name=b._unique("done"), type=sequence)
+        done = ir.Value(name=b.unique_name("done"), type=sequence)
         answer = body(b, row)
         extended = b.op("SequenceInsert", done, answer, name="extended")
         extended.type = sequence
         still = b.op("Identity", go_on, name="still")
         still.type, still.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
-    graph = ir.Graph([row, go_on, done], [still, extended], nodes=b.nodes, name=b._unique("row"))
+    graph = ir.Graph([row, go_on, done], [still, extended], nodes=b.nodes, name=b.unique_name("row"))
     empty = g.op("SequenceEmpty", dtype=parts.dtype)
     rows = g.op("Loop", g.op("Size", packed.starts), None, empty, name="rows", body=graph)
     return g.op("ConcatFromSequence", rows, axis=0, name="joined")

@@ -54,7 +54,7 @@ class GraphBuilder:
         **attributes: Attribute,
     ) -> Sequence[ir.Value]:
         """All `outputs` of a new node `kind`."""
-        path = self._unique(name or kind)
+        path = self.unique_name(name or kind)
         names = [path] if outputs == 1 else [f"{path}.{index}" for index in range(outputs)]
         node = ir.Node(
             domain,
@@ -100,7 +100,8 @@ class GraphBuilder:
         self.initializers[name] = value
         return value
 
-    def _unique(self, name: str) -> str:
+    def unique_name(self, name: str) -> str:
+        """`name` below the present scope, numbered where it stands there already."""
         path = ".".join([*self._path, name])
         candidate, count = path, 1
         while candidate in self._names:

@@ -145,6 +145,14 @@ def test_smallest_exponent_that_leaves_headroom(peak: float) -> None:
         assert rescale == 0 or peak * HEADROOM * 2.0 ** -(rescale - 1) > FP16_MAX
 
 
+def test_projections_that_no_exponent_reaches_are_refused(tmp_path: Path, tiny_source: Path) -> None:
+    assert peaks_of(tiny_source).projection < FP16_MAX
+    loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
+    assert loud.projection > FP16_MAX
+    with pytest.raises(UnsupportedCheckpoint, match=r"q, k, v or gate reach .* export with --precision fp32"):
+        choose_rescale(loud)
+
+
 def lazy(values: list[float]) -> LazyTensor:
     tensor = torch.tensor(values)
     return LazyTensor((len(values),), torch.float32, lambda: tensor)
