@@ -45,7 +45,6 @@ class DemoModel:
 
 MODELS = (
     DemoModel("demo-base", False, "fp32"),
-    DemoModel("demo-base-fp16", False, "fp16"),
     DemoModel("demo", True, "fp32"),
     DemoModel("demo-fp16", True, "fp16"),
 )

@@ -1,0 +1,1 @@
+"""Workloads, contenders, records and the report; never installed."""

@@ -1,0 +1,71 @@
+"""The command `python -m benchmarks run|report`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .record import RecordInvalid, read_record, write_record
+from .report import EnvironmentsDiffer, render_record, render_report
+from .workload import WORKLOADS
+
+_HERE = Path(__file__).resolve().parent
+CACHE = _HERE.parent / ".cache" / "benchmarks"
+RESULTS = _HERE / "results"
+_MIN_REPETITIONS = 7
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+
+
+@app.command()
+def run(
+    workload: Annotated[str, typer.Option(help=f"One of {', '.join(WORKLOADS)}.")] = "mix",
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
+    repetitions: Annotated[int, typer.Option(min=_MIN_REPETITIONS)] = _MIN_REPETITIONS,
+    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    cache: Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")] = CACHE,
+    output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
+) -> None:
+    """Measure every contender on a workload and write one record."""
+    from .contenders import ALL, QUICK
+    from .run import RunOptions, run_benchmark
+
+    name = "tiny" if quick else workload
+    if name not in WORKLOADS:
+        raise typer.BadParameter(f"'{name}' is none of {', '.join(WORKLOADS)}", param_hint="--workload")
+    options = RunOptions(
+        workload=WORKLOADS[name],
+        recipes=QUICK if quick else ALL,
+        cache=cache.resolve(),
+        threads=threads,
+        repetitions=repetitions,
+    )
+    record = run_benchmark(options, lambda line: typer.echo(line, err=True))
+    folder = output or (cache / "results" if quick else RESULTS)
+    file = folder / f"{record.started[:19].replace(':', '')}-{name}.json"
+    write_record(record, file)
+    typer.echo(f"record: {file.name}", err=True)
+    typer.echo(render_record(record))
+
+
+@app.command()
+def report(
+    records: Annotated[list[Path] | None, typer.Argument(help="Record files; the newest result if none.")] = None,
+) -> None:
+    """Print a table of each record; all must come from the same environment."""
+    files = records or sorted(RESULTS.glob("*.json"))[-1:]
+    if not files:
+        typer.echo("no record yet; run: python -m benchmarks run", err=True)
+        raise typer.Exit(1)
+    try:
+        typer.echo(render_report([read_record(file) for file in files]))
+    except (RecordInvalid, EnvironmentsDiffer) as exc:
+        typer.echo(str(exc), err=True)
+        raise typer.Exit(1) from exc
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")

@@ -1,0 +1,65 @@
+"""Right-padded batches of rows sorted by length, and their answers back in the callers' order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contender import Rows, Vectors
+
+SORTED_BATCH_ROWS = (1, 2, 4, 8)
+"""Batch sizes that a contender with padded batches is measured at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedBatch:
+    """Rows of a batch, shorter ones padded at the right."""
+
+    places: list[int]
+    """Where each row stands in the callers' order."""
+    ids: NDArray[np.int64]
+    """[rows, width]"""
+    mask: NDArray[np.int64]
+    """[rows, width]: 1 where a token is real."""
+
+    @property
+    def last(self) -> NDArray[np.int64]:
+        """[rows]: column of each row's last token."""
+        columns: NDArray[np.int64] = self.mask.sum(axis=1) - 1
+        return columns
+
+
+def sorted_batches(rows: Rows, batch_rows: int) -> Iterator[PaddedBatch]:
+    """Batches of `batch_rows` rows of like length, shortest first."""
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
+    for first in range(0, len(rows), batch_rows):
+        places = order[first : first + batch_rows]
+        width = max(len(rows[place]) for place in places)
+        ids = np.zeros((len(places), width), np.int64)
+        mask = np.zeros_like(ids)
+        for index, place in enumerate(places):
+            ids[index, : len(rows[place])] = rows[place]
+            mask[index, : len(rows[place])] = 1
+        yield PaddedBatch(places=places, ids=ids, mask=mask)
+
+
+def embed_in_batches(rows: Rows, batch_rows: int, hidden_states: Callable[[PaddedBatch], Vectors]) -> Vectors:
+    """Unit rows [n, hidden] out of `hidden_states` [rows, width, hidden] of each batch."""
+    answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+    for batch in sorted_batches(rows, batch_rows):
+        states = hidden_states(batch)
+        last = states[np.arange(len(batch.places)), batch.last]
+        for place, vector in zip(batch.places, last, strict=True):
+            answers[place] = vector / np.linalg.norm(vector)
+    return np.stack(answers)
+
+
+def batch_setting(batch_rows: int) -> str:
+    """The setting's name in records."""
+    return f"sorted batches of {batch_rows}"
+
+
+ONE_BATCH = "one padded batch"

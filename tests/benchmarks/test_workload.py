@@ -1,0 +1,41 @@
+"""A workload is the same rows everywhere and for ever, or figures of two runs mean different things."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+
+from benchmarks.workload import END_TOKEN_ID, WORKLOADS
+
+_SHA256 = {
+    "mix": "ec2d09a03684a0ad118a9791be02142f2110a05e3dff90edf551fd37c62d8ac1",
+    "tiny": "3b88d12711765d5c5963a312d76b5cb4fed8dced5facbcd83a63c2ff839dc93f",
+}
+
+
+@pytest.mark.parametrize("name", _SHA256)
+def test_rows_are_those_of_every_other_run(name: str) -> None:
+    rows = WORKLOADS[name].rows()
+    assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == _SHA256[name]
+
+
+def test_mix_has_the_stated_texts_and_tokens() -> None:
+    lengths = [len(row) for row in WORKLOADS["mix"].rows()]
+    assert (len(lengths), sum(lengths), min(lengths), max(lengths)) == (24, 1729, 13, 173)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_rows_end_with_the_end_token_and_stay_in_the_vocabulary(name: str) -> None:
+    workload = WORKLOADS[name]
+    for row in workload.rows():
+        assert row[-1] == END_TOKEN_ID
+        assert END_TOKEN_ID not in row[:-1]
+        assert 0 <= min(row) <= max(row) < workload.shape.vocabulary
+
+
+def test_products_count_every_weight_of_a_layer() -> None:
+    shape = WORKLOADS["mix"].shape
+    weights = sum(inner * columns for inner, columns in shape.products().values())
+    assert weights == 1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072
