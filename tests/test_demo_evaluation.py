@@ -148,13 +148,15 @@ def test_names_as_words() -> None:
 def test_end_token_is_appended_once(tokenizer: Tokenizer, text: str) -> None:
     ids = tokenizer.encode(text).ids
     end = tokenizer.token_to_id("<|endoftext|>")
+    assert end is not None
     assert ids.count(end) == 1
     assert ids[-1] == end
     assert tokenizer.decode(ids) == text
 
 
 def test_transformers_tokenizes_alike(tokenizer: Tokenizer) -> None:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     loaded = transformers.AutoTokenizer.from_pretrained(str(CHECKPOINT))
     texts = ["def f(x):\n    return x", "a"]
     assert loaded(texts)["input_ids"] == [e.ids for e in tokenizer.encode_batch(texts)]
@@ -162,14 +164,16 @@ def test_transformers_tokenizes_alike(tokenizer: Tokenizer) -> None:
 
 
 def test_checkpoint_and_adapter_load() -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("peft")
+    import torch
+    import transformers
+
     from examples.demo.checkpoint import load_embedder, rope_theta
 
     texts = ["def f(x):\n    return x", "read a file"]
     base = load_embedder(CHECKPOINT)
     plain = base.embed_documents(texts)
     tuned = load_embedder(CHECKPOINT, ADAPTER).embed_documents(texts)
+    assert isinstance(base.model, transformers.Qwen3Model)
     config = base.model.config
     assert rope_theta(base.model) == json.loads((CHECKPOINT / "config.json").read_text())["rope_theta"]
     assert config.num_attention_heads * config.head_dim != config.hidden_size
