@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from qwen3_triton.client.contract import ModelFolder
 from qwen3_triton.client.errors import BadInput
 
 if TYPE_CHECKING:
@@ -53,8 +52,8 @@ def embed(
         Path | None, typer.Option(help="The model's tokenizer.json; found through the model where left out.")
     ] = None,
     repository: Annotated[
-        Path, typer.Option(help="Model repository on this machine, whose tokenizer is taken where it has the model.")
-    ] = Path("model_repository"),
+        Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
+    ] = None,
 ) -> None:
     """Embed texts with a served model; one vector a line, in the order of the texts."""
     from qwen3_triton.client import EmbeddingClient
@@ -62,8 +61,7 @@ def embed(
     if instruction is not None and kind is Kind.DOCUMENT:
         raise BadInput("--instruction is for --kind query, documents take none")
     texts = read_texts(source)
-    here = repository if ModelFolder(repository / model).tokenizer.is_file() else None
-    with EmbeddingClient(url, model, tokenizer=tokenizer, repository=None if tokenizer else here) as client:
+    with EmbeddingClient(url, model, tokenizer=tokenizer, repository=repository) as client:
         vectors = (
             client.embed_queries(texts, instruction, dim) if kind is Kind.QUERY else client.embed_documents(texts, dim)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,13 +55,16 @@ def test_wrong_vectors_keep_a_contender_out(wrong: list[float]) -> None:
     assert "min cosine" in fault
 
 
-def test_contenders_take_turns() -> None:
+def test_contenders_take_turns_in_changing_order() -> None:
     turns: list[str] = []
-    timings = interleave([lambda: turns.append("a"), lambda: turns.append("b")], 3, 1, lambda _: None)
-    assert turns == ["a", "b"] * 4
-    assert [len(samples) for samples in timings.samples] == [3, 3]
-    assert [len(samples) for samples in timings.warmups] == [1, 1]
-    assert len(timings.load_average) == 3
+    runs = [functools.partial(turns.append, name) for name in "abc"]
+    timings = interleave(runs, 6, 1, lambda _: None)
+    rounds = ["".join(turns[first : first + 3]) for first in range(0, len(turns), 3)]
+    assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
+    assert len(set(rounds)) > 1
+    assert [len(samples) for samples in timings.samples] == [6] * 3
+    assert [len(samples) for samples in timings.warmups] == [1] * 3
+    assert len(timings.load_average) == 6
 
 
 def test_program_that_cannot_run_is_listed_with_its_reason(tmp_path: Path) -> None:
