@@ -10,12 +10,12 @@ import typer
 
 from .record import RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
+from .samples import MIN_REPETITIONS
 from .workload import WORKLOADS
 
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
 RESULTS = _HERE / "results"
-_MIN_REPETITIONS = 7
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 def run(
     workload: Annotated[str, typer.Option(help=f"One of {', '.join(WORKLOADS)}.")] = "mix",
     quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
-    repetitions: Annotated[int, typer.Option(min=_MIN_REPETITIONS)] = _MIN_REPETITIONS,
+    repetitions: Annotated[int, typer.Option(min=MIN_REPETITIONS)] = MIN_REPETITIONS,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     cache: Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")] = CACHE,
     output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,

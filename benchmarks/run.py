@@ -17,9 +17,8 @@ from .environment import read_code_state, read_environment
 from .measurement import Timings, check_vectors, interleave
 from .products import layer_flops, layer_products
 from .record import Entry, ProductGauge, Record, WorkloadFacts
+from .samples import MIN_REPETITIONS
 from .workload import Workload
-
-MIN_REPETITIONS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

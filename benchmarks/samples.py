@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MIN_REPETITIONS = 7
+"""Fewer samples than this have no quartiles worth the name."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
