@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long and how fast a model is trained; `stop_after` leaves the curve before its end."""
+    """How long and how fast a model is trained."""
 
     steps: int
     batch_pairs: int
@@ -30,12 +30,6 @@ class Schedule:
     warmup_steps: int
     temperature: float = 0.05
     weight_decay: float = 0.01
-    stop_after: int | None = None
-
-    @property
-    def last_step(self) -> int:
-        """The number of steps that are made."""
-        return self.stop_after or self.steps
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine down to a fiftieth of the peak."""
@@ -70,14 +64,14 @@ def train(
     recent: list[float] = []
     started = time.monotonic()
     model.train()
-    for step in range(schedule.last_step):
+    for step in range(schedule.steps):
         for group in optimizer.param_groups:
             group["lr"] = schedule.learning_rate(step)
         recent.append(_step(model, next(stream), optimizer, schedule.temperature, pad_id))
-        if (step + 1) % _LOG_EVERY == 0 or step + 1 == schedule.last_step:
+        if (step + 1) % _LOG_EVERY == 0 or step + 1 == schedule.steps:
             logged.append(LoggedLoss(step=step + 1, loss=round(sum(recent) / len(recent), 4)))
             pace_s = (time.monotonic() - started) / (step + 1)
-            _log.info("step %d of %d: loss %.3f, %.2f s a step", step + 1, schedule.last_step, logged[-1].loss, pace_s)
+            _log.info("step %d of %d: loss %.3f, %.2f s a step", step + 1, schedule.steps, logged[-1].loss, pace_s)
             recent.clear()
         if on_step is not None:
             on_step(step + 1)

@@ -36,6 +36,7 @@ def new_model(seed: int) -> Qwen3Model:
         rms_norm_eps=1e-6,
         tie_word_embeddings=True,
         use_cache=False,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         attn_implementation="eager",
     )
     return Qwen3Model(config)

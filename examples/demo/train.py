@@ -32,9 +32,8 @@ from examples.demo.tokenizer import end_token_id, train_tokenizer
 
 SEED = 20240607
 BAG_SCHEDULE = Schedule(steps=700, batch_pairs=192, peak_learning_rate=3e-2, warmup_steps=20, weight_decay=0.0)
-# the cosine is laid out for 420 steps and left at 300, where the rate is a fifth of its peak
-BASE_SCHEDULE = Schedule(steps=420, stop_after=300, batch_pairs=96, peak_learning_rate=1e-3, warmup_steps=20)
-ADAPTER_SCHEDULE = Schedule(steps=60, batch_pairs=64, peak_learning_rate=2e-3, warmup_steps=6, weight_decay=0.0)
+BASE_SCHEDULE = Schedule(steps=480, batch_pairs=96, peak_learning_rate=1e-3, warmup_steps=20)
+ADAPTER_SCHEDULE = Schedule(steps=160, batch_pairs=64, peak_learning_rate=2e-3, warmup_steps=6, weight_decay=0.0)
 ADAPTER_RANK = 16
 _SNAPSHOT_EVERY = 100
 _VERSIONED = ("torch", "transformers", "tokenizers", "peft", "numpy")
