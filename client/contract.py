@@ -49,6 +49,8 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    INT8 = "int8"
+    """8-bit weights and activations, a scale for each weight row and for each token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

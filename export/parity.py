@@ -13,7 +13,7 @@ from .errors import ParityFailed
 from .reference import REFERENCE_NAME
 from .runtime import RUNTIME_NAME, WrittenModel, pad_row
 
-GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999}
+GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999, Precision.INT8: 0.99}
 """Smallest cosine to the fp32 reference that an export may have."""
 
 _LARGEST_PADDING = 7

@@ -1,6 +1,6 @@
 """Causal attention on a CPU without padded work: a loop over the rows of packed tokens.
 
-    qkv [T, (heads + 2·kv_heads)·head_dim]
+    q, k, v [T, ·]
       └─ Loop over G rows: slice ─ q, k norm ─ rope + causal attention ─→ sequence of [L, heads·head_dim]
                                                                     └─ concat → [T, heads·head_dim]
 
@@ -16,28 +16,31 @@ import numpy as np
 import onnx_ir as ir
 
 from .builder import MICROSOFT, GraphBuilder
-from .decoder import DecoderParts, last_tokens, load_weight, project
+from .decoder import DecoderParts, last_tokens
+from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
 from .tokens import INT64, PackedTokens
 
 
 def attend(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
     """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
-    config, name = parts.config, f"{layer}.self_attn"
-    qkv = project(g, parts, "qkv", normed, [f"{name}.{part}_proj.weight" for part in "qkv"])
-    q_gain = load_weight(g, parts, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
-    k_gain = load_weight(g, parts, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
+    config, form, name = parts.config, parts.form, f"{layer}.self_attn"
+    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, list("qkv"))
+    # the head norm takes out the scales of q and k
+    q = project(g, form, "q", entered, [f"{name}.q_proj.weight"]).values
+    k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
+    v = multiply_out(g, project(g, form, "v", entered, [f"{name}.v_proj.weight"]))
+    q_gain = load_weight(g, parts.form, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
+    k_gain = load_weight(g, parts.form, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
 
     def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
         start, end = _bounds(b, packed, row)
-        own = b.op("Slice", qkv, start, end, b.constant([0]), name="own")
-        widths = b.constant([config.query_width, config.kv_width, config.kv_width])
-        q, k, v = b.ops("Split", own, widths, axis=-1, name="split", outputs=3)
+        own_q, own_k, own_v = (b.op("Slice", rows, start, end, b.constant([0]), name="own") for rows in (q, k, v))
         length = b.op("Cast", b.op("Sub", end, start), to=ir.DataType.INT32, name="length")
         context, _, _ = b.ops(
             "GroupQueryAttention",
-            _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"),
-            _norm_heads(b, parts, k, k_gain, config.kv_width, "k_norm"),
-            b.op("Unsqueeze", v, b.constant([0])),
+            _norm_heads(b, parts, own_q, q_gain, config.query_width, "q_norm"),
+            _norm_heads(b, parts, own_k, k_gain, config.kv_width, "k_norm"),
+            b.op("Unsqueeze", own_v, b.constant([0])),
             None,
             None,
             b.op("Sub", length, b.constant([1], np.int32)),
@@ -55,23 +58,24 @@ def attend(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: i
         return b.op("Squeeze", context, b.constant([0]))
 
     context = _loop_over_rows(g, parts, packed, attend_row)
-    return project(g, parts, "output", context, [f"{name}.o_proj.weight"])
+    return _project_output(g, parts, context, name)
 
 
 def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
     """Each row's last token's attention output [G, hidden] from the normed stream [T, hidden]."""
-    config, name = parts.config, f"{layer}.self_attn"
-    kv = project(g, parts, "kv", normed, [f"{name}.{part}_proj.weight" for part in "kv"])
-    asking = last_tokens(g, packed, normed, "asking")
-    queries = project(g, parts, "q", asking, [f"{name}.q_proj.weight"])
-    q_gain = load_weight(g, parts, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
-    k_gain = load_weight(g, parts, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
+    config, form, name = parts.config, parts.form, f"{layer}.self_attn"
+    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, list("kv"))
+    keys = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
+    values = multiply_out(g, project(g, form, "v", entered, [f"{name}.v_proj.weight"]))
+    asking = prepare_operand(g, form, ScaledRows(last_tokens(g, packed, normed, "asking")), config.hidden, ["q"])
+    queries = project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values
+    q_gain = load_weight(g, parts.form, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
+    k_gain = load_weight(g, parts.form, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
     group = config.heads // config.kv_heads
 
     def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
         start, end = _bounds(b, packed, row)
-        own = b.op("Slice", kv, start, end, b.constant([0]), name="own")
-        k, v = b.ops("Split", own, b.constant([config.kv_width] * 2), axis=-1, name="split", outputs=2)
+        k, v = (b.op("Slice", rows, start, end, b.constant([0]), name="own") for rows in (keys, values))
         q = b.op("Gather", queries, row, axis=0, name="query")
         position = b.op("Sub", b.op("Sub", end, start), b.constant([1]), name="position")
         q = _rotate(b, parts, _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"), position, "q_rope")
@@ -81,13 +85,19 @@ def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, norm
         k = b.op("Reshape", k, b.constant([-1, config.kv_heads, config.head_dim]))
         v = b.op("Reshape", v, b.constant([-1, config.kv_heads, config.head_dim]))
         scores = b.op("MatMul", q, b.op("Transpose", k, perm=[1, 2, 0]), name="scores")
-        scores = b.op("Mul", scores, b.scalar(1.0 / math.sqrt(config.head_dim), parts.dtype))
+        scores = b.op("Mul", scores, b.scalar(1.0 / math.sqrt(config.head_dim), parts.form.dtype))
         shares = b.op("Softmax", scores, axis=-1, name="shares")
         context = b.op("MatMul", shares, b.op("Transpose", v, perm=[1, 0, 2]), name="context")
         return b.op("Reshape", context, b.constant([1, config.query_width]))
 
     context = _loop_over_rows(g, parts, packed, attend_row)
-    return project(g, parts, "output", context, [f"{name}.o_proj.weight"])
+    return _project_output(g, parts, context, name)
+
+
+def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, name: str) -> ir.Value:
+    """[·, hidden] from the heads' answers [·, heads·head_dim]."""
+    operand = prepare_operand(g, parts.form, ScaledRows(context), parts.config.query_width, ["output"])
+    return multiply_out(g, project(g, parts.form, "output", operand, [f"{name}.o_proj.weight"]))
 
 
 def _loop_over_rows(
@@ -101,7 +111,7 @@ def _loop_over_rows(
     with b.scope("row"):
         row = ir.Value(name=b.unique_name("index"), type=ir.TensorType(INT64), shape=ir.Shape([]))
         go_on = ir.Value(name=b.unique_name("go_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
-        sequence = ir.SequenceType(ir.TensorType(parts.dtype))
+        sequence = ir.SequenceType(ir.TensorType(parts.form.dtype))
         done = ir.Value(name=b.unique_name("done"), type=sequence)
         answer = body(b, row)
         extended = b.op("SequenceInsert", done, answer, name="extended")
@@ -109,7 +119,7 @@ def _loop_over_rows(
         still = b.op("Identity", go_on, name="still")
         still.type, still.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
     graph = ir.Graph([row, go_on, done], [still, extended], nodes=b.nodes, name=b.unique_name("row"))
-    empty = g.op("SequenceEmpty", dtype=parts.dtype)
+    empty = g.op("SequenceEmpty", dtype=parts.form.dtype)
     rows = g.op("Loop", g.op("Size", packed.starts), None, empty, name="rows", body=graph)
     return g.op("ConcatFromSequence", rows, axis=0, name="joined")
 

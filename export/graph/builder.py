@@ -86,7 +86,7 @@ class GraphBuilder:
         self, name: str, shape: Sequence[int], dtype: ir.DataType, load: Callable[[], NDArray[np.generic]]
     ) -> ir.Value:
         """An initializer whose values are computed when they are written, and dropped afterwards."""
-        path = ".".join([*self._path, name])
+        path = self.path(name)
 
         def read() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(load(), dtype=dtype.numpy()), name=path)
@@ -100,9 +100,13 @@ class GraphBuilder:
         self.initializers[name] = value
         return value
 
+    def path(self, name: str) -> str:
+        """`name` below the present scope."""
+        return ".".join([*self._path, name])
+
     def unique_name(self, name: str) -> str:
         """`name` below the present scope, numbered where it stands there already."""
-        path = ".".join([*self._path, name])
+        path = self.path(name)
         candidate, count = path, 1
         while candidate in self._names:
             count += 1

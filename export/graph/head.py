@@ -18,10 +18,11 @@ def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
     """FP32 [G, hidden], rows of L2 norm 1: final norm, then the vector over its length."""
     update = None if stream.update is None else _fp32(g, parts, stream.update)
     stream = Stream(_fp32(g, parts, stream.residual), update)
-    normed, _ = normalize(g, dataclasses.replace(parts, dtype=FP32), stream, "norm.weight")
+    form = dataclasses.replace(parts.form, dtype=FP32)
+    normed, _ = normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")
     length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
     return g.op("Div", normed, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
 
 
 def _fp32(g: GraphBuilder, parts: DecoderParts, value: ir.Value) -> ir.Value:
-    return value if parts.dtype == FP32 else g.op("Cast", value, to=FP32)
+    return value if parts.form.dtype == FP32 else g.op("Cast", value, to=FP32)

@@ -15,10 +15,12 @@ from .attention import attend, attend_last
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
 from .head import FP32, embed_rows
+from .products import ProductFormat
 from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
 
 _IR_VERSION = 10
-_DTYPES = {Precision.FP32: FP32, Precision.FP16: ir.DataType.FLOAT16}
+_DTYPES = {Precision.FP32: FP32, Precision.FP16: ir.DataType.FLOAT16, Precision.INT8: FP32}
+"""Of activations between products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,8 @@ class GraphOptions:
     precision: Precision
     max_tokens: int
     rescale: Rescale = NO_RESCALE
+    kept: frozenset[str] = frozenset()
+    """Paths of products that stay in floats in an 8-bit graph, `layers.2.mlp.down` for one."""
 
 
 def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
@@ -42,8 +46,9 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
         packed = pack_tokens(g, inputs, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
     parts = DecoderParts(
         config=config,
-        weights=weights,
-        dtype=dtype,
+        form=ProductFormat(
+            weights=weights, dtype=dtype, quantized=options.precision is Precision.INT8, kept=options.kept
+        ),
         eps=options.rescale.eps(config.norm_eps),
         cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
         sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),

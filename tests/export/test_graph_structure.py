@@ -17,18 +17,26 @@ from qwen3_triton.client import Precision
 
 LAYERS = 3
 VOCABULARY = 1000
-# rank-2 products of a layer; the last one asks with its own q and shares k and v only
-PRODUCTS = {"attention.qkv", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
-LAST_PRODUCTS = {"attention.kv", "attention.q", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+# rank-2 products of a layer; all but k and v see only the last tokens in the last one
+PRODUCTS = {"attention.q", "attention.k", "attention.v", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+WEIGHTS = {Precision.FP32: "weight", Precision.FP16: "weight", Precision.INT8: "codes"}
+WEIGHT_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
+PRODUCT_OPERATORS = {"MatMul", "MatMulIntegerToFloat"}
 # operators that ONNX Runtime keeps in the standard domain without ONNX knowing them
 ONNX_RUNTIME_OWN = {"SimplifiedLayerNormalization"}
 
 
-@pytest.fixture(scope="module", params=[Precision.FP32, Precision.FP16])
-def graph(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+@pytest.fixture(scope="module", params=list(Precision))
+def precision(request: pytest.FixtureRequest) -> Precision:
+    chosen: Precision = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def graph(precision: Precision, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
     folder = tmp_path_factory.mktemp("structure")
     source = write_checkpoint(folder / "tiny", TinyCheckpoint(layers=LAYERS, vocabulary=VOCABULARY))
-    return write_graph(source, folder / "out", request.param)
+    return write_graph(source, folder / "out", precision)
 
 
 @pytest.fixture(scope="module")
@@ -52,11 +60,11 @@ class Watched:
     embedding: np.ndarray
 
 
-def run_watched(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
+def run_watched(graph: WrittenGraph, precision: Precision, rows: list[list[int]]) -> Watched:
     """Runs the file with every rank-2 product as an additional output."""
     model = onnx.load(graph.file, load_external_data=False)
-    products = [node for node in model.graph.node if node.op_type == "MatMul"]
-    kind = onnx.TensorProto.FLOAT16 if has_half_weights(model) else onnx.TensorProto.FLOAT
+    products = [node for node in model.graph.node if node.op_type in PRODUCT_OPERATORS]
+    kind = onnx.TensorProto.FLOAT16 if precision is Precision.FP16 else onnx.TensorProto.FLOAT
     for node in products:
         model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, [None, None]))
     watched = graph.file.with_name("watched.onnx")
@@ -74,12 +82,9 @@ def run_watched(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
     return Watched(shapes, embedding)
 
 
-def has_half_weights(model: onnx.ModelProto) -> bool:
-    [gate] = [tensor for tensor in model.graph.initializer if tensor.name == "layers.0.mlp.gate.weight"]
-    return bool(gate.data_type == onnx.TensorProto.FLOAT16)
-
-
-def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph: WrittenGraph) -> None:
+def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(
+    graph: WrittenGraph, precision: Precision
+) -> None:
     good = random_rows([3, 11, 1, 20])
     tokens = 35
     batch = [
@@ -91,25 +96,34 @@ def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph:
         good[3],
         [],
     ]
-    watched = run_watched(graph, batch)
+    watched = run_watched(graph, precision, batch)
     inner = {f"layers.{index}.{name}": tokens for index in range(LAYERS - 1) for name in PRODUCTS}
-    last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in LAST_PRODUCTS}
-    last[f"layers.{LAYERS - 1}.attention.kv"] = tokens
+    last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in PRODUCTS}
+    last |= {f"layers.{LAYERS - 1}.attention.{name}": tokens for name in "kv"}
     assert watched.rows == inner | last
     assert np.isnan(watched.embedding).all(axis=1).tolist() == [False, True, False, True, False, False, True]
 
 
-def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph) -> None:
-    watched = run_watched(graph, [[-1] * 30, [VOCABULARY] * 30])
+def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph, precision: Precision) -> None:
+    watched = run_watched(graph, precision, [[-1] * 30, [VOCABULARY] * 30])
     assert set(watched.rows.values()) == {1}
 
 
-def test_q_k_v_are_one_product_of_their_joint_width(proto: onnx.ModelProto) -> None:
-    shapes = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
-    assert shapes["layers.0.attention.qkv.weight"] == [40, 4 * 16 + 2 * 16 + 2 * 16]
-    assert shapes[f"layers.{LAYERS - 1}.attention.kv.weight"] == [40, 2 * 16 + 2 * 16]
-    assert shapes["embedding.table"] == [VOCABULARY, 40]
-    assert sum(name.startswith("layers.0.attention.qkv") for name in shapes) == 1
+def test_each_weight_stands_once_and_in_its_shape(proto: onnx.ModelProto, precision: Precision) -> None:
+    kind = WEIGHTS[precision]
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    shapes = {name: list(tensor.dims) for name, tensor in tensors.items()}
+    assert shapes[f"layers.0.attention.q.{kind}"] == [40, 4 * 16]
+    assert shapes[f"layers.{LAYERS - 1}.attention.k.{kind}"] == [40, 2 * 16]
+    assert shapes[f"embedding.table.{kind}"] == [VOCABULARY, 40]
+    of_one = sorted(name for name in shapes if name.startswith("layers.0.attention.q."))
+    if precision is Precision.INT8:
+        assert of_one == ["layers.0.attention.q.codes", "layers.0.attention.q.scale"]
+        assert shapes["layers.0.attention.q.scale"] == [4 * 16]
+        assert shapes["embedding.table.scale"] == [VOCABULARY, 1]
+        assert {tensors[name].data_type for name in tensors if name.endswith(".codes")} == {onnx.TensorProto.INT8}
+    else:
+        assert of_one == ["layers.0.attention.q.weight"]
 
 
 def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
@@ -120,7 +134,7 @@ def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
     tensors = [tensor.name for tensor in proto.graph.initializer]
     path = re.compile(r"(constant|rope|embedding|head|layers\.\d+\.(attention|mlp))(\.[\w.+-]+)+")
     assert [name for name in tensors if not path.fullmatch(name)] == []
-    assert {"layers.1.attention.qkv", "layers.1.mlp.down", "layers.2.attention.kv"} <= set(names)
+    assert {"layers.1.attention.q", "layers.1.mlp.down", "layers.2.attention.k"} <= set(names)
 
 
 def test_opset_and_operators_are_old_enough(proto: onnx.ModelProto) -> None:
@@ -157,20 +171,22 @@ def test_signature_is_the_wire_contract(proto: onnx.ModelProto) -> None:
     assert described(list(proto.graph.output)) == [("embedding", onnx.TensorProto.FLOAT, ["rows", 40])]
 
 
-def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProto) -> None:
+def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProto, precision: Precision) -> None:
     data = graph.file.with_name("model.onnx.data")
     assert data.is_file()
     outside = [tensor for tensor in proto.graph.initializer if tensor.external_data]
-    assert {"embedding.table", "layers.0.attention.qkv.weight", "layers.2.mlp.down.weight"} <= {
-        tensor.name for tensor in outside
+    expected = {
+        f"{path}.{WEIGHTS[precision]}" for path in ("embedding.table", "layers.0.attention.q", "layers.2.mlp.down")
     }
+    assert expected <= {tensor.name for tensor in outside}
     places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
     assert places == {"model.onnx.data"}
     held = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     assert held < 16 * 1024
-    assert graph.file.stat().st_size < 64 * 1024 < data.stat().st_size
-    size = 2 if has_half_weights(proto) else 4
-    parameters = sum(int(np.prod(tensor.dims)) for tensor in outside)
+    assert graph.file.stat().st_size < min(96 * 1024, data.stat().st_size)
+    weights = [tensor for tensor in outside if tensor.name.endswith(WEIGHTS[precision])]
+    parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
+    size = WEIGHT_BYTES[precision]
     assert parameters * size <= data.stat().st_size <= parameters * size * 1.5
 
 

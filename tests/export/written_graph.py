@@ -40,12 +40,13 @@ def write_graph(
     precision: Precision = Precision.FP32,
     max_tokens: int = 64,
     rescale: Rescale = NO_RESCALE,
+    kept: frozenset[str] = frozenset(),
 ) -> WrittenGraph:
     """Writes `output`/model.onnx and opens it."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     checkpoint = checkpoint.with_weights(rescale_weights(checkpoint.weights, rescale))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
-    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale)
+    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept)
     output.mkdir(parents=True)
     file = output / "model.onnx"
     write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)

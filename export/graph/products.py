@@ -1,0 +1,151 @@
+"""Matrix products in floats or in 8 bits; which of the two is decided here, by the product's path.
+
+rows [·, in] ─ / scale [·, 1] ─ round ─→ codes u8, 128 is zero
+                                           └─ times weight codes s8 [in, out] · scale [out] ─→ rows [·, out]
+
+What comes out of an 8-bit product is still to be multiplied with the scale of its rows. A scale belongs to
+one token, so no answer depends on a neighbour; sums are whole numbers, so none depends on their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from numpy.typing import NDArray
+
+from ..weights import LazyTensor, Weights
+from .builder import MICROSOFT, GraphBuilder
+
+UINT8 = ir.DataType.UINT8
+INT8 = ir.DataType.INT8
+FP32 = ir.DataType.FLOAT
+LARGEST_CODE = 127
+"""Codes run from -127 to 127, the same on either side of zero."""
+ZERO_CODE = 128
+"""What stands for zero in activations: u8 times s8 is the kernel that CPUs have."""
+_SMALLEST_PEAK = 1e-30
+"""Keeps a row of zeros from being divided by zero."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductFormat:
+    """How the weights of products are stored."""
+
+    weights: Weights
+    dtype: ir.DataType
+    """Of the float weights and of activations."""
+    quantized: bool = False
+    kept: frozenset[str] = frozenset()
+    """Paths of products that stay in floats all the same, `layers.2.mlp.down` for one."""
+
+    def is_quantized(self, path: str) -> bool:
+        """Whether the product at `path` is computed in 8 bits."""
+        return self.quantized and path not in self.kept
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledRows:
+    """Rows [·, n] that mean `values` times `scale` [·, 1]; a scale of None is one."""
+
+    values: ir.Value
+    scale: ir.Value | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What products are taken of: rows in floats, and as codes where an 8-bit product asks for them."""
+
+    rows: ScaledRows
+    codes: ScaledRows | None
+
+
+def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
+    """The float rows that `rows` mean."""
+    return rows.values if rows.scale is None else g.op("Mul", rows.values, rows.scale, name="scaled")
+
+
+def prepare_operand(
+    g: GraphBuilder, form: ProductFormat, rows: ScaledRows, width: int, products: Sequence[str]
+) -> Operand:
+    """`rows` [·, width] as the named `products` of this scope take them, quantised once for all of them."""
+    if not any(form.is_quantized(g.path(product)) for product in products):
+        return Operand(rows, None)
+    values = rows.values
+    axis = g.constant([1])
+    lowest = g.op("Neg", g.op("ReduceMin", values, axis, keepdims=1))
+    highest = g.op("ReduceMax", values, axis, keepdims=1)
+    peak = g.op("Max", highest, lowest, g.scalar(_SMALLEST_PEAK, FP32), name="peak")
+    scale = g.op("Mul", peak, g.scalar(1 / LARGEST_CODE, FP32), name="scale")
+    zero = g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")
+    codes = g.op("QuantizeLinear", values, scale, zero, axis=1, block_size=width, name="codes")
+    if rows.scale is not None:
+        scale = g.op("Mul", scale, rows.scale, name="scale")
+    return Operand(rows, ScaledRows(codes, scale))
+
+
+def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, tensors: list[str]) -> ScaledRows:
+    """The operand [·, in] times the tensors' transposes side by side: [·, Σ out]."""
+    if not form.is_quantized(g.path(name)):
+        weight = load_weight(g, form, f"{name}.weight", tensors)
+        return ScaledRows(g.op("MatMul", multiply_out(g, operand.rows), weight, name=name))
+    if operand.codes is None:
+        raise ValueError(f"the operand was not prepared for the 8-bit product {g.path(name)}")
+    sources = [form.weights[tensor] for tensor in tensors]
+    columns = sum(source.shape[0] for source in sources)
+    values = g.op(
+        "MatMulIntegerToFloat",
+        operand.codes.values,
+        g.weight(f"{name}.codes", [sources[0].shape[1], columns], INT8, lambda: _codes(_joined(sources)).T),
+        g.scalar(1.0, FP32),
+        g.weight(f"{name}.scale", [columns], FP32, lambda: row_scales(_joined(sources))),
+        g.constant(ZERO_CODE, np.uint8),
+        name=name,
+        domain=MICROSOFT,
+    )
+    return ScaledRows(values, operand.codes.scale)
+
+
+def load_weight(
+    g: GraphBuilder, form: ProductFormat, name: str, tensors: list[str], transpose: bool = True
+) -> ir.Value:
+    """The tensors side by side as one float initializer: matrices `[in, Σ out]`, or as they are."""
+    sources = [form.weights[tensor] for tensor in tensors]
+    shape = list(sources[0].shape)
+    if transpose:
+        shape = [shape[1], sum(source.shape[0] for source in sources)]
+    return g.weight(name, shape, form.dtype, lambda: _joined(sources).T if transpose else _joined(sources))
+
+
+def gather_rows(g: GraphBuilder, form: ProductFormat, name: str, tensor: str, indices: ir.Value) -> ir.Value:
+    """Rows of a table `[n, width]` in floats, which lies there in 8 bits unless it is kept: `[·, width]`."""
+    if not form.is_quantized(g.path(name)):
+        return g.op(
+            "Gather", load_weight(g, form, f"{name}.weight", [tensor], transpose=False), indices, axis=0, name="tokens"
+        )
+    table = form.weights[tensor]
+    codes = g.weight(f"{name}.codes", table.shape, INT8, lambda: _codes(_joined([table])))
+    scales = g.weight(f"{name}.scale", [table.shape[0], 1], FP32, lambda: row_scales(_joined([table]))[:, None])
+    rows = g.op("Cast", g.op("Gather", codes, indices, axis=0, name="codes_of_tokens"), to=FP32)
+    return g.op("Mul", rows, g.op("Gather", scales, indices, axis=0, name="scales_of_tokens"), name="tokens")
+
+
+def row_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What one step of each row's codes is worth: float32 [rows] from [rows, n]; one for a row of zeros."""
+    peaks = np.abs(matrix).max(axis=1)
+    scales: NDArray[np.float32] = np.where(peaks > 0, peaks / np.float32(LARGEST_CODE), np.float32(1))
+    return scales
+
+
+def _codes(matrix: NDArray[np.float32]) -> NDArray[np.int8]:
+    """The nearest codes int8 [rows, n], halves to even."""
+    codes: NDArray[np.int8] = np.rint(matrix / row_scales(matrix)[:, None]).astype(np.int8)
+    return codes
+
+
+def _joined(sources: Sequence[LazyTensor]) -> NDArray[np.float32]:
+    joined: NDArray[np.float32] = torch.cat([source.fp32() for source in sources]).numpy()
+    return joined

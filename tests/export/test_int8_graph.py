@@ -1,0 +1,168 @@
+"""The 8-bit graph against transformers, against its own arithmetic in numpy, and a row against its company."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from int8_arithmetic import simulated_vectors, to_codes
+from safetensors.torch import load_file, save_file
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from written_graph import WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export.runtime import WrittenModel, pad_row
+
+MAX_TOKENS = 64
+ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
+# random weights of a few dozen columns quantise worse than trained ones of a thousand
+GATE = 0.995
+
+SHAPES = {
+    "four-queries-per-key": TinyCheckpoint(heads=4, kv_heads=1, head_dim=32, hidden=48, layers=3),
+    "one-query-per-key": TinyCheckpoint(heads=3, kv_heads=3, head_dim=16, hidden=40, layers=3),
+    "one-layer": TinyCheckpoint(layers=1, heads=2, kv_heads=1, head_dim=64, hidden=24, intermediate=20),
+    "odd-widths": TinyCheckpoint(layers=3, heads=2, kv_heads=2, head_dim=16, hidden=93, intermediate=17),
+}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_checkpoint(tmp_path_factory.mktemp("int8") / "tiny", TinyCheckpoint(layers=3))
+
+
+@pytest.fixture(scope="module")
+def graph(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+    return write_graph(source, tmp_path_factory.mktemp("int8") / "out", Precision.INT8)
+
+
+@pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
+def test_is_close_to_transformers_and_closer_to_its_own_arithmetic(tmp_path: Path, tiny: TinyCheckpoint) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    answers = write_graph(source, tmp_path / "out", Precision.INT8, MAX_TOKENS).session.run(ROWS)
+    assert answers.shape == (len(ROWS), tiny.hidden)
+    assert np.linalg.norm(answers, axis=1) == pytest.approx(1.0, abs=1e-6)
+    truth = official_vectors(source, ROWS)
+    assert min_cosine(answers, truth) >= GATE
+    # a code that falls on the other side of a half is all that may differ
+    assert min_cosine(answers, simulated_vectors(source, ROWS)) >= 0.9999
+    assert min_cosine(answers, truth) < 0.99999
+
+
+def test_a_product_is_the_exact_sum_of_codes(graph: WrittenGraph) -> None:
+    """Codes, scale and product of one operand as the file computes them, and again in whole numbers."""
+    model = onnx.load(graph.file, load_external_data=False)
+    [product] = [node for node in model.graph.node if node.name == "layers.1.mlp.gate"]
+    codes, weight, _, weight_scale, _ = product.input
+    [quantize] = [node for node in model.graph.node if node.output[0] == codes]
+    rows, scale, zero = quantize.input
+    kinds = {rows: 1, scale: 1, zero: 2, codes: 2, product.output[0]: 1, weight: 3, weight_scale: 1}
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
+    watched = graph.file.with_name("product.onnx")
+    onnx.save(model, watched)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
+    feed = {
+        "input_ids": np.concatenate([np.asarray(row, np.int64) for row in ROWS]),
+        "row_lengths": np.asarray([len(row) for row in ROWS], np.int32),
+    }
+    met = dict(zip(kinds, session.run(list(kinds), feed), strict=True))
+    peaks = np.abs(met[rows]).max(axis=1, keepdims=True)
+    assert met[scale] == pytest.approx(peaks / 127, rel=1e-6)
+    assert (met[zero] == 128).all()
+    assert np.array_equal(met[codes].astype(np.int32) - 128, np.rint(met[rows] / met[scale]).astype(np.int32))
+    assert met[codes].min() >= 1
+    sums = (met[codes].astype(np.int64) - 128) @ met[weight].astype(np.int64)
+    assert np.abs(sums).max() < 2**24
+    assert np.array_equal(met[product.output[0]], sums.astype(np.float32) * met[weight_scale])
+
+
+def test_weights_are_quantised_by_output_channel(source: Path, graph: WrittenGraph) -> None:
+    stored = {
+        tensor.name: onnx.numpy_helper.to_array(tensor, str(graph.file.parent))
+        for tensor in onnx.load(graph.file).graph.initializer
+    }
+    tensors = {name: tensor.numpy() for name, tensor in load_file(source / "model.safetensors").items()}
+    codes, scales = to_codes(tensors["layers.1.mlp.down_proj.weight"])
+    assert np.array_equal(stored["layers.1.mlp.down.codes"], codes.T)
+    assert np.array_equal(stored["layers.1.mlp.down.scale"], scales[:, 0])
+    assert np.abs(codes).max(axis=1).min() == 127
+    codes, scales = to_codes(tensors["embed_tokens.weight"])
+    assert np.array_equal(stored["embedding.table.codes"], codes)
+    assert np.array_equal(stored["embedding.table.scale"], scales)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_alone_in_company_padded_and_at_any_thread_count_changes_no_bit(graph: WrittenGraph, seed: int) -> None:
+    dice = random.Random(seed)
+    rows = random_rows([dice.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
+    rows[0] = rows[0][:1]
+    alone = graph.session.run_alone(rows)
+    order = list(range(len(rows)))
+    dice.shuffle(order)
+    company = [pad_row(rows[index], dice.randrange(4), dice.randrange(4)) for index in order]
+    assert np.array_equal(graph.session.run(company), alone[order])
+    one_thread = WrittenModel(graph.file, threads=1)
+    assert np.array_equal(one_thread.run(company), alone[order])
+    assert np.array_equal(one_thread.run_alone(rows), alone)
+
+
+def test_bad_rows_are_nan_and_change_no_bit(graph: WrittenGraph) -> None:
+    truth = graph.session.run(ROWS)
+    answers = graph.session.run([[-1], *ROWS[:3], [300], *ROWS[3:], [1] * (MAX_TOKENS + 1)])
+    assert np.isnan(answers[[0, 4, -1]]).all()
+    assert np.array_equal(np.delete(answers, [0, 4, len(answers) - 1], axis=0), truth)
+    assert np.isnan(graph.session.run([[-1], [300]])).all()
+
+
+def test_rows_of_zeros_are_divided_by_nothing(tmp_path: Path) -> None:
+    """A token whose embedding is zero, and an output channel that is."""
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint())
+    tensors = load_file(source / "model.safetensors")
+    tensors["embed_tokens.weight"][5] = 0
+    tensors["layers.0.mlp.gate_proj.weight"][3] = 0
+    tensors["layers.0.self_attn.q_proj.weight"][:16] = 0
+    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
+    rows = [[5, 5, 5], [1, 5, 2], [1, 2, 3, 5]]
+    answers = write_graph(source, tmp_path / "out", Precision.INT8).session.run(rows)
+    assert np.isfinite(answers).all()
+    # with nothing but zeros there is no direction to compare
+    assert np.abs(answers[0]).max() == 0
+    assert min_cosine(answers[1:], official_vectors(source, rows)[1:]) >= GATE
+
+
+def test_kept_products_stay_in_floats(source: Path, tmp_path: Path, graph: WrittenGraph) -> None:
+    def products(file: Path) -> dict[str, str]:
+        nodes = onnx.load(file, load_external_data=False).graph.node
+        return {node.name: node.op_type for node in nodes if node.op_type in ("MatMul", "MatMulIntegerToFloat")}
+
+    everything = products(graph.file)
+    assert set(everything.values()) == {"MatMulIntegerToFloat"}
+    truth = official_vectors(source, ROWS)
+    kept = frozenset({"layers.0.mlp.down", "layers.1.attention.q", "layers.2.attention.v", "layers.2.mlp.up"})
+    mixed = write_graph(source, tmp_path / "mixed", Precision.INT8, kept=kept)
+    assert {name for name, kind in products(mixed.file).items() if kind == "MatMul"} == kept
+    assert min_cosine(mixed.session.run(ROWS), truth) >= GATE
+    whole = write_graph(source, tmp_path / "whole", Precision.INT8, kept=frozenset({*everything, "embedding.table"}))
+    assert min_cosine(whole.session.run(ROWS), truth) >= 0.999999
+
+
+def test_nothing_is_split_padded_or_put_together_again(graph: WrittenGraph) -> None:
+    operators = {node.op_type for node in onnx.load(graph.file, load_external_data=False).graph.node}
+    assert operators.isdisjoint({"Split", "Pad", "Transpose", "ScatterND", "DequantizeLinear", "DynamicQuantizeLinear"})
+
+
+def test_is_a_quarter_of_the_size(tmp_path: Path) -> None:
+    tiny = TinyCheckpoint(layers=2, hidden=128, intermediate=256, heads=4, kv_heads=2, head_dim=32, vocabulary=4000)
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+
+    def size(precision: Precision) -> int:
+        folder = write_graph(source, tmp_path / precision, precision).file.parent
+        return sum(file.stat().st_size for file in folder.iterdir())
+
+    assert size(Precision.INT8) <= 0.3 * size(Precision.FP32)
