@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import Contract, Precision
+from ..client.contract import EmbeddingContract, Precision
 from ..export.options import Device, ServingOptions, TaskChoice
 
 _SERVING = ServingOptions()
@@ -64,7 +64,7 @@ def export(
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")
 
 
-def _show(contract: Contract) -> None:
+def _show(contract: EmbeddingContract) -> None:
     parity = contract.parity
     company = "bit-identical" if parity.company_bit_identical else f"cosine {parity.min_company_cosine:.7f}"
     typer.echo(f"parity with {parity.reference}: {parity.texts} texts, up to {parity.longest_tokens} tokens")

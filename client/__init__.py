@@ -1,8 +1,21 @@
-"""Text to vector: the client of an exported model; needs numpy, tokenizers and tritonclient[grpc] alone."""
+"""Text to vector and pair to score: the clients of exported models; need numpy, tokenizers and tritonclient[grpc]."""
 
+import importlib
 from typing import TYPE_CHECKING
 
-from .contract import Contract, ParityReport, Precision, Prompts, SourceIdentity, Task, TokenizerIdentity
+from .contract import (
+    Contract,
+    EmbeddingContract,
+    PairPrompts,
+    ParityReport,
+    Precision,
+    Prompts,
+    RerankContract,
+    ScoreParityReport,
+    SourceIdentity,
+    Task,
+    TokenizerIdentity,
+)
 from .errors import (
     BadInput,
     ClientError,
@@ -15,6 +28,8 @@ from .errors import (
 
 if TYPE_CHECKING:
     from .embedding import EmbeddingClient
+    from .rerank import RerankClient
+    from .rerank_call import RankedDocument
 
 __all__ = [
     "BadInput",
@@ -22,9 +37,15 @@ __all__ = [
     "Contract",
     "ContractMismatch",
     "EmbeddingClient",
+    "EmbeddingContract",
+    "PairPrompts",
     "ParityReport",
     "Precision",
     "Prompts",
+    "RankedDocument",
+    "RerankClient",
+    "RerankContract",
+    "ScoreParityReport",
     "ServerError",
     "ServerOverloaded",
     "ServerTimeout",
@@ -34,11 +55,11 @@ __all__ = [
     "TokenizerIdentity",
 ]
 
+_HOMES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}
+
 
 def __getattr__(name: str) -> object:
     # contract and errors are read by every command, which need not wait 0.5 s for gRPC
-    if name == "EmbeddingClient":
-        from .embedding import EmbeddingClient
-
-        return EmbeddingClient
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

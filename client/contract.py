@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any, ClassVar
 
 from .errors import ContractMismatch
 
@@ -76,6 +76,21 @@ class Prompts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PairPrompts:
+    """Text around a query and a document that a reranker judges together.
+
+    `body` holds `{query}` and `{document}` and may hold `{instruction}`; everything else is literal. A row is the
+    token ids of `prefix`, of the filled body and of `suffix`, each tokenised by itself without special
+    tokens of the tokenizer's own. The body is cut where a row gets too long, the suffix never.
+    """
+
+    prefix: str
+    body: str
+    suffix: str
+    default_instruction: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceIdentity:
     """A checkpoint or adapter that went into the model."""
 
@@ -114,39 +129,66 @@ class ParityReport:
 
 
 MIN_COMPANY_COSINE = 0.99999
-"""A text's answer alone and in any company agree to at least this."""
+"""A text's vector alone and in any company agree to at least this."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreParityReport:
+    """The written reranker, run by ONNX Runtime, against the official recipe in transformers fp32."""
+
+    reference: str
+    """Library and version that computed the truth."""
+    runtime: str
+    """ONNX Runtime version that ran the written file."""
+    pairs: int
+    longest_tokens: int
+    min_score: float
+    """Smallest and largest true score: where they lie close together the other figures prove little."""
+    max_score: float
+    max_score_error: float
+    mean_score_error: float
+    max_company_error: float
+    """Largest difference between a pair's score alone and in a batch, over positions and paddings."""
+    company_bit_identical: bool
+    gate_max_score_error: float
+    """What `max_score_error` may be."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether both gates hold; NaN never does."""
+        return self.max_score_error <= self.gate_max_score_error and self.max_company_error <= MAX_COMPANY_SCORE_ERROR
+
+
+MAX_COMPANY_SCORE_ERROR = 1e-3
+"""A pair's score alone and in any company differ by at most this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """Everything that a caller must know of a model."""
+    """Everything that a caller must know of a model, whatever its task."""
+
+    task: ClassVar[Task]
 
     schema_version: int = SCHEMA_VERSION
-    task: Task
     dimension: int
     """D, the width of the output."""
-    min_dimension: int
-    """Smallest number of leading components that may be asked for."""
     max_tokens: int
     """Longest row, prompt and end token included."""
     vocabulary_size: int
     """Ids run from 0 to this, exclusive."""
-    end_token_id: int | None
-    """Id that stands exactly once at the end of every row; None where the tokenizer appends none."""
-    prompts: Prompts
     tokenizer: TokenizerIdentity
     precision: Precision
     checkpoint: SourceIdentity
     adapters: tuple[SourceIdentity, ...] = ()
-    parity: ParityReport
+    parity: ParityReport | ScoreParityReport
 
     def to_json(self) -> str:
         """The contract as JSON text that `from_json` reads back to an equal value."""
-        return json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
+        return json.dumps({"task": self.task} | dataclasses.asdict(self), ensure_ascii=False, indent=2)
 
-    @classmethod
-    def from_json(cls, text: str) -> Contract:
-        """The contract in `text`.
+    @staticmethod
+    def from_json(text: str) -> EmbeddingContract | RerankContract:
+        """The contract in `text`, of the kind that its task says.
 
         Raises ContractMismatch where it is no contract or of a newer schema than this code reads.
         """
@@ -161,31 +203,54 @@ class Contract:
                 "upgrade qwen3-triton"
             )
         try:
-            return cls(**_typed(fields))
+            return _typed(fields)
         except (ValueError, TypeError, KeyError) as exc:
             raise ContractMismatch(f"malformed contract of schema {version}: {exc}") from exc
 
 
-def _typed(fields: Mapping[str, object]) -> dict[str, typing.Any]:
-    """`fields` of the JSON with the nested values as their dataclasses and enums."""
-    nested = dict(fields)
-    nested["task"] = Task(str(fields["task"]))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingContract(Contract):
+    """The contract of a model that answers with unit vectors."""
+
+    task = Task.EMBED
+
+    min_dimension: int
+    """Smallest number of leading components that may be asked for."""
+    end_token_id: int | None
+    """Id that stands exactly once at the end of every row; None where the tokenizer appends none."""
+    prompts: Prompts
+    parity: ParityReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankContract(Contract):
+    """The contract of a model that answers with the score of a query and a document."""
+
+    task = Task.RERANK
+
+    prompts: PairPrompts
+    parity: ScoreParityReport
+
+
+def _typed(fields: Mapping[str, Any]) -> EmbeddingContract | RerankContract:
+    """The contract that the fields of the JSON make, the nested ones as their dataclasses and enums."""
+    nested = {key: value for key, value in fields.items() if key != "task"}
+    for key in ("dimension", "min_dimension", "max_tokens", "vocabulary_size"):
+        if key in fields and type(fields[key]) is not int:
+            raise TypeError(f"{key} is {fields[key]!r}, not a whole number")
+    if not isinstance(fields["adapters"], list):
+        raise TypeError("adapters is no list")
     nested["precision"] = Precision(str(fields["precision"]))
-    nested["prompts"] = Prompts(**_mapping(fields["prompts"]))
     nested["tokenizer"] = TokenizerIdentity(**_mapping(fields["tokenizer"]))
     nested["checkpoint"] = SourceIdentity(**_mapping(fields["checkpoint"]))
-    nested["parity"] = ParityReport(**_mapping(fields["parity"]))
-    adapters = fields["adapters"]
-    for key in ("dimension", "min_dimension", "max_tokens", "vocabulary_size"):
-        if type(fields[key]) is not int:
-            raise TypeError(f"{key} is {fields[key]!r}, not a whole number")
-    if not isinstance(adapters, list):
-        raise TypeError("adapters is no list")
-    nested["adapters"] = tuple(SourceIdentity(**_mapping(adapter)) for adapter in adapters)
-    return nested
+    nested["adapters"] = tuple(SourceIdentity(**_mapping(adapter)) for adapter in fields["adapters"])
+    prompts, parity = _mapping(fields["prompts"]), _mapping(fields["parity"])
+    if Task(str(fields["task"])) is Task.RERANK:
+        return RerankContract(**nested | {"prompts": PairPrompts(**prompts), "parity": ScoreParityReport(**parity)})
+    return EmbeddingContract(**nested | {"prompts": Prompts(**prompts), "parity": ParityReport(**parity)})
 
 
-def _mapping(value: object) -> dict[str, typing.Any]:
+def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, got {value!r}")
     return value

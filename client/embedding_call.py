@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Contract
+from .contract import EmbeddingContract
+from .preparation import ConnectedModel
 from .prompts import prompt_documents, prompt_queries
 from .replies import RowReply, collect_embeddings
-from .requests import RequestLimits, RowRequest, pack_requests
-from .texts import check_texts
+from .requests import RowRequest, pack_requests
+from .texts import Texts, check_texts
 from .tokenization import RowTokenizer
 from .vectors import check_dimension
 
@@ -21,9 +22,9 @@ from .vectors import check_dimension
 class EmbeddingCall:
     """One call on its way: what to send, and what to make of the replies."""
 
-    texts: list[str]
+    texts: Texts
     dim: int
-    contract: Contract
+    contract: EmbeddingContract
     requests: Iterator[RowRequest]
     """Packed as they are taken; empty where there are no texts."""
 
@@ -32,31 +33,28 @@ class EmbeddingCall:
         return collect_embeddings(replies, self.texts, self.contract, self.dim)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingPreparation:
     """Turns texts into calls of one model; pure, shared by every transport."""
 
-    contract: Contract
-    tokenizer: RowTokenizer
-    limits: RequestLimits
-    truncate: bool
+    def __init__(self, model: ConnectedModel[EmbeddingContract]) -> None:
+        self._model = model
+        self.contract = model.contract
+        self._tokenizer = RowTokenizer(
+            tokenizer=model.tokenizer, end_token_id=self.contract.end_token_id, max_tokens=self.contract.max_tokens
+        )
 
     def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None) -> EmbeddingCall:
         """The call that embeds queries. Raises BadInput, see `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_queries(self.contract.prompts, checked, instruction), dim)
+        return self._call(checked, prompt_queries(self.contract.prompts, checked.texts, instruction), dim)
 
     def documents(self, texts: Iterable[str], dim: int | None) -> EmbeddingCall:
         """The call that embeds documents. Raises BadInput, see `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_documents(self.contract.prompts, checked), dim)
+        return self._call(checked, prompt_documents(self.contract.prompts, checked.texts), dim)
 
-    def _call(self, texts: list[str], prompted: list[str], dim: int | None) -> EmbeddingCall:
+    def _call(self, texts: Texts, prompted: list[str], dim: int | None) -> EmbeddingCall:
         checked_dim = check_dimension(self.contract, dim)
-        tokens = self.tokenizer.tokenize(texts, prompted, truncate=self.truncate)
-        return EmbeddingCall(
-            texts=texts,
-            dim=checked_dim,
-            contract=self.contract,
-            requests=pack_requests(tokens, self.limits),
-        )
+        tokens = self._tokenizer.tokenize(texts, prompted, truncate=self._model.truncate)
+        requests = pack_requests(tokens, self._model.limits)
+        return EmbeddingCall(texts=texts, dim=checked_dim, contract=self.contract, requests=requests)

@@ -4,40 +4,43 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from .contract import CONTRACT_PARAMETER, INPUT_IDS, Contract, Task
+from .contract import CONTRACT_PARAMETER, INPUT_IDS, Contract
 from .errors import ContractMismatch
+
+ContractT = TypeVar("ContractT", bound=Contract)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel:
+class ServedModel(Generic[ContractT]):
     """A model as the server has it."""
 
-    contract: Contract
+    name: str
+    contract: ContractT
     max_batch_rows: int
     """Most rows that one request may hold."""
 
 
-def read_served_model(config: Any, task: Task) -> ServedModel:
+def read_served_model(config: Any, kind: type[ContractT]) -> ServedModel[ContractT]:
     """The contract and limits in a ModelConfig message.
 
-    Raises ContractMismatch where the model carries no contract, a newer one, or one of another task.
+    Raises ContractMismatch where the model carries no contract, a newer one, or one of another kind.
     """
     if CONTRACT_PARAMETER not in config.parameters:
         raise ContractMismatch(
             f"model {config.name!r} carries no contract: serve a folder that qwen3-triton export wrote"
         )
     contract = Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value)
-    if contract.task is not task:
-        raise ContractMismatch(f"model {config.name!r} is for task {contract.task}, this client for {task}")
+    if not isinstance(contract, kind):
+        raise ContractMismatch(f"model {config.name!r} is for task {contract.task}, this client for {kind.task}")
     if config.max_batch_size < 1:
         raise ContractMismatch(f"model {config.name!r} takes no batches (max_batch_size {config.max_batch_size})")
-    return ServedModel(contract=contract, max_batch_rows=config.max_batch_size)
+    return ServedModel(name=config.name, contract=contract, max_batch_rows=config.max_batch_size)
 
 
 def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:

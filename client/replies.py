@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Contract
+from .contract import EmbeddingContract, RerankContract
 from .errors import BadInput
 from .messages import read_output
 from .requests import RowRequest
-from .texts import name_text
+from .texts import Texts
 from .vectors import cut_vectors
 
 
@@ -26,7 +26,7 @@ class RowReply:
 
 
 def collect_embeddings(
-    replies: Iterable[RowReply], texts: Sequence[str], contract: Contract, dim: int
+    replies: Iterable[RowReply], texts: Texts, contract: EmbeddingContract, dim: int
 ) -> NDArray[np.float32]:
     """FP32 `[texts, dim]` unit rows in the order of `texts`, from replies in any order.
 
@@ -41,10 +41,24 @@ def collect_embeddings(
         # a sum is finite only where every component is
         bad += positions[~np.isfinite(vectors.sum(axis=1))].tolist()
         embeddings[positions] = cut_vectors(vectors, dim)
+    _refuse_nan(bad, texts, "embedding")
+    return embeddings
+
+
+def collect_scores(replies: Iterable[RowReply], texts: Texts, contract: RerankContract) -> NDArray[np.float32]:
+    """FP32 `[texts]` scores in 0…1 in the order of `texts`; errors as `collect_embeddings`."""
+    scores = np.empty(len(texts), np.float32)
+    for reply in replies:
+        positions = reply.request.positions
+        scores[positions] = read_output(reply.response, contract.task.output, (len(positions), 1))[:, 0]
+    _refuse_nan(np.flatnonzero(~np.isfinite(scores)).tolist(), texts, "score")
+    return scores
+
+
+def _refuse_nan(bad: list[int], texts: Texts, answer: str) -> None:
     if bad:
         others = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         raise BadInput(
-            f"{name_text(texts, min(bad))}{others} has no embedding: the server answered NaN for it, "
+            f"{texts.name(min(bad))}{others} has no {answer}: the server answered NaN for it, "
             "as it does for ids that the vocabulary lacks and for an overflow inside the model"
         )
-    return embeddings

@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from .errors import BadInput
 
 _SHOWN_CHARACTERS = 40
 
 
-def check_texts(texts: Iterable[str]) -> list[str]:
-    """The texts as a list, each a str with a UTF-8 form; an empty text is allowed.
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Texts that may be sent: each a str with a UTF-8 form; an empty one is allowed."""
 
-    Raises BadInput that names the first text that is no str or holds a lone surrogate.
+    texts: list[str]
+    argument: str
+    """What the caller knows them as: `texts`, `documents`, `pairs`."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def name(self, index: int) -> str:
+        """Where a text stands and how it starts: `texts[3] ('import nump…')`."""
+        text = self.texts[index]
+        start = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
+        return f"{self.argument}[{index}] ({start!r})"
+
+
+def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
+    """The texts of the caller's `argument`.
+
+    Raises BadInput that names the first one that is no str or holds a lone surrogate.
     """
     if isinstance(texts, str | bytes):
-        raise BadInput("texts is one string, a list of strings is wanted: put it in [ ]")
+        raise BadInput(f"{argument} is one string, a list of strings is wanted: put it in [ ]")
     checked = list(texts)
     for index, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise BadInput(f"texts[{index}] is of type {type(text).__name__}, a str is wanted")
-        check_unicode(text, f"texts[{index}]")
-    return checked
+        check_text(text, f"{argument}[{index}]")
+    return Texts(checked, argument)
 
 
-def check_unicode(text: str, name: str) -> None:
-    """Nothing; raises BadInput where `text` holds a lone surrogate, which no tokenizer was trained on."""
+def check_text(text: object, name: str) -> str:
+    """`text`; raises BadInput where it is no str or holds a lone surrogate, which no tokenizer was trained on."""
+    if not isinstance(text, str):
+        raise BadInput(f"{name} is of type {type(text).__name__}, a str is wanted")
     if text.isascii():
-        return
+        return text
     try:
         text.encode()
     except UnicodeEncodeError as exc:
@@ -35,10 +54,4 @@ def check_unicode(text: str, name: str) -> None:
             f"{name} holds a lone surrogate U+{ord(text[exc.start]):04X} at character {exc.start}: "
             "it has no UTF-8 form; decode its source with errors='replace'"
         ) from exc
-
-
-def name_text(texts: Sequence[str], index: int) -> str:
-    """Where a text stands and how it starts: `texts[3] ('import nump…')`."""
-    text = texts[index]
-    start = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-    return f"texts[{index}] ({start!r})"
+    return text

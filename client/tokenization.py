@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .contract import Contract
+from .contract import TokenizerIdentity
 from .errors import BadInput, ContractMismatch
-from .texts import name_text
+from .texts import Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,13 @@ class TokenRows:
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
 
+def join_rows(rows: Sequence[Sequence[int]]) -> TokenRows:
+    """The rows end to end."""
+    starts = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=starts[1:])
+    return TokenRows(np.fromiter(chain.from_iterable(rows), np.int64, count=int(starts[-1])), starts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTokenizer:
     """The tokenizer with the contract's end token and length limit."""
@@ -44,7 +51,7 @@ class RowTokenizer:
     end_token_id: int | None
     max_tokens: int
 
-    def tokenize(self, texts: Sequence[str], prompted: Sequence[str], *, truncate: bool) -> TokenRows:
+    def tokenize(self, texts: Texts, prompted: Sequence[str], *, truncate: bool) -> TokenRows:
         """Rows of `prompted`, each with its end token exactly once and at most `max_tokens` long.
 
         An end token that a text itself ends with is not doubled. A longer row keeps its first ids and its
@@ -56,16 +63,10 @@ class RowTokenizer:
         for index, row in enumerate(rows):
             length = self._close_row(row)
             if length > self.max_tokens and not truncate:
-                raise BadInput(
-                    f"{name_text(texts, index)} has {length} tokens with prompt and end token, "
-                    f"the model takes {self.max_tokens}: shorten it or let it be cut with truncate=True"
-                )
+                raise too_long(texts.name(index), f"{length} tokens with prompt and end token", self.max_tokens)
             if not row:
-                raise BadInput(f"{name_text(texts, index)} has no token, and the model appends no end token")
-        starts = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=starts[1:])
-        ids = np.fromiter(chain.from_iterable(rows), np.int64, count=int(starts[-1]))
-        return TokenRows(ids, starts)
+                raise BadInput(f"{texts.name(index)} has no token, and the model appends no end token")
+        return join_rows(rows)
 
     def _close_row(self, row: list[int]) -> int:
         """Length that `row` would have uncut, after cutting it and setting its end token in place."""
@@ -86,8 +87,56 @@ class RowTokenizer:
             row.pop()
 
 
-def load_tokenizer(file: Path, contract: Contract) -> RowTokenizer:
-    """The tokenizer of `file` with the contract's limits; the file's own padding and truncation are off.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTokenizer:
+    """The tokenizer with the fixed ids around every body of a reranker and its length limit."""
+
+    tokenizer: Tokenizer
+    prefix: list[int]
+    suffix: list[int]
+    max_tokens: int
+
+    def tokenize(self, texts: Texts, bodies: Sequence[str], *, truncate: bool) -> TokenRows:
+        """Rows of prefix, body and suffix, at most `max_tokens` long; no special token is added.
+
+        Of a body that is too long the first ids are kept, as the model card's code does with `truncation=True`,
+        `max_length=max_tokens - len(prefix) - len(suffix)`; prefix and suffix are always whole. `texts` are the
+        caller's, for messages. Raises BadInput for a long body where not `truncate`.
+        """
+        room = self.max_tokens - len(self.prefix) - len(self.suffix)
+        rows = []
+        for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(bodies), add_special_tokens=False)):
+            body = encoding.ids
+            if len(body) > room and not truncate:
+                length = len(body) - room + self.max_tokens
+                raise too_long(texts.name(index), f"{length} tokens with query and prompt", self.max_tokens)
+            rows.append([*self.prefix, *body[:room], *self.suffix])
+        return join_rows(rows)
+
+
+def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:
+    """The pair tokenizer of a contract's prefix and suffix.
+
+    Raises ContractMismatch where they leave no room for a body.
+    """
+    fixed = [tokenizer.encode(text, add_special_tokens=False).ids for text in (prefix, suffix)]
+    if sum(map(len, fixed)) >= max_tokens:
+        raise ContractMismatch(
+            f"the model takes {max_tokens} tokens, its prompt alone has {sum(map(len, fixed))}: "
+            "export it with more --max-tokens"
+        )
+    return PairTokenizer(tokenizer=tokenizer, prefix=fixed[0], suffix=fixed[1], max_tokens=max_tokens)
+
+
+def too_long(name: str, length: str, max_tokens: int) -> BadInput:
+    """The error for a text that may not be cut."""
+    return BadInput(
+        f"{name} has {length}, the model takes {max_tokens}: shorten it or let it be cut with truncate=True"
+    )
+
+
+def load_tokenizer(file: Path, identity: TokenizerIdentity) -> Tokenizer:
+    """The tokenizer of `file`, its own padding and truncation switched off.
 
     Raises BadInput where the file cannot be read, ContractMismatch where its sha256 is not the contract's.
     """
@@ -96,10 +145,10 @@ def load_tokenizer(file: Path, contract: Contract) -> RowTokenizer:
     except OSError as exc:
         raise BadInput(f"tokenizer: cannot read {file}: {exc.strerror or exc}") from exc
     digest = hashlib.sha256(content).hexdigest()
-    if digest != contract.tokenizer.sha256:
+    if digest != identity.sha256:
         raise ContractMismatch(
             f"{file} is not the model's tokenizer: its sha256 is {digest}, the contract's "
-            f"{contract.tokenizer.sha256}; pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
+            f"{identity.sha256}; pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
         )
     try:
         tokenizer = Tokenizer.from_buffer(content)
@@ -109,4 +158,4 @@ def load_tokenizer(file: Path, contract: Contract) -> RowTokenizer:
         ) from exc
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    return RowTokenizer(tokenizer=tokenizer, end_token_id=contract.end_token_id, max_tokens=contract.max_tokens)
+    return tokenizer

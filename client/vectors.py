@@ -7,11 +7,11 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import Contract
+from .contract import EmbeddingContract
 from .errors import BadInput
 
 
-def check_dimension(contract: Contract, dim: int | None) -> int:
+def check_dimension(contract: EmbeddingContract, dim: int | None) -> int:
     """Number of components asked for; `None` is all of them.
 
     Raises BadInput where the model does not offer it.

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..client.contract import (
-    Contract,
+    EmbeddingContract,
     ModelFolder,
     ParityReport,
     Precision,
-    Task,
     TokenizerIdentity,
 )
 from .adapter import Adapter, open_adapter
@@ -52,7 +51,7 @@ class ExportResult:
     folder: ModelFolder
     name: str
     version: int
-    contract: Contract
+    contract: EmbeddingContract
     bytes_written: int
 
 
@@ -191,10 +190,9 @@ def _write_graph(
     write_onnx(model, file, progress.step)
 
 
-def _contract(prepared: _Prepared, options: ExportOptions, parity: ParityReport) -> Contract:
+def _contract(prepared: _Prepared, options: ExportOptions, parity: ParityReport) -> EmbeddingContract:
     config = prepared.checkpoint.config
-    return Contract(
-        task=Task.EMBED,
+    return EmbeddingContract(
         dimension=config.hidden,
         min_dimension=min(SMALLEST_DIMENSION, config.hidden),
         max_tokens=prepared.max_tokens,

@@ -1,4 +1,4 @@
-"""A gRPC server that speaks Triton's protocol and answers each row with a vector that its ids decide."""
+"""A gRPC server that speaks Triton's protocol and answers each row with a vector or score that its ids decide."""
 
 from __future__ import annotations
 
@@ -28,10 +28,19 @@ def row_vector(ids: Iterable[int], dimension: int) -> NDArray[np.float32]:
     return unit
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """One model; what it says and how it fails is set on its attributes, what it got is recorded."""
+def row_score(ids: Iterable[int]) -> np.float32:
+    """FP32 score in 0…1 of one row's ids; it takes few values, so that some rows are equal."""
+    seed = sum((place + 1) * (id_ + 7) for place, id_ in enumerate(ids))
+    return np.float32((seed % 23) / 22)
 
-    def __init__(self, contract_json: str | None, dimension: int, max_batch_size: int = 8) -> None:
+
+class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+    """One model; what it says and how it fails is set on its attributes, what it got is recorded.
+
+    It answers with vectors of `dimension`, or with scores where that is None.
+    """
+
+    def __init__(self, contract_json: str | None, dimension: int | None, max_batch_size: int = 8) -> None:
         self.contract_json = contract_json
         self.dimension = dimension
         self.max_batch_size = max_batch_size
@@ -77,12 +86,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         finally:
             with self._lock:
                 self._in_flight -= 1
-        return write_reply(self.answer(self._embed(input_ids)))
+        answers = self.answer(self._answer(input_ids))
+        return write_reply(answers, "score") if self.dimension is None else write_reply(answers)
 
-    def _embed(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        vectors = np.stack([row_vector(row[row >= 0].tolist(), self.dimension) for row in input_ids])
-        vectors[(input_ids == BAD_ID).any(axis=1)] = np.nan
-        return vectors
+    def _answer(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        rows = [row[row >= 0].tolist() for row in input_ids]
+        answers = np.stack(
+            [np.stack([row_score(row)]) if self.dimension is None else row_vector(row, self.dimension) for row in rows]
+        )
+        answers[(input_ids == BAD_ID).any(axis=1)] = np.nan
+        return answers
 
 
 def write_reply(vectors: NDArray[Any], name: str = "embedding") -> Any:

@@ -10,12 +10,14 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from qwen3_triton.client import (
-    Contract,
+    EmbeddingContract,
+    PairPrompts,
     ParityReport,
     Precision,
     Prompts,
+    RerankContract,
+    ScoreParityReport,
     SourceIdentity,
-    Task,
     TokenizerIdentity,
 )
 
@@ -40,10 +42,9 @@ def write_tokenizer(file: Path) -> None:
     tokenizer.save(str(file))
 
 
-def make_contract(tokenizer_file: Path, **changes: Any) -> Contract:
+def make_contract(tokenizer_file: Path, **changes: Any) -> EmbeddingContract:
     """A contract for `tokenizer_file`, some fields replaced."""
-    contract = Contract(
-        task=Task.EMBED,
+    contract = EmbeddingContract(
         dimension=DIMENSION,
         min_dimension=4,
         max_tokens=200,
@@ -69,6 +70,39 @@ def make_contract(tokenizer_file: Path, **changes: Any) -> Contract:
             min_company_cosine=1.0,
             company_bit_identical=True,
             gate_min_cosine=0.999999,
+        ),
+    )
+    return dataclasses.replace(contract, **changes)
+
+
+def make_rerank_contract(tokenizer_file: Path, **changes: Any) -> RerankContract:
+    """A reranker's contract for `tokenizer_file`, some fields replaced."""
+    embedding = make_contract(tokenizer_file)
+    contract = RerankContract(
+        dimension=1,
+        max_tokens=200,
+        vocabulary_size=VOCABULARY_SIZE,
+        prompts=PairPrompts(
+            prefix="<|im_end|>judge\n",
+            body="<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}",
+            suffix="<|im_end|>answer\n",
+            default_instruction="find it",
+        ),
+        tokenizer=embedding.tokenizer,
+        precision=Precision.FP32,
+        checkpoint=embedding.checkpoint,
+        parity=ScoreParityReport(
+            reference="transformers 5.0",
+            runtime="1.23",
+            pairs=3,
+            longest_tokens=9,
+            min_score=0.1,
+            max_score=0.9,
+            max_score_error=1e-7,
+            mean_score_error=1e-8,
+            max_company_error=0.0,
+            company_bit_identical=True,
+            gate_max_score_error=1e-4,
         ),
     )
     return dataclasses.replace(contract, **changes)

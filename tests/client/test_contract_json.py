@@ -5,18 +5,28 @@ from typing import Any
 
 import pytest
 
-from qwen3_triton.client import Contract, ContractMismatch
+from qwen3_triton.client import Contract, ContractMismatch, EmbeddingContract, RerankContract
 
 
-def test_reads_back_equal(contract: Contract) -> None:
+def test_reads_back_equal(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
     assert Contract.from_json(contract.to_json()) == contract
+    assert Contract.from_json(rerank_contract.to_json()) == rerank_contract
 
 
-def test_stands_in_one_json_object(contract: Contract) -> None:
+def test_stands_in_one_json_object(contract: EmbeddingContract) -> None:
     fields = json.loads(contract.to_json())
     assert fields["schema_version"] == 1
     assert fields["task"] == "embed"
     assert fields["prompts"]["query"] == "Instruct: {instruction}\nQuery:{text}"
+
+
+def test_task_decides_what_else_must_stand_there(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
+    fields = json.loads(rerank_contract.to_json())
+    assert fields["task"] == "rerank"
+    assert fields["prompts"].keys() == {"prefix", "body", "suffix", "default_instruction"}
+    for wrong in (json.loads(contract.to_json()) | {"task": "rerank"}, fields | {"task": "embed"}):
+        with pytest.raises(ContractMismatch, match="malformed contract"):
+            Contract.from_json(json.dumps(wrong))
 
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", "null", "{}"])
@@ -42,13 +52,13 @@ def test_refuses_what_is_no_contract(text: str) -> None:
     ],
     ids=str,
 )
-def test_refuses_malformed_fields(contract: Contract, changes: dict[str, Any]) -> None:
+def test_refuses_malformed_fields(contract: EmbeddingContract, changes: dict[str, Any]) -> None:
     with pytest.raises(ContractMismatch, match="malformed contract of schema 1"):
         Contract.from_json(json.dumps(json.loads(contract.to_json()) | changes))
 
 
 @pytest.mark.parametrize("missing", ["task", "dimension", "prompts", "parity", "adapters", "end_token_id"])
-def test_refuses_missing_fields(contract: Contract, missing: str) -> None:
+def test_refuses_missing_fields(contract: EmbeddingContract, missing: str) -> None:
     fields = json.loads(contract.to_json())
     del fields[missing]
     with pytest.raises(ContractMismatch, match=missing):

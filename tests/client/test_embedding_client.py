@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sample_contract import DIMENSION, END_TOKEN, END_TOKEN_ID, make_contract
 from tokenizers import Tokenizer
 
-from qwen3_triton.client import BadInput, Contract, EmbeddingClient
+from qwen3_triton.client import BadInput, EmbeddingClient, EmbeddingContract
 
 
 def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
@@ -183,7 +183,7 @@ def test_nan_names_its_text(client: EmbeddingClient) -> None:
         client.embed_documents(texts)
 
 
-def test_contract_is_the_server_s(client: EmbeddingClient, contract: Contract) -> None:
+def test_contract_is_the_server_s(client: EmbeddingClient, contract: EmbeddingContract) -> None:
     assert client.contract == contract
 
 

@@ -17,14 +17,15 @@ from sample_contract import DIMENSION, make_contract
 from qwen3_triton.client import (
     BadInput,
     ClientError,
-    Contract,
     ContractMismatch,
     EmbeddingClient,
+    EmbeddingContract,
+    RerankClient,
+    RerankContract,
     ServerError,
     ServerOverloaded,
     ServerTimeout,
     ServerUnavailable,
-    Task,
     TokenizerIdentity,
 )
 
@@ -120,10 +121,11 @@ def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=4) as client:
         with pytest.raises(ServerError, match="broken"):
             client.embed_documents(["a"] * 50)
-        while len(ended) < 3 and time.monotonic() - started < 4:
+        while len(ended) < len(triton.batches) - 1 and time.monotonic() - started < 4:
             time.sleep(0.01)
-    assert len(triton.batches) == 4
-    assert len(ended) == 3
+    # the fourth may be cancelled before the server has seen it
+    assert len(triton.batches) in (3, 4)
+    assert len(ended) == len(triton.batches) - 1
     assert time.monotonic() - started < 4
 
 
@@ -136,7 +138,7 @@ def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> 
     assert client.embed_documents(["a"]).shape == (1, DIMENSION)
 
 
-def test_server_gone_in_between(contract: Contract) -> None:
+def test_server_gone_in_between(contract: EmbeddingContract) -> None:
     with FakeTriton(contract.to_json(), DIMENSION) as triton:
         client = EmbeddingClient(triton.url, MODEL)
     with client, pytest.raises(ServerUnavailable, match="no Triton answers"):
@@ -197,12 +199,17 @@ def test_no_contract() -> None:
     refuse(None, "model 'demo' carries no contract")
 
 
-def test_newer_schema(contract: Contract) -> None:
+def test_newer_schema(contract: EmbeddingContract) -> None:
     refuse(json.dumps(json.loads(contract.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
 
 
-def test_another_task(tokenizer_file: Path) -> None:
-    refuse(make_contract(tokenizer_file, task=Task.RERANK).to_json(), "for task rerank, this client for embed")
+def test_another_task(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
+    refuse(rerank_contract.to_json(), "for task rerank, this client for embed")
+    with (
+        FakeTriton(contract.to_json(), DIMENSION) as triton,
+        pytest.raises(ContractMismatch, match="for task embed, this client for rerank"),
+    ):
+        RerankClient(triton.url, MODEL)
 
 
 def test_another_tokenizer(tokenizer_file: Path) -> None:
@@ -210,7 +217,7 @@ def test_another_tokenizer(tokenizer_file: Path) -> None:
     refuse(make_contract(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
 
 
-def test_model_without_batches(contract: Contract) -> None:
+def test_model_without_batches(contract: EmbeddingContract) -> None:
     refuse(contract.to_json(), "takes no batches", max_batch_size=0)
 
 

@@ -9,12 +9,19 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
-from qwen3_triton.client import Contract, ParityReport, Precision, Prompts, SourceIdentity, Task, TokenizerIdentity
+from qwen3_triton.client import (
+    Contract,
+    EmbeddingContract,
+    ParityReport,
+    Precision,
+    Prompts,
+    SourceIdentity,
+    TokenizerIdentity,
+)
 from qwen3_triton.export import ServingOptions
 from qwen3_triton.export.config_pbtxt import render_config
 
-CONTRACT = Contract(
-    task=Task.EMBED,
+CONTRACT = EmbeddingContract(
     dimension=40,
     min_dimension=32,
     max_tokens=128,

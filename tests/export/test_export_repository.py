@@ -22,7 +22,7 @@ from transformers import Qwen3Config
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
-from qwen3_triton.client import Contract, Precision
+from qwen3_triton.client import Contract, EmbeddingContract, Precision
 from qwen3_triton.client.contract import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
@@ -47,8 +47,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers
 ROWS = random_rows([1, 6, 30])
 
 
-def read_contract(folder: ModelFolder) -> Contract:
-    return Contract.from_json(folder.manifest.read_text(encoding="utf-8"))
+def read_contract(folder: ModelFolder) -> EmbeddingContract:
+    contract = Contract.from_json(folder.manifest.read_text(encoding="utf-8"))
+    assert isinstance(contract, EmbeddingContract)
+    return contract
 
 
 def files_of(folder: Path) -> dict[str, str]:

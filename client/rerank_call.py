@@ -1,0 +1,114 @@
+"""A reranking call without its transport: queries and documents to requests, replies to scores and ranks."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contract import RerankContract
+from .errors import BadInput
+from .preparation import ConnectedModel
+from .prompts import prompt_pairs
+from .replies import RowReply, collect_scores
+from .requests import RowRequest, pack_requests
+from .texts import Texts, check_text, check_texts
+from .tokenization import make_pair_tokenizer
+
+
+class RankedDocument(NamedTuple):
+    """Where a document stands in the caller's list, and its score in 0…1."""
+
+    position: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreCall:
+    """The call that scores pairs."""
+
+    texts: Texts
+    """The document of each pair, for messages."""
+    contract: RerankContract
+    requests: Iterator[RowRequest]
+    """Packed as they are taken; empty where there are no pairs."""
+
+    def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
+        """FP32 `[pairs]` scores in the order of the pairs; errors as `collect_scores`."""
+        return collect_scores(replies, self.texts, self.contract)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankCall:
+    """The call that ranks the documents of one query."""
+
+    scores: ScoreCall
+    top_k: int | None
+
+    @property
+    def requests(self) -> Iterator[RowRequest]:
+        """Those of the scores."""
+        return self.scores.requests
+
+    def finish(self, replies: Iterable[RowReply]) -> list[RankedDocument]:
+        """The best documents first; errors as `collect_scores`."""
+        return rank_scores(self.scores.finish(replies), self.top_k)
+
+
+class RerankPreparation:
+    """Turns queries and documents into calls of one model; pure, shared by every transport."""
+
+    def __init__(self, model: ConnectedModel[RerankContract]) -> None:
+        self._model = model
+        self.contract = model.contract
+        prompts = self.contract.prompts
+        self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.contract.max_tokens)
+
+    def rank(self, query: str, documents: Iterable[str], instruction: str | None, top_k: int | None) -> RankCall:
+        """The call that ranks `documents`. Raises BadInput, see `RerankClient`."""
+        checked_top_k = _check_top_k(top_k)
+        check_text(query, "query")
+        texts = check_texts(documents, "documents")
+        return RankCall(scores=self._call([query] * len(texts), texts, instruction), top_k=checked_top_k)
+
+    def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None) -> ScoreCall:
+        """The call that scores `pairs`. Raises BadInput, see `RerankClient`."""
+        checked = [_check_pair(pair, index) for index, pair in enumerate(pairs)]
+        documents = Texts([document for _, document in checked], "pairs")
+        return self._call([query for query, _ in checked], documents, instruction)
+
+    def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None) -> ScoreCall:
+        bodies = prompt_pairs(self.contract.prompts, queries, documents.texts, instruction)
+        tokens = self._tokenizer.tokenize(documents, bodies, truncate=self._model.truncate)
+        requests = pack_requests(tokens, self._model.limits)
+        return ScoreCall(texts=documents, contract=self.contract, requests=requests)
+
+
+def rank_scores(scores: NDArray[np.float32], top_k: int | None) -> list[RankedDocument]:
+    """The `top_k` largest of `scores` `[n]`, all of them for None; largest first, equal ones by their index."""
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return [RankedDocument(int(index), float(scores[index])) for index in order]
+
+
+def _check_top_k(top_k: int | None) -> int | None:
+    if top_k is None:
+        return None
+    try:
+        wanted = operator.index(top_k)
+    except TypeError as exc:
+        raise BadInput(f"top_k is of type {type(top_k).__name__}, an int is wanted") from exc
+    if wanted < 1:
+        raise BadInput(f"top_k is {wanted}, it must be at least 1")
+    return wanted
+
+
+def _check_pair(pair: Sequence[str], index: int) -> tuple[str, str]:
+    # a string of two characters would unpack as well
+    if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
+        raise BadInput(f"pairs[{index}] is no pair of a query and a document")
+    query, document = pair
+    return check_text(query, f"pairs[{index}][0]"), check_text(document, f"pairs[{index}][1]")

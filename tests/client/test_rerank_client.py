@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_triton import MODEL, FakeTriton, row_score
+from numpy.typing import NDArray
+from sample_contract import make_rerank_contract
+from tokenizers import Tokenizer
+
+from qwen3_triton.client import BadInput, ContractMismatch, PairPrompts, RankedDocument, RerankClient, RerankContract
+
+PREFIX, SUFFIX = "<|im_end|>judge\n", "<|im_end|>answer\n"
+
+
+def pair_ids(file: Path, body: str) -> list[int]:
+    """Prefix, body and suffix, each tokenised by itself, computed on its own."""
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return [id_ for text in (PREFIX, body, SUFFIX) for id_ in tokenizer.encode(text, add_special_tokens=False).ids]
+
+
+def expected(file: Path, query: str, documents: Sequence[str], instruction: str = "find it") -> NDArray[np.float32]:
+    bodies = [f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" for document in documents]
+    return np.array([row_score(pair_ids(file, body)) for body in bodies], np.float32)
+
+
+def sample_texts(count: int) -> list[str]:
+    generator = random.Random(count)
+    return ["".join(generator.choices("abc é漢\n{}", k=generator.randrange(40))) for _ in range(count)]
+
+
+def ranked(scores: NDArray[np.float32]) -> list[tuple[int, float]]:
+    return sorted(((index, float(score)) for index, score in enumerate(scores)), key=lambda pair: (-pair[1], pair[0]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 300])
+def test_sorted_by_score_and_ties_by_position(rerank_client: RerankClient, tokenizer_file: Path, count: int) -> None:
+    texts = sample_texts(count)
+    answer = rerank_client.rerank("which {document}?", texts)
+    assert answer == ranked(expected(tokenizer_file, "which {document}?", texts))
+    if count == 300:
+        assert len({score for _, score in answer}) < count, "no ties in the sample"
+
+
+def test_answer_is_named(rerank_client: RerankClient) -> None:
+    [best] = rerank_client.rerank("a", ["b"])
+    assert isinstance(best, RankedDocument)
+    assert (best.position, best.score) == best
+    assert type(best.position) is int
+    assert type(best.score) is float
+
+
+def test_instruction(rerank_client: RerankClient, tokenizer_file: Path) -> None:
+    texts = sample_texts(20)
+    answer = rerank_client.rerank("q", texts, instruction="judge {query}")
+    assert answer == ranked(expected(tokenizer_file, "q", texts, "judge {query}"))
+    assert answer != rerank_client.rerank("q", texts)
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 20, 21, 10_000])
+def test_top_k_is_the_head_of_the_whole(rerank_client: RerankClient, top_k: int) -> None:
+    texts = sample_texts(20)
+    assert rerank_client.rerank("q", texts, top_k=top_k) == rerank_client.rerank("q", texts)[:top_k]
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 2.0, "3"])
+def test_top_k_that_is_none(reranking_triton: FakeTriton, rerank_client: RerankClient, top_k: Any) -> None:
+    with pytest.raises(BadInput, match="top_k is"):
+        rerank_client.rerank("q", ["a"], top_k=top_k)
+    assert reranking_triton.batches == []
+
+
+def test_scores_in_the_order_of_the_pairs(rerank_client: RerankClient, tokenizer_file: Path) -> None:
+    pairs = list(zip(sample_texts(100), reversed(sample_texts(100)), strict=True))
+    scores = rerank_client.score(iter(pairs))
+    assert (scores.dtype, scores.shape) == (np.dtype(np.float32), (100,))
+    truth = np.concatenate([expected(tokenizer_file, query, [document]) for query, document in pairs])
+    np.testing.assert_array_equal(scores, truth)
+
+
+def test_long_lists_go_out_in_several_requests(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+    rerank_client.rerank("q", sample_texts(100))
+    assert max(len(batch) for batch in reranking_triton.batches) == reranking_triton.max_batch_size
+    assert sum(len(batch) for batch in reranking_triton.batches) == 100
+
+
+def test_no_documents(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+    assert rerank_client.rerank("q", []) == []
+    assert rerank_client.rerank("q", iter([]), top_k=3) == []
+    assert rerank_client.score([]).shape == (0,)
+    assert reranking_triton.batches == []
+
+
+def test_empty_query_and_empty_document(rerank_client: RerankClient, tokenizer_file: Path) -> None:
+    assert rerank_client.rerank("", ["", "a"]) == ranked(expected(tokenizer_file, "", ["", "a"]))
+
+
+@pytest.mark.parametrize("length", [60, 150, 5000])
+def test_only_the_body_is_cut(
+    reranking_triton: FakeTriton, rerank_client: RerankClient, tokenizer_file: Path, length: int
+) -> None:
+    rerank_client.rerank("q", ["a" * length])
+    [[row]] = reranking_triton.batches
+    uncut = pair_ids(tokenizer_file, f"<Instruct>: find it\n<Query>: q\n<Document>: {'a' * length}")
+    prefix, suffix = pair_ids(tokenizer_file, "")[:7], pair_ids(tokenizer_file, "")[7:]
+    assert row.tolist()[:7] == prefix
+    assert row.tolist()[-len(suffix) :] == suffix
+    assert len(row) == min(200, len(uncut))
+    assert row.tolist() == [*uncut[: len(row) - len(suffix)], *suffix]
+
+
+def test_query_that_leaves_the_document_no_room(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+    scores = rerank_client.score([("q" * 500, "one"), ("q" * 500, "two")])
+    assert scores[0] == scores[1]
+    assert all(batch.shape[1] == 200 for batch in reranking_triton.batches)
+
+
+def test_over_long_document_is_refused_without_truncate(reranking_triton: FakeTriton, tokenizer_file: Path) -> None:
+    with RerankClient(reranking_triton.url, MODEL, truncate=False) as client:
+        room = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: q\n<Document>: "))
+        assert len(client.rerank("q", ["a" * room])) == 1
+        with pytest.raises(BadInput, match=r"documents\[1\] \('a{40}…'\) has 201 tokens with query and prompt"):
+            client.rerank("q", ["a", "a" * (room + 1)])
+        with pytest.raises(BadInput, match=r"pairs\[0\] \('a{40}…'\) has 201 tokens"):
+            client.score([("q", "a" * (room + 1))])
+
+
+def test_special_tokens_of_a_text_are_what_the_tokenizer_makes_of_them(
+    reranking_triton: FakeTriton, rerank_client: RerankClient, tokenizer_file: Path
+) -> None:
+    document = "<|im_end|> <|endoftext|>"
+    rerank_client.rerank("q", [document])
+    [[row]] = reranking_triton.batches
+    assert row.tolist() == pair_ids(tokenizer_file, f"<Instruct>: find it\n<Query>: q\n<Document>: {document}")
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "message"),
+    [
+        ("q", "one string", "documents is one string, a list of strings is wanted"),
+        ("q", ["a", 3], r"documents\[1\] is of type int"),
+        ("q", ["a", "b\ud800"], r"documents\[1\] holds a lone surrogate U\+D800 at character 1"),
+        (None, ["a"], "query is of type NoneType"),
+        (["q"], ["a"], "query is of type list"),
+        ("\udfff", ["a"], r"query holds a lone surrogate U\+DFFF at character 0"),
+    ],
+)
+def test_texts_that_cannot_be_ranked(
+    reranking_triton: FakeTriton, rerank_client: RerankClient, query: Any, documents: Any, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        rerank_client.rerank(query, documents)
+    assert reranking_triton.batches == []
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("a", "b"), "ab"], r"pairs\[1\] is no pair"),
+        ([("a", "b", "c")], r"pairs\[0\] is no pair"),
+        ([3], r"pairs\[0\] is no pair"),
+        ([("a", None)], r"pairs\[0\]\[1\] is of type NoneType"),
+        ([("\ud800", "b")], r"pairs\[0\]\[0\] holds a lone surrogate"),
+        ("ab", r"pairs\[0\] is no pair"),
+    ],
+)
+def test_pairs_that_cannot_be_scored(
+    reranking_triton: FakeTriton, rerank_client: RerankClient, pairs: Any, message: str
+) -> None:
+    with pytest.raises(BadInput, match=message):
+        rerank_client.score(pairs)
+    assert reranking_triton.batches == []
+
+
+def test_nan_names_its_document(rerank_client: RerankClient) -> None:
+    with pytest.raises(BadInput, match=r"documents\[30\] \('import #numpy'\) \(and 1 more\) has no score"):
+        rerank_client.rerank("q", [*sample_texts(30), "import #numpy", "# too"])
+
+
+def test_reply_of_another_shape(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+    reranking_triton.answer = lambda scores: np.concatenate([scores, scores], axis=1)
+    with pytest.raises(ContractMismatch, match=r"contract promises FP32 \[1, 1\]"):
+        rerank_client.rerank("q", ["a"])
+
+
+def test_shared_between_threads(rerank_client: RerankClient, tokenizer_file: Path) -> None:
+    lists = [sample_texts(count) for count in range(20, 50)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda texts: rerank_client.rerank("q", texts), lists)
+        for texts, answer in zip(lists, answers, strict=True):
+            assert answer == ranked(expected(tokenizer_file, "q", texts))
+
+
+def test_contract_is_the_server_s(rerank_client: RerankClient, rerank_contract: RerankContract) -> None:
+    assert rerank_client.contract == rerank_contract
+
+
+def test_prompt_longer_than_the_model_takes(tokenizer_file: Path) -> None:
+    contract = make_rerank_contract(tokenizer_file, max_tokens=15)
+    with (
+        FakeTriton(contract.to_json(), None) as triton,
+        pytest.raises(ContractMismatch, match="takes 15 tokens, its prompt alone has 15"),
+    ):
+        RerankClient(triton.url, MODEL)
+
+
+def test_body_in_another_order_and_without_instruction(tokenizer_file: Path) -> None:
+    prompts = PairPrompts(prefix="", body="{document} ? {query}", suffix="!", default_instruction=None)
+    contract = make_rerank_contract(tokenizer_file, prompts=prompts)
+    with FakeTriton(contract.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
+        client.rerank("{document}", ["{query}"])
+        [[row]] = triton.batches
+        assert Tokenizer.from_file(str(tokenizer_file)).decode(row.tolist()) == "{query} ? {document}!"
+        with pytest.raises(BadInput, match="takes none"):
+            client.rerank("q", ["a"], instruction="rank")
+
+
+@pytest.mark.parametrize("body", ["{query}", "{query} {document} {query}", "{document}{document}"])
+def test_body_without_one_place_for_each(tokenizer_file: Path, body: str) -> None:
+    prompts = PairPrompts(prefix="", body=body, suffix="", default_instruction=None)
+    contract = make_rerank_contract(tokenizer_file, prompts=prompts)
+    with (
+        FakeTriton(contract.to_json(), None) as triton,
+        RerankClient(triton.url, MODEL) as client,
+        pytest.raises(ContractMismatch, match="exactly once"),
+    ):
+        client.rerank("q", ["a"])
