@@ -195,4 +195,4 @@ def test_files_are_small_and_free_of_machine_paths() -> None:
 def test_adapter_clearly_improves_its_task() -> None:
     log = json.loads((DEMO / "training_log.json").read_text(encoding="utf-8"))
     figures = log["ndcg_at_10"][ADAPTER_TASK.name]
-    assert figures["adapter"]["256"] >= figures["base"]["256"] + 0.04
+    assert figures["adapter"]["256"] >= figures["base"]["256"] + 0.05
