@@ -4,7 +4,8 @@
       └─ Loop over G rows: slice ─ q, k norm ─ rope + causal attention ─→ sequence of [L, heads·head_dim]
                                                                     └─ concat → [T, heads·head_dim]
 
-In the last layer only each row's last token asks, so there the loop is one query against all keys.
+In the last layer only each row's last token asks, so there the loop is one query against all keys, and the values are
+projected after they are mixed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts, last_tokens
@@ -62,20 +64,23 @@ def attend(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: i
 
 
 def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
-    """Each row's last token's attention output [G, hidden] from the normed stream [T, hidden]."""
+    """Each row's last token's attention output [G, hidden] from the normed stream [T, hidden].
+
+    Only one token asks, so values are not needed token by token: the shares mix the normed stream itself, and each
+    head's part of W_v goes over its mix, Σ p·(W_v x) = W_v (Σ p·x).
+    """
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, list("kv"))
+    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, ["k"])
     keys = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
-    values = multiply_out(g, project(g, form, "v", entered, [f"{name}.v_proj.weight"]))
     asking = prepare_operand(g, form, ScaledRows(last_tokens(g, packed, normed, "asking")), config.hidden, ["q"])
     queries = project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values
     q_gain = load_weight(g, parts.form, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
     k_gain = load_weight(g, parts.form, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
     group = config.heads // config.kv_heads
 
-    def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
+    def mix_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
         start, end = _bounds(b, packed, row)
-        k, v = (b.op("Slice", rows, start, end, b.constant([0]), name="own") for rows in (keys, values))
+        k = b.op("Slice", keys, start, end, b.constant([0]), name="own_keys")
         q = b.op("Gather", queries, row, axis=0, name="query")
         position = b.op("Sub", b.op("Sub", end, start), b.constant([1]), name="position")
         q = _rotate(b, parts, _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"), position, "q_rope")
@@ -83,14 +88,15 @@ def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, norm
         # [kv_heads, group, head_dim] · [kv_heads, head_dim, L] → [kv_heads, group, L]
         q = b.op("Reshape", q, b.constant([config.kv_heads, group, config.head_dim]))
         k = b.op("Reshape", k, b.constant([-1, config.kv_heads, config.head_dim]))
-        v = b.op("Reshape", v, b.constant([-1, config.kv_heads, config.head_dim]))
         scores = b.op("MatMul", q, b.op("Transpose", k, perm=[1, 2, 0]), name="scores")
         scores = b.op("Mul", scores, b.scalar(1.0 / math.sqrt(config.head_dim), parts.form.dtype))
-        shares = b.op("Softmax", scores, axis=-1, name="shares")
-        context = b.op("MatMul", shares, b.op("Transpose", v, perm=[1, 0, 2]), name="context")
-        return b.op("Reshape", context, b.constant([1, config.query_width]))
+        shares = b.op("Reshape", b.op("Softmax", scores, axis=-1, name="shares"), b.constant([config.heads, -1]))
+        own = b.op("Slice", normed, start, end, b.constant([0]), name="own")
+        # [heads, L] · [L, hidden]
+        return b.op("Unsqueeze", b.op("MatMul", shares, own, name="mix"), b.constant([0]))
 
-    context = _loop_over_rows(g, parts, packed, attend_row)
+    mixes = _loop_over_rows(g, parts, packed, mix_row)
+    context = _project_mixes(g, parts, mixes, f"{name}.v_proj.weight")
     return _project_output(g, parts, context, name)
 
 
@@ -98,6 +104,29 @@ def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, nam
     """[·, hidden] from the heads' answers [·, heads·head_dim]."""
     operand = prepare_operand(g, parts.form, ScaledRows(context), parts.config.query_width, ["output"])
     return multiply_out(g, project(g, parts.form, "output", operand, [f"{name}.o_proj.weight"]))
+
+
+def _project_mixes(g: GraphBuilder, parts: DecoderParts, mixes: ir.Value, tensor: str) -> ir.Value:
+    """Every head's mix of tokens [G, heads, hidden] through its key-value head's part of W_v: [G, heads·head_dim].
+
+    In floats also beside 8-bit products: it has few rows.
+    """
+    config = parts.config
+    group = config.heads // config.kv_heads
+    source = parts.form.weights[tensor]
+
+    def load() -> NDArray[np.float32]:
+        heads = source.fp32().reshape(config.kv_heads, config.head_dim, config.hidden)
+        values: NDArray[np.float32] = heads.transpose(1, 2).numpy()
+        return values
+
+    weight = g.weight("v.weight", [config.kv_heads, config.hidden, config.head_dim], parts.form.dtype, load)
+    split = g.op("Reshape", mixes, g.constant([-1, config.kv_heads, group, config.hidden]))
+    by_head = g.op("Transpose", split, perm=[1, 0, 2, 3])
+    flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, config.hidden]))
+    values = g.op("MatMul", flat, weight, name="v")
+    values = g.op("Reshape", values, g.constant([config.kv_heads, -1, group, config.head_dim]))
+    return g.op("Reshape", g.op("Transpose", values, perm=[1, 0, 2, 3]), g.constant([-1, config.query_width]))
 
 
 def _loop_over_rows(

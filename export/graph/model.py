@@ -74,7 +74,7 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
 
 
 def _add_layer(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, stream: Stream, index: int) -> Stream:
-    """One layer; behind the keys and values of the last one only each row's last token goes on."""
+    """One layer; behind the keys of the last one only each row's last token goes on."""
     layer = f"layers.{index}"
     last = index == parts.config.layers - 1
     with g.scope("attention"):

@@ -62,7 +62,8 @@ class _Decoder:
 
     def _attention(self, values: Array, name: str) -> Array:
         length, head_dim = len(values), self._config["head_dim"]
-        q, k, v = (self._product(values, f"{name}.{part}_proj").reshape(length, -1, head_dim) for part in "qkv")
+        q, k = (self._product(values, f"{name}.{part}_proj").reshape(length, -1, head_dim) for part in "qk")
+        v = self._values(values, name).reshape(length, -1, head_dim)
         q, k = self._rotate(self._norm(q, f"{name}.q_norm")), self._rotate(self._norm(k, f"{name}.k_norm"))
         group = q.shape[1] // k.shape[1]
         k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
@@ -71,6 +72,12 @@ class _Decoder:
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
         return self._product(np.einsum("hij,jhd->ihd", shares, v).reshape(length, -1), f"{name}.o_proj")
+
+    def _values(self, values: Array, name: str) -> Array:
+        """In floats in the last layer, where they are projected after they are mixed."""
+        if name.startswith(f"layers.{self._config['num_hidden_layers'] - 1}."):
+            return np.asarray(values @ self._weights[f"{name}.v_proj.weight"].T)
+        return self._product(values, f"{name}.v_proj")
 
     def _rotate(self, heads: Array) -> Array:
         """Rope of [length, heads, head_dim], halves as pairs."""

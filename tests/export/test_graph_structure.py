@@ -17,7 +17,8 @@ from qwen3_triton.client import Precision
 
 LAYERS = 3
 VOCABULARY = 1000
-# rank-2 products of a layer; all but k and v see only the last tokens in the last one
+QUERIES_PER_KEY = 2
+# products of a layer; in the last one only keys see every token
 PRODUCTS = {"attention.q", "attention.k", "attention.v", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
 WEIGHTS = {Precision.FP32: "weight", Precision.FP16: "weight", Precision.INT8: "codes"}
 WEIGHT_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
@@ -54,19 +55,19 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Row count of every matrix product outside loops, by node name."""
+    """Row count of every matrix product outside loops (of all heads, where it is by head), by node name."""
 
     rows: dict[str, int]
     embedding: np.ndarray
 
 
 def run_watched(graph: WrittenGraph, precision: Precision, rows: list[list[int]]) -> Watched:
-    """Runs the file with every rank-2 product as an additional output."""
+    """Runs the file with every product as an additional output."""
     model = onnx.load(graph.file, load_external_data=False)
     products = [node for node in model.graph.node if node.op_type in PRODUCT_OPERATORS]
     kind = onnx.TensorProto.FLOAT16 if precision is Precision.FP16 else onnx.TensorProto.FLOAT
     for node in products:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, [None, None]))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], kind, None))
     watched = graph.file.with_name("watched.onnx")
     onnx.save(model, watched)
     options = onnxruntime.SessionOptions()
@@ -78,7 +79,7 @@ def run_watched(graph: WrittenGraph, precision: Precision, rows: list[list[int]]
         "row_lengths": np.asarray([len(row) for row in rows], np.int32),
     }
     embedding, *answers = session.run(None, feed)
-    shapes = {node.name: answer.shape[0] for node, answer in zip(products, answers, strict=True)}
+    shapes = {node.name: answer.shape[-2] for node, answer in zip(products, answers, strict=True)}
     return Watched(shapes, embedding)
 
 
@@ -99,13 +100,15 @@ def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(
     watched = run_watched(graph, precision, batch)
     inner = {f"layers.{index}.{name}": tokens for index in range(LAYERS - 1) for name in PRODUCTS}
     last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in PRODUCTS}
-    last |= {f"layers.{LAYERS - 1}.attention.{name}": tokens for name in "kv"}
+    last[f"layers.{LAYERS - 1}.attention.k"] = tokens
+    last[f"layers.{LAYERS - 1}.attention.v"] = len(good) * QUERIES_PER_KEY
     assert watched.rows == inner | last
     assert np.isnan(watched.embedding).all(axis=1).tolist() == [False, True, False, True, False, False, True]
 
 
 def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph, precision: Precision) -> None:
     watched = run_watched(graph, precision, [[-1] * 30, [VOCABULARY] * 30])
+    assert watched.rows.pop(f"layers.{LAYERS - 1}.attention.v") == QUERIES_PER_KEY
     assert set(watched.rows.values()) == {1}
 
 
@@ -115,6 +118,7 @@ def test_each_weight_stands_once_and_in_its_shape(proto: onnx.ModelProto, precis
     shapes = {name: list(tensor.dims) for name, tensor in tensors.items()}
     assert shapes[f"layers.0.attention.q.{kind}"] == [40, 4 * 16]
     assert shapes[f"layers.{LAYERS - 1}.attention.k.{kind}"] == [40, 2 * 16]
+    assert shapes[f"layers.{LAYERS - 1}.attention.v.weight"] == [2, 40, 16]
     assert shapes[f"embedding.table.{kind}"] == [VOCABULARY, 40]
     of_one = sorted(name for name in shapes if name.startswith("layers.0.attention.q."))
     if precision is Precision.INT8:
