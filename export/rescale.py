@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
-
 from .errors import UnsupportedCheckpoint, list_keys
 from .weights import LazyTensor, Weights
 
@@ -90,7 +88,7 @@ def _shift(name: str, rescale: Rescale) -> int:
 def _scaled(tensor: LazyTensor, shift: int) -> LazyTensor:
     if shift == 0:
         return tensor
-    return LazyTensor(tensor.shape, torch.float32, lambda: tensor.fp32() * math.ldexp(1.0, shift))
+    return tensor.changed(lambda values: values * math.ldexp(1.0, shift))
 
 
 def check_fp16_range(weights: Weights) -> None:

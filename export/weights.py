@@ -28,6 +28,10 @@ class LazyTensor:
         """The values as float32 of `shape`."""
         return self.load().to(torch.float32)
 
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
+        """A tensor of the same shape: `change` of the float32 values, taken when it is read."""
+        return LazyTensor(self.shape, torch.float32, lambda: change(self.fp32()))
+
 
 Weights = Mapping[str, LazyTensor]
 """Tensor name → tensor; a transformation takes one and gives another."""

@@ -6,8 +6,10 @@ import dataclasses
 
 import onnx_ir as ir
 
+from ..rotate import UNROTATE
 from .builder import GraphBuilder
 from .decoder import DecoderParts, Stream, normalize
+from .products import load_weight
 
 FP32 = ir.DataType.FLOAT
 _SMALLEST_NORM = 1e-12
@@ -15,11 +17,13 @@ _SMALLEST_NORM = 1e-12
 
 
 def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
-    """FP32 [G, hidden], rows of L2 norm 1: final norm, then the vector over its length."""
+    """FP32 [G, hidden], rows of L2 norm 1: final norm, turned back where the stream is rotated, over its length."""
     update = None if stream.update is None else _fp32(g, parts, stream.update)
     stream = Stream(_fp32(g, parts, stream.residual), update)
     form = dataclasses.replace(parts.form, dtype=FP32)
     normed, _ = normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")
+    if UNROTATE in parts.form.weights:
+        normed = g.op("MatMul", normed, load_weight(g, form, "unrotate.weight", [UNROTATE]), name="unrotate")
     length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
     return g.op("Div", normed, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
 

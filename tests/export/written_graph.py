@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from qwen3_triton.export.reference import transformers_config
 from qwen3_triton.export.rescale import NO_RESCALE, Rescale, rescale_weights
 from qwen3_triton.export.rope import compute_rope_tables
 from qwen3_triton.export.runtime import WrittenModel
+from qwen3_triton.export.weights import Weights
 
 Vectors = NDArray[np.float32]
 
@@ -41,10 +42,11 @@ def write_graph(
     max_tokens: int = 64,
     rescale: Rescale = NO_RESCALE,
     kept: frozenset[str] = frozenset(),
+    change: Callable[[Weights], Weights] = dict,
 ) -> WrittenGraph:
-    """Writes `output`/model.onnx and opens it."""
+    """Writes `output`/model.onnx from the weights behind `rescale` and then `change`, and opens it."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
-    checkpoint = checkpoint.with_weights(rescale_weights(checkpoint.weights, rescale))
+    checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
     options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept)
     output.mkdir(parents=True)

@@ -1,0 +1,114 @@
+"""Orthogonal matrices that spread one large channel over all of them, applied without being written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+_LARGEST_FACTOR = 64
+"""4096 channels are turned by two products with 64 × 64: a thirty-second of one with 4096 × 4096."""
+_ROWS_AT_A_TIME = 8192
+"""An embedding table of 2.5 GB needs no second one beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """Q = diag(signs) · (F₁ ⊗ F₂ ⊗ …), float32 and orthogonal; a row vector x turns into x · Q."""
+
+    signs: torch.Tensor
+    """±1, [size]"""
+    factors: tuple[torch.Tensor, ...]
+    """Orthogonal matrices whose sizes multiply to `size`."""
+
+    @property
+    def size(self) -> int:
+        """How many channels it turns."""
+        return len(self.signs)
+
+    def turn_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """values · Q for float32 `values` [rows, size]."""
+        turned = torch.empty_like(values)
+        for first in range(0, len(values), _ROWS_AT_A_TIME):
+            rows = slice(first, first + _ROWS_AT_A_TIME)
+            turned[rows] = self._turn(values[rows])
+        return turned
+
+    def _turn(self, values: torch.Tensor) -> torch.Tensor:
+        turned: torch.Tensor = values * self.signs
+        behind = self.size
+        for factor in self.factors:
+            behind //= len(factor)
+            turned = factor.T @ turned.reshape(-1, len(factor), behind)
+        return turned.reshape(values.shape)
+
+    def turn_columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Qᵀ · values for float32 `values` [size, columns]."""
+        return self.turn_rows(values.T.contiguous()).T.contiguous()
+
+
+def make_rotation(size: int, seed: int = 0) -> Rotation:
+    """A randomised Hadamard matrix of `size`, or a random orthogonal one where no construction here has that size.
+
+    Sylvester's matrices of powers of two, times one of Paley's (orders p + 1 and 2·(p + 1), p prime) where the
+    size asks for it: Horadam, "Hadamard Matrices and Their Applications", 2007, chapter 2. Random signs in front
+    keep it from meeting a pattern in the weights.
+    """
+    dice = torch.Generator().manual_seed(seed)
+    odd, power = size, 1
+    while odd % 2 == 0:
+        odd, power = odd // 2, power * 2
+    signs = torch.randint(0, 2, (size,), generator=dice).float() * 2 - 1
+    if odd == 1:
+        return Rotation(signs, tuple(_sylvester(power)))
+    for share in (4, 8, 16, 32):
+        paley = _paley(odd * share) if power % share == 0 else None
+        if paley is not None:
+            return Rotation(signs, (_orthogonal(paley), *_sylvester(power // share)))
+    triangle = torch.linalg.qr(torch.randn(size, size, generator=dice, dtype=torch.float64))
+    return Rotation(signs, (triangle.Q.float(),))
+
+
+def _orthogonal(hadamard: torch.Tensor) -> torch.Tensor:
+    return (hadamard.double() / len(hadamard) ** 0.5).float()
+
+
+def _sylvester(size: int) -> list[torch.Tensor]:
+    """Factors of the matrix of a power of two, none larger than _LARGEST_FACTOR."""
+    factors = []
+    while size > 1:
+        part = min(size, _LARGEST_FACTOR)
+        matrix = torch.ones(1, 1)
+        while len(matrix) < part:
+            matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+        factors.append(_orthogonal(matrix))
+        size //= part
+    return factors
+
+
+def _paley(order: int) -> torch.Tensor | None:
+    """A Hadamard matrix of `order` with entries ±1, None where neither construction gives one."""
+    if _is_prime(order - 1) and (order - 1) % 4 == 3:
+        core = _conference(order - 1, lower=-1)
+        return core + torch.eye(order)
+    half = order // 2
+    if _is_prime(half - 1) and (half - 1) % 4 == 1:
+        core = _conference(half - 1, lower=1)
+        plus, minus = torch.tensor([[1.0, 1.0], [1.0, -1.0]]), torch.tensor([[1.0, -1.0], [-1.0, -1.0]])
+        return torch.kron(core, plus) + torch.kron(torch.eye(half), minus)
+    return None
+
+
+def _conference(prime: int, lower: int) -> torch.Tensor:
+    """[[0, 1], [lower, χ(i − j)]] of prime + 1 rows, χ being the quadratic character modulo `prime`."""
+    squares = {value * value % prime for value in range(1, prime)}
+    character = torch.tensor([0.0] + [1.0 if value in squares else -1.0 for value in range(1, prime)])
+    index = torch.arange(prime)
+    matrix = torch.zeros(prime + 1, prime + 1)
+    matrix[0, 1:], matrix[1:, 0] = 1.0, float(lower)
+    matrix[1:, 1:] = character[(index[:, None] - index[None, :]) % prime]
+    return matrix
+
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, int(number**0.5) + 1))

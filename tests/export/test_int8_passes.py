@@ -1,0 +1,156 @@
+"""Rotation and smoothing: the function stays, in fp32, against transformers on the checkpoint as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoint import CAUSAL, CLASSIFIER, TinyCheckpoint, write_checkpoint
+from written_graph import min_cosine, official_vectors, random_rows, write_graph
+
+from qwen3_triton.export import SourceReference
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.rescale import Rescale
+from qwen3_triton.export.rotate import UNROTATE, rotate_stream
+from qwen3_triton.export.rotation import Rotation, make_rotation
+from qwen3_triton.export.smooth import LayerScales, Site, smooth_weights
+from qwen3_triton.export.weights import LazyTensor, Weights
+
+ROWS = random_rows([1, 2, 7, 33, 64])
+HADAMARD = [1, 2, 12, 20, 24, 28, 40, 128, 256, 768, 1024, 2560, 3072]
+OTHERS = [3, 7, 10, 52, 93]
+SHAPES = {
+    "four-queries-per-key": TinyCheckpoint(heads=4, kv_heads=1, head_dim=32, hidden=48, layers=3),
+    "one-query-per-key": TinyCheckpoint(heads=3, kv_heads=3, head_dim=16, hidden=40, layers=3),
+    "one-layer": TinyCheckpoint(layers=1, heads=2, kv_heads=1, head_dim=64, hidden=24, intermediate=20),
+    "odd-widths": TinyCheckpoint(layers=3, heads=2, kv_heads=2, head_dim=16, hidden=93, intermediate=17),
+    "untied-bf16": TinyCheckpoint(layers=2, layout=CAUSAL, tied=False, dtype=torch.bfloat16),
+}
+TOUCHED = {
+    Site.ATTENTION: ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    Site.VALUE: ("self_attn.v_proj", "self_attn.o_proj"),
+    Site.MLP: ("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj"),
+    Site.INTERMEDIATE: ("mlp.up_proj", "mlp.down_proj"),
+}
+
+
+def matrix(rotation: Rotation) -> torch.Tensor:
+    return rotation.turn_rows(torch.eye(rotation.size))
+
+
+@pytest.mark.parametrize("size", HADAMARD + OTHERS)
+def test_a_rotation_is_orthogonal_and_spreads_each_channel(size: int) -> None:
+    rotation = make_rotation(size, seed=3)
+    q = matrix(rotation)
+    assert torch.allclose(q.T @ q, torch.eye(size), atol=1e-5)
+    if size in HADAMARD:
+        assert torch.allclose(q.abs(), torch.full((size, size), size**-0.5), rtol=1e-5)
+        assert max(map(len, rotation.factors), default=1) <= 64
+    elif size > 10:
+        assert float(q.abs().max()) < 0.7
+    values = torch.randn(size, 3, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(rotation.turn_columns(values), q.T @ values, atol=1e-5)
+    assert torch.allclose(rotation.turn_rows(values.T), values.T @ q, atol=1e-5)
+
+
+def test_many_rows_turn_as_one_does() -> None:
+    rotation = make_rotation(24)
+    values = torch.randn(20000, 24, generator=torch.Generator().manual_seed(0))
+    turned = rotation.turn_rows(values)
+    assert torch.equal(turned[[0, 8191, 8192, 19999]], rotation.turn_rows(values[[0, 8191, 8192, 19999]]))
+
+
+def test_rotations_differ_by_seed_and_are_the_same_again() -> None:
+    assert torch.equal(matrix(make_rotation(40, 1)), matrix(make_rotation(40, 1)))
+    assert not torch.equal(matrix(make_rotation(40, 1)), matrix(make_rotation(40, 2)))
+
+
+def rotate(weights: Weights) -> Weights:
+    return rotate_stream(weights, make_rotation(weights["norm.weight"].shape[0]))
+
+
+def random_scales(tiny: TinyCheckpoint, sites: tuple[Site, ...], seed: int) -> dict[int, LayerScales]:
+    """Scales from a thirtieth to thirty."""
+    dice = torch.Generator().manual_seed(seed)
+    widths = {
+        Site.ATTENTION: tiny.hidden,
+        Site.MLP: tiny.hidden,
+        Site.VALUE: tiny.kv_heads * tiny.head_dim,
+        Site.INTERMEDIATE: tiny.intermediate,
+    }
+    return {
+        index: {site: 30 ** (2 * torch.rand(widths[site], generator=dice) - 1) for site in sites}
+        for index in range(tiny.layers)
+    }
+
+
+@pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
+def test_a_rotated_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    answers = write_graph(source, tmp_path / "out", change=rotate).session.run(ROWS)
+    assert min_cosine(answers, official_vectors(source, ROWS)) >= 0.999999
+
+
+@pytest.mark.parametrize("site", list(Site), ids=[site.name for site in Site])
+@pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
+def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint, site: Site) -> None:
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    scales = random_scales(tiny, (site,), seed=5)
+    graph = write_graph(source, tmp_path / "out", change=lambda weights: smooth_weights(weights, scales, tiny.head_dim))
+    assert min_cosine(graph.session.run(ROWS), official_vectors(source, ROWS)) >= 0.999999
+    before = open_checkpoint(SourceReference(str(source))).weights
+    after = graph.checkpoint.weights
+    changed = {name.split(".", 2)[2] for name in after if not torch.equal(after[name].fp32(), before[name].fp32())}
+    assert changed == {f"{name}.weight" for name in TOUCHED[site]}
+
+
+def test_rescale_rotation_and_smoothing_compose(tmp_path: Path, tiny_source: Path) -> None:
+    tiny = TinyCheckpoint()
+    scales = random_scales(tiny, tuple(Site), seed=9)
+    graph = write_graph(
+        tiny_source,
+        tmp_path / "out",
+        rescale=Rescale(residual=5, intermediate=3),
+        change=lambda weights: smooth_weights(rotate(weights), scales, tiny.head_dim),
+    )
+    assert min_cosine(graph.session.run(ROWS), official_vectors(tiny_source, ROWS)) >= 0.999999
+
+
+def test_gains_are_one_and_norms_of_heads_are_left_alone(tiny_source: Path) -> None:
+    weights = open_checkpoint(SourceReference(str(tiny_source))).weights
+    rotated = rotate(weights)
+    for name, tensor in rotated.items():
+        if name.endswith(("layernorm.weight", "_norm.weight")) or name == "norm.weight":
+            same = name.endswith(("q_norm.weight", "k_norm.weight"))
+            expected = weights[name].fp32() if same else torch.ones(tensor.shape)
+            assert torch.equal(tensor.fp32(), expected), name
+    assert rotated[UNROTATE].shape == (40, 40)
+
+
+def test_a_head_of_the_checkpoint_reads_the_rotated_stream(tmp_path: Path) -> None:
+    """score · (gain ⊙ h) is what the folded row gives of the turned h."""
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout=CLASSIFIER))
+    weights = open_checkpoint(SourceReference(str(source))).weights
+    rotated = rotate(weights)
+    hidden = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
+    turned = make_rotation(40).turn_rows(hidden)
+    plain = (hidden * weights["norm.weight"].fp32()) @ weights["score.weight"].fp32().T
+    assert torch.allclose(turned @ rotated["score.weight"].fp32().T, plain, atol=1e-5)
+    final = hidden * weights["norm.weight"].fp32()
+    assert torch.allclose(turned @ rotated[UNROTATE].fp32().T, final, atol=1e-5)
+
+
+def test_an_outlier_of_the_stream_is_spread(tmp_path: Path) -> None:
+    """One channel a thousand times the others has a share of all of them afterwards."""
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(hidden=256))
+    weights = dict(open_checkpoint(SourceReference(str(source))).weights)
+    table = weights["embed_tokens.weight"].fp32().clone()
+    table[:, 17] *= 1000
+    weights["embed_tokens.weight"] = LazyTensor(tuple(table.shape), torch.float32, lambda: table)
+
+    def peak_to_rms(values: torch.Tensor) -> float:
+        return float((values.abs().amax(1) / values.square().mean(1).sqrt()).median())
+
+    assert peak_to_rms(table) > 15
+    assert peak_to_rms(rotate(weights)["embed_tokens.weight"].fp32()) < 1.1
