@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +71,7 @@ def make_rotation(size: int, seed: int = 0) -> Rotation:
 
 
 def _orthogonal(hadamard: torch.Tensor) -> torch.Tensor:
-    return (hadamard.double() / len(hadamard) ** 0.5).float()
+    return (hadamard.double() / math.sqrt(len(hadamard))).float()
 
 
 def _sylvester(size: int) -> list[torch.Tensor]:
