@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .model_shape import SHAPES
 from .record import RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
-from .workload import WORKLOADS
+from .workload import STANDARD, WORKLOADS
 
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
@@ -22,30 +24,46 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.command()
 def run(
-    workload: Annotated[str, typer.Option(help=f"One of {', '.join(WORKLOADS)}.")] = "mix",
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Any of {', '.join(WORKLOADS)}; {', '.join(STANDARD)} where none is given."),
+    ] = None,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "0.6b-4-layers",
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Programs whose name holds this; all where none is given.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
     repetitions: Annotated[int, typer.Option(min=MIN_REPETITIONS)] = MIN_REPETITIONS,
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     cache: Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")] = CACHE,
     output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
 ) -> None:
-    """Measure every contender on a workload and write one record."""
+    """Measure every contender on the workloads and write one record."""
     from .contenders import ALL, QUICK
     from .run import RunOptions, run_benchmark
 
-    name = "tiny" if quick else workload
-    if name not in WORKLOADS:
-        raise typer.BadParameter(f"'{name}' is none of {', '.join(WORKLOADS)}", param_hint="--workload")
+    names = ["tiny"] if quick else list(dict.fromkeys(workload or STANDARD))
+    _require_known(names, WORKLOADS, "--workload")
+    _require_known([model], SHAPES, "--model")
+    recipes = [
+        recipe
+        for recipe in (QUICK if quick else ALL)
+        if not contender or any(wanted in recipe.program for wanted in contender)
+    ]
+    if not recipes:
+        raise typer.BadParameter("no program is called so", param_hint="--contender")
     options = RunOptions(
-        workload=WORKLOADS[name],
-        recipes=QUICK if quick else ALL,
+        shape=SHAPES["tiny" if quick else model],
+        workloads=[WORKLOADS[name] for name in names],
+        recipes=recipes,
         cache=cache.resolve(),
         threads=threads,
         repetitions=repetitions,
     )
     record = run_benchmark(options, lambda line: typer.echo(line, err=True))
     folder = output or (cache / "results" if quick else RESULTS)
-    file = folder / f"{record.started[:19].replace(':', '')}-{name}.json"
+    title = "quick" if quick else names[0] if len(names) == 1 else "standard" if tuple(names) == STANDARD else "some"
+    file = folder / f"{record.started[:19].replace(':', '')}-{title}.json"
     write_record(record, file)
     typer.echo(f"record: {file.name}", err=True)
     typer.echo(render_record(record))
@@ -65,6 +83,12 @@ def report(
     except (RecordInvalid, EnvironmentsDiffer) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _require_known(names: Sequence[str], known: Collection[str], option: str) -> None:
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"'{name}' is none of {', '.join(known)}", param_hint=option)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import Qwen3Config, Qwen3Model
 
+from .model_shape import ModelShape
 from .staging import written_once
-from .workload import END_TOKEN_ID, ModelShape
+from .workload import END_TOKEN_ID
 
-MAX_POSITIONS = 1024
-_FORMAT = 1
+MAX_POSITIONS = 32768
+_FORMAT = 2
 _SEED = 20
 _END_TOKEN = "<|endoftext|>"
 

@@ -1,21 +1,25 @@
-"""Checks contenders against the reference, then times them in turns."""
+"""Checks contenders against the reference, finds each one's best setting, then times them in turns."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .contenders.contender import Contender, Rows, Vectors
+from .contenders.contender import CannotRun, Contender, Setting
 from .environment import load_average
-from .record import Sample
+from .record import Sample, Scan
+from .rows import Rows, Vectors
 
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
 """Between two contenders, so that spinning threads of the one do not run into the other's time."""
+_SCAN_PASSES = 2
+_HOPELESS = 1.5
+"""A setting whose first pass is this many times slower than the best one's is not timed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,24 @@ class Timings:
     load_average: list[float]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalist:
+    """A program at its best setting, its vectors compared."""
+
+    setting: Setting
+    min_cosine: float
+    company_cosine: float | None
+    scan: tuple[Scan, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finalists:
+    """One a program, and why the others are not there."""
+
+    entries: list[Finalist] = field(default_factory=list)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
 def min_cosine(vectors: Vectors, reference: Vectors) -> float:
     """Smallest cosine of rows with the same rows of `reference`, both [n, hidden]; NaN where a row holds one."""
     a, b = vectors.astype(np.float64), reference.astype(np.float64)
@@ -34,18 +56,57 @@ def min_cosine(vectors: Vectors, reference: Vectors) -> float:
     return float(cosines.min())
 
 
-def check_vectors(contender: Contender, rows: Rows, reference: Vectors) -> tuple[float, str | None]:
-    """Its smallest cosine to the reference, and what is wrong with it, None where nothing is."""
-    cosine = min_cosine(contender.embed(rows), reference)
-    if cosine >= contender.gate_min_cosine:
-        return cosine, None
-    return cosine, f"{contender.setting}: min cosine {cosine:.6f} to the reference, below {contender.gate_min_cosine}"
+def choose_finalists(
+    contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]
+) -> Finalists:
+    """Each program at the setting that was fastest in a short scan, where its vectors are right."""
+    finalists = Finalists()
+    for program in dict.fromkeys(contender.program for contender in contenders):
+        own = [contender for contender in contenders if contender.program == program]
+        say(f"looking for the best setting of {program}")
+        try:
+            finalists.entries.append(_finalist(own, rows, reference))
+        except CannotRun as exc:
+            say(f"{program} is left out: {exc}")
+            finalists.absent[program] = str(exc)
+    return finalists
+
+
+def fastest(scan: Sequence[Scan]) -> int:
+    """Place of the setting with the shortest single pass."""
+    return min(range(len(scan)), key=lambda place: min(sample.wall_s for sample in scan[place].samples))
+
+
+def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors) -> Finalist:
+    settings = [setting for contender in contenders for setting in contender.settings(len(rows))]
+    scan: list[Scan] = []
+    for setting in settings:
+        setting.time(rows)
+        samples = setting.time(rows)
+        best = min((sample.wall_s for each in scan for sample in each.samples), default=samples[0].wall_s)
+        if samples[0].wall_s < _HOPELESS * best:
+            samples += setting.time(rows, _SCAN_PASSES - 1)
+        scan.append(Scan(setting=setting.name, samples=tuple(samples)))
+    chosen = settings[fastest(scan)]
+    vectors = chosen.embed(rows)
+    cosine = min_cosine(vectors, reference)
+    gate = chosen.contender.gate_min_cosine
+    if not cosine >= gate:
+        raise CannotRun(f"{chosen.name}: min cosine {cosine:.6f} to the reference, below {gate}")
+    company = None
+    if len(rows) > 1:
+        alone = np.concatenate([chosen.contender.engine.embed([row], 1) for row in rows])
+        company = min_cosine(vectors, alone)
+    return Finalist(setting=chosen, min_cosine=cosine, company_cosine=company, scan=tuple(scan))
 
 
 def interleave(
-    runs: Sequence[Callable[[], object]], repetitions: int, warmups: int, on_repetition: Callable[[int], None]
+    runs: Sequence[Callable[[], Sequence[Sample]]],
+    repetitions: int,
+    warmups: int,
+    on_repetition: Callable[[int], None],
 ) -> Timings:
-    """Times every run once a round, in another order each round; the first `warmups` rounds are kept apart.
+    """Runs everything once a repetition, in another order each time; the first `warmups` rounds are kept apart.
 
     A changing order keeps what one contender leaves behind from always falling on the same neighbour.
     """
@@ -60,11 +121,15 @@ def interleave(
         dice.shuffle(order)
         for index in order:
             time.sleep(_PAUSE_S)
-            kept[index].append(_time(runs[index]))
+            kept[index].extend(runs[index]())
     return timings
 
 
-def _time(run: Callable[[], object]) -> Sample:
-    wall, cpu = time.perf_counter(), time.process_time()
-    run()
-    return Sample(wall_s=round(time.perf_counter() - wall, 6), cpu_s=round(time.process_time() - cpu, 6))
+def time_here(run: Callable[[], object], passes: int) -> list[Sample]:
+    """One sample a call of `run`, with this process's processor time."""
+    samples = []
+    for _ in range(passes):
+        wall, cpu = time.perf_counter(), time.process_time()
+        run()
+        samples.append(Sample(wall_s=round(time.perf_counter() - wall, 6), cpu_s=round(time.process_time() - cpu, 6)))
+    return samples

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .contenders.session import open_session
-from .workload import ModelShape
+from .model_shape import ModelShape
 
 _FLOAT = ir.TensorType(ir.DataType.FLOAT)
 

@@ -1,4 +1,4 @@
-"""One run as data: raw samples with machine, versions and workload; the only reader and writer of the format."""
+"""One run as data: raw samples with machine, versions and workloads; the only reader and writer of the format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 
 from .environment import CodeState, Environment
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE = (1, 2)
 
 
 class RecordInvalid(Exception):
@@ -28,6 +29,14 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scan:
+    """What one setting took when the best was looked for, before the timed rounds."""
+
+    setting: str
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One contender's raw samples, in the order of the repetitions."""
 
@@ -36,12 +45,17 @@ class Entry:
     versions: Mapping[str, str]
     min_cosine: float
     """Of its vectors to the reference's, before timing."""
+    company_cosine: float | None = None
+    """Smallest cosine between a text's vector alone and in the company of the workload; None where not measured."""
     warmups: tuple[Sample, ...]
     samples: tuple[Sample, ...]
+    """`passes` in a row for each repetition."""
+    scan: tuple[Scan, ...] = ()
+    """Every setting tried, the chosen one among them."""
 
     @property
     def walls_s(self) -> list[float]:
-        """Wall-clock seconds of each repetition."""
+        """Wall-clock seconds of each pass."""
         return [sample.wall_s for sample in self.samples]
 
 
@@ -65,17 +79,14 @@ class WorkloadFacts:
     shortest: int
     longest: int
     shape: Mapping[str, int]
+    passes: int = 1
+    """Passes over the texts in each repetition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """One run."""
+class Round:
+    """Every contender on one workload, side by side."""
 
-    schema_version: int = SCHEMA_VERSION
-    started: str
-    """UTC, ISO 8601."""
-    code: CodeState
-    environment: Environment
     workload: WorkloadFacts
     entries: tuple[Entry, ...]
     absent: Mapping[str, str]
@@ -87,6 +98,18 @@ class Record:
     """At each repetition."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One run."""
+
+    schema_version: int = SCHEMA_VERSION
+    started: str
+    """UTC, ISO 8601."""
+    code: CodeState
+    environment: Environment
+    rounds: tuple[Round, ...]
+
+
 def write_record(record: Record, file: Path) -> None:
     """Writes `file`; an existing one is never overwritten (FileExistsError)."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,30 +118,46 @@ def write_record(record: Record, file: Path) -> None:
 
 
 def read_record(file: Path) -> Record:
-    """The record in `file`; raises RecordInvalid."""
+    """The record in `file`, of this schema or an older one; raises RecordInvalid."""
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
         found = raw["schema_version"]
-        if found != SCHEMA_VERSION:
+        if found not in _READABLE:
             raise RecordInvalid(f"{file.name}: schema {found}, this version reads {SCHEMA_VERSION}; run anew")
-        return _parse(raw)
+        return _parse(_from_first_schema(raw) if found == 1 else raw)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise RecordInvalid(f"{file.name}: no benchmark record ({exc!r})") from exc
+
+
+def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
+    """Schema 1 held one workload at the top level."""
+    inner = {field.name for field in dataclasses.fields(Round)}
+    outer = {name: value for name, value in raw.items() if name not in inner}
+    return {**outer, "schema_version": SCHEMA_VERSION, "rounds": [{name: raw[name] for name in inner}]}
 
 
 def _parse(raw: dict[str, Any]) -> Record:
     fields = dict(raw)
     fields["code"] = CodeState(**raw["code"])
     fields["environment"] = Environment(**raw["environment"])
+    fields["rounds"] = tuple(_round(each) for each in raw["rounds"])
+    return Record(**fields)
+
+
+def _round(raw: dict[str, Any]) -> Round:
+    fields = dict(raw)
     fields["workload"] = WorkloadFacts(**raw["workload"])
-    fields["entries"] = tuple(
-        Entry(**{**entry, "warmups": _samples(entry["warmups"]), "samples": _samples(entry["samples"])})
-        for entry in raw["entries"]
-    )
+    fields["entries"] = tuple(_entry(entry) for entry in raw["entries"])
     products = raw["products"]
     fields["products"] = ProductGauge(flops=products["flops"], samples=_samples(products["samples"]))
     fields["load_average"] = tuple(raw["load_average"])
-    return Record(**fields)
+    return Round(**fields)
+
+
+def _entry(raw: dict[str, Any]) -> Entry:
+    fields = {**raw, "warmups": _samples(raw["warmups"]), "samples": _samples(raw["samples"])}
+    scan = (Scan(setting=each["setting"], samples=_samples(each["samples"])) for each in raw.get("scan", ()))
+    return Entry(**{**fields, "scan": tuple(scan)})
 
 
 def _samples(raw: list[dict[str, float]]) -> tuple[Sample, ...]:

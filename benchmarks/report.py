@@ -1,24 +1,16 @@
-"""Records → text: medians, spreads and ratios, each ratio within one run."""
+"""Records → text: percentiles, spreads and ratios, each ratio within one run."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from .contenders.ours import PROGRAM as OURS
-from .record import Entry, Record
-from .samples import Spread, paired_ratio, spread
+from .record import Entry, Record, Round
+from .samples import Spread, paired_ratio, percentiles, repetition_means, spread
 
-_TOP_OPERATORS = 5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BestSetting:
-    """A program at its best, and how many times longer than ours it took."""
-
-    entry: Entry
-    ratio: Spread
+OURS = "qwen3-triton"
+"""What the names of this project's programs begin with."""
+_TOP_OPERATORS = 6
 
 
 class EnvironmentsDiffer(Exception):
@@ -27,32 +19,32 @@ class EnvironmentsDiffer(Exception):
 
 def render_report(records: Sequence[Record]) -> str:
     """A table for each record; raises EnvironmentsDiffer where they were not measured alike."""
-    _require_one_environment(records)
+    require_one_environment(records)
     return "\n\n".join(render_record(record) for record in records)
 
 
 def render_record(record: Record) -> str:
-    """Head, table, ratio to each program at its best, products and profile of one run."""
-    parts = [_head(record), _table(record), *(f"absent: {name}: {why}" for name, why in record.absent.items())]
-    return "\n".join([*parts, *_ratios(record), _products(record), *_profile(record)])
+    """Head, and a table for each workload of one run."""
+    return "\n\n".join([_head(record), *(_render_round(each) for each in record.rounds)])
 
 
-def best_against(record: Record, program: str, ours: Entry) -> BestSetting | None:
-    """The setting of `program` that comes closest to `ours`; None where it was not measured."""
-    settings = [
-        BestSetting(entry=entry, ratio=paired_ratio(entry.walls_s, ours.walls_s))
-        for entry in record.entries
-        if entry.program == program
-    ]
-    return min(settings, key=lambda setting: setting.ratio.median, default=None)
+def ours_first(entries: Sequence[Entry]) -> list[Entry]:
+    """This project's entries, the fastest first, then the others likewise."""
+    return sorted(entries, key=lambda entry: (not is_ours(entry.program), spread(entry.walls_s).median))
 
 
-def our_entry(record: Record) -> Entry | None:
-    """This project's entry, against which every other one is set."""
-    return next((entry for entry in record.entries if entry.program == OURS), None)
+def is_ours(program: str) -> bool:
+    """Whether a program is this project's."""
+    return program.startswith(OURS)
 
 
-def _require_one_environment(records: Sequence[Record]) -> None:
+def ratio_to(entry: Entry, baseline: Entry, passes: int) -> Spread:
+    """How many times as long as `baseline` `entry` took, repetition by repetition."""
+    return paired_ratio(repetition_means(entry.walls_s, passes), repetition_means(baseline.walls_s, passes))
+
+
+def require_one_environment(records: Sequence[Record]) -> None:
+    """Raises EnvironmentsDiffer where machine, threads or versions are not the same in all."""
     for other in records[1:]:
         pairs = dataclasses.asdict(records[0].environment), dataclasses.asdict(other.environment)
         differing = [name for name in pairs[0] if pairs[0][name] != pairs[1][name]]
@@ -63,74 +55,75 @@ def _require_one_environment(records: Sequence[Record]) -> None:
             )
 
 
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """A plain table, the first two columns to the left and figures to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    aligned = []
+    for line in lines:
+        cells = [
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        aligned.append("  ".join(cells).rstrip())
+    return "\n".join(aligned)
+
+
 def _head(record: Record) -> str:
-    work, place, code = record.workload, record.environment, record.code
+    place, code = record.environment, record.code
     commit = (code.commit or "no commit")[:12] + (", modified" if code.modified else "")
-    model = f"{work.shape['layers']} layers, hidden {work.shape['hidden']}, vocabulary {work.shape['vocabulary']}"
-    loads = record.load_average
     return (
-        f"{record.started} ({commit}): {work.name}, {work.texts} texts, {work.tokens} tokens "
-        f"({work.shortest} to {work.longest}), {model}\n"
-        f"{place.cpu}, {place.threads} threads on {place.cores} cores, load {min(loads)} to {max(loads)}, "
+        f"{record.started} ({commit})\n"
+        f"{place.cpu}, {place.threads} threads on {place.cores} cores, Python {place.python}, "
         f"onnxruntime {place.packages['onnxruntime']}, torch {place.packages['torch']}"
     )
 
 
-def _table(record: Record) -> str:
-    ours = our_entry(record)
-    head = ("contender", "tokens/s", "ms median", "quartiles", "cpu ms", "times ours", "quartiles", "min cosine")
-    lines = [head]
-    for entry in record.entries:
-        time = spread(entry.walls_s)
-        cpu = spread([sample.cpu_s for sample in entry.samples])
-        ratio = paired_ratio(entry.walls_s, ours.walls_s) if ours else None
+def _render_round(measured: Round) -> str:
+    work, shape, loads = measured.workload, measured.workload.shape, measured.load_average
+    lengths = f"{work.shortest} to {work.longest}" if work.texts > 1 else "one text"
+    head = (
+        f"{work.name}: {work.texts} texts, {work.tokens} tokens ({lengths}); {shape['layers']} layers, hidden "
+        f"{shape['hidden']}, vocabulary {shape['vocabulary']}; load {min(loads)} to {max(loads)}"
+    )
+    absent = [f"absent: {name}: {why}" for name, why in measured.absent.items()]
+    return "\n".join([head, _table(measured), *absent, _products(measured), *_profile(measured)])
+
+
+def _table(measured: Round) -> str:
+    entries = ours_first(measured.entries)
+    baseline = next((entry for entry in entries if is_ours(entry.program)), None)
+    ratio_head = f"times {baseline.program}" if baseline else "ratio"
+    head = ("program", "setting", "tokens/s", "texts/s", "p50 ms", "p95", "p99", "cpu ms")
+    lines: list[tuple[str, ...]] = [(*head, ratio_head, "quartiles", "min cosine", "in company")]
+    for entry in entries:
+        times = percentiles(entry.walls_s)
+        middle = spread(repetition_means(entry.walls_s, measured.workload.passes)).median
+        cpu = spread([sample.cpu_s for sample in entry.samples]).median
+        ratio = ratio_to(entry, baseline, measured.workload.passes) if baseline else None
         lines.append(
             (
-                f"{entry.program}, {entry.setting}",
-                f"{record.workload.tokens / time.median:,.0f}",
-                f"{time.median * 1e3:,.1f}",
-                f"{time.low * 1e3:,.1f} to {time.high * 1e3:,.1f}",
-                f"{cpu.median * 1e3:,.1f}",
+                entry.program,
+                entry.setting,
+                f"{measured.workload.tokens / middle:,.0f}",
+                f"{measured.workload.texts / middle:,.1f}",
+                *(f"{seconds * 1e3:,.1f}" for seconds in (times.p50, times.p95, times.p99, cpu)),
                 f"{ratio.median:.2f}" if ratio else "-",
                 f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else "-",
-                f"{entry.min_cosine:.8f}",
+                f"{entry.min_cosine:.7f}",
+                "-" if entry.company_cosine is None else f"{entry.company_cosine:.7f}",
             )
         )
-    return _align(lines)
+    return align(lines)
 
 
-def _align(lines: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    aligned = []
-    for line in lines:
-        rest = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-        aligned.append("  ".join([line[0].ljust(widths[0]), *rest]))
-    return "\n".join(aligned)
-
-
-def _ratios(record: Record) -> list[str]:
-    """One line for each other program at its best setting."""
-    ours = our_entry(record)
-    lines = []
-    for program in dict.fromkeys(entry.program for entry in record.entries if entry.program != OURS):
-        best = best_against(record, program, ours) if ours else None
-        if best is not None:
-            lines.append(
-                f"ratio: {OURS} is {best.ratio.median:.2f} times as fast as {program} at its best "
-                f"({best.entry.setting}); quartiles {best.ratio.low:.2f} to {best.ratio.high:.2f}, "
-                f"{len(best.entry.samples)} repetitions"
-            )
-    return lines
-
-
-def _products(record: Record) -> str:
-    rates = spread([record.products.flops / sample.wall_s / 1e9 for sample in record.products.samples])
+def _products(measured: Round) -> str:
+    rates = spread([measured.products.flops / sample.wall_s / 1e9 for sample in measured.products.samples])
     return f"matrix products alone: {rates.median:.1f} GFLOP/s ({rates.low:.1f} to {rates.high:.1f})"
 
 
-def _profile(record: Record) -> list[str]:
+def _profile(measured: Round) -> list[str]:
     lines = []
-    for program, operators in record.profile.items():
+    for program, operators in measured.profile.items():
         total = sum(operators.values())
         top = sorted(operators.items(), key=lambda item: -item[1])[:_TOP_OPERATORS]
         shares = ", ".join(f"{name} {100 * spent / total:.1f} %" for name, spent in top)

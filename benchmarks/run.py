@@ -1,22 +1,25 @@
-"""One run: checkpoint, contenders, check, timing, profile → record."""
+"""One run: checkpoint, contenders, then for each workload check, scan, timing and profile → record."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from .checkpoint import cached_checkpoint
-from .contenders import Bench, Contender, Recipe
-from .contenders.contender import Prepared, Rows, prepare_all
-from .contenders.torch_reference import reference_vectors
+from .contenders import Bench, Recipe
+from .contenders.contender import Prepared, prepare_all
+from .contenders.transformers_model import reference_vectors
 from .environment import read_code_state, read_environment
-from .measurement import Timings, check_vectors, interleave
+from .measurement import Finalists, Timings, choose_finalists, interleave, time_here
+from .model_shape import ModelShape
 from .products import layer_flops, layer_products
-from .record import Entry, ProductGauge, Record, WorkloadFacts
+from .record import Entry, ProductGauge, Record, Round, Sample, WorkloadFacts
+from .rows import Rows
 from .samples import MIN_REPETITIONS
 from .workload import Workload
 
@@ -25,7 +28,8 @@ from .workload import Workload
 class RunOptions:
     """What to measure, and how often."""
 
-    workload: Workload
+    shape: ModelShape
+    workloads: Sequence[Workload]
     recipes: Sequence[Recipe]
     cache: Path
     threads: int
@@ -33,72 +37,73 @@ class RunOptions:
     warmups: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Checked:
-    contenders: list[Contender]
-    cosines: list[float]
-    absent: dict[str, str]
-
-
 def run_benchmark(options: RunOptions, say: Callable[[str], None]) -> Record:
-    """Measures every contender that can run; `say` takes lines of progress."""
+    """Measures every contender that can run on every workload; `say` takes lines of progress."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    workload, rows = options.workload, options.workload.rows()
-    say(f"workload {workload.name}: {len(rows)} texts, {sum(map(len, rows))} tokens")
-    checkpoint = cached_checkpoint(workload.shape, options.cache)
-    bench = Bench(checkpoint=checkpoint, cache=options.cache, threads=options.threads, say=say)
-    checked = _check(prepare_all(options.recipes, bench), checkpoint, rows, say)
-    tokens = sum(map(len, rows))
-    runs: list[Callable[[], object]] = [functools.partial(entry.embed, rows) for entry in checked.contenders]
-    runs.append(layer_products(workload.shape, tokens, options.threads))
-    timings = interleave(
-        runs, options.repetitions, options.warmups, lambda done: say(f"repetition {done + 1} of {options.repetitions}")
-    )
-    say("profiling")
+    checkpoint = cached_checkpoint(options.shape, options.cache)
+    with ExitStack() as undo:
+        bench = Bench(
+            checkpoint=checkpoint,
+            cache=options.cache,
+            threads=options.threads,
+            max_tokens=max(workload.longest for workload in options.workloads),
+            say=say,
+            undo=undo,
+        )
+        prepared = prepare_all(options.recipes, bench)
+        rounds = tuple(_measure(workload, options, prepared, bench) for workload in options.workloads)
     return Record(
         started=started,
         code=read_code_state(),
         environment=read_environment(options.threads),
-        workload=_facts(workload, rows),
-        entries=_entries(checked, timings),
-        absent=checked.absent,
-        products=ProductGauge(flops=layer_flops(workload.shape, tokens), samples=tuple(timings.samples[-1])),
-        profile={entry.program: entry.profile(rows) for entry in checked.contenders if entry.profile},
+        rounds=rounds,
+    )
+
+
+def _measure(workload: Workload, options: RunOptions, prepared: Prepared, bench: Bench) -> Round:
+    rows = workload.rows(options.shape.vocabulary)
+    tokens = sum(map(len, rows))
+    bench.say(f"workload {workload.name}: {len(rows)} texts, {tokens} tokens")
+    reference = reference_vectors(bench, rows)
+    finalists = choose_finalists(prepared.contenders, rows, reference, bench.say)
+    runs: list[Callable[[], Sequence[Sample]]] = [
+        functools.partial(entry.setting.time, rows, workload.passes) for entry in finalists.entries
+    ]
+    runs.append(functools.partial(time_here, layer_products(options.shape, tokens, options.threads), workload.passes))
+    timings = interleave(
+        runs,
+        options.repetitions,
+        options.warmups,
+        lambda done: bench.say(f"{workload.name}: repetition {done + 1} of {options.repetitions}"),
+    )
+    profiles = {entry.setting.contender.program: entry.setting.contender.profile for entry in finalists.entries}
+    return Round(
+        workload=_facts(workload, options.shape, rows),
+        entries=_entries(finalists, timings),
+        absent={**prepared.absent, **finalists.absent},
+        products=ProductGauge(flops=layer_flops(options.shape, tokens), samples=tuple(timings.samples[-1])),
+        profile={program: profile(rows) for program, profile in profiles.items() if profile},
         load_average=tuple(timings.load_average),
     )
 
 
-def _check(prepared: Prepared, checkpoint: Path, rows: Rows, say: Callable[[str], None]) -> _Checked:
-    """The contenders whose vectors are right, and those that are left out for theirs."""
-    say("comparing vectors with the reference")
-    reference = reference_vectors(checkpoint, rows)
-    checked = _Checked(contenders=[], cosines=[], absent=dict(prepared.absent))
-    for contender in prepared.contenders:
-        cosine, fault = check_vectors(contender, rows, reference)
-        if fault is None:
-            checked.contenders.append(contender)
-            checked.cosines.append(cosine)
-        else:
-            say(f"{contender.program} is left out: {fault}")
-            checked.absent[f"{contender.program}, {contender.setting}"] = fault
-    return checked
-
-
-def _entries(checked: _Checked, timings: Timings) -> tuple[Entry, ...]:
+def _entries(finalists: Finalists, timings: Timings) -> tuple[Entry, ...]:
     return tuple(
         Entry(
-            program=contender.program,
-            setting=contender.setting,
-            versions=contender.versions,
-            min_cosine=cosine,
+            program=entry.setting.contender.program,
+            setting=entry.setting.name,
+            versions=entry.setting.contender.engine.versions,
+            min_cosine=entry.min_cosine,
+            company_cosine=entry.company_cosine,
             warmups=tuple(timings.warmups[index]),
             samples=tuple(timings.samples[index]),
+            scan=entry.scan,
         )
-        for index, (contender, cosine) in enumerate(zip(checked.contenders, checked.cosines, strict=True))
+        for index, entry in enumerate(finalists.entries)
     )
 
 
-def _facts(workload: Workload, rows: Rows) -> WorkloadFacts:
+def _facts(workload: Workload, shape: ModelShape, rows: Rows) -> WorkloadFacts:
     return WorkloadFacts(
         name=workload.name,
         seed=workload.seed,
@@ -106,5 +111,6 @@ def _facts(workload: Workload, rows: Rows) -> WorkloadFacts:
         tokens=sum(map(len, rows)),
         shortest=min(map(len, rows)),
         longest=max(map(len, rows)),
-        shape=dataclasses.asdict(workload.shape),
+        shape=dataclasses.asdict(shape),
+        passes=workload.passes,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,12 +20,42 @@ class Spread:
     high: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """The 50th, 95th and 99th."""
+
+    p50: float
+    p95: float
+    p99: float
+
+
 def spread(samples: Sequence[float]) -> Spread:
     """Quartiles of at least one sample, interpolated between neighbours."""
     if len(samples) == 1:
         return Spread(low=samples[0], median=samples[0], high=samples[0])
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
     return Spread(low=low, median=median, high=high)
+
+
+def percentiles(samples: Sequence[float]) -> Percentiles:
+    """Percentiles of at least one sample by nearest rank, so that each is a time that was measured.
+
+    With fewer than a hundred samples the 99th is the slowest one.
+    """
+    ordered = sorted(samples)
+    ranks = (max(math.ceil(share * len(ordered) / 100), 1) - 1 for share in (50, 95, 99))
+    p50, p95, p99 = (ordered[rank] for rank in ranks)
+    return Percentiles(p50=p50, p95=p95, p99=p99)
+
+
+def repetition_means(samples: Sequence[float], passes: int) -> list[float]:
+    """Mean of each repetition's `passes` samples in a row.
+
+    Raises ValueError where a repetition is not whole.
+    """
+    if passes < 1 or len(samples) % passes:
+        raise ValueError(f"{len(samples)} samples are no whole repetitions of {passes}")
+    return [statistics.fmean(samples[first : first + passes]) for first in range(0, len(samples), passes)]
 
 
 def paired_ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:

@@ -1,11 +1,27 @@
-"""Who embeds a workload: each module prepares one program's contenders."""
+"""Who embeds a workload: each module prepares one program's contenders.
 
-from .contender import Bench, CannotRun, Contender, Recipe
+To add one: a module here with a `Recipe`, a worker in `benchmarks.workers` that loads it, and its line in `ALL`.
+"""
+
+from .contender import Bench, CannotRun, Contender, Recipe, Setting
+from .openvino import OPENVINO
 from .optimum import OPTIMUM
 from .ours import OURS
-from .torch_reference import TRANSFORMERS
+from .transformers_model import TRANSFORMERS
 
-ALL: tuple[Recipe, ...] = (OURS, OPTIMUM, TRANSFORMERS)
-QUICK: tuple[Recipe, ...] = (OURS, TRANSFORMERS)
+ALL: tuple[Recipe, ...] = (*OURS, OPENVINO, *OPTIMUM, *TRANSFORMERS)
+QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS)
 
-__all__ = ["ALL", "OPTIMUM", "OURS", "QUICK", "TRANSFORMERS", "Bench", "CannotRun", "Contender", "Recipe"]
+__all__ = [
+    "ALL",
+    "OPENVINO",
+    "OPTIMUM",
+    "OURS",
+    "QUICK",
+    "TRANSFORMERS",
+    "Bench",
+    "CannotRun",
+    "Contender",
+    "Recipe",
+    "Setting",
+]

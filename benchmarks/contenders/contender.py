@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Rows = Sequence[Sequence[int]]
-Vectors = NDArray[np.float32]
+from ..record import Sample
+from ..rows import Rows, Vectors
 
 
 class CannotRun(Exception):
     """Why a contender cannot be measured here, in one line for the record."""
+
+
+class Engine(Protocol):
+    """A loaded program that embeds rows."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Of the packages that do the work."""
+
+    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+
+    def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
+        """One sample a pass over `rows`; raises CannotRun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,23 +37,64 @@ class Bench:
     checkpoint: Path
     cache: Path
     threads: int
+    max_tokens: int
+    """Longest row of any workload of the run."""
     say: Callable[[str], None]
     """Takes one line of progress."""
+    undo: ExitStack
+    """Ends what a contender started, when the run is over."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One program at one setting, ready to embed."""
+    """One program, loaded with some options, and the batch sizes worth trying."""
 
     program: str
-    setting: str
-    versions: Mapping[str, str]
-    embed: Callable[[Rows], Vectors]
-    """Token rows in any order → unit rows float32 [n, hidden] in that order."""
-    gate_min_cosine: float = 0.99999
+    options: str
+    """What was chosen when it was loaded, for the record; empty where there was nothing to choose."""
+    engine: Engine
+    batch_rows: Sequence[int | None]
+    """None is all rows at once."""
+    gate_min_cosine: float
     """Smallest cosine to the reference with which its time counts."""
+    padded: bool = True
+    """Whether rows of a batch are padded to one width."""
     profile: Callable[[Rows], Mapping[str, int]] | None = None
     """Microseconds by operator for one pass, where the program can tell."""
+
+    def settings(self, texts: int) -> list[Setting]:
+        """Every different way to run `texts` rows."""
+        sizes = dict.fromkeys(min(size or texts, texts) for size in self.batch_rows)
+        return [Setting(contender=self, batch_rows=size, texts=texts) for size in sizes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A contender at one batch size."""
+
+    contender: Contender
+    batch_rows: int
+    texts: int
+
+    @property
+    def name(self) -> str:
+        """As records call it."""
+        kind = "padded" if self.contender.padded else "packed"
+        if self.texts == 1:
+            rows = "one text"
+        elif self.batch_rows >= self.texts:
+            rows = f"one {kind} batch"
+        else:
+            rows = f"sorted {kind} batches of {self.batch_rows}"
+        return ", ".join(part for part in (self.contender.options, rows) if part)
+
+    def embed(self, rows: Rows) -> Vectors:
+        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+        return self.contender.engine.embed(rows, self.batch_rows)
+
+    def time(self, rows: Rows, passes: int = 1) -> list[Sample]:
+        """One sample a pass; raises CannotRun."""
+        return self.contender.engine.time(rows, self.batch_rows, passes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,46 +1,64 @@
-"""This project's packed graph: the whole workload in one call."""
+"""This project's packed graph in an ONNX Runtime session of its own, in every precision that the CPU is for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 
 import numpy as np
 
-from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS
+from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision
 from qwen3_triton.export import ExportError, ExportOptions, SourceReference, export_model
 
-from .contender import Bench, CannotRun, Contender, Recipe, Rows, Vectors
-from .session import Feed, open_session, profile_operators
+from ..rows import Rows
+from .contender import Bench, CannotRun, Contender, Recipe
+from .session import Feed, profile_operators
+from .worker import Worker
 
-PROGRAM = "qwen3-triton fp32"
-_MAX_TOKENS = 512
+PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32", "int8"))
+"""fp16 and bf16 run on a CPU for checking alone."""
+_GATES = {"fp32": 0.99999, "int8": 0.99}
+_PACKED_ROWS = (None, 1, 4, 8)
 
 
-def _prepare(bench: Bench) -> Sequence[Contender]:
-    options = ExportOptions(
-        model=SourceReference(str(bench.checkpoint)),
-        repository=bench.cache / "model_repository",
-        max_tokens=_MAX_TOKENS,
-        overwrite=True,
-        parity_budget_s=5.0,
-    )
-    try:
-        result = export_model(options)
-    except ExportError as exc:
-        raise CannotRun(str(exc)) from exc
-    graph = result.folder.graph(result.version)
-    session = open_session(graph, bench.threads)
+def program(precision: Precision | str) -> str:
+    """What records call this project's graph."""
+    return f"qwen3-triton {precision}"
 
-    def embed(rows: Rows) -> Vectors:
-        (vectors,) = session.run(None, _feed(rows))
-        return np.asarray(vectors, np.float32)
 
-    def profile(rows: Rows) -> Mapping[str, int]:
-        return profile_operators(graph, bench.threads, _feed(rows))
+def _recipe(precision: Precision) -> Recipe:
+    def prepare(bench: Bench) -> Sequence[Contender]:
+        options = ExportOptions(
+            model=SourceReference(str(bench.checkpoint)),
+            repository=bench.cache / "model_repository",
+            name=f"{bench.checkpoint.name}-{precision}",
+            precision=precision,
+            max_tokens=bench.max_tokens,
+            overwrite=True,
+            parity_budget_s=5.0,
+        )
+        try:
+            result = export_model(options)
+        except ExportError as exc:
+            raise CannotRun(str(exc)) from exc
+        graph = result.folder.graph(result.version)
+        threads = bench.threads
 
-    versions = {"onnxruntime": version("onnxruntime")}
-    return [Contender(program=PROGRAM, setting="one packed call", versions=versions, embed=embed, profile=profile)]
+        def profile(rows: Rows) -> Mapping[str, int]:
+            return profile_operators(graph, threads, _feed(rows))
+
+        return [
+            Contender(
+                program=program(precision),
+                options="",
+                engine=Worker.started(bench, "packed_graph", {"model": str(graph), "threads": str(threads)}),
+                batch_rows=_PACKED_ROWS,
+                gate_min_cosine=_GATES[precision],
+                padded=False,
+                profile=profile,
+            )
+        ]
+
+    return Recipe(program=program(precision), prepare=prepare)
 
 
 def _feed(rows: Rows) -> Feed:
@@ -50,4 +68,4 @@ def _feed(rows: Rows) -> Feed:
     }
 
 
-OURS = Recipe(program=PROGRAM, prepare=_prepare)
+OURS = tuple(_recipe(precision) for precision in PRECISIONS)

@@ -1,70 +1,25 @@
-"""Batches, profiles and the checks that stand before a contender's time."""
+"""Settings, environments, profiles and what is said of programs that cannot run."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
+from fake_engine import GivenEngine, given_contender
 
-from benchmarks.contenders.batches import PaddedBatch, embed_in_batches, sorted_batches
-from benchmarks.contenders.contender import Bench, CannotRun, Contender, Recipe, Rows, Vectors, prepare_all
-from benchmarks.contenders.optimum_environment import require_no_cuda, without_paths
+from benchmarks.contenders.contender import Bench, CannotRun, Contender, Recipe, prepare_all
+from benchmarks.contenders.peer_environment import require_no_cuda, without_paths
 from benchmarks.contenders.session import own_durations
-from benchmarks.measurement import check_vectors, interleave
-
-_ROWS = [[5, 6, 7], [1], [2, 3], [4, 4]]
 
 
-def test_sorted_batches_pad_the_shorter_rows_at_the_right() -> None:
-    first, second = sorted_batches(_ROWS, 2)
-    assert (first.places, second.places) == ([1, 2], [3, 0])
-    assert first.ids.tolist() == [[1, 0], [2, 3]]
-    assert first.mask.tolist() == [[1, 0], [1, 1]]
-    assert second.last.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("batch_rows", [1, 2, 3, 4, 9])
-def test_answers_come_back_in_the_callers_order(batch_rows: int) -> None:
-    def last_id_and_one(batch: PaddedBatch) -> Vectors:
-        return np.stack([batch.ids, np.ones_like(batch.ids)], axis=-1).astype(np.float32)
-
-    vectors = embed_in_batches(_ROWS, batch_rows, last_id_and_one)
-    assert np.allclose(np.linalg.norm(vectors, axis=1), 1)
-    assert np.allclose(vectors[:, 0] / vectors[:, 1], [7, 1, 3, 4])
-
-
-def _contender(answer: Sequence[Sequence[float]]) -> Contender:
-    def embed(_rows: Rows) -> Vectors:
-        return np.asarray(answer, np.float32)
-
-    return Contender(program="p", setting="s", versions={}, embed=embed)
-
-
-def test_right_vectors_pass() -> None:
-    reference = np.eye(2, dtype=np.float32)
-    assert check_vectors(_contender([[1, 0], [0, 1]]), _ROWS, reference) == (1.0, None)
-
-
-@pytest.mark.parametrize("wrong", [[0.1, 1.0], [float("nan"), 1.0]])
-def test_wrong_vectors_keep_a_contender_out(wrong: list[float]) -> None:
-    _, fault = check_vectors(_contender([[1, 0], wrong]), _ROWS, np.eye(2, dtype=np.float32))
-    assert fault is not None
-    assert "min cosine" in fault
-
-
-def test_contenders_take_turns_in_changing_order() -> None:
-    turns: list[str] = []
-    runs = [functools.partial(turns.append, name) for name in "abc"]
-    timings = interleave(runs, 6, 1, lambda _: None)
-    rounds = ["".join(turns[first : first + 3]) for first in range(0, len(turns), 3)]
-    assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
-    assert len(set(rounds)) > 1
-    assert [len(samples) for samples in timings.samples] == [6] * 3
-    assert [len(samples) for samples in timings.warmups] == [1] * 3
-    assert len(timings.load_average) == 6
+def test_settings_are_the_different_batch_sizes() -> None:
+    contender = given_contender(GivenEngine(), options="fast")
+    names = [setting.name for setting in contender.settings(5)]
+    assert names == ["fast, one padded batch", "fast, sorted padded batches of 1", "fast, sorted padded batches of 2"]
+    assert [setting.name for setting in contender.settings(1)] == ["fast, one text"]
+    assert [setting.batch_rows for setting in contender.settings(2)] == [2, 1]
 
 
 def test_program_that_cannot_run_is_listed_with_its_reason(tmp_path: Path) -> None:
@@ -72,8 +27,9 @@ def test_program_that_cannot_run_is_listed_with_its_reason(tmp_path: Path) -> No
         raise CannotRun("no such processor")
 
     lines: list[str] = []
-    bench = Bench(checkpoint=tmp_path, cache=tmp_path, threads=1, say=lines.append)
-    prepared = prepare_all([Recipe(program="p", prepare=prepare)], bench)
+    with ExitStack() as undo:
+        bench = Bench(checkpoint=tmp_path, cache=tmp_path, threads=1, max_tokens=9, say=lines.append, undo=undo)
+        prepared = prepare_all([Recipe(program="p", prepare=prepare)], bench)
     assert prepared.absent == {"p": "no such processor"}
     assert lines == ["preparing p", "p cannot run: no such processor"]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from sample_record import sample_record
 
-from benchmarks.record import RecordInvalid, read_record, write_record
+from benchmarks.record import SCHEMA_VERSION, RecordInvalid, read_record, write_record
 
 
 def test_record_comes_back_as_written(tmp_path: Path) -> None:
@@ -30,6 +30,22 @@ def test_another_schema_is_refused(tmp_path: Path) -> None:
     write_record(dataclasses.replace(sample_record(), schema_version=99), file)
     with pytest.raises(RecordInvalid, match="schema 99"):
         read_record(file)
+
+
+def test_records_of_the_first_schema_are_read(project_root: Path) -> None:
+    file = project_root / "benchmarks" / "results" / "2026-11-23T123147-mix.json"
+    record = read_record(file)
+    (measured,) = record.rounds
+    assert record.schema_version == SCHEMA_VERSION
+    assert (measured.workload.name, measured.workload.passes) == ("mix", 1)
+    assert all(len(entry.samples) == 15 and not entry.scan for entry in measured.entries)
+
+
+def test_every_kept_result_is_read(project_root: Path) -> None:
+    files = list((project_root / "benchmarks" / "results").glob("*.json"))
+    assert files
+    for file in files:
+        assert read_record(file).rounds
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 1}'])

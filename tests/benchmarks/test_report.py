@@ -5,36 +5,48 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from sample_record import sample_record
+from sample_record import OURS, entry, sample_record, sample_round
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.record import write_record
-from benchmarks.report import EnvironmentsDiffer, best_against, our_entry, render_record, render_report
+from benchmarks.report import EnvironmentsDiffer, ours_first, ratio_to, render_record, render_report
+from benchmarks.samples import Spread
 
 
-def test_ratio_is_the_paired_one_to_the_best_setting() -> None:
-    record = sample_record()
-    ours = our_entry(record)
-    assert ours is not None
-    best = best_against(record, "other", ours)
-    assert best is not None
-    assert best.entry.setting == "sorted batches of 2"
-    assert best.ratio.median == 2.0
-    assert "is 2.00 times as fast as other at its best (sorted batches of 2)" in render_record(record)
+def test_ratio_is_the_paired_one() -> None:
+    measured = sample_round()
+    other, ours = measured.entries
+    assert ratio_to(other, ours, 1) == Spread(low=2.0, median=2.0, high=2.5)
 
 
-def test_table_has_speed_spread_absent_products_and_profile() -> None:
+def test_ours_stands_first_and_then_the_fastest() -> None:
+    programs = [entry.program for entry in ours_first([*sample_round().entries, entry("third", "s", [0.5])])]
+    assert programs == [OURS, "third", "other"]
+
+
+def test_table_has_speed_percentiles_absent_products_and_profile() -> None:
     text = render_record(sample_record())
-    assert "100,000.0" not in text
-    assert "1,000.0 to 1,500.0" in text
+    ours = next(line for line in text.splitlines() if line.startswith(OURS))
+    assert ours.split()[-10:] == [
+        "1,000.0",
+        "2,000.0",
+        "2,000.0",
+        "2,000.0",
+        "1.00",
+        "1.00",
+        "to",
+        "1.00",
+        "0.9999999",
+        "0.5000000",
+    ]
     assert "absent: third: it needs another processor" in text
     assert "matrix products alone: 100.0 GFLOP/s" in text
     assert "MatMul 90.0 %" in text
 
 
 def test_records_of_one_environment_stand_together() -> None:
-    assert render_report([sample_record(), sample_record()]).count("one packed call") == 2
+    assert render_report([sample_record(), sample_record()]).count("one packed batch") == 2
 
 
 def test_records_of_different_environments_are_not_mixed() -> None:
@@ -57,4 +69,4 @@ def test_command_prints_a_record(tmp_path: Path) -> None:
     write_record(sample_record(), file)
     result = CliRunner().invoke(app, ["report", str(file)])
     assert result.exit_code == 0
-    assert "one packed call" in result.output
+    assert "one packed batch" in result.output

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.samples import Spread, paired_ratio, spread
+from benchmarks.samples import Percentiles, Spread, paired_ratio, percentiles, repetition_means, spread
 
 
 def test_spread_is_median_and_quartiles() -> None:
@@ -27,3 +27,26 @@ def test_ratio_is_taken_within_each_repetition() -> None:
 def test_ratio_of_different_numbers_of_repetitions_is_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
         paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_percentiles_are_samples_by_nearest_rank() -> None:
+    assert percentiles([float(value) for value in range(200, 0, -1)]) == Percentiles(p50=100.0, p95=190.0, p99=198.0)
+
+
+def test_99th_percentile_of_few_samples_is_the_slowest() -> None:
+    assert percentiles([3.0, 1.0, 2.0]) == Percentiles(p50=2.0, p95=3.0, p99=3.0)
+
+
+def test_percentiles_of_one_sample_are_that_sample() -> None:
+    assert percentiles([7.0]) == Percentiles(p50=7.0, p95=7.0, p99=7.0)
+
+
+def test_repetition_is_the_mean_of_its_passes() -> None:
+    assert repetition_means([1.0, 3.0, 10.0, 20.0], 2) == [2.0, 15.0]
+    assert repetition_means([1.0, 3.0], 1) == [1.0, 3.0]
+
+
+@pytest.mark.parametrize("passes", [0, 2])
+def test_repetitions_that_are_not_whole_are_refused(passes: int) -> None:
+    with pytest.raises(ValueError, match="no whole repetitions"):
+        repetition_means([1.0, 2.0, 3.0], passes)

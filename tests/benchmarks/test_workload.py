@@ -7,35 +7,42 @@ import json
 
 import pytest
 
+from benchmarks.model_shape import SHAPES
 from benchmarks.workload import END_TOKEN_ID, WORKLOADS
 
 _SHA256 = {
     "mix": "ec2d09a03684a0ad118a9791be02142f2110a05e3dff90edf551fd37c62d8ac1",
     "tiny": "3b88d12711765d5c5963a312d76b5cb4fed8dced5facbcd83a63c2ff839dc93f",
 }
+_VOCABULARY = {"mix": SHAPES["0.6b-4-layers"].vocabulary, "tiny": SHAPES["tiny"].vocabulary}
 
 
 @pytest.mark.parametrize("name", _SHA256)
 def test_rows_are_those_of_every_other_run(name: str) -> None:
-    rows = WORKLOADS[name].rows()
+    rows = WORKLOADS[name].rows(_VOCABULARY[name])
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == _SHA256[name]
 
 
 def test_mix_has_the_stated_texts_and_tokens() -> None:
-    lengths = [len(row) for row in WORKLOADS["mix"].rows()]
+    lengths = [len(row) for row in WORKLOADS["mix"].rows(8192)]
     assert (len(lengths), sum(lengths), min(lengths), max(lengths)) == (24, 1729, 13, 173)
+
+
+@pytest.mark.parametrize("tokens", [20, 200, 2048])
+def test_single_texts_have_the_length_in_their_name(tokens: int) -> None:
+    (row,) = WORKLOADS[f"text-{tokens}"].rows(8192)
+    assert len(row) == tokens
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_rows_end_with_the_end_token_and_stay_in_the_vocabulary(name: str) -> None:
-    workload = WORKLOADS[name]
-    for row in workload.rows():
+    for row in WORKLOADS[name].rows(512):
         assert row[-1] == END_TOKEN_ID
         assert END_TOKEN_ID not in row[:-1]
-        assert 0 <= min(row) <= max(row) < workload.shape.vocabulary
+        assert 0 <= min(row) <= max(row) < 512
+        assert len(row) <= WORKLOADS[name].longest
 
 
 def test_products_count_every_weight_of_a_layer() -> None:
-    shape = WORKLOADS["mix"].shape
-    weights = sum(inner * columns for inner, columns in shape.products().values())
+    weights = sum(inner * columns for inner, columns in SHAPES["0.6b"].products().values())
     assert weights == 1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072

@@ -1,4 +1,4 @@
-"""Right-padded batches of rows sorted by length, and their answers back in the callers' order."""
+"""Batches of rows sorted by length, and their answers back in the callers' order; needs numpy alone."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .contender import Rows, Vectors
+from .rows import Rows, Vectors
 
-SORTED_BATCH_ROWS = (1, 2, 4, 8)
-"""Batch sizes that a contender with padded batches is measured at."""
+BATCH_ROWS = (1, 2, 4, 8, 16)
+"""Batch sizes that a contender is tried at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +31,23 @@ class PaddedBatch:
         columns: NDArray[np.int64] = self.mask.sum(axis=1) - 1
         return columns
 
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """[rows, width]: 0, 1, … in each row."""
+        columns = np.arange(self.ids.shape[1], dtype=np.int64)
+        return np.ascontiguousarray(np.broadcast_to(columns, self.ids.shape))
 
-def sorted_batches(rows: Rows, batch_rows: int) -> Iterator[PaddedBatch]:
-    """Batches of `batch_rows` rows of like length, shortest first."""
+
+def sorted_places(rows: Rows, batch_rows: int) -> Iterator[list[int]]:
+    """Places of `batch_rows` rows of like length, shortest first."""
     order = sorted(range(len(rows)), key=lambda place: len(rows[place]))
     for first in range(0, len(rows), batch_rows):
-        places = order[first : first + batch_rows]
+        yield order[first : first + batch_rows]
+
+
+def sorted_batches(rows: Rows, batch_rows: int) -> Iterator[PaddedBatch]:
+    """Padded batches of `batch_rows` rows of like length, shortest first."""
+    for places in sorted_places(rows, batch_rows):
         width = max(len(rows[place]) for place in places)
         ids = np.zeros((len(places), width), np.int64)
         mask = np.zeros_like(ids)
@@ -50,16 +61,12 @@ def embed_in_batches(rows: Rows, batch_rows: int, hidden_states: Callable[[Padde
     """Unit rows [n, hidden] out of `hidden_states` [rows, width, hidden] of each batch."""
     answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
     for batch in sorted_batches(rows, batch_rows):
-        states = hidden_states(batch)
-        last = states[np.arange(len(batch.places)), batch.last]
-        for place, vector in zip(batch.places, last, strict=True):
-            answers[place] = vector / np.linalg.norm(vector)
+        put_last_tokens(answers, batch, hidden_states(batch))
     return np.stack(answers)
 
 
-def batch_setting(batch_rows: int) -> str:
-    """The setting's name in records."""
-    return f"sorted batches of {batch_rows}"
-
-
-ONE_BATCH = "one padded batch"
+def put_last_tokens(answers: list[Vectors], batch: PaddedBatch, states: Vectors) -> None:
+    """Puts the unit vector of each row's last token out of `states` [rows, width, hidden] in its place."""
+    last = states[np.arange(len(batch.places)), batch.last]
+    for place, vector in zip(batch.places, last, strict=True):
+        answers[place] = vector / np.linalg.norm(vector)

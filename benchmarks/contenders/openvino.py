@@ -1,0 +1,55 @@
+"""optimum-intel's OpenVINO export with 8-bit weights, computed in bf16 where the processor has it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..batches import BATCH_ROWS
+from ..staging import written_once
+from .contender import Bench, Contender, Recipe
+from .peer_environment import TORCH, PeerEnvironment
+from .worker import Worker
+
+PROGRAM = "OpenVINO int8 weights, bf16"
+_ENVIRONMENT = PeerEnvironment(
+    name="openvino",
+    pins=(TORCH, "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "transformers==5.5.4"),
+    # it comes built for CUDA, does not fit the CPU build of torch, and keeps transformers from loading
+    unwanted=("torchvision",),
+)
+_EXPORT = (
+    "-c",
+    "from optimum.commands.optimum_cli import main; main()",
+    *("export", "openvino", "--task", "feature-extraction", "--library", "transformers", "--weight-format", "int8"),
+)
+_HINTS = ("LATENCY", "THROUGHPUT")
+
+
+def _prepare(bench: Bench) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(bench)
+    bench.say("  exporting with optimum-intel")
+    folder = written_once(
+        bench.cache / "openvino_graphs" / bench.checkpoint.name,
+        lambda staged: peer.run(*_EXPORT, "--model", str(bench.checkpoint), str(staged)),
+    )
+    return [_contender(folder, hint, peer.python, bench) for hint in _HINTS]
+
+
+def _contender(folder: Path, hint: str, python: Path, bench: Bench) -> Contender:
+    options = {
+        "model": str(folder / "openvino_model.xml"),
+        "threads": str(bench.threads),
+        "precision": "bf16",
+        "hint": hint,
+    }
+    return Contender(
+        program=PROGRAM,
+        options=f"{hint.lower()} hint",
+        engine=Worker.started(bench, "openvino", options, python),
+        batch_rows=(None, *BATCH_ROWS),
+        gate_min_cosine=0.95,
+    )
+
+
+OPENVINO = Recipe(program=PROGRAM, prepare=_prepare)

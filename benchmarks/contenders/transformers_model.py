@@ -1,0 +1,58 @@
+"""transformers in fp32 and bf16: the reference, and what a user has without any export."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..batches import BATCH_ROWS
+from ..rows import Rows, Vectors
+from ..staging import written_once
+from .contender import Bench, Contender, Recipe
+from .worker import Worker
+
+FP32, BF16 = "transformers fp32", "transformers bf16"
+_MODULE = "transformers_model"
+_REFERENCE = "vectors.npy"
+
+
+def reference_vectors(bench: Bench, rows: Rows) -> Vectors:
+    """The truth that every contender is held against: each row alone and unpadded, float32 [n, hidden]."""
+    described = json.dumps([bench.checkpoint.name, [list(row) for row in rows]])
+    key = hashlib.sha256(described.encode()).hexdigest()[:12]
+
+    def write(folder: Path) -> None:
+        worker = Worker(_MODULE, _options(bench, "float32"))
+        try:
+            np.save(folder / _REFERENCE, worker.embed(rows, 1))
+        finally:
+            worker.stop()
+
+    vectors: Vectors = np.load(written_once(bench.cache / "references" / key, write) / _REFERENCE)
+    return vectors
+
+
+def _options(bench: Bench, dtype: str, compiled: str = "no") -> dict[str, str]:
+    return {"model": str(bench.checkpoint), "threads": str(bench.threads), "dtype": dtype, "compile": compiled}
+
+
+def _recipe(program: str, dtype: str, gate: float) -> Recipe:
+    def prepare(bench: Bench) -> Sequence[Contender]:
+        return [
+            Contender(
+                program=program,
+                options="",
+                engine=Worker.started(bench, _MODULE, _options(bench, dtype)),
+                batch_rows=(None, *BATCH_ROWS),
+                gate_min_cosine=gate,
+            )
+        ]
+
+    return Recipe(program=program, prepare=prepare)
+
+
+TRANSFORMERS = (_recipe(FP32, "float32", 0.99999), _recipe(BF16, "bfloat16", 0.99))

@@ -1,0 +1,106 @@
+"""A contender's process, seen from the benchmark."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import BinaryIO
+
+from ..record import Sample
+from ..rows import Rows, Vectors
+from ..workers.messages import Done, Failed, Message, Ready, Work, receive, send
+from .contender import Bench, CannotRun
+from .peer_environment import without_paths
+
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_STOP_S = 20
+
+
+class Worker:
+    """One of `benchmarks.workers`, loaded and waiting; raises CannotRun where it does not come up."""
+
+    def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        self._process = subprocess.Popen(
+            [str(python), "-m", f"benchmarks.workers.{module}", json.dumps(dict(options))],
+            cwd=_ROOT,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+        )
+        answer = self._receive()
+        if not isinstance(answer, Ready):
+            self.stop()
+            raise CannotRun(_reason(answer))
+        self.versions = answer.versions
+
+    @classmethod
+    def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
+        """A worker that ends with the run."""
+        worker = cls(module, options, python or Path(sys.executable))
+        bench.undo.callback(worker.stop)
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+        return self._ask(Work(rows=rows, batch_rows=batch_rows)).vectors
+
+    def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
+        """One sample a pass, taken inside the process; raises CannotRun."""
+        done = self._ask(Work(rows=rows, batch_rows=batch_rows, passes=passes))
+        return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
+
+    def stop(self) -> None:
+        """Ends the process; a second time does no harm."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        try:
+            self._process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._log.close()
+
+    def _ask(self, work: Work) -> Done:
+        try:
+            send(_open(self._process.stdin), work)
+        except OSError as exc:
+            raise CannotRun(self._died()) from exc
+        answer = self._receive()
+        if isinstance(answer, Done):
+            return answer
+        raise CannotRun(_reason(answer))
+
+    def _receive(self) -> Message:
+        try:
+            return receive(_open(self._process.stdout))
+        except EOFError:
+            return Failed(why=self._died())
+
+    def _died(self) -> str:
+        status = self._process.wait(_STOP_S)
+        self._log.seek(0)
+        lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
+        return f"its process ended with status {status}: {lines[-1] if lines else 'no message'}"
+
+
+def _open(stream: object) -> BinaryIO:
+    assert stream is not None, "the process was started with pipes"
+    return stream  # type: ignore[return-value]
+
+
+def _reason(answer: Message) -> str:
+    why = answer.why if isinstance(answer, Failed) else f"answered with {type(answer).__name__}"
+    return without_paths(why)[:200]

@@ -1,0 +1,36 @@
+"""A transformers-like ONNX export (ids, mask and positions in, hidden states out), in padded batches.
+
+Options: model (a file), threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+
+from ..batches import PaddedBatch, embed_in_batches
+from ..rows import Rows, Vectors
+from .serve import Embed, Options, serve
+
+
+def _load(options: Options) -> Embed:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = int(options["threads"])
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
+    names = {given.name for given in session.get_inputs()}
+
+    def hidden_states(batch: PaddedBatch) -> Vectors:
+        whole = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
+        feed = {name: array for name, array in whole.items() if name in names}
+        return np.asarray(session.run(["last_hidden_state"], feed)[0], np.float32)
+
+    def embed(rows: Rows, batch_rows: int) -> Vectors:
+        return embed_in_batches(rows, batch_rows, hidden_states)
+
+    return embed
+
+
+if __name__ == "__main__":
+    serve(_load, ("onnxruntime", "optimum-onnx", "transformers"))

@@ -1,0 +1,52 @@
+"""optimum-intel's OpenVINO export, in padded batches.
+
+Options: model (openvino_model.xml), threads, precision (bf16 or f32), hint (LATENCY or THROUGHPUT).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+
+from ..batches import PaddedBatch, put_last_tokens, sorted_batches
+from ..rows import Rows, Vectors
+from .serve import Embed, Options, serve
+
+
+def _load(options: Options) -> Embed:
+    core = ov.Core()
+    compiled = core.compile_model(
+        options["model"],
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": options["precision"],
+            "PERFORMANCE_HINT": options["hint"],
+            "INFERENCE_NUM_THREADS": options["threads"],
+        },
+    )
+    names = {name for port in compiled.inputs for name in port.names}
+    # as many requests at once as the hint asks for: one for latency, one a stream for throughput
+    queue = ov.AsyncInferQueue(compiled)
+
+    def feed(batch: PaddedBatch) -> dict[str, np.ndarray]:
+        whole = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
+        return {name: array for name, array in whole.items() if name in names}
+
+    def embed(rows: Rows, batch_rows: int) -> Vectors:
+        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+
+        def finish(request: ov.InferRequest, batch: PaddedBatch) -> None:
+            put_last_tokens(answers, batch, request.get_output_tensor(0).data)
+
+        queue.set_callback(finish)
+        # the longest first, so that no stream is left alone with a long one at the end
+        for batch in reversed(list(sorted_batches(rows, batch_rows))):
+            queue.start_async(feed(batch), batch)
+        queue.wait_all()
+        return np.stack(answers)
+
+    return embed
+
+
+if __name__ == "__main__":
+    serve(_load, ("openvino", "nncf", "optimum-intel", "transformers"))

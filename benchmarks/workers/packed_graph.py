@@ -1,0 +1,41 @@
+"""This project's packed graph in an ONNX Runtime session, without a server.
+
+Options: model (a file), threads.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+
+from ..batches import sorted_places
+from ..rows import Rows, Vectors
+from .serve import Embed, Options, serve
+
+
+def _load(options: Options) -> Embed:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = int(options["threads"])
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
+
+    def run(rows: Rows) -> Vectors:
+        ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
+        lengths = np.asarray([len(row) for row in rows], np.int32)
+        return np.asarray(session.run(None, {"input_ids": ids, "row_lengths": lengths})[0], np.float32)
+
+    def embed(rows: Rows, batch_rows: int) -> Vectors:
+        if batch_rows >= len(rows):
+            return run(rows)
+        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        for places in sorted_places(rows, batch_rows):
+            for place, vector in zip(places, run([rows[place] for place in places]), strict=True):
+                answers[place] = vector
+        return np.stack(answers)
+
+    return embed
+
+
+if __name__ == "__main__":
+    serve(_load, ("onnxruntime",))

@@ -1,0 +1,39 @@
+"""An engine whose vectors and times are given, to test what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from benchmarks.contenders.contender import Contender
+from benchmarks.record import Sample
+from benchmarks.rows import Rows, Vectors
+
+
+class GivenEngine:
+    """Answers [last id, 1], of length 1; takes `walls_s[batch_rows]` seconds, one second where it is not told."""
+
+    versions: Mapping[str, str] = {}
+
+    def __init__(self, walls_s: Mapping[int, float] | None = None, wrong_in_company: float = 0.0) -> None:
+        self.walls_s = walls_s or {}
+        self.wrong_in_company = wrong_in_company
+        self.timed: list[int] = []
+
+    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+        """Wrong by `wrong_in_company` where rows share a batch."""
+        shift = self.wrong_in_company if batch_rows > 1 else 0.0
+        vectors = np.asarray([[row[-1], 1 + shift] for row in rows], np.float32)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
+
+    def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:  # noqa: ARG002
+        """What was given."""
+        self.timed.append(batch_rows)
+        wall = self.walls_s.get(batch_rows, 1.0)
+        return [Sample(wall_s=wall, cpu_s=wall)] * passes
+
+
+def given_contender(engine: GivenEngine, *, program: str = "p", options: str = "") -> Contender:
+    """A contender that tries one batch, and batches of one and two."""
+    return Contender(program=program, options=options, engine=engine, batch_rows=(None, 1, 2), gate_min_cosine=0.99)
