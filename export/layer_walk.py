@@ -1,122 +1,148 @@
-"""A decoder run one layer at a time: the weights of one layer in memory, and the states of every text.
+"""A decoder run one layer at a time: one layer's weights in memory beside the states of every text.
 
-Shapes: B rows of one batch, L its width, T real tokens of one batch.
+Shapes: B rows of a batch, L its width, T real tokens of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
 
 from .checkpoint import Checkpoint
+from .fake_int8 import round_rows
+from .products import ProductGroup
 from .reference import transformers_config
 from .rotate import UNROTATE
-from .weights import Weights
-
-INPUTS = {"attention": "self_attn.q_proj", "value": "self_attn.o_proj", "mlp": "mlp.gate_proj", "down": "mlp.down_proj"}
-"""What the products of a layer read → the linear layer that shows it."""
 
 _BATCH_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Rows of about one length, padded on the right, where a causal model never looks."""
+    """Texts of about one length, padded on the right, where a causal model never looks."""
 
     hidden: torch.Tensor
     """float32 [B, L, hidden]"""
     real: torch.Tensor
     """bool [B, L]"""
-    rows: tuple[int, ...]
-    """Which texts these are."""
+    texts: tuple[int, ...]
+    """Which texts these are, [B]."""
+
+    def plus(self, update: torch.Tensor) -> TextBatch:
+        """The batch with `update` [B, L, hidden] added to its states."""
+        return replace(self, hidden=self.hidden + update)
 
 
-def embed_batches(weights: Weights, rows: Sequence[Sequence[int]]) -> list[TextBatch]:
-    """The token embeddings of `rows` of ids, in batches of rows of about one length."""
-    table = weights["embed_tokens.weight"].fp32()
+def embed_texts(table: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[TextBatch]:
+    """The token embeddings of `rows` of ids from `table` [vocabulary, hidden], in batches."""
     batches, waiting = [], sorted(range(len(rows)), key=lambda row: len(rows[row]))
     while waiting:
         taken = [waiting.pop()]
         width = len(rows[taken[0]])
         while waiting and (len(taken) + 1) * width <= _BATCH_TOKENS:
             taken.append(waiting.pop())
-        ids = torch.tensor([list(rows[row]) + [0] * (width - len(rows[row])) for row in taken])
+        ids = torch.tensor([[*rows[row], *[0] * (width - len(rows[row]))] for row in taken])
         real = torch.arange(width) < torch.tensor([[len(rows[row])] for row in taken])
         batches.append(TextBatch(table[ids], real, tuple(taken)))
     return batches
 
 
 class DecoderLayer:
-    """transformers' own layer `index` with the weights of `checkpoint`, in fp32."""
+    """transformers' own layer `index` with the weights of `checkpoint` in fp32, in its two halves."""
 
     def __init__(self, checkpoint: Checkpoint, index: int) -> None:
-        config = _eager_config(checkpoint)
+        config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+        # causal where it is given no mask
+        config._attn_implementation = "sdpa"
         with torch.device("meta"):
-            self._layer = Qwen3DecoderLayer(config, index)
-        prefix = f"layers.{index}."
+            self._layer: Any = Qwen3DecoderLayer(config, index)
         names = list(self._layer.state_dict())
-        self._layer.load_state_dict({name: checkpoint.weights[prefix + name].fp32() for name in names}, assign=True)
+        tensors = {name: checkpoint.weights[f"layers.{index}.{name}"].fp32() for name in names}
+        self._layer.load_state_dict(tensors, assign=True)
         self._layer.train(False)
         self._rope = Qwen3RotaryEmbedding(config)
+        self._rounded: dict[str, torch.nn.Parameter] = {}
+        self._rounds_values = index < checkpoint.config.layers - 1
 
-    def linear(self, name: str) -> torch.nn.Linear:
-        """One of its products, named as in the checkpoint: `self_attn.q_proj`."""
-        linear = self._layer.get_submodule(name)
-        assert isinstance(linear, torch.nn.Linear)
-        return linear
+    def weight(self, linear: str) -> torch.Tensor:
+        """float32 [out, in] of a product, named as in the checkpoint: `mlp.down_proj`."""
+        values: torch.Tensor = self._layer.get_submodule(linear).weight.data
+        return values
+
+    @torch.inference_mode()
+    def attend(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What attention adds to `hidden` [B, L, hidden]."""
+        rope = self._rope(hidden, torch.arange(hidden.shape[1])[None])
+        update: torch.Tensor = self._layer.self_attn(
+            hidden_states=self._layer.input_layernorm(hidden), position_embeddings=rope, attention_mask=None
+        )[0]
+        return update
+
+    @torch.inference_mode()
+    def feed(self, hidden: torch.Tensor) -> torch.Tensor:
+        """What the MLP adds to `hidden` [B, L, hidden]."""
+        update: torch.Tensor = self._layer.mlp(self._layer.post_attention_layernorm(hidden))
+        return update
 
     def run(self, batch: TextBatch) -> TextBatch:
-        """The batch behind this layer."""
-        positions = torch.arange(batch.hidden.shape[1])[None]
-        with torch.inference_mode():
-            rope = self._rope(batch.hidden, positions)
-            output: Any = self._layer(batch.hidden, attention_mask=None, position_embeddings=rope)
-        return TextBatch(output[0] if isinstance(output, tuple) else output, batch.real, batch.rows)
+        """The batch behind both halves."""
+        batch = batch.plus(self.attend(batch.hidden))
+        return batch.plus(self.feed(batch.hidden))
 
-    def inputs(self, batch: TextBatch) -> tuple[TextBatch, Mapping[str, torch.Tensor]]:
-        """The batch behind this layer, and what its products read: INPUTS' keys → float32 [T, in]."""
-        seen: dict[str, torch.Tensor] = {}
+    @contextmanager
+    def watched(self) -> Iterator[dict[ProductGroup, torch.Tensor]]:
+        """Filled while the layer runs inside: what each group of products read last, [B, L, in]."""
+        seen: dict[ProductGroup, torch.Tensor] = {}
 
-        def watch(key: str) -> Any:
+        def watch(group: ProductGroup) -> Any:
             def see(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-                seen[key] = inputs[0][batch.real]
+                seen[group] = inputs[0]
 
             return see
 
-        handles = [self.linear(name).register_forward_pre_hook(watch(key)) for key, name in INPUTS.items()]
-        try:
-            return self.run(batch), seen
-        finally:
-            for handle in handles:
-                handle.remove()
+        with ExitStack() as held:
+            for group in ProductGroup:
+                module = self._layer.get_submodule(group.linears[0])
+                held.callback(module.register_forward_pre_hook(watch(group)).remove)
+            yield seen
+
+    @contextmanager
+    def rounded(self, groups: Iterable[ProductGroup]) -> Iterator[None]:
+        """The products of `groups` round as the int8 graph does while the layer runs inside."""
+        with ExitStack() as held:
+            for linear in (linear for group in groups for linear in group.linears if self._is_rounded(linear)):
+                module = self._layer.get_submodule(linear)
+                exact = module.weight
+                if linear not in self._rounded:
+                    self._rounded[linear] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
+                module.weight = self._rounded[linear]
+                held.callback(setattr, module, "weight", exact)
+                held.callback(module.register_forward_pre_hook(_round_inputs).remove)
+            yield
+
+    def _is_rounded(self, linear: str) -> bool:
+        """The graph projects the last layer's values in floats, behind the mixing."""
+        return self._rounds_values or linear != "self_attn.v_proj"
 
 
-def walk_layers(checkpoint: Checkpoint) -> Iterator[DecoderLayer]:
-    """The layers from first to last, each made when it is asked for."""
-    return (DecoderLayer(checkpoint, index) for index in range(checkpoint.config.layers))
+def _round_inputs(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (round_rows(inputs[0]),)
 
 
-def finish_rows(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
-    """Each text's vector behind the last layer, of length 1 and in the texts' order: float32 [texts, hidden]."""
+def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
+    """Each text's final state at its last token, of length 1 and in the texts' order: float32 [texts, hidden]."""
     norm = Qwen3RMSNorm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
     norm.load_state_dict({"weight": checkpoint.weights["norm.weight"].fp32()})
-    vectors = torch.empty(sum(len(batch.rows) for batch in batches), checkpoint.config.hidden)
+    states = torch.empty(sum(len(batch.texts) for batch in batches), checkpoint.config.hidden)
     with torch.inference_mode():
         for batch in batches:
-            last = batch.hidden[torch.arange(len(batch.rows)), batch.real.sum(1) - 1]
-            vectors[list(batch.rows)] = norm(last)
+            last = batch.hidden[torch.arange(len(batch.texts)), batch.real.sum(1) - 1]
+            states[list(batch.texts)] = norm(last)
         if UNROTATE in checkpoint.weights:
-            vectors = vectors @ checkpoint.weights[UNROTATE].fp32().T
-        return torch.nn.functional.normalize(vectors, dim=-1)
-
-
-def _eager_config(checkpoint: Checkpoint) -> Qwen3Config:
-    config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
-    # without a mask this one attends causally, and reads no mask that the model would have made
-    config._attn_implementation = "sdpa"
-    return config
+            states = states @ checkpoint.weights[UNROTATE].fp32().T
+        return torch.nn.functional.normalize(states, dim=-1)

@@ -1,0 +1,104 @@
+"""Checkpoint folders whose activations stand out as those of large models do; seeded random weights.
+
+Outliers are made by scaling that leaves the function alone: a few channels of both norms and of up times 30 to 60, and
+as much less in the weights that read them. The massive activations of the first token (arXiv:2402.17762) are made
+by one neuron of an early MLP that only the token at the start of every text wakes, and that writes thousands into
+two channels of the stream, which stay there.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from tiny_checkpoint import TinyCheckpoint, decoder_tensors, raw_config, write_json, write_tokenizer, write_weights
+
+FIRST_TOKEN = 7
+"""Stands at the start of every row of `rows_with_first_token`, and nowhere else."""
+SHAPE = TinyCheckpoint(layers=4, hidden=256, intermediate=768, heads=4, kv_heads=2, head_dim=64, vocabulary=600)
+CHANNELS = 6
+_MASSIVE_LAYER = 1
+_MASSIVE = 4000.0
+
+Tensors = dict[str, torch.Tensor]
+
+
+def realistic_tensors(seed: int = 0) -> Tensors:
+    """Weights of SHAPE with tails as trained ones have, scaled so that a layer changes the stream by about its size."""
+    dice = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for name, drawn in decoder_tensors(SHAPE).items():
+        values = torch.randn(drawn.shape, generator=dice)
+        if drawn.dim() == 1:
+            tensors[name] = torch.exp(0.3 * values)
+            continue
+        chi = torch.randn(12, *drawn.shape, generator=dice).square().sum(0)
+        student = values / (chi / 10).sqrt()
+        scale = 1.0 if name == "embed_tokens.weight" else (1.5 if "gate" in name else 1.0) / math.sqrt(drawn.shape[1])
+        tensors[name] = student * scale
+    return tensors
+
+
+def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
+    """The same function with CHANNELS of both norms' outputs and of up 30 to 60 times larger."""
+    dice = torch.Generator().manual_seed(seed)
+    scaled = {name: values.clone() for name, values in tensors.items()}
+    makers = {
+        "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+        "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+        "mlp.up_proj": ("mlp.down_proj",),
+    }
+    layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
+    for layer in sorted(layers):
+        for maker, readers in makers.items():
+            made = scaled[f"layers.{layer}.{maker}.weight"]
+            channels = torch.randperm(len(made), generator=dice)[:CHANNELS]
+            factor = 30 + 30 * torch.rand(CHANNELS, generator=dice)
+            made[channels] *= factor if made.dim() == 1 else factor[:, None]
+            for reader in readers:
+                scaled[f"layers.{layer}.{reader}.weight"][:, channels] /= factor
+    return scaled
+
+
+def with_massive_first_token(tensors: Tensors, seed: int = 2) -> Tensors:
+    """Another function: FIRST_TOKEN writes about _MASSIVE into two channels of the stream."""
+    changed = {name: values.clone() for name, values in tensors.items()}
+    dice = torch.Generator().manual_seed(seed)
+    sign, first, second = (int(channel) for channel in torch.randperm(SHAPE.hidden, generator=dice)[:3])
+    neuron = int(torch.randint(SHAPE.intermediate, (1,), generator=dice))
+    table = changed["embed_tokens.weight"]
+    table[:, sign] = 0
+    table[FIRST_TOKEN, sign] = 40
+    for layer in range(_MASSIVE_LAYER + 1):
+        changed[f"layers.{layer}.self_attn.o_proj.weight"][sign] = 0
+        changed[f"layers.{layer}.mlp.down_proj.weight"][sign] = 0
+    mlp = f"layers.{_MASSIVE_LAYER}.mlp"
+    gain = float(changed[f"layers.{_MASSIVE_LAYER}.post_attention_layernorm.weight"][sign])
+    for name in ("gate_proj", "up_proj"):
+        row = changed[f"{mlp}.{name}.weight"][neuron]
+        row *= 0.05
+        row[sign] = 30 / (gain * math.sqrt(SHAPE.hidden) * 0.85)
+    down = changed[f"{mlp}.down_proj.weight"]
+    down[:, neuron] *= 0.3
+    down[first, neuron], down[second, neuron] = _MASSIVE / 900, -0.6 * _MASSIVE / 900
+    return changed
+
+
+def write_tensors(directory: Path, tensors: Tensors) -> Path:
+    """Writes config.json, `tensors` and a tokenizer into `directory`, which is made, and returns it."""
+    directory.mkdir(parents=True)
+    write_json(directory / "config.json", raw_config(SHAPE))
+    write_weights(directory, tensors)
+    write_tokenizer(directory)
+    return directory
+
+
+def rows_with_first_token(count: int, seed: int) -> list[list[int]]:
+    """Rows of 2 to 62 ids that begin with FIRST_TOKEN."""
+    dice = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 62, (count,), generator=dice).tolist()
+    return [
+        [FIRST_TOKEN, *(torch.randint(FIRST_TOKEN + 1, SHAPE.vocabulary, (n,), generator=dice).tolist())]
+        for n in lengths
+    ]

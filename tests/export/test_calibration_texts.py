@@ -1,0 +1,80 @@
+"""Calibration texts: this project's own, a file's, and one clear line for a bad one."""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from qwen3_triton.export import SourceMissing
+from qwen3_triton.export.calibration import BUILT_IN, held_out_texts, read_calibration
+from qwen3_triton.export.probe import PROBE_TEXTS
+
+
+def scripts(texts: tuple[str, ...]) -> set[str]:
+    """First words of the letters' Unicode names: LATIN, CYRILLIC, CJK and so on."""
+    return {unicodedata.name(letter, "?").split()[0] for text in texts for letter in text if letter.isalpha()}
+
+
+def test_built_in_texts_are_many_and_of_many_scripts() -> None:
+    own = read_calibration(None)
+    assert own.reference == BUILT_IN
+    assert len(own.texts) >= 48
+    assert scripts(own.texts) >= {
+        *("LATIN", "CYRILLIC", "CJK", "HIRAGANA", "HANGUL", "ARABIC", "DEVANAGARI", "THAI", "GREEK", "HEBREW"),
+    }
+    assert any("def " in text for text in own.texts)
+    assert max(map(len, own.texts)) >= 1500
+
+
+def test_held_out_texts_are_others() -> None:
+    held_out = held_out_texts()
+    assert len(set(held_out)) == len(held_out) >= 32
+    assert len(scripts(held_out)) >= 9
+    assert set(held_out).isdisjoint({*read_calibration(None).texts, *PROBE_TEXTS})
+
+
+def test_a_file_of_lines(tmp_path: Path) -> None:
+    file = tmp_path / "texts.txt"
+    file.write_bytes('one text\r\n\n  \nein zweiter, mit ü\n{"text": "is no JSON here"}\n'.encode())
+    read = read_calibration(file)
+    assert read.texts == ("one text", "ein zweiter, mit ü", '{"text": "is no JSON here"}')
+    assert read.reference == str(file)
+    assert read.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_file_of_json_lines(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "a\\nb", "id": 3}\n\n{"text": "\\u00fc\\u2028"}', encoding="utf-8")
+    assert read_calibration(file).texts == ("a\nb", "ü\u2028")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", b"", "holds no text; give one text a line"),
+        ("a.txt", b"\n  \n", "holds no text; give one text a line"),
+        ("a.txt", b"good\n\xff\xfe bad\n", "line 2 is not UTF-8"),
+        ("a.jsonl", b'{"text": "good"}\n\nnonsense\n', 'line 3 is no JSON object with a "text"'),
+        ("a.jsonl", b'{"texts": "a"}', "line 1 is no JSON object"),
+        ("a.jsonl", b'["a"]', "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": 3}', "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": " "}', "line 1 is no JSON object"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(SourceMissing) as failure:
+        read_calibration(file)
+    message = str(failure.value)
+    assert message.startswith(f"--calibration {file}: ")
+    assert says in message
+    assert "\n" not in message
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissing, match=r"--calibration .*: not readable \(No such file or directory\)"):
+        read_calibration(tmp_path / "none.txt")

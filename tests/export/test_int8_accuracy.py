@@ -1,0 +1,168 @@
+"""int8 with outliers and massive activations: the passes, the choice of what stays in floats, the written file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from outlier_checkpoint import (
+    SHAPE,
+    Tensors,
+    realistic_tensors,
+    rows_with_first_token,
+    with_massive_first_token,
+    with_outliers,
+    write_tensors,
+)
+from written_graph import Vectors, min_cosine, official_vectors, write_graph
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export import SilentProgress, SourceReference
+from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.choose_smoothing import choose_smoothing
+from qwen3_triton.export.int8_error import GroupError, Int8Measurement, measure_int8
+from qwen3_triton.export.int8_plan import MOST_KEPT, Int8Plan, choose_kept, plan_int8
+from qwen3_triton.export.products import TABLE, ProductGroup
+from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.rotate import rotate_stream
+from qwen3_triton.export.rotation import make_rotation
+from qwen3_triton.export.smooth import Site, smooth_weights
+
+CALIBRATION = rows_with_first_token(24, seed=11)
+HELD_OUT = rows_with_first_token(24, seed=12)
+NONE: frozenset[str] = frozenset()
+CASES: dict[str, Callable[[Tensors], Tensors]] = {
+    "plain": dict,
+    "outliers": with_outliers,
+    "outliers-and-massive": lambda tensors: with_outliers(with_massive_first_token(tensors)),
+}
+MUST_REACH = {"plain": 0.995, "outliers": 0.995, "outliers-and-massive": 0.985}
+
+
+def ignore(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A checkpoint, its plan and the truth."""
+
+    name: str
+    source: Path
+    checkpoint: Checkpoint
+    plan: Int8Plan
+    truth: Vectors
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    name = str(request.param)
+    source = write_tensors(tmp_path_factory.mktemp(name) / "checkpoint", CASES[name](realistic_tensors()))
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    plan = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
+    return Case(name, source, checkpoint, plan, official_vectors(source, HELD_OUT))
+
+
+def test_the_checkpoints_are_as_bad_as_they_say(case: Case) -> None:
+    worst = measure_int8(case.checkpoint, HELD_OUT, NONE, ignore).cosines.min()
+    assert worst >= 0.99 if case.name == "plain" else worst <= 0.85
+    peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, 4, ignore).peaks
+    assert (peaks.residual >= 3000) == (case.name == "outliers-and-massive")
+
+
+def test_outliers_are_scaled_without_changing_the_function(tmp_path: Path) -> None:
+    plain = write_tensors(tmp_path / "plain", realistic_tensors())
+    scaled = write_tensors(tmp_path / "scaled", with_outliers(realistic_tensors()))
+    assert min_cosine(official_vectors(scaled, HELD_OUT), official_vectors(plain, HELD_OUT)) >= 0.999999
+
+
+def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path: Path) -> None:
+    weights = case.plan.checkpoint.weights
+    exact = write_graph(case.source, tmp_path / "fp32", change=lambda _: weights).session.run(HELD_OUT)
+    assert min_cosine(exact, case.truth) >= 0.99999
+    written = write_graph(case.source, tmp_path / "int8", Precision.INT8, change=lambda _: weights)
+    answers = written.session.run_alone(HELD_OUT)
+    assert not case.plan.kept
+    assert min_cosine(answers, case.truth) >= MUST_REACH[case.name]
+    predicted = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore).cosines
+    assert min_cosine(answers, case.truth) == pytest.approx(float(predicted.min()), abs=2e-4)
+
+
+def test_rotation_and_smoothing_together_are_best(case: Case) -> None:
+    def worst(checkpoint: Checkpoint) -> float:
+        return float(measure_int8(checkpoint, HELD_OUT, NONE, ignore).cosines.min())
+
+    def smoothed(checkpoint: Checkpoint, sites: tuple[Site, ...]) -> Checkpoint:
+        scales = choose_smoothing(checkpoint, CALIBRATION, sites, ignore)
+        return checkpoint.with_weights(smooth_weights(checkpoint.weights, scales, SHAPE.head_dim))
+
+    rotated = case.checkpoint.with_weights(rotate_stream(case.checkpoint.weights, make_rotation(SHAPE.hidden)))
+    both = worst(case.plan.checkpoint)
+    assert both >= worst(case.checkpoint)
+    assert both >= worst(smoothed(case.checkpoint, tuple(Site)))
+    if case.name != "plain":
+        assert both >= worst(rotated) + 0.01
+
+
+def test_errors_of_products_add_up_to_the_error_of_the_vectors(case: Case) -> None:
+    measured = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore)
+    predicted = 0.5 * sum(group.error**2 for group in measured.groups)
+    assert 0.5 * predicted <= 1 - float(measured.cosines.mean()) <= 2 * predicted
+    assert len(measured.groups) == 1 + SHAPE.layers * len(ProductGroup)
+    assert measured.groups[0].paths == (TABLE,)
+    assert sum(group.weights for group in measured.groups) == sum(
+        values.numel() for values in realistic_tensors().values() if values.dim() == 2
+    )
+
+
+def test_what_is_kept_is_not_rounded(case: Case) -> None:
+    measured = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore)
+    everything = frozenset(path for group in measured.groups for path in group.paths)
+    assert measure_int8(case.plan.checkpoint, HELD_OUT, everything, ignore).worst <= 1e-6
+    half = frozenset(path for group in measured.groups[:9] for path in group.paths)
+    assert measure_int8(case.plan.checkpoint, HELD_OUT, half, ignore).worst < measured.worst
+
+
+def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
+    source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    loose = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
+    goal = loose.calibrated.worst * 0.6
+    plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, SilentProgress())
+    assert plan.kept
+    assert plan.calibrated.worst <= goal
+    assert 0 < plan.kept_share < MOST_KEPT
+    truth = official_vectors(source, HELD_OUT)
+    mixed = write_graph(
+        source, tmp_path / "mixed", Precision.INT8, kept=plan.kept_paths, change=lambda _: plan.checkpoint.weights
+    )
+    answers = mixed.session.run(HELD_OUT)
+    assert 1 - min_cosine(answers, truth) <= 2 * goal
+    predicted = measure_int8(plan.checkpoint, HELD_OUT, plan.kept_paths, ignore).cosines
+    assert min_cosine(answers, truth) == pytest.approx(float(predicted.min()), abs=2e-4)
+
+
+def group(path: str, error: float, weights: int = 100) -> GroupError:
+    return GroupError(layer=0, group=ProductGroup.DOWN, paths=(path,), error=error, weights=weights)
+
+
+def measured(groups: tuple[GroupError, ...], worst: float) -> Int8Measurement:
+    return Int8Measurement(groups=groups, cosines=torch.tensor([1.0, 1.0 - worst], dtype=torch.float64))
+
+
+def test_the_largest_square_for_its_weights_is_kept_first() -> None:
+    a, b, c, d = group("a", 0.1), group("b", 0.2, 1000), group("c", 0.05), group("d", 0.01)
+    # squares 0.01, 0.04, 0.0025, 0.0001 over weights: a, b, c, d
+    groups = (d, c, b, a, group("rest", 0.0, 2000))
+    assert choose_kept(measured(groups, 0.05), (), 0.06) == ()
+    assert choose_kept(measured(groups, 0.05), (), 0.045) == (a,)
+    assert choose_kept(measured(groups, 0.05), (), 0.003) == (a, b)
+    assert choose_kept(measured(groups, 0.05), (a,), 0.001) == (a, b, c)
+
+
+def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
+    groups = tuple(group(name, 0.1) for name in "abcdef")
+    assert len(choose_kept(measured(groups, 0.5), (), 0.0)) == 3
