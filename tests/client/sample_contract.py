@@ -11,10 +11,12 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from qwen3_triton.client import (
     EmbeddingContract,
+    LayerErrors,
     PairPrompts,
     ParityReport,
     Precision,
     Prompts,
+    QuantizationReport,
     RerankContract,
     ScoreParityReport,
     SourceIdentity,
@@ -106,3 +108,21 @@ def make_rerank_contract(tokenizer_file: Path, **changes: Any) -> RerankContract
         ),
     )
     return dataclasses.replace(contract, **changes)
+
+
+def make_quantization(contract: EmbeddingContract | RerankContract) -> QuantizationReport:
+    """A report that fits `contract`, which it borrows the parity report of."""
+    return QuantizationReport(
+        calibration=SourceIdentity(reference="built-in", sha256="2" * 64),
+        calibration_texts=52,
+        held_out=contract.parity,
+        table_error=0.007,
+        layer_errors=(
+            LayerErrors(qkv=0.004, output=0.003, gate_up=0.007, down=0.01),
+            LayerErrors(qkv=0.003, output=0.002, gate_up=0.006, down=0.009),
+        ),
+        kept=("layers.0.mlp.down",),
+        kept_share=0.125,
+        bytes=1000,
+        fp32_bytes=3900,
+    )

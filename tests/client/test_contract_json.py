@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
 import pytest
+from sample_contract import make_quantization
 
 from qwen3_triton.client import Contract, ContractMismatch, EmbeddingContract, RerankContract
 
@@ -11,6 +13,30 @@ from qwen3_triton.client import Contract, ContractMismatch, EmbeddingContract, R
 def test_reads_back_equal(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
     assert Contract.from_json(contract.to_json()) == contract
     assert Contract.from_json(rerank_contract.to_json()) == rerank_contract
+
+
+def test_a_quantisation_report_reads_back_equal(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
+    for whole in (contract, rerank_contract):
+        quantized = dataclasses.replace(whole, quantization=make_quantization(whole))
+        assert Contract.from_json(quantized.to_json()) == quantized
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kept": "a"},
+        {"kept_share": None, "more": 1},
+        {"layer_errors": {}},
+        {"layer_errors": [{"qkv": 0.1}]},
+        {"held_out": 1},
+    ],
+    ids=str,
+)
+def test_refuses_a_malformed_quantisation_report(contract: EmbeddingContract, changes: dict[str, Any]) -> None:
+    fields = json.loads(dataclasses.replace(contract, quantization=make_quantization(contract)).to_json())
+    fields["quantization"] |= changes
+    with pytest.raises(ContractMismatch, match="malformed contract of schema 1"):
+        Contract.from_json(json.dumps(fields))
 
 
 def test_stands_in_one_json_object(contract: EmbeddingContract) -> None:

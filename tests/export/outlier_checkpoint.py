@@ -24,11 +24,11 @@ _MASSIVE = 4000.0
 Tensors = dict[str, torch.Tensor]
 
 
-def realistic_tensors(seed: int = 0) -> Tensors:
-    """Weights of SHAPE with tails as trained ones have, scaled so that a layer changes the stream by about its size."""
+def realistic_tensors(seed: int = 0, shape: TinyCheckpoint = SHAPE) -> Tensors:
+    """Weights of `shape` with tails as trained ones have; a layer changes the stream by about its size."""
     dice = torch.Generator().manual_seed(seed)
     tensors = {}
-    for name, drawn in decoder_tensors(SHAPE).items():
+    for name, drawn in decoder_tensors(shape).items():
         values = torch.randn(drawn.shape, generator=dice)
         if drawn.dim() == 1:
             tensors[name] = torch.exp(0.3 * values)
@@ -61,12 +61,12 @@ def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
     return scaled
 
 
-def with_massive_first_token(tensors: Tensors, seed: int = 2) -> Tensors:
+def with_massive_first_token(tensors: Tensors, shape: TinyCheckpoint = SHAPE, seed: int = 2) -> Tensors:
     """Another function: FIRST_TOKEN writes about _MASSIVE into two channels of the stream."""
     changed = {name: values.clone() for name, values in tensors.items()}
     dice = torch.Generator().manual_seed(seed)
-    sign, first, second = (int(channel) for channel in torch.randperm(SHAPE.hidden, generator=dice)[:3])
-    neuron = int(torch.randint(SHAPE.intermediate, (1,), generator=dice))
+    sign, first, second = (int(channel) for channel in torch.randperm(shape.hidden, generator=dice)[:3])
+    neuron = int(torch.randint(shape.intermediate, (1,), generator=dice))
     table = changed["embed_tokens.weight"]
     table[:, sign] = 0
     table[FIRST_TOKEN, sign] = 40
@@ -78,27 +78,27 @@ def with_massive_first_token(tensors: Tensors, seed: int = 2) -> Tensors:
     for name in ("gate_proj", "up_proj"):
         row = changed[f"{mlp}.{name}.weight"][neuron]
         row *= 0.05
-        row[sign] = 30 / (gain * math.sqrt(SHAPE.hidden) * 0.85)
+        row[sign] = 30 / (gain * math.sqrt(shape.hidden) * 0.85)
     down = changed[f"{mlp}.down_proj.weight"]
     down[:, neuron] *= 0.3
     down[first, neuron], down[second, neuron] = _MASSIVE / 900, -0.6 * _MASSIVE / 900
     return changed
 
 
-def write_tensors(directory: Path, tensors: Tensors) -> Path:
+def write_tensors(directory: Path, tensors: Tensors, shape: TinyCheckpoint = SHAPE) -> Path:
     """Writes config.json, `tensors` and a tokenizer into `directory`, which is made, and returns it."""
     directory.mkdir(parents=True)
-    write_json(directory / "config.json", raw_config(SHAPE))
+    write_json(directory / "config.json", raw_config(shape))
     write_weights(directory, tensors)
     write_tokenizer(directory)
     return directory
 
 
-def rows_with_first_token(count: int, seed: int) -> list[list[int]]:
+def rows_with_first_token(count: int, seed: int, shape: TinyCheckpoint = SHAPE) -> list[list[int]]:
     """Rows of 2 to 62 ids that begin with FIRST_TOKEN."""
     dice = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 62, (count,), generator=dice).tolist()
     return [
-        [FIRST_TOKEN, *(torch.randint(FIRST_TOKEN + 1, SHAPE.vocabulary, (n,), generator=dice).tolist())]
+        [FIRST_TOKEN, *(torch.randint(FIRST_TOKEN + 1, shape.vocabulary, (n,), generator=dice).tolist())]
         for n in lengths
     ]

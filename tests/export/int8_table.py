@@ -1,0 +1,134 @@
+"""Rotation, smoothing and both, on checkpoints with outliers: the smallest and mean cosines as a table.
+
+`python tests/export/int8_table.py --hidden 1024 --layers 4` prints it for seeded weights of that size, with a
+checkpoint's folder in place of `--hidden` for that one, made worse in the same ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from outlier_checkpoint import (
+    SHAPE,
+    Tensors,
+    realistic_tensors,
+    rows_with_first_token,
+    with_massive_first_token,
+    with_outliers,
+    write_tensors,
+)
+from tiny_checkpoint import TinyCheckpoint
+
+from qwen3_triton.export import SourceReference
+from qwen3_triton.export.calibration import held_out_texts, read_calibration
+from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.choose_smoothing import choose_smoothing
+from qwen3_triton.export.int8_error import measure_int8
+from qwen3_triton.export.int8_plan import SITES
+from qwen3_triton.export.rotate import rotate_stream
+from qwen3_triton.export.rotation import make_rotation
+from qwen3_triton.export.smooth import Site, smooth_weights
+from qwen3_triton.export.tokenizer import read_tokenizer
+from qwen3_triton.export.weights import LazyTensor
+
+Rows = Sequence[Sequence[int]]
+Change = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """What is done to the weights before they are rounded."""
+
+    rotated: bool
+    sites: tuple[Site, ...]
+
+
+PASSES = {
+    "as it is": Passes(False, ()),
+    "smoothed": Passes(False, tuple(Site)),
+    "rotated": Passes(True, ()),
+    "rotated, v and up smoothed": Passes(True, SITES),
+    "rotated, everything smoothed": Passes(True, tuple(Site)),
+}
+
+
+def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoint:
+    """The checkpoint behind the passes."""
+    if passes.rotated:
+        rotation = make_rotation(checkpoint.config.hidden)
+        checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, rotation))
+    if passes.sites:
+        scales = choose_smoothing(checkpoint, calibration, passes.sites, ignore)
+        checkpoint = checkpoint.with_weights(smooth_weights(checkpoint.weights, scales, checkpoint.config.head_dim))
+    return checkpoint
+
+
+def cosines(checkpoint: Checkpoint, rows: Rows) -> torch.Tensor:
+    """Of every row's vector with all products rounded to the exact one."""
+    return measure_int8(checkpoint, rows, frozenset(), ignore).cosines
+
+
+def ignore(_done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def measure(name: str, checkpoint: Checkpoint, calibration: Rows, held_out: Rows) -> Iterator[str]:
+    """A line of the table for each of PASSES."""
+    for label, passes in PASSES.items():
+        found = cosines(apply(checkpoint, passes, calibration), held_out)
+        yield f"| {name} | {label} | {found.min():.5f} | {found.mean():.5f} |"
+
+
+def _seeded(shape: TinyCheckpoint, folder: Path) -> Iterator[str]:
+    cases: dict[str, Change] = {
+        "plain": dict,
+        "outliers": with_outliers,
+        "outliers, massive first token": lambda tensors: with_outliers(with_massive_first_token(tensors, shape)),
+    }
+    calibration, held_out = (rows_with_first_token(24, seed, shape) for seed in (11, 12))
+    for name, change in cases.items():
+        source = write_tensors(folder / name, change(realistic_tensors(shape=shape)), shape)
+        yield from measure(name, open_checkpoint(SourceReference(str(source))), calibration, held_out)
+
+
+def _trained(folder: Path) -> Iterator[str]:
+    checkpoint = open_checkpoint(SourceReference(str(folder)))
+    tokenizer = read_tokenizer(checkpoint.directory, checkpoint.config.vocabulary)
+    calibration, held_out = (tokenizer.rows(texts, 512) for texts in (read_calibration(None).texts, held_out_texts()))
+    scaled = with_outliers({name: tensor.fp32() for name, tensor in checkpoint.weights.items()})
+    worse = {name: _held(values) for name, values in scaled.items()}
+    yield from measure("plain", checkpoint, calibration, held_out)
+    yield from measure("outliers", checkpoint.with_weights(worse), calibration, held_out)
+
+
+def _held(values: torch.Tensor) -> LazyTensor:
+    return LazyTensor(tuple(values.shape), values.dtype, lambda: values)
+
+
+def main() -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=SHAPE.hidden)
+    parser.add_argument("--layers", type=int, default=SHAPE.layers)
+    parser.add_argument("--checkpoint", type=Path)
+    asked = parser.parse_args()
+    shape = dataclasses.replace(
+        SHAPE, hidden=asked.hidden, intermediate=3 * asked.hidden, layers=asked.layers, heads=asked.hidden // 64
+    )
+    shape = dataclasses.replace(shape, kv_heads=max(shape.heads // 2, 1))
+    sys.stdout.write("| checkpoint | passes | smallest cosine | mean |\n|---|---|---|---|\n")
+    with TemporaryDirectory() as folder:
+        for line in _trained(asked.checkpoint) if asked.checkpoint else _seeded(shape, Path(folder)):
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
