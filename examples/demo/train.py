@@ -32,7 +32,7 @@ from examples.demo.tokenizer import end_token_id, train_tokenizer
 
 SEED = 20240607
 BAG_SCHEDULE = Schedule(steps=700, batch_pairs=192, peak_learning_rate=3e-2, warmup_steps=20, weight_decay=0.0)
-BASE_SCHEDULE = Schedule(steps=480, batch_pairs=96, peak_learning_rate=1e-3, warmup_steps=20)
+BASE_SCHEDULE = Schedule(steps=640, batch_pairs=96, peak_learning_rate=1e-3, warmup_steps=20)
 ADAPTER_SCHEDULE = Schedule(steps=160, batch_pairs=64, peak_learning_rate=2e-3, warmup_steps=6, weight_decay=0.0)
 ADAPTER_RANK = 16
 _SNAPSHOT_EVERY = 100
