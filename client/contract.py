@@ -49,8 +49,11 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     FP16 = "fp16"
+    BF16 = "bf16"
+    """On GPUs only."""
     INT8 = "int8"
-    """8-bit weights and activations, a scale for each weight row and for each token."""
+    """On a CPU 8-bit weights and activations, a scale for each weight row and for each token; on a GPU 8-bit
+    weights in blocks under fp16 activations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

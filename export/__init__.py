@@ -19,14 +19,16 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
     )
     from .merged_checkpoint import write_merged_checkpoint
-    from .options import Device, ExportOptions, MergeOptions, ServingOptions, TaskChoice
+    from .options import CudaAttention, Device, ExportOptions, MergeOptions, ServingOptions, TaskChoice
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
+    from .release import RuntimeVersion, TritonRelease
     from .source import AdapterReference, SourceReference
 
 _HOMES = {
     "AdapterMismatch": "errors",
     "AdapterReference": "source",
+    "CudaAttention": "options",
     "Device": "options",
     "ExportError": "errors",
     "ExportOptions": "options",
@@ -35,12 +37,14 @@ _HOMES = {
     "ModelExists": "errors",
     "ParityFailed": "errors",
     "Progress": "progress",
+    "RuntimeVersion": "release",
     "ServingOptions": "options",
     "SilentProgress": "progress",
     "SourceMissing": "errors",
     "SourceReference": "source",
     "StagingFailed": "errors",
     "TaskChoice": "options",
+    "TritonRelease": "release",
     "UnsupportedCheckpoint": "errors",
     "export_model": "pipeline",
     "write_merged_checkpoint": "merged_checkpoint",
@@ -49,6 +53,7 @@ _HOMES = {
 __all__ = [
     "AdapterMismatch",
     "AdapterReference",
+    "CudaAttention",
     "Device",
     "ExportError",
     "ExportOptions",
@@ -57,12 +62,14 @@ __all__ = [
     "ModelExists",
     "ParityFailed",
     "Progress",
+    "RuntimeVersion",
     "ServingOptions",
     "SilentProgress",
     "SourceMissing",
     "SourceReference",
     "StagingFailed",
     "TaskChoice",
+    "TritonRelease",
     "UnsupportedCheckpoint",
     "export_model",
     "write_merged_checkpoint",

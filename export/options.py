@@ -24,6 +24,15 @@ class Device(StrEnum):
     CPU = "cpu"
 
 
+class CudaAttention(StrEnum):
+    """How attention on a GPU is fed; fp32 has one way and takes no notice."""
+
+    ROWS = "rows"
+    """Right-padded rows, gathered inside the graph, for GroupQueryAttention."""
+    PAGES = "pages"
+    """Packed tokens and a paged cache for PagedAttention: no padding, but more work a token up to 1.28."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
     """How Triton batches and runs the model."""

@@ -72,6 +72,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     Raises ExportError and its kinds (see `errors`).
     """
     progress = progress or SilentProgress()
+    if options.precision is Precision.BF16:
+        raise ExportError("--precision bf16 is for GPUs, which this command does not export for; give fp32 or fp16")
     name = _model_name(options)
     folder = ModelFolder(options.repository / name)
     refuse_existing(folder.path, overwrite=options.overwrite)

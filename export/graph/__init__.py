@@ -1,5 +1,6 @@
 """The ONNX graph of a Qwen3 embedding model, built from its config without tracing."""
 
+from .cuda_profile import CudaProfile
 from .model import GraphOptions, build_model
 
-__all__ = ["GraphOptions", "build_model"]
+__all__ = ["CudaProfile", "GraphOptions", "build_model"]

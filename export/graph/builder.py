@@ -67,7 +67,9 @@ class GraphBuilder:
         self.nodes.append(node)
         return node.outputs
 
-    def constant(self, values: Sequence[int] | int, dtype: type[np.generic] = np.int64) -> ir.Value:
+    def constant(
+        self, values: Sequence[int] | Sequence[Sequence[int]] | int, dtype: type[np.generic] = np.int64
+    ) -> ir.Value:
         """A small integer constant; equal ones are shared."""
         array = np.asarray(values, dtype=dtype)
         name = f"constant.{array.dtype}.{'x'.join(map(str, array.shape))}.{'_'.join(map(str, array.ravel()))}"

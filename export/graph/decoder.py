@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from ..config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
+from .cuda_profile import CudaProfile
 from .products import ProductFormat, ScaledRows, gather_rows, load_weight, multiply_out, prepare_operand, project
 from .tokens import PackedTokens
 
@@ -27,6 +28,13 @@ class DecoderParts:
     cos: ir.Value
     """[positions, head_dim / 2]"""
     sin: ir.Value
+    cuda: CudaProfile | None = None
+    """None for a CPU."""
+
+    @property
+    def joint_products(self) -> bool:
+        """Whether products of one operand are one product, split afterwards; that is slower on a CPU."""
+        return self.cuda is not None and self.cuda.joint_products
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +83,17 @@ def last_tokens(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: s
 
 
 def feed_forward(g: GraphBuilder, parts: DecoderParts, hidden: ir.Value, layer: str) -> ir.Value:
-    """down(silu(gate(x)) · up(x)); two products, since splitting the joint one costs more on a CPU."""
+    """down(silu(gate(x)) · up(x)) of the normed stream."""
     form, config = parts.form, parts.config
     entered = prepare_operand(g, form, ScaledRows(hidden), config.hidden, ["gate", "up"])
-    gate = multiply_out(g, project(g, form, "gate", entered, [f"{layer}.mlp.gate_proj.weight"]))
-    up = project(g, form, "up", entered, [f"{layer}.mlp.up_proj.weight"])
+    tensors = [f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight"]
+    if parts.joint_products:
+        joint = multiply_out(g, project(g, form, "gate_up", entered, tensors))
+        gate, values = g.ops("Split", joint, g.constant([config.intermediate] * 2), axis=-1, name="halves", outputs=2)
+        up = ScaledRows(values)
+    else:
+        gate = multiply_out(g, project(g, form, "gate", entered, tensors[:1]))
+        up = project(g, form, "up", entered, tensors[1:])
     silu = g.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0, name="silu")
     # the scale of up's rows goes through the product and is multiplied out behind down
     product = ScaledRows(g.op("Mul", silu, up.values), up.scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import onnx_ir as ir
 
 from ..rotate import UNROTATE
@@ -24,8 +25,17 @@ def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
     normed, _ = normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")
     if UNROTATE in parts.form.weights:
         normed = g.op("MatMul", normed, load_weight(g, form, "unrotate.weight", [UNROTATE]), name="unrotate")
+    if parts.cuda is not None:
+        return _unit_rows(g, normed, parts.config.hidden)
     length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
     return g.op("Div", normed, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
+
+
+def _unit_rows(g: GraphBuilder, rows: ir.Value, width: int) -> ir.Value:
+    """`rows` [·, width] over their length, as RMSNorm with the gain 1/√width: one kernel, and none of cuDNN's."""
+    gain = g.table("head.unit.gain", np.full(width, width**-0.5, np.float32))
+    eps = _SMALLEST_NORM**2 / width
+    return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)
 
 
 def _fp32(g: GraphBuilder, parts: DecoderParts, value: ir.Value) -> ir.Value:

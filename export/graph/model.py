@@ -11,16 +11,21 @@ from ..config import ModelConfig
 from ..rescale import NO_RESCALE, Rescale
 from ..rope import RopeTables
 from ..weights import Weights
-from .attention import attend, attend_last
+from .attention_choice import Attention, choose_attention
 from .builder import MICROSOFT, OPSET, GraphBuilder
+from .cuda_profile import CUDA_OPSET, CudaProfile
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
 from .head import FP32, embed_rows
 from .products import ProductFormat
 from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
 
 _IR_VERSION = 10
-_DTYPES = {Precision.FP32: FP32, Precision.FP16: ir.DataType.FLOAT16, Precision.INT8: FP32}
-"""Of activations between products."""
+_DTYPES = {
+    Precision.FP32: FP32,
+    Precision.FP16: ir.DataType.FLOAT16,
+    Precision.BF16: ir.DataType.BFLOAT16,
+    Precision.INT8: FP32,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,17 @@ class GraphOptions:
     rescale: Rescale = NO_RESCALE
     kept: frozenset[str] = frozenset()
     """Paths of products that stay in floats in an 8-bit graph, `layers.2.mlp.down` for one."""
+    cuda: CudaProfile | None = None
+    """None for a CPU."""
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """Of activations between products."""
+        if self.cuda is not None and self.cuda.cpu_twin:
+            return FP32
+        if self.precision is Precision.INT8 and self.cuda is not None:
+            return ir.DataType.FLOAT16
+        return _DTYPES[self.precision]
 
 
 def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
@@ -41,23 +57,29 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
     """
     g = GraphBuilder()
     inputs = declare_inputs()
-    dtype = _DTYPES[options.precision]
+    dtype, cuda = options.dtype, options.cuda
     with g.scope("rows"):
         packed = pack_tokens(g, inputs, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
     parts = DecoderParts(
         config=config,
         form=ProductFormat(
-            weights=weights, dtype=dtype, quantized=options.precision is Precision.INT8, kept=options.kept
+            weights=weights,
+            dtype=dtype,
+            quantized=options.precision is Precision.INT8 and cuda is None,
+            blocks=options.precision is Precision.INT8 and cuda is not None,
+            kept=options.kept,
         ),
         eps=options.rescale.eps(config.norm_eps),
         cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
         sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),
+        cuda=cuda,
     )
+    attention = choose_attention(g, parts, packed, options.max_tokens)
     with g.scope("embedding"):
         stream = embed_tokens(g, parts, packed)
     for index in range(config.layers):
         with g.scope(f"layers.{index}"):
-            stream = _add_layer(g, parts, packed, stream, index)
+            stream = _add_layer(g, parts, packed, attention, stream, index)
     with g.scope("head"):
         output = spread_to_rows(g, packed, embed_rows(g, parts, stream))
     output.name = Task.EMBED.output
@@ -67,19 +89,21 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
         [output],
         nodes=g.nodes,
         initializers=list(g.initializers.values()),
-        opset_imports={"": OPSET, MICROSOFT: 1},
+        opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},
         name="qwen3_embedding",
     )
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
 
 
-def _add_layer(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, stream: Stream, index: int) -> Stream:
-    """One layer; behind the keys of the last one only each row's last token goes on."""
+def _add_layer(
+    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attention: Attention, stream: Stream, index: int
+) -> Stream:
+    """One layer; behind the attention of the last one only each row's last token goes on."""
     layer = f"layers.{index}"
     last = index == parts.config.layers - 1
     with g.scope("attention"):
         normed, stream = normalize(g, parts, stream, f"{layer}.input_layernorm.weight")
-        attended = (attend_last if last else attend)(g, parts, packed, normed, layer)
+        attended = (attention.attend_last if last else attention.attend)(normed, layer)
     if last:
         stream = Stream(last_tokens(g, packed, stream.residual, "residual"), None)
     with g.scope("mlp"):

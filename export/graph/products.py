@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..weights import LazyTensor, Weights
 from .builder import MICROSOFT, GraphBuilder
+from .weight_blocks import multiply_blocks, round_up
 
 UINT8 = ir.DataType.UINT8
 INT8 = ir.DataType.INT8
@@ -39,12 +40,18 @@ class ProductFormat:
     dtype: ir.DataType
     """Of the float weights and of activations."""
     quantized: bool = False
+    blocks: bool = False
+    """Weights in 8-bit blocks under float activations."""
     kept: frozenset[str] = frozenset()
     """Paths of products that stay in floats all the same, `layers.2.mlp.down` for one."""
 
     def is_quantized(self, path: str) -> bool:
         """Whether the product at `path` is computed in 8 bits."""
         return self.quantized and path not in self.kept
+
+    def is_in_blocks(self, path: str) -> bool:
+        """Whether the weights of `path` are 8-bit blocks."""
+        return self.blocks and path not in self.kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +96,17 @@ def prepare_operand(
 
 def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, tensors: list[str]) -> ScaledRows:
     """The operand [·, in] times the tensors' transposes side by side: [·, Σ out]."""
+    sources = [form.weights[tensor] for tensor in tensors]
+    columns = sum(source.shape[0] for source in sources)
+    if form.is_in_blocks(g.path(name)):
+        shape = columns, sources[0].shape[1]
+        rows = multiply_out(g, operand.rows)
+        return ScaledRows(multiply_blocks(g, name, rows, shape, form.dtype, lambda: _joined(sources)))
     if not form.is_quantized(g.path(name)):
         weight = load_weight(g, form, f"{name}.weight", tensors)
         return ScaledRows(g.op("MatMul", multiply_out(g, operand.rows), weight, name=name))
     if operand.codes is None:
         raise ValueError(f"the operand was not prepared for the 8-bit product {g.path(name)}")
-    sources = [form.weights[tensor] for tensor in tensors]
-    columns = sum(source.shape[0] for source in sources)
     values = g.op(
         "MatMulIntegerToFloat",
         operand.codes.values,
@@ -122,14 +133,16 @@ def load_weight(
 
 def gather_rows(g: GraphBuilder, form: ProductFormat, name: str, tensor: str, indices: ir.Value) -> ir.Value:
     """Rows of a table `[n, width]` in floats, which lies there in 8 bits unless it is kept: `[·, width]`."""
-    if not form.is_quantized(g.path(name)):
+    if not form.is_quantized(g.path(name)) and not form.is_in_blocks(g.path(name)):
         return g.op(
             "Gather", load_weight(g, form, f"{name}.weight", [tensor], transpose=False), indices, axis=0, name="tokens"
         )
-    table = form.weights[tensor]
-    codes = g.weight(f"{name}.codes", table.shape, INT8, lambda: _codes(_joined([table])))
-    scales = g.weight(f"{name}.scale", [table.shape[0], 1], FP32, lambda: row_scales(_joined([table]))[:, None])
-    rows = g.op("Cast", g.op("Gather", codes, indices, axis=0, name="codes_of_tokens"), to=FP32)
+    table, dtype = form.weights[tensor], form.dtype
+    codes = g.weight(f"{name}.codes", table.shape, INT8, lambda: _codes(_joined([table]), dtype))
+    scales = g.weight(
+        f"{name}.scale", [table.shape[0], 1], dtype, lambda: round_up(row_scales(_joined([table])), dtype)[:, None]
+    )
+    rows = g.op("Cast", g.op("Gather", codes, indices, axis=0, name="codes_of_tokens"), to=form.dtype)
     return g.op("Mul", rows, g.op("Gather", scales, indices, axis=0, name="scales_of_tokens"), name="tokens")
 
 
@@ -140,9 +153,10 @@ def row_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
     return scales
 
 
-def _codes(matrix: NDArray[np.float32]) -> NDArray[np.int8]:
-    """The nearest codes int8 [rows, n], halves to even."""
-    codes: NDArray[np.int8] = np.rint(matrix / row_scales(matrix)[:, None]).astype(np.int8)
+def _codes(matrix: NDArray[np.float32], dtype: ir.DataType = FP32) -> NDArray[np.int8]:
+    """The nearest codes int8 [rows, n], halves to even, under scales that are stored as `dtype`."""
+    scales = round_up(row_scales(matrix), dtype).astype(np.float32)
+    codes: NDArray[np.int8] = np.rint(matrix / scales[:, None]).astype(np.int8)
     return codes
 
 

@@ -26,6 +26,8 @@ class PackedTokens:
     """INT64 [G]: index of each good row's first token."""
     ends: ir.Value
     """INT64 [G]: one behind its last token."""
+    lengths: ir.Value
+    """INT64 [G], each at least 1."""
     last: ir.Value
     """INT64 [G]: index of its last token."""
     row_is_good: ir.Value
@@ -80,6 +82,7 @@ def pack_tokens(g: GraphBuilder, inputs: WireInputs, *, vocabulary: int, max_tok
         ids=g.op("Concat", packed, g.op("Mul", filler, g.constant(0)), axis=0, name="ids"),
         starts=g.op("Sub", ends, lengths, name="starts"),
         ends=ends,
+        lengths=lengths,
         last=g.op("Sub", ends, g.constant(1), name="last"),
         row_is_good=good,
         rank_of_row=g.op("Max", rank, g.constant(0), name="rank_of_row"),
@@ -115,6 +118,11 @@ def _never_empty(g: GraphBuilder, lengths: ir.Value) -> ir.Value:
     missing = g.op("Cast", none_left, to=INT64)
     shape = g.op("Reshape", missing, g.constant([1]))
     return g.op("Expand", g.constant(1), shape, name="filler")
+
+
+def longest_row(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
+    """INT64 [1]: most tokens of a row; TopK, because ReduceMax would need cuDNN on a GPU."""
+    return g.ops("TopK", packed.lengths, g.constant([1]), outputs=2, name="longest")[0]
 
 
 def spread_to_rows(g: GraphBuilder, packed: PackedTokens, answers: ir.Value) -> ir.Value:

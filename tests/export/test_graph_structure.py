@@ -27,7 +27,7 @@ PRODUCT_OPERATORS = {"MatMul", "MatMulIntegerToFloat"}
 ONNX_RUNTIME_OWN = {"SimplifiedLayerNormalization"}
 
 
-@pytest.fixture(scope="module", params=list(Precision))
+@pytest.fixture(scope="module", params=list(WEIGHTS))
 def precision(request: pytest.FixtureRequest) -> Precision:
     chosen: Precision = request.param
     return chosen

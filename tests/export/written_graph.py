@@ -15,7 +15,7 @@ from transformers import Qwen3Model
 from qwen3_triton.client import Precision
 from qwen3_triton.export import SourceReference
 from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.graph import GraphOptions, build_model
+from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
 from qwen3_triton.export.onnx_file import write_onnx
 from qwen3_triton.export.reference import transformers_config
 from qwen3_triton.export.rescale import NO_RESCALE, Rescale, rescale_weights
@@ -43,16 +43,40 @@ def write_graph(
     rescale: Rescale = NO_RESCALE,
     kept: frozenset[str] = frozenset(),
     change: Callable[[Weights], Weights] = dict,
+    cuda: CudaProfile | None = None,
 ) -> WrittenGraph:
     """Writes `output`/model.onnx from the weights behind `rescale` and then `change`, and opens it."""
+    written = write_file(checkpoint_folder, output, precision, max_tokens, rescale, kept, change, cuda)
+    return WrittenGraph(written.checkpoint, written.file, WrittenModel(written.file, threads=2))
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A checkpoint and the file written from it."""
+
+    checkpoint: Checkpoint
+    file: Path
+
+
+def write_file(
+    checkpoint_folder: Path,
+    output: Path,
+    precision: Precision = Precision.FP32,
+    max_tokens: int = 64,
+    rescale: Rescale = NO_RESCALE,
+    kept: frozenset[str] = frozenset(),
+    change: Callable[[Weights], Weights] = dict,
+    cuda: CudaProfile | None = None,
+) -> WrittenFile:
+    """The same without opening it: the CPU provider may be unable to run it."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
-    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept)
+    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept, cuda=cuda)
     output.mkdir(parents=True)
     file = output / "model.onnx"
     write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
-    return WrittenGraph(checkpoint, file, WrittenModel(file, threads=2))
+    return WrittenFile(checkpoint, file)
 
 
 def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:

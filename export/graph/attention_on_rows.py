@@ -1,0 +1,103 @@
+"""Causal attention for GPUs over right-padded rows; only attention sees the padding, every product is packed.
+
+    q, k, v [T, ·] ─ gather ─→ [G, W, ·] ─ GroupQueryAttention (rope, flash) ─→ [G, W, ·] ─ gather ─→ [T, ·]
+
+Padding stands behind a row's tokens, and causal attention never looks there, so no mask is needed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+
+from .builder import MICROSOFT, Attribute, GraphBuilder
+from .cuda_profile import CudaProfile
+from .decoder import DecoderParts
+from .packed_heads import HeadGains, load_gains, project_heads, project_joint_heads, project_output
+from .row_grid import RowGrid
+
+FP32 = ir.DataType.FLOAT
+
+
+def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+    """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
+    context = _attend_rows(g, parts, grid, normed, layer)
+    return project_output(g, parts, g.op("Gather", context, grid.places, axis=0, name="context"), layer)
+
+
+def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+    """Each row's last token's attention output [G, hidden]; the operator has no way to ask for that alone."""
+    context = _attend_rows(g, parts, grid, normed, layer)
+    return project_output(g, parts, g.op("Gather", context, grid.last, axis=0, name="context"), layer)
+
+
+def _attend_rows(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+    """The heads' answers in the cells of the grid: [G · W, heads·head_dim]."""
+    profile = parts.cuda or CudaProfile()
+    # CUDA has no GroupQueryAttention in fp32
+    spelled_out = parts.form.dtype == FP32 and not profile.cpu_twin
+    if profile.norms_heads and not spelled_out:
+        joint = _to_rows(g, grid, project_joint_heads(g, parts, normed, layer), "heads")
+        rows = _group_query(g, parts, grid, [joint], load_gains(g, parts, layer))
+    else:
+        heads = project_heads(g, parts, normed, layer)
+        q, k, v = (_to_rows(g, grid, values, name) for name, values in (("q", heads.q), ("k", heads.k), ("v", heads.v)))
+        rows = _multi_head(g, parts, q, k, v) if spelled_out else _group_query(g, parts, grid, [q, k, v], None)
+    return g.op("Reshape", rows, g.constant([-1, parts.config.query_width]), name="cells")
+
+
+def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, name: str) -> ir.Value:
+    """[G, W, ·] from [T, ·]."""
+    return g.op("Gather", values, grid.tokens, axis=0, name=f"{name}_rows")
+
+
+def _group_query(
+    g: GraphBuilder, parts: DecoderParts, grid: RowGrid, heads: list[ir.Value], gains: HeadGains | None
+) -> ir.Value:
+    """[G, W, heads·head_dim] from q, k and v, or from all of them side by side and the gains of their norms."""
+    config = parts.config
+    inputs = [*heads, *[None] * (3 - len(heads)), None, None, grid.last_position, grid.width, parts.cos, parts.sin]
+    attributes: dict[str, Attribute] = {
+        "num_heads": config.heads,
+        "kv_num_heads": config.kv_heads,
+        "scale": 1.0 / math.sqrt(config.head_dim),
+        "do_rotary": 1,
+    }
+    if gains is not None:
+        inputs += [None] * 5 + [gains.q, gains.k]
+        attributes["qk_norm_epsilon"] = config.norm_eps
+    # the caches that come out beside it must be declared up to 1.26
+    return g.ops("GroupQueryAttention", *inputs, name="attention", domain=MICROSOFT, outputs=3, **attributes)[0]
+
+
+def _multi_head(g: GraphBuilder, parts: DecoderParts, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
+    """The same in fp32, rope and the keys' heads spelled out."""
+    config = parts.config
+    first = g.constant([0])
+    q, k = (
+        g.op("RotaryEmbedding", heads, first, parts.cos, parts.sin, name=name, domain=MICROSOFT)
+        for heads, name in ((q, "q_rope"), (k, "k_rope"))
+    )
+    return g.op(
+        "MultiHeadAttention",
+        q,
+        _repeat_heads(g, parts, k),
+        _repeat_heads(g, parts, v),
+        name="attention",
+        domain=MICROSOFT,
+        num_heads=config.heads,
+        scale=1.0 / math.sqrt(config.head_dim),
+        unidirectional=1,
+    )
+
+
+def _repeat_heads(g: GraphBuilder, parts: DecoderParts, rows: ir.Value) -> ir.Value:
+    """Each key or value head once for every query head that asks it: [G, W, heads·head_dim]."""
+    config = parts.config
+    if config.heads == config.kv_heads:
+        return rows
+    owners = [head * config.kv_heads // config.heads for head in range(config.heads)]
+    split = g.op("Reshape", rows, g.constant([0, 0, config.kv_heads, config.head_dim]))
+    repeated = g.op("Gather", split, g.constant(owners), axis=2)
+    return g.op("Reshape", repeated, g.constant([0, 0, config.query_width]))
