@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +15,7 @@ from .model_shape import SHAPES
 from .record import RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
-from .workload import STANDARD, WORKLOADS
+from .workload import SERVED, STANDARD, WORKLOADS
 
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
@@ -29,6 +31,9 @@ def run(
         typer.Option(help=f"Any of {', '.join(WORKLOADS)}; {', '.join(STANDARD)} where none is given."),
     ] = None,
     model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "0.6b-4-layers",
+    part: Annotated[
+        list[str] | None, typer.Option(help="Any of passes, serving, growth, quality; all where none is given.")
+    ] = None,
     contender: Annotated[
         list[str] | None, typer.Option(help="Programs whose name holds this; all where none is given.")
     ] = None,
@@ -38,13 +43,18 @@ def run(
     cache: Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")] = CACHE,
     output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
 ) -> None:
-    """Measure every contender on the workloads and write one record."""
-    from .contenders import ALL, QUICK
-    from .run import RunOptions, run_benchmark
+    """Measure whatever can run here and write one record."""
+    from .contenders import ALL, GROWING, QUICK
+    from .growth import GrowthOptions
+    from .quality import QualityOptions
+    from .run import Part, RunOptions, run_benchmark
+    from .serving.measure import ServingOptions
 
     names = ["tiny"] if quick else list(dict.fromkeys(workload or STANDARD))
     _require_known(names, WORKLOADS, "--workload")
     _require_known([model], SHAPES, "--model")
+    parts = tuple(Part) if not part else tuple(part)
+    _require_known(parts, tuple(Part), "--part")
     recipes = [
         recipe
         for recipe in (QUICK if quick else ALL)
@@ -55,14 +65,22 @@ def run(
     options = RunOptions(
         shape=SHAPES["tiny" if quick else model],
         workloads=[WORKLOADS[name] for name in names],
+        served=WORKLOADS["tiny" if quick else SERVED],
         recipes=recipes,
+        growing=[recipe for recipe in recipes if recipe in GROWING],
         cache=cache.resolve(),
         threads=threads,
+        parts=[Part(name) for name in parts],
         repetitions=repetitions,
+        serving=ServingOptions.quick() if quick else ServingOptions(),
+        growth=GrowthOptions.quick(SHAPES["tiny"]) if quick else GrowthOptions(),
+        quality=QualityOptions.quick() if quick else QualityOptions(),
+        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
     )
     record = run_benchmark(options, lambda line: typer.echo(line, err=True))
     folder = output or (cache / "results" if quick else RESULTS)
-    title = "quick" if quick else names[0] if len(names) == 1 else "standard" if tuple(names) == STANDARD else "some"
+    whole = not (workload or part or contender)
+    title = "quick" if quick else model if whole else "-".join([*(part or ()), *(workload or ()), "part"])
     file = folder / f"{record.started[:19].replace(':', '')}-{title}.json"
     write_record(record, file)
     typer.echo(f"record: {file.name}", err=True)

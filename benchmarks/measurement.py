@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .contenders.contender import CannotRun, Contender, Setting
 from .environment import load_average
@@ -17,9 +19,8 @@ from .rows import Rows, Vectors
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
 """Between two contenders, so that spinning threads of the one do not run into the other's time."""
-_SCAN_PASSES = 2
-_HOPELESS = 1.5
-"""A setting whose first pass is this many times slower than the best one's is not timed again."""
+_HOPELESS_FIRST, _HOPELESS = 3.0, 1.5
+"""A setting that is this many times slower than the best one, cold and warm, is not timed again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,17 +50,25 @@ class Finalists:
     absent: dict[str, str] = field(default_factory=dict)
 
 
+def row_cosines(vectors: Vectors, others: Vectors) -> NDArray[np.float64]:
+    """Cosine of each row [n, hidden] with the same row of `others`; NaN where a row holds one."""
+    a, b = vectors.astype(np.float64), others.astype(np.float64)
+    cosines: NDArray[np.float64] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cosines
+
+
 def min_cosine(vectors: Vectors, reference: Vectors) -> float:
-    """Smallest cosine of rows with the same rows of `reference`, both [n, hidden]; NaN where a row holds one."""
-    a, b = vectors.astype(np.float64), reference.astype(np.float64)
-    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return float(cosines.min())
+    """The smallest of `row_cosines`."""
+    return float(row_cosines(vectors, reference).min())
 
 
 def choose_finalists(
     contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]
 ) -> Finalists:
-    """Each program at the setting that was fastest in a short scan, where its vectors are right."""
+    """Each program at the setting that was fastest in a short scan, where its vectors are right.
+
+    Every engine rests afterwards.
+    """
     finalists = Finalists()
     for program in dict.fromkeys(contender.program for contender in contenders):
         own = [contender for contender in contenders if contender.program == program]
@@ -78,16 +87,42 @@ def fastest(scan: Sequence[Scan]) -> int:
 
 
 def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors) -> Finalist:
-    settings = [setting for contender in contenders for setting in contender.settings(len(rows))]
+    tried: list[Setting] = []
     scan: list[Scan] = []
-    for setting in settings:
-        setting.time(rows)
-        samples = setting.time(rows)
-        best = min((sample.wall_s for each in scan for sample in each.samples), default=samples[0].wall_s)
-        if samples[0].wall_s < _HOPELESS * best:
-            samples += setting.time(rows, _SCAN_PASSES - 1)
-        scan.append(Scan(setting=setting.name, samples=tuple(samples)))
-    chosen = settings[fastest(scan)]
+    failures: list[CannotRun] = []
+    for contender in contenders:
+        for setting in contender.settings(len(rows)):
+            best = min((sample.wall_s for each in scan for sample in each.samples), default=math.inf)
+            try:
+                samples = _try_setting(setting, rows, best)
+            except CannotRun as exc:
+                failures.append(exc)
+                contender.engine.rest()
+                continue
+            tried.append(setting)
+            scan.append(Scan(setting=setting.name, samples=tuple(samples)))
+        contender.engine.rest()
+    if not tried:
+        raise failures[0]
+    chosen = tried[fastest(scan)]
+    try:
+        return _compared(chosen, rows, reference, tuple(scan))
+    finally:
+        chosen.contender.engine.rest()
+
+
+def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
+    """Two passes after a first one, which stands alone where it was hopeless."""
+    first = setting.time(rows)
+    if first[0].wall_s > _HOPELESS_FIRST * best_s:
+        return first
+    samples = setting.time(rows)
+    if samples[0].wall_s < _HOPELESS * best_s:
+        samples += setting.time(rows)
+    return samples
+
+
+def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: tuple[Scan, ...]) -> Finalist:
     vectors = chosen.embed(rows)
     cosine = min_cosine(vectors, reference)
     gate = chosen.contender.gate_min_cosine
@@ -97,7 +132,7 @@ def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors) -
     if len(rows) > 1:
         alone = np.concatenate([chosen.contender.engine.embed([row], 1) for row in rows])
         company = min_cosine(vectors, alone)
-    return Finalist(setting=chosen, min_cosine=cosine, company_cosine=company, scan=tuple(scan))
+    return Finalist(setting=chosen, min_cosine=cosine, company_cosine=company, scan=scan)
 
 
 def interleave(
@@ -123,13 +158,3 @@ def interleave(
             time.sleep(_PAUSE_S)
             kept[index].extend(runs[index]())
     return timings
-
-
-def time_here(run: Callable[[], object], passes: int) -> list[Sample]:
-    """One sample a call of `run`, with this process's processor time."""
-    samples = []
-    for _ in range(passes):
-        wall, cpu = time.perf_counter(), time.process_time()
-        run()
-        samples.append(Sample(wall_s=round(time.perf_counter() - wall, 6), cpu_s=round(time.process_time() - cpu, 6)))
-    return samples

@@ -33,11 +33,18 @@ class ModelShape:
 
 _WHOLE = ModelShape(layers=28, hidden=1024, intermediate=3072, heads=16, kv_heads=8, head_dim=128, vocabulary=151_669)
 
+_WHOLE_4B = ModelShape(
+    layers=36, hidden=2560, intermediate=9728, heads=32, kv_heads=8, head_dim=128, vocabulary=151_665
+)
+_WHOLE_8B = dataclasses.replace(_WHOLE_4B, hidden=4096, intermediate=12288)
+
 SHAPES: Mapping[str, ModelShape] = MappingProxyType(
     {
         "0.6b": _WHOLE,
         # the width of 0.6B, with a vocabulary that costs no memory: a table row is a row, however many there are
         "0.6b-4-layers": dataclasses.replace(_WHOLE, layers=4, vocabulary=8192),
+        "4b": _WHOLE_4B,
+        "8b": _WHOLE_8B,
         "tiny": ModelShape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, head_dim=32, vocabulary=512),
     }
 )

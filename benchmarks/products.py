@@ -1,16 +1,16 @@
-"""The matrix products of one layer and nothing else: the rate that a graph could reach at best."""
+"""What the machine gives matrix products of the model's shapes, and how much of it an answer needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 
-import numpy as np
-import onnx_ir as ir
-
-from .contenders.session import open_session
+from .contenders.contender import Bench
+from .contenders.worker import Worker
 from .model_shape import ModelShape
+from .rows import Rows
 
-_FLOAT = ir.TensorType(ir.DataType.FLOAT)
+KINDS = ("onnxruntime fp32", "torch fp32", "torch bf16", "onnxruntime int8", "torch int8")
+"""Library and precision."""
 
 
 def layer_flops(shape: ModelShape, tokens: int) -> int:
@@ -18,29 +18,18 @@ def layer_flops(shape: ModelShape, tokens: int) -> int:
     return sum(2 * tokens * inner * columns for inner, columns in shape.products().values())
 
 
-def layer_products(shape: ModelShape, tokens: int, threads: int) -> Callable[[], None]:
-    """Multiplies random rows [tokens, ·] with every matrix of one layer in ONNX Runtime."""
-    session = open_session(_model(shape), threads)
-    dice = np.random.default_rng(0)
-    inputs = {name: dice.standard_normal((tokens, inner), np.float32) for name, (inner, _) in shape.products().items()}
+def needed_flops(shape: ModelShape, rows: Rows) -> int:
+    """Multiplications and additions of the products without which there is no answer.
 
-    def run() -> None:
-        session.run(None, inputs)
+    In the last layer only keys and values of every token; the rest for each row's last token alone.
+    """
+    tokens, key = sum(map(len, rows)), shape.kv_heads * shape.head_dim
+    last = 2 * tokens * shape.hidden * 2 * key
+    query = layer_flops(shape, len(rows)) - 2 * len(rows) * shape.hidden * 2 * key
+    return (shape.layers - 1) * layer_flops(shape, tokens) + last + query
 
-    return run
 
-
-def _model(shape: ModelShape) -> bytes:
-    dice = np.random.default_rng(1)
-    inputs, outputs, weights, nodes = [], [], [], []
-    for name, (inner, columns) in shape.products().items():
-        rows = ir.Value(name=name, type=_FLOAT, shape=ir.Shape(["tokens", inner]))
-        tensor = ir.tensor(0.02 * dice.standard_normal((inner, columns), np.float32), name=f"{name}.weight")
-        weight = ir.Value(name=tensor.name, type=_FLOAT, shape=ir.Shape([inner, columns]), const_value=tensor)
-        product = ir.Value(name=f"{name}.product", type=_FLOAT, shape=ir.Shape(["tokens", columns]))
-        inputs.append(rows)
-        weights.append(weight)
-        outputs.append(product)
-        nodes.append(ir.Node("", "MatMul", [rows, weight], outputs=[product], name=name))
-    graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=weights, opset_imports={"": 21}, name="products")
-    return bytes(ir.serde.serialize_model(ir.Model(graph, ir_version=10)).SerializeToString())
+def gauge(kind: str, shape: ModelShape, bench: Bench) -> Worker:
+    """Multiplies random rows with every matrix of one layer; raises CannotRun."""
+    options = {"kind": kind, "threads": str(bench.threads), "products": json.dumps(shape.products())}
+    return Worker.started(bench, "products", options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from .environment import CodeState, Environment
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
+_PLAIN_LIST = re.compile(r"\[\n[^\[\]{}]*\]")
 
 
 class RecordInvalid(Exception):
@@ -43,6 +45,8 @@ class Entry:
     program: str
     setting: str
     versions: Mapping[str, str]
+    arithmetic: str = "fp32"
+    """What it multiplies in: fp32, bf16 or int8."""
     min_cosine: float
     """Of its vectors to the reference's, before timing."""
     company_cosine: float | None = None
@@ -63,6 +67,8 @@ class Entry:
 class ProductGauge:
     """What the machine gives a layer's matrix products alone, timed between the contenders."""
 
+    program: str = "onnxruntime fp32"
+    """Library and precision."""
     flops: int
     """Of one sample: multiplications and additions."""
     samples: tuple[Sample, ...]
@@ -81,6 +87,8 @@ class WorkloadFacts:
     shape: Mapping[str, int]
     passes: int = 1
     """Passes over the texts in each repetition."""
+    needed_flops: int | None = None
+    """Of the products without which there is no answer; None in old records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,11 +99,100 @@ class Round:
     entries: tuple[Entry, ...]
     absent: Mapping[str, str]
     """Program → why it was not measured."""
-    products: ProductGauge
+    products: tuple[ProductGauge, ...]
     profile: Mapping[str, Mapping[str, int]]
     """Program → operator → microseconds of one pass."""
     load_average: tuple[float, ...]
     """At each repetition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request under load, seconds."""
+
+    start_s: float
+    """When it was sent, or in an open loop planned to be, since the load began."""
+    latency_s: float
+    item: int | None
+    """Which of the workload's texts it held; None where the driver does not tell."""
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """Requests as columns, in the order of their starts."""
+
+    start_s: tuple[float, ...]
+    latency_s: tuple[float, ...]
+    item: tuple[int | None, ...]
+    error: tuple[str | None, ...]
+
+    @classmethod
+    def of(cls, requests: Sequence[Request]) -> Requests:
+        """The columns of `requests`."""
+        return cls(
+            start_s=tuple(each.start_s for each in requests),
+            latency_s=tuple(each.latency_s for each in requests),
+            item=tuple(each.item for each in requests),
+            error=tuple(each.error for each in requests),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """One model behind the server under one load."""
+
+    program: str
+    driver: str
+    workload: str
+    tokens: tuple[int, ...]
+    """Of each of the workload's texts; a request holds one."""
+    loop: str
+    """closed or open"""
+    in_flight: int | None
+    """In a closed loop."""
+    rate_per_s: float | None
+    """Arrivals in an open loop."""
+    warmups: Requests
+    repetitions: tuple[Requests, ...]
+    rows: int
+    """That the server computed, the warm-ups' among them."""
+    executions: int
+    """In which it did so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityScore:
+    """One model at one vector width on one retrieval task."""
+
+    model: str
+    precision: str
+    task: str
+    dimension: int
+    ndcg_at_10: float
+    queries: int
+    documents: int
+    min_cosine: float
+    """Of the cut vectors to those of transformers in fp32."""
+    mean_cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GrowthPoint:
+    """Raw samples at one size."""
+
+    size: float
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth:
+    """A program's cost while one thing grows."""
+
+    program: str
+    of: str
+    """What grows: rows, tokens of one text, layers' work."""
+    points: tuple[GrowthPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,16 +202,25 @@ class Record:
     schema_version: int = SCHEMA_VERSION
     started: str
     """UTC, ISO 8601."""
+    command: str = ""
     code: CodeState
     environment: Environment
-    rounds: tuple[Round, ...]
+    rounds: tuple[Round, ...] = ()
+    loads: tuple[Load, ...] = ()
+    quality: tuple[QualityScore, ...] = ()
+    growth: tuple[Growth, ...] = ()
+    not_done: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What the run could not do → why."""
 
 
 def write_record(record: Record, file: Path) -> None:
     """Writes `file`; an existing one is never overwritten (FileExistsError)."""
+    text = json.dumps(dataclasses.asdict(record), indent=1)
+    # a list of figures is one line
+    text = _PLAIN_LIST.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as opened:
-        opened.write(json.dumps(dataclasses.asdict(record), indent=1) + "\n")
+        opened.write(text + "\n")
 
 
 def read_record(file: Path) -> Record:
@@ -130,10 +236,11 @@ def read_record(file: Path) -> Record:
 
 
 def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
-    """Schema 1 held one workload at the top level."""
+    """Schema 1 held one workload at the top level, and one gauge of matrix products."""
     inner = {field.name for field in dataclasses.fields(Round)}
     outer = {name: value for name, value in raw.items() if name not in inner}
-    return {**outer, "schema_version": SCHEMA_VERSION, "rounds": [{name: raw[name] for name in inner}]}
+    only = {**{name: raw[name] for name in inner}, "products": [raw["products"]]}
+    return {**outer, "schema_version": SCHEMA_VERSION, "rounds": [only]}
 
 
 def _parse(raw: dict[str, Any]) -> Record:
@@ -141,6 +248,9 @@ def _parse(raw: dict[str, Any]) -> Record:
     fields["code"] = CodeState(**raw["code"])
     fields["environment"] = Environment(**raw["environment"])
     fields["rounds"] = tuple(_round(each) for each in raw["rounds"])
+    fields["loads"] = tuple(_load(each) for each in raw.get("loads", ()))
+    fields["quality"] = tuple(QualityScore(**each) for each in raw.get("quality", ()))
+    fields["growth"] = tuple(_growth(each) for each in raw.get("growth", ()))
     return Record(**fields)
 
 
@@ -148,8 +258,9 @@ def _round(raw: dict[str, Any]) -> Round:
     fields = dict(raw)
     fields["workload"] = WorkloadFacts(**raw["workload"])
     fields["entries"] = tuple(_entry(entry) for entry in raw["entries"])
-    products = raw["products"]
-    fields["products"] = ProductGauge(flops=products["flops"], samples=_samples(products["samples"]))
+    fields["products"] = tuple(
+        ProductGauge(**{**each, "samples": _samples(each["samples"])}) for each in raw["products"]
+    )
     fields["load_average"] = tuple(raw["load_average"])
     return Round(**fields)
 
@@ -158,6 +269,20 @@ def _entry(raw: dict[str, Any]) -> Entry:
     fields = {**raw, "warmups": _samples(raw["warmups"]), "samples": _samples(raw["samples"])}
     scan = (Scan(setting=each["setting"], samples=_samples(each["samples"])) for each in raw.get("scan", ()))
     return Entry(**{**fields, "scan": tuple(scan)})
+
+
+def _load(raw: dict[str, Any]) -> Load:
+    fields = {**raw, "tokens": tuple(raw["tokens"]), "warmups": _requests(raw["warmups"])}
+    return Load(**{**fields, "repetitions": tuple(_requests(each) for each in raw["repetitions"])})
+
+
+def _growth(raw: dict[str, Any]) -> Growth:
+    points = (GrowthPoint(size=each["size"], samples=_samples(each["samples"])) for each in raw["points"])
+    return Growth(**{**raw, "points": tuple(points)})
+
+
+def _requests(raw: dict[str, list[Any]]) -> Requests:
+    return Requests(**{name: tuple(column) for name, column in raw.items()})
 
 
 def _samples(raw: list[dict[str, float]]) -> tuple[Sample, ...]:

@@ -117,8 +117,12 @@ def _table(measured: Round) -> str:
 
 
 def _products(measured: Round) -> str:
-    rates = spread([measured.products.flops / sample.wall_s / 1e9 for sample in measured.products.samples])
-    return f"matrix products alone: {rates.median:.1f} GFLOP/s ({rates.low:.1f} to {rates.high:.1f})"
+    rates = ", ".join(
+        f"{gauge.program} {rate.median:,.0f} ({rate.low:,.0f} to {rate.high:,.0f})"
+        for gauge in measured.products
+        for rate in [spread([gauge.flops / sample.wall_s / 1e9 for sample in gauge.samples])]
+    )
+    return f"matrix products alone, GFLOP/s: {rates}"
 
 
 def _profile(measured: Round) -> list[str]:

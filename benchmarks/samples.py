@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .record import Requests
+
 MIN_REPETITIONS = 7
 """Fewer samples than this have no quartiles worth the name."""
 
@@ -64,3 +66,30 @@ def paired_ratio(slower: Sequence[float], faster: Sequence[float]) -> Spread:
     Raises ValueError where the two have different numbers of repetitions.
     """
     return spread([long / short for long, short in zip(slower, faster, strict=True)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadSpeed:
+    """What a load got through."""
+
+    requests_per_s: float
+    failed: int
+
+
+def load_speed(requests: Requests) -> LoadSpeed:
+    """Answered requests a second, from the first start to the last answer; raises ValueError without any request."""
+    answered = [place for place, error in enumerate(requests.error) if error is None]
+    if not requests.start_s:
+        raise ValueError("a load without a request has no speed")
+    ends = [start + latency for start, latency in zip(requests.start_s, requests.latency_s, strict=True)]
+    return LoadSpeed(
+        requests_per_s=len(answered) / (max(ends) - min(requests.start_s)),
+        failed=len(requests.error) - len(answered),
+    )
+
+
+def answered_latencies(requests: Sequence[Requests]) -> list[float]:
+    """Seconds of every request of every repetition that was answered."""
+    return [
+        latency for each in requests for latency, error in zip(each.latency_s, each.error, strict=True) if error is None
+    ]

@@ -61,6 +61,9 @@ class Workload:
     passes: int = 1
     """Times over in each repetition: short texts take a few milliseconds, which one pass does not tell well."""
 
+    one_at_a_time: bool = False
+    """Whether each contender gives its memory back before the next one's turn, since attention may take gigabytes."""
+
     @property
     def longest(self) -> int:
         """Tokens of the longest text."""
@@ -80,6 +83,16 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
         workload.name: workload
         for workload in (
             Workload(name="mix", seed=776, lengths=LogNormal(texts=24, shortest=13, longest=173, median=60)),
+            Workload(
+                name="queries", seed=12, lengths=LogNormal(texts=32, shortest=12, longest=40, median=22, sigma=0.35)
+            ),
+            Workload(name="passages", seed=30, lengths=LogNormal(texts=24, shortest=30, longest=500, median=110)),
+            Workload(
+                name="long",
+                seed=1024,
+                lengths=LogNormal(texts=4, shortest=1024, longest=8192, median=2600),
+                one_at_a_time=True,
+            ),
             Workload(name="text-20", seed=20, lengths=OneText(20), passes=20),
             Workload(name="text-200", seed=200, lengths=OneText(200), passes=5),
             Workload(name="text-2048", seed=2048, lengths=OneText(2048)),
@@ -87,5 +100,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
         )
     }
 )
-STANDARD = ("mix", "text-20", "text-200", "text-2048")
+STANDARD = ("mix", "queries", "passages", "long", "text-20", "text-200", "text-2048")
 """What a run measures unless it is asked for something else."""
+SERVED = "mix"
+"""What the server is loaded with, one text a request."""

@@ -11,9 +11,11 @@ from .transformers_model import TRANSFORMERS
 
 ALL: tuple[Recipe, ...] = (*OURS, OPENVINO, *OPTIMUM, *TRANSFORMERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS)
+GROWING: tuple[Recipe, ...] = OURS
 
 __all__ = [
     "ALL",
+    "GROWING",
     "OPENVINO",
     "OPTIMUM",
     "OURS",

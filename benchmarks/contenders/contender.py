@@ -29,6 +29,9 @@ class Engine(Protocol):
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
         """One sample a pass over `rows`; raises CannotRun."""
 
+    def rest(self) -> None:
+        """Gives its memory back until it is needed again."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
@@ -55,6 +58,8 @@ class Contender:
     engine: Engine
     batch_rows: Sequence[int | None]
     """None is all rows at once."""
+    arithmetic: str
+    """What it multiplies in: fp32, bf16 or int8."""
     gate_min_cosine: float
     """Smallest cosine to the reference with which its time counts."""
     padded: bool = True
@@ -95,6 +100,13 @@ class Setting:
     def time(self, rows: Rows, passes: int = 1) -> list[Sample]:
         """One sample a pass; raises CannotRun."""
         return self.contender.engine.time(rows, self.batch_rows, passes)
+
+    def time_alone(self, rows: Rows, passes: int = 1) -> list[Sample]:
+        """As `time` after an unrecorded pass, and its memory is given back afterwards; raises CannotRun."""
+        self.time(rows)
+        samples = self.time(rows, passes)
+        self.contender.engine.rest()
+        return samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,25 +39,28 @@ def _quantized(peer: InstalledPeer, bench: Bench) -> Path:
     return written_once(folder, lambda staged: peer.run(*_QUANTIZE, str(whole), str(staged / "model.onnx")))
 
 
-def _contender(program: str, peer: InstalledPeer, folder: Path, bench: Bench, gate: float) -> Contender:
+def _contender(
+    program: str, peer: InstalledPeer, folder: Path, bench: Bench, arithmetic: str, gate: float
+) -> Contender:
     options = {"model": str(folder / "model.onnx"), "threads": str(bench.threads)}
     return Contender(
         program=program,
         options="",
         engine=Worker.started(bench, "onnx_export", options, peer.python),
         batch_rows=(None, *BATCH_ROWS),
+        arithmetic=arithmetic,
         gate_min_cosine=gate,
     )
 
 
 def _prepare_fp32(bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
-    return [_contender(FP32, peer, _export(peer, bench), bench, gate=0.99999)]
+    return [_contender(FP32, peer, _export(peer, bench), bench, "fp32", gate=0.99999)]
 
 
 def _prepare_int8(bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
-    return [_contender(INT8, peer, _quantized(peer, bench), bench, gate=0.95)]
+    return [_contender(INT8, peer, _quantized(peer, bench), bench, "int8", gate=0.95)]
 
 
 OPTIMUM = (Recipe(program=FP32, prepare=_prepare_fp32), Recipe(program=INT8, prepare=_prepare_int8))

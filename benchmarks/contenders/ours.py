@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision
-from qwen3_triton.export import ExportError, ExportOptions, SourceReference, export_model
+from qwen3_triton.export import ExportError, ExportOptions, ExportResult, SourceReference, export_model
 
 from ..rows import Rows
 from .contender import Bench, CannotRun, Contender, Recipe
@@ -16,6 +17,7 @@ from .worker import Worker
 
 PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32", "int8"))
 """fp16 and bf16 run on a CPU for checking alone."""
+MODEL_NAME = "benchmark"
 _GATES = {"fp32": 0.99999, "int8": 0.99}
 _PACKED_ROWS = (None, 1, 4, 8)
 
@@ -25,23 +27,28 @@ def program(precision: Precision | str) -> str:
     return f"qwen3-triton {precision}"
 
 
+@functools.cache
+def export_graph(bench: Bench, precision: Precision) -> ExportResult:
+    """The benchmark's checkpoint in a repository where it stands alone; raises CannotRun."""
+    options = ExportOptions(
+        model=SourceReference(str(bench.checkpoint)),
+        repository=bench.cache / "model_repositories" / f"{bench.checkpoint.name}-{bench.max_tokens}-{precision}",
+        name=MODEL_NAME,
+        precision=precision,
+        max_tokens=bench.max_tokens,
+        overwrite=True,
+        parity_budget_s=5.0,
+    )
+    try:
+        return export_model(options)
+    except ExportError as exc:
+        raise CannotRun(str(exc)) from exc
+
+
 def _recipe(precision: Precision) -> Recipe:
     def prepare(bench: Bench) -> Sequence[Contender]:
-        options = ExportOptions(
-            model=SourceReference(str(bench.checkpoint)),
-            repository=bench.cache / "model_repository",
-            name=f"{bench.checkpoint.name}-{precision}",
-            precision=precision,
-            max_tokens=bench.max_tokens,
-            overwrite=True,
-            parity_budget_s=5.0,
-        )
-        try:
-            result = export_model(options)
-        except ExportError as exc:
-            raise CannotRun(str(exc)) from exc
-        graph = result.folder.graph(result.version)
-        threads = bench.threads
+        result = export_graph(bench, precision)
+        graph, threads = result.folder.graph(result.version), bench.threads
 
         def profile(rows: Rows) -> Mapping[str, int]:
             return profile_operators(graph, threads, _feed(rows))
@@ -52,6 +59,7 @@ def _recipe(precision: Precision) -> Recipe:
                 options="",
                 engine=Worker.started(bench, "packed_graph", {"model": str(graph), "threads": str(threads)}),
                 batch_rows=_PACKED_ROWS,
+                arithmetic=str(precision),
                 gate_min_cosine=_GATES[precision],
                 padded=False,
                 profile=profile,

@@ -26,18 +26,23 @@ def reference_vectors(bench: Bench, rows: Rows) -> Vectors:
     key = hashlib.sha256(described.encode()).hexdigest()[:12]
 
     def write(folder: Path) -> None:
-        worker = Worker(_MODULE, _options(bench, "float32"))
+        worker = load_fp32(bench.checkpoint, bench.threads)
         try:
             np.save(folder / _REFERENCE, worker.embed(rows, 1))
         finally:
-            worker.stop()
+            worker.rest()
 
     vectors: Vectors = np.load(written_once(bench.cache / "references" / key, write) / _REFERENCE)
     return vectors
 
 
-def _options(bench: Bench, dtype: str, compiled: str = "no") -> dict[str, str]:
-    return {"model": str(bench.checkpoint), "threads": str(bench.threads), "dtype": dtype, "compile": compiled}
+def load_fp32(checkpoint: Path, threads: int) -> Worker:
+    """The reference implementation with a checkpoint's weights."""
+    return Worker(_MODULE, _options(checkpoint, threads, "float32"))
+
+
+def _options(checkpoint: Path, threads: int, dtype: str, compiled: str = "no") -> dict[str, str]:
+    return {"model": str(checkpoint), "threads": str(threads), "dtype": dtype, "compile": compiled}
 
 
 def _recipe(program: str, dtype: str, gate: float) -> Recipe:
@@ -46,8 +51,9 @@ def _recipe(program: str, dtype: str, gate: float) -> Recipe:
             Contender(
                 program=program,
                 options="",
-                engine=Worker.started(bench, _MODULE, _options(bench, dtype)),
+                engine=Worker.started(bench, _MODULE, _options(bench.checkpoint, bench.threads, dtype)),
                 batch_rows=(None, *BATCH_ROWS),
+                arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_min_cosine=gate,
             )
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -22,9 +23,49 @@ _STOP_S = 20
 
 
 class Worker:
-    """One of `benchmarks.workers`, loaded and waiting; raises CannotRun where it does not come up."""
+    """A worker whose process starts when it is first needed, and again after a `rest`."""
 
     def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
+        self._start = functools.partial(WorkerProcess, module, options, python)
+        self._running: WorkerProcess | None = None
+        self.versions: Mapping[str, str] = {}
+        """Empty before the first start."""
+
+    @classmethod
+    def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
+        """A worker that was seen to start, and rests until it is needed; it ends with the run. Raises CannotRun."""
+        worker = cls(module, options, python or Path(sys.executable))
+        bench.undo.callback(worker.rest)
+        worker._process()
+        worker.rest()
+        return worker
+
+    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+        return self._process().ask(Work(rows=rows, batch_rows=batch_rows)).vectors
+
+    def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
+        """One sample a pass, taken inside the process; raises CannotRun."""
+        done = self._process().ask(Work(rows=rows, batch_rows=batch_rows, passes=passes))
+        return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
+
+    def rest(self) -> None:
+        """Ends the process and gives its memory back; a second time does no harm."""
+        if self._running is not None:
+            self._running.stop()
+            self._running = None
+
+    def _process(self) -> WorkerProcess:
+        if self._running is None:
+            self._running = self._start()
+            self.versions = self._running.versions
+        return self._running
+
+
+class WorkerProcess:
+    """One of `benchmarks.workers`, loaded and waiting; raises CannotRun where it does not come up."""
+
+    def __init__(self, module: str, options: Mapping[str, str], python: Path) -> None:
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
         self._process = subprocess.Popen(
             [str(python), "-m", f"benchmarks.workers.{module}", json.dumps(dict(options))],
@@ -40,27 +81,6 @@ class Worker:
             raise CannotRun(_reason(answer))
         self.versions = answer.versions
 
-    @classmethod
-    def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
-        """A worker that ends with the run."""
-        worker = cls(module, options, python or Path(sys.executable))
-        bench.undo.callback(worker.stop)
-        return worker
-
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._process.pid
-
-    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
-        return self._ask(Work(rows=rows, batch_rows=batch_rows)).vectors
-
-    def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """One sample a pass, taken inside the process; raises CannotRun."""
-        done = self._ask(Work(rows=rows, batch_rows=batch_rows, passes=passes))
-        return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
-
     def stop(self) -> None:
         """Ends the process; a second time does no harm."""
         for stream in (self._process.stdin, self._process.stdout):
@@ -73,7 +93,8 @@ class Worker:
             self._process.wait()
         self._log.close()
 
-    def _ask(self, work: Work) -> Done:
+    def ask(self, work: Work) -> Done:
+        """Its answer; raises CannotRun."""
         try:
             send(_open(self._process.stdin), work)
         except OSError as exc:

@@ -1,6 +1,7 @@
 """optimum-intel's OpenVINO export, in padded batches.
 
-Options: model (openvino_model.xml), threads, precision (bf16 or f32), hint (LATENCY or THROUGHPUT).
+Options: model (openvino_model.xml), threads, precision (bf16 or f32), hint (LATENCY or THROUGHPUT), group (inputs to
+one scale of the dynamic quantisation).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def _load(options: Options) -> Embed:
             "INFERENCE_PRECISION_HINT": options["precision"],
             "PERFORMANCE_HINT": options["hint"],
             "INFERENCE_NUM_THREADS": options["threads"],
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": options["group"],
         },
     )
     names = {name for port in compiled.inputs for name in port.names}

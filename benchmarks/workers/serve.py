@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 from ..rows import Rows, Vectors
 from .messages import Done, Failed, Message, Ready, Work, receive, send
 
+_MEMORY_SHARE = 85
+"""Percent of what is free when a worker starts."""
 Options = Mapping[str, str]
 Embed = Callable[[Rows, int], Vectors]
 """Token rows and how many of them make a batch → unit rows float32 [n, hidden] in the callers' order."""
@@ -22,6 +26,7 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # what a library prints must not stand among the messages
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _limit_memory()
     try:
         embed = load(json.loads(sys.argv[1]))
     except Exception as exc:  # noqa: BLE001 - whatever a program raises is the reason that the record gives
@@ -35,6 +40,13 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
             return
         if isinstance(work, Work):
             send(channel, _answer(embed, work))
+
+
+def _limit_memory() -> None:
+    """Lets this process fail where it would take the machine's last memory and other processes with it."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    resource.setrlimit(resource.RLIMIT_DATA, (free * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
 
 
 def _answer(embed: Embed, work: Work) -> Message:

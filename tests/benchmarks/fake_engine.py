@@ -20,6 +20,7 @@ class GivenEngine:
         self.walls_s = walls_s or {}
         self.wrong_in_company = wrong_in_company
         self.timed: list[int] = []
+        self.rests = 0
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
         """Wrong by `wrong_in_company` where rows share a batch."""
@@ -33,7 +34,18 @@ class GivenEngine:
         wall = self.walls_s.get(batch_rows, 1.0)
         return [Sample(wall_s=wall, cpu_s=wall)] * passes
 
+    def rest(self) -> None:
+        """Counts."""
+        self.rests += 1
+
 
 def given_contender(engine: GivenEngine, *, program: str = "p", options: str = "") -> Contender:
     """A contender that tries one batch, and batches of one and two."""
-    return Contender(program=program, options=options, engine=engine, batch_rows=(None, 1, 2), gate_min_cosine=0.99)
+    return Contender(
+        program=program,
+        options=options,
+        engine=engine,
+        batch_rows=(None, 1, 2),
+        arithmetic="fp32",
+        gate_min_cosine=0.99,
+    )

@@ -44,7 +44,7 @@ def sample_round() -> Round:
             entry(OURS, "one packed batch", [1.0, 2.0, 1.0]),
         ),
         absent={"third": "it needs another processor"},
-        products=ProductGauge(flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),
+        products=(ProductGauge(program="onnxruntime fp32", flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),),
         profile={OURS: {"MatMul": 900, "Loop": 100}},
         load_average=(0.5, 1.5, 1.0),
     )

@@ -7,6 +7,8 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.contenders import QUICK
+from benchmarks.growth import MODEL, ROWS, TOKENS
+from benchmarks.products import KINDS
 from benchmarks.record import Record, read_record
 
 
@@ -37,7 +39,9 @@ def test_ours_does_not_depend_on_company(record: Record) -> None:
 def test_every_repetition_is_kept(record: Record) -> None:
     (measured,) = record.rounds
     assert all(len(entry.samples) == 7 and len(entry.warmups) == 1 for entry in measured.entries)
-    assert len(measured.products.samples) == len(measured.load_average) == 7
+    assert len(measured.load_average) == 7
+    assert {gauge.program for gauge in measured.products} == set(KINDS)
+    assert all(len(gauge.samples) == 7 for gauge in measured.products)
 
 
 def test_scan_holds_the_setting_that_was_chosen(record: Record) -> None:
@@ -49,3 +53,30 @@ def test_profile_shows_where_our_time_goes(record: Record) -> None:
     profile = record.rounds[0].profile["qwen3-triton fp32"]
     assert profile["MatMul"] > 0
     assert all(spent >= 0 for spent in profile.values())
+
+
+def test_server_is_loaded_in_both_loops(record: Record) -> None:
+    assert {(load.program, load.loop) for load in record.loads} == {
+        (program, loop) for program in ("qwen3-triton fp32", "qwen3-triton int8") for loop in ("closed", "open")
+    }
+    for load in record.loads:
+        assert load.executions > 0
+        assert not [error for each in load.repetitions for error in each.error if error]
+        assert all(latency > 0 for each in load.repetitions for latency in each.latency_s)
+
+
+def test_quality_is_that_of_the_demo_model(record: Record) -> None:
+    scores = {(score.precision, score.dimension): score for score in record.quality}
+    exact, eight = scores["transformers fp32", 256], scores["int8", 256]
+    assert exact.min_cosine > 0.9999999
+    assert abs(exact.ndcg_at_10 - eight.ndcg_at_10) < 0.01
+    assert eight.min_cosine > 0.99
+
+
+def test_growth_has_every_size_of_every_program(record: Record) -> None:
+    assert {(growth.of, len(growth.points)) for growth in record.growth} == {(ROWS, 2), (TOKENS, 2), (MODEL, 2)}
+    assert len(record.growth) == 6
+
+
+def test_what_was_not_done_is_named(record: Record) -> None:
+    assert set(record.not_done) == {"perf_analyzer 2.48.0"}

@@ -41,7 +41,7 @@ def test_table_has_speed_percentiles_absent_products_and_profile() -> None:
         "0.5000000",
     ]
     assert "absent: third: it needs another processor" in text
-    assert "matrix products alone: 100.0 GFLOP/s" in text
+    assert "matrix products alone, GFLOP/s: onnxruntime fp32 100 (100 to 100)" in text
     assert "MatMul 90.0 %" in text
 
 

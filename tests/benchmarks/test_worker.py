@@ -22,7 +22,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     options = {"model": str(checkpoint), "threads": "1", "dtype": "float32", "compile": "no"}
     worker = Worker("transformers_model", options)
     yield worker
-    worker.stop()
+    worker.rest()
 
 
 def test_vectors_are_unit_rows_whatever_the_batch(worker: Worker) -> None:
@@ -48,11 +48,11 @@ def test_request_that_fails_is_told_and_the_next_one_answered(worker: Worker) ->
 def test_program_that_does_not_load_says_why_without_paths(tmp_path: Path) -> None:
     options = {"model": str(tmp_path / "none"), "threads": "1", "dtype": "float32", "compile": "no"}
     with pytest.raises(CannotRun) as caught:
-        Worker("transformers_model", options)
+        Worker("transformers_model", options).embed(_ROWS, 1)
     assert str(tmp_path) not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_process_that_dies_is_told() -> None:
     with pytest.raises(CannotRun, match=r"status 1: .*no_such_worker"):
-        Worker("no_such_worker", {})
+        Worker("no_such_worker", {}).embed(_ROWS, 1)

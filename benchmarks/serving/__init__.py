@@ -1,0 +1,1 @@
+"""The exported models behind a real Triton, under load."""

@@ -1,0 +1,132 @@
+"""The matrix products of one layer and nothing else: the rate that a graph could reach at best.
+
+Options: kind ("onnxruntime fp32", "onnxruntime int8", "torch fp32", "torch bf16" or "torch int8"), threads, and
+products, JSON of {name: [inner, columns]}. A request's rows say only how many tokens there are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from ..rows import Rows, Vectors
+from .serve import Embed, Options, serve
+
+Shapes = dict[str, tuple[int, int]]
+Run = Callable[[], object]
+_NOTHING: Vectors = np.empty((0, 0), np.float32)
+
+
+def _load(options: Options) -> Embed:
+    shapes: Shapes = {name: (inner, columns) for name, (inner, columns) in json.loads(options["products"]).items()}
+    threads = int(options["threads"])
+    library, _, precision = options["kind"].partition(" ")
+    prepare = _onnx_products(shapes, precision, threads) if library == "onnxruntime" else _torch(shapes, precision)
+    torch.set_num_threads(threads)
+    prepared: dict[int, Run] = {}
+
+    def embed(rows: Rows, batch_rows: int) -> Vectors:  # noqa: ARG001
+        tokens = sum(map(len, rows))
+        if tokens not in prepared:
+            prepared[tokens] = prepare(tokens)
+        prepared[tokens]()
+        return _NOTHING
+
+    return embed
+
+
+def _onnx_products(shapes: Shapes, precision: str, threads: int) -> Callable[[int], Run]:
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    model = _onnx_model(shapes, precision)
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+
+    def prepare(tokens: int) -> Run:
+        dice = np.random.default_rng(0)
+        feed: dict[str, NDArray[np.generic]] = {
+            name: dice.integers(0, 256, (tokens, inner), np.uint8)
+            if precision == "int8"
+            else dice.standard_normal((tokens, inner), np.float32)
+            for name, (inner, _) in shapes.items()
+        }
+        return lambda: session.run(None, feed)
+
+    return prepare
+
+
+def _onnx_model(shapes: Shapes, precision: str) -> bytes:
+    """A MatMul, or a MatMulIntegerToFloat of u8 by s8, for each product."""
+    dice = np.random.default_rng(1)
+    inputs, outputs, weights, nodes = [], [], [], []
+    for name, (inner, columns) in shapes.items():
+        eight = precision == "int8"
+        given = ir.DataType.UINT8 if eight else ir.DataType.FLOAT
+        rows = ir.Value(name=name, type=ir.TensorType(given), shape=ir.Shape(["tokens", inner]))
+        array: NDArray[np.generic] = (
+            dice.integers(-127, 128, (inner, columns), np.int8)
+            if eight
+            else 0.02 * dice.standard_normal((inner, columns), np.float32)
+        )
+        constants = [_constant(f"{name}.weight", array)]
+        if eight:
+            constants.append(_constant(f"{name}.row_scale", np.float32(0.01)))
+            constants.append(_constant(f"{name}.column_scale", np.full(columns, 0.01, np.float32)))
+            constants.append(_constant(f"{name}.zero_point", np.uint8(128)))
+        product = ir.Value(
+            name=f"{name}.product", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["tokens", columns])
+        )
+        kind = ("com.microsoft", "MatMulIntegerToFloat") if eight else ("", "MatMul")
+        nodes.append(ir.Node(*kind, [rows, *constants], outputs=[product], name=name))
+        inputs.append(rows)
+        weights.extend(constants)
+        outputs.append(product)
+    opsets = {"": 21, "com.microsoft": 1}
+    graph = ir.Graph(inputs, outputs, nodes=nodes, initializers=weights, opset_imports=opsets, name="products")
+    return bytes(ir.serde.serialize_model(ir.Model(graph, ir_version=10)).SerializeToString())
+
+
+def _constant(name: str, value: NDArray[np.generic] | np.generic) -> ir.Value:
+    tensor = ir.tensor(np.asarray(value), name=name)
+    return ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy()), const_value=tensor
+    )
+
+
+def _torch(shapes: Shapes, precision: str) -> Callable[[int], Run]:
+    """Linear layers, or integer products of s8 by s8."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    weights = {name: torch.randn(columns, inner).to(dtype) for name, (inner, columns) in shapes.items()}
+    if precision == "int8":
+        weights = {
+            name: torch.randint(-127, 128, (columns, inner), dtype=torch.int8).t()
+            for name, (inner, columns) in shapes.items()
+        }
+
+    def prepare(tokens: int) -> Run:
+        if precision == "int8":
+            whole = {
+                name: torch.randint(-127, 128, (tokens, inner), dtype=torch.int8) for name, (inner, _) in shapes.items()
+            }
+            return lambda: [torch._int_mm(whole[name], weight) for name, weight in weights.items()]
+        rows = {name: torch.randn(tokens, inner).to(dtype) for name, (inner, _) in shapes.items()}
+
+        def run() -> object:
+            with torch.inference_mode():
+                return [torch.nn.functional.linear(rows[name], weight) for name, weight in weights.items()]
+
+        return run
+
+    return prepare
+
+
+if __name__ == "__main__":
+    serve(_load, ("onnxruntime", "torch"))
