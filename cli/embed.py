@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -14,11 +12,11 @@ import typer
 
 from qwen3_triton.client.errors import BadInput
 
+from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-STANDARD_STREAM = "-"
 
 
 class Kind(StrEnum):
@@ -36,14 +34,7 @@ def embed(
         str | None, typer.Option(help="Task description for queries; the model's default where left out.")
     ] = None,
     dim: Annotated[int | None, typer.Option(help="Number of leading components; all of them where left out.")] = None,
-    source: Annotated[
-        str,
-        typer.Option(
-            "--input",
-            help="UTF-8 file, one text a line, blank lines too; in a .jsonl each line is a JSON string "
-            'or an object with "text". - is standard input.',
-        ),
-    ] = STANDARD_STREAM,
+    source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     output: Annotated[
         str,
         typer.Option(help="File to write: .npy as float32 [texts, dim], else JSON lines. - is standard output."),
@@ -70,37 +61,6 @@ def embed(
             typer.echo(line)
     else:
         write_vectors(Path(output), vectors)
-
-
-def read_texts(source: str) -> list[str]:
-    """The texts of a file or, for `-`, of standard input: one a line, the line's end left off.
-
-    A name that ends with .jsonl holds JSON: each line a string or an object with a string "text".
-    Raises BadInput that names the file, and the line where one is to blame.
-    """
-    try:
-        content = sys.stdin.buffer.read() if source == STANDARD_STREAM else Path(source).read_bytes()
-        text = content.decode("utf-8-sig")
-    except OSError as exc:
-        raise BadInput(f"--input: cannot read {source}: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise BadInput(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it first") from exc
-    # str.splitlines would also cut at form feeds and U+2028 inside a text
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-    if not source.endswith(".jsonl"):
-        return lines
-    return [_read_json_text(line, f"--input: {source} line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _read_json_text(line: str, place: str) -> str:
-    try:
-        value = json.loads(line)
-    except ValueError as exc:
-        raise BadInput(f"{place} is not JSON ({exc})") from exc
-    text = value.get("text") if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise BadInput(f'{place} is neither a JSON string nor an object with a string "text"')
-    return text
 
 
 def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import EmbeddingContract, Precision
-from ..export.options import Device, ServingOptions, TaskChoice
+from ..client.contract import EmbeddingContract, ParityReport, Precision, RerankContract
+from ..export.options import Device, PairTemplate, ServingOptions, TaskChoice
 
 _SERVING = ServingOptions()
 
@@ -20,7 +20,7 @@ def export(
     ] = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write into.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's folder name if not given.")] = None,
-    task: Annotated[TaskChoice, typer.Option(help="auto refuses what looks like a reranker.")] = TaskChoice.AUTO,
+    task: Annotated[TaskChoice, typer.Option(help="auto goes by what the sources say.")] = TaskChoice.AUTO,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     max_tokens: Annotated[
@@ -28,6 +28,10 @@ def export(
         typer.Option(min=2, help="Longest text in tokens; the checkpoint's limit, at most 8192, if not given."),
     ] = None,
     instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
+    template: Annotated[
+        PairTemplate | None,
+        typer.Option(help="Rerankers: what stands between instruction, query and document; line if not given."),
+    ] = None,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Longest wait for company, microseconds.")
@@ -55,6 +59,7 @@ def export(
         device=device,
         max_tokens=max_tokens,
         instruction=instruction,
+        template=template,
         serving=ServingOptions(max_batch_rows=max_batch_rows, queue_delay_us=queue_delay_us, instances=instances),
         overwrite=overwrite,
     )
@@ -64,12 +69,23 @@ def export(
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")
 
 
-def _show(contract: EmbeddingContract) -> None:
+def _show(contract: EmbeddingContract | RerankContract) -> None:
     parity = contract.parity
-    company = "bit-identical" if parity.company_bit_identical else f"cosine {parity.min_company_cosine:.7f}"
-    typer.echo(f"parity with {parity.reference}: {parity.texts} texts, up to {parity.longest_tokens} tokens")
-    typer.echo(
-        f"  min cosine {parity.min_cosine:.8f} (gate {parity.gate_min_cosine}), mean {parity.mean_cosine:.8f}, "
-        f"max error {parity.max_abs_error:.1e}"
-    )
-    typer.echo(f"  alone against in company: {company}  ({parity.runtime})")
+    if isinstance(parity, ParityReport):
+        asked = f"{parity.texts} texts"
+        company = f"cosine {parity.min_company_cosine:.7f}"
+        figures = (
+            f"min cosine {parity.min_cosine:.8f} (gate {parity.gate_min_cosine}), mean {parity.mean_cosine:.8f}, "
+            f"max error {parity.max_abs_error:.1e}"
+        )
+    else:
+        asked = f"{parity.pairs} pairs"
+        company = f"difference {parity.max_company_error:.1e}"
+        figures = (
+            f"largest difference of a score {parity.max_score_error:.1e} (gate {parity.gate_max_score_error:g}), "
+            f"mean {parity.mean_score_error:.1e}, scores {parity.min_score:.3f} to {parity.max_score:.3f}"
+        )
+    typer.echo(f"parity with {parity.reference}: {asked}, up to {parity.longest_tokens} tokens")
+    typer.echo(f"  {figures}")
+    same = "bit-identical" if parity.company_bit_identical else company
+    typer.echo(f"  alone against in company: {same}  ({parity.runtime})")

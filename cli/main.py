@@ -11,10 +11,11 @@ from ..client.errors import ClientError
 from .embed import embed
 from .export import export
 from .merge import merge
+from .rerank import rerank
 from .serve import serve
 
 app = typer.Typer(
-    help="LoRA-tuned Qwen3-Embedding checkpoints as Triton model repositories, served and queried.",
+    help="LoRA-tuned Qwen3-Embedding and Qwen3-Reranker checkpoints as Triton model repositories, served and queried.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,6 +24,7 @@ app.command()(export)
 app.command()(merge)
 app.command()(serve)
 app.command()(embed)
+app.command()(rerank)
 
 
 @app.callback()
@@ -64,7 +66,7 @@ def _own_errors() -> tuple[type[Exception], ...]:
 
 def _extra() -> str:
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "export")
-    return {"serve": "server", "embed": "cli"}.get(command, "export")
+    return {"serve": "server", "embed": "cli", "rerank": "cli"}.get(command, "export")
 
 
 def _fail(line: str) -> None:

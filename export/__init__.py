@@ -19,7 +19,15 @@ if TYPE_CHECKING:
         UnsupportedCheckpoint,
     )
     from .merged_checkpoint import write_merged_checkpoint
-    from .options import CudaAttention, Device, ExportOptions, MergeOptions, ServingOptions, TaskChoice
+    from .options import (
+        CudaAttention,
+        Device,
+        ExportOptions,
+        MergeOptions,
+        PairTemplate,
+        ServingOptions,
+        TaskChoice,
+    )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
     from .release import RuntimeVersion, TritonRelease
@@ -35,6 +43,7 @@ _HOMES = {
     "ExportResult": "pipeline",
     "MergeOptions": "options",
     "ModelExists": "errors",
+    "PairTemplate": "options",
     "ParityFailed": "errors",
     "Progress": "progress",
     "RuntimeVersion": "release",
@@ -60,6 +69,7 @@ __all__ = [
     "ExportResult",
     "MergeOptions",
     "ModelExists",
+    "PairTemplate",
     "ParityFailed",
     "Progress",
     "RuntimeVersion",

@@ -40,6 +40,12 @@ class Adapter:
     settings: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
 
+    @property
+    def task_type(self) -> str | None:
+        """What PEFT was told the model is for: SEQ_CLS, CAUSAL_LM, FEATURE_EXTRACTION, None or another."""
+        stated = self.settings.get("task_type")
+        return None if stated is None else str(stated)
+
     def identity(self) -> SourceIdentity:
         """The reference with the SHA-256 of its weights."""
         return SourceIdentity(

@@ -14,7 +14,8 @@ from .source import SourceReference, resolve_directory
 from .weights import LazyTensor, Weights, hash_files, read_safetensors
 
 WEIGHT_FILES = "model*.safetensors"
-HEADS = ("lm_head.weight", "score.weight")
+LM_HEAD, SCORE_HEAD = "lm_head.weight", "score.weight"
+HEADS = (LM_HEAD, SCORE_HEAD)
 """Tensors that a causal LM or a classifier has besides the decoder."""
 
 
@@ -91,6 +92,10 @@ def _check_shapes(weights: dict[str, LazyTensor], config: ModelConfig, directory
     unknown = [name for name in weights if name not in expected and name not in HEADS]
     if unknown:
         raise UnsupportedCheckpoint(f"{directory}: tensors that no Qwen3 model has: {list_keys(unknown)}")
+    if LM_HEAD in weights:
+        expected[LM_HEAD] = (config.vocabulary, config.hidden)
+    if SCORE_HEAD in weights:
+        expected[SCORE_HEAD] = (weights[SCORE_HEAD].shape[0], config.hidden)
     wrong = [
         f"{name} {list(weights[name].shape)} instead of {list(shape)}"
         for name, shape in expected.items()

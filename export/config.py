@@ -41,6 +41,8 @@ class ModelConfig:
     vocabulary: int
     max_positions: int
     norm_eps: float
+    tied: bool
+    """Whether the LM head is the table of token embeddings."""
     rope: RopeSettings
     sliding_window: int | None
     """Window of the layers that have one; None where every layer attends to everything before it."""
@@ -99,6 +101,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
             vocabulary=int(raw["vocab_size"]),
             max_positions=int(raw["max_position_embeddings"]),
             norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+            tied=bool(raw.get("tie_word_embeddings", False)),
             rope=_parse_rope(raw, where),
             sliding_window=_parse_window(raw),
         )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..client.contract import ParityReport
+from ..client.contract import ParityReport, ScoreParityReport
 
 KEYS_SHOWN = 8
 
@@ -45,7 +45,7 @@ class StagingFailed(ExportError):
 class ParityFailed(ExportError):
     """The written model does not answer as the reference does."""
 
-    def __init__(self, message: str, report: ParityReport) -> None:
+    def __init__(self, message: str, report: ParityReport | ScoreParityReport) -> None:
         super().__init__(message)
         self.report = report
 

@@ -9,7 +9,7 @@ of every adapter differs from its base.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +42,14 @@ class _Change:
         product = self.up.fp32() @ self.down.fp32()
         return self.factor * (product.T if self.transposed else product)
 
+    def delta_rows(self, base: LazyTensor, rows: Sequence[int]) -> torch.Tensor:
+        """Those rows of `delta`, computed by themselves."""
+        if self.up is None:
+            return self.factor * (self.down.fp32_rows(rows) - base.fp32_rows(rows))
+        if self.transposed:
+            return self.factor * (self.up.fp32() @ self.down.fp32()[:, list(rows)]).T
+        return self.factor * (self.up.fp32_rows(rows) @ self.down.fp32())
+
     def is_zero(self, base: LazyTensor) -> bool:
         if self.factor == 0.0:
             return True
@@ -68,8 +76,19 @@ def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, L
     return merged
 
 
+def saved_tensors(adapter: Adapter) -> dict[str, LazyTensor]:
+    """The tensors that an adapter holds whole, under `Qwen3Model`'s names."""
+    matches = ((_SAVED_KEY.fullmatch(key), tensor) for key, tensor in adapter.tensors.items() if ".lora_" not in key)
+    return {_target(found["module"]): tensor for found, tensor in matches if found is not None}
+
+
 def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTensor:
-    return LazyTensor(base.shape, torch.float32, lambda: merged.fp32() + change.delta(base))
+    return LazyTensor(
+        base.shape,
+        torch.float32,
+        lambda: merged.fp32() + change.delta(base),
+        lambda rows: merged.fp32_rows(rows) + change.delta_rows(base, rows),
+    )
 
 
 def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:

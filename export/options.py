@@ -14,8 +14,18 @@ class TaskChoice(StrEnum):
     """What the model is for."""
 
     AUTO = "auto"
-    """Embeddings, but what looks like a reranker is refused."""
+    """What the checkpoint and its adapters say of themselves; embeddings where they say nothing."""
     EMBED = "embed"
+    RERANK = "rerank"
+
+
+class PairTemplate(StrEnum):
+    """What stands between instruction, query and document of a reranker; both are official."""
+
+    LINE = "line"
+    """One line break, as in the model card's transformers code."""
+    BLANK_LINE = "blank-line"
+    """Two, as in the model card's vLLM code."""
 
 
 class Device(StrEnum):
@@ -65,6 +75,8 @@ class ExportOptions:
     """Longest row; the checkpoint's limit or 8192, whichever is smaller, where None."""
     instruction: str | None = None
     """Default instruction instead of the checkpoint's."""
+    template: PairTemplate | None = None
+    """Of a reranker only; LINE where None."""
     serving: ServingOptions = field(default_factory=ServingOptions)
     overwrite: bool = False
     parity_budget_s: float = 60.0

@@ -8,13 +8,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.contract import ParityReport, Precision
+from ..client.contract import ParityReport, Precision, ScoreParityReport
 from .errors import ParityFailed
 from .reference import REFERENCE_NAME
 from .runtime import RUNTIME_NAME, WrittenModel, pad_row
 
 GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999, Precision.INT8: 0.99}
 """Smallest cosine to the fp32 reference that an export may have."""
+
+SCORE_GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 1e-1}
+"""Largest difference from the fp32 reference's score that an export may have."""
 
 _LARGEST_PADDING = 7
 _COMPANIES = 3
@@ -53,6 +56,28 @@ def measure_parity(
     )
 
 
+def measure_score_parity(
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], precision: Precision
+) -> ScoreParityReport:
+    """The report on `rows` of ids, whose true scores are `reference` [rows, 1]; company as in `measure_parity`."""
+    alone = model.run_alone(rows)
+    company = np.stack([_in_company(model, rows, seed) for seed in range(_COMPANIES)])
+    errors = np.abs(alone - reference)
+    return ScoreParityReport(
+        reference=REFERENCE_NAME,
+        runtime=RUNTIME_NAME,
+        pairs=len(rows),
+        longest_tokens=max(map(len, rows)),
+        min_score=float(reference.min()),
+        max_score=float(reference.max()),
+        max_score_error=float(errors.max()),
+        mean_score_error=float(errors.mean()),
+        max_company_error=float(np.abs(company - alone).max()),
+        company_bit_identical=bool((company == alone).all()),
+        gate_max_score_error=SCORE_GATES[precision],
+    )
+
+
 def _in_company(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -> NDArray[np.float32]:
     dice = random.Random(seed)
     order = list(range(len(rows)))
@@ -66,12 +91,23 @@ def _in_company(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -
     return restored
 
 
-def require_parity(report: ParityReport) -> None:
+def require_parity(report: ParityReport | ScoreParityReport) -> None:
     """Raises ParityFailed with the report where a gate does not hold."""
     if not report.passed:
         raise ParityFailed(
-            f"parity failed, nothing was written: min cosine {report.min_cosine:.7f} to {report.reference} "
-            f"(must reach {report.gate_min_cosine}), {report.min_company_cosine:.7f} in company; "
+            f"parity failed, nothing was written: {_figures(report)}; "
             "try --precision fp32 and report this with the checkpoint's config.json",
             report,
         )
+
+
+def _figures(report: ParityReport | ScoreParityReport) -> str:
+    if isinstance(report, ParityReport):
+        return (
+            f"min cosine {report.min_cosine:.7f} to {report.reference} (must reach {report.gate_min_cosine}), "
+            f"{report.min_company_cosine:.7f} in company"
+        )
+    return (
+        f"a score differs by {report.max_score_error:.1e} from {report.reference} "
+        f"(may by {report.gate_max_score_error:g}), by {report.max_company_error:.1e} in company"
+    )

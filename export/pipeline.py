@@ -7,40 +7,31 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.contract import (
-    EmbeddingContract,
-    ModelFolder,
-    ParityReport,
-    Precision,
-    TokenizerIdentity,
-)
+from ..client.contract import EmbeddingContract, ModelFolder, Precision, RerankContract, Task, TokenizerIdentity
 from .adapter import Adapter, open_adapter
 from .checkpoint import Checkpoint, open_checkpoint
 from .config_pbtxt import render_config
+from .cross_encoder import read_cross_encoder_settings
+from .embedding_task import EmbeddingTask
 from .errors import ExportError, UnsupportedCheckpoint
 from .graph import GraphOptions, build_model
-from .merge import merge_adapters
 from .onnx_file import write_onnx
-from .options import ExportOptions
-from .parity import measure_parity, require_parity
-from .probe import PROBE_TEXTS, long_text
+from .options import ExportOptions, PairTemplate, TaskChoice
 from .progress import Progress, SilentProgress
-from .prompts import override_instruction
-from .reference import ReferenceAnswers, ReferenceModel, transformers_config
+from .prompts import override_instruction, rerank_prompts
+from .reference import ReferenceModel, transformers_config
+from .rerank_task import RerankTask
 from .rescale import NO_RESCALE, Rescale, check_fp16_range, choose_rescale, rescale_weights
 from .rope import compute_rope_tables
 from .runtime import WrittenModel
-from .sentence_transformers import SentenceSettings, read_sentence_settings
+from .sentence_transformers import read_sentence_settings
 from .staging import refuse_existing, staged_folder
-from .task import require_embedding
+from .task import ContractFields, ExportTask, Proof, recognise_task
 from .tokenizer import CheckpointTokenizer, read_tokenizer
 
 DEFAULT_MAX_TOKENS = 8192
 """The model card's max_length."""
-SMALLEST_DIMENSION = 32
-"""Smallest Matryoshka dimension of the Qwen3-Embedding family."""
 _REFERENCE_BATCH = 4
-_LONG_SHARE_TOKENS = 16
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -51,7 +42,7 @@ class ExportResult:
     folder: ModelFolder
     name: str
     version: int
-    contract: EmbeddingContract
+    contract: EmbeddingContract | RerankContract
     bytes_written: int
 
 
@@ -61,7 +52,7 @@ class _Prepared:
 
     checkpoint: Checkpoint
     tokenizer: CheckpointTokenizer
-    settings: SentenceSettings
+    task: ExportTask
     adapters: tuple[Adapter, ...]
     max_tokens: int
 
@@ -80,8 +71,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     progress.stage(f"reading {options.model}")
     prepared = _prepare(options, progress)
     progress.stage("computing the reference in transformers fp32")
-    rows, answers = _reference_answers(prepared, options.parity_budget_s, progress)
-    rescale = choose_rescale(answers.peaks) if options.precision is Precision.FP16 else NO_RESCALE
+    proof = _ask_reference(prepared, options.parity_budget_s, progress)
+    rescale = choose_rescale(proof.answers.peaks) if options.precision is Precision.FP16 else NO_RESCALE
     if rescale != NO_RESCALE:
         progress.note(f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}")
     checkpoint = _for_precision(prepared.checkpoint, options.precision, rescale)
@@ -89,11 +80,12 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         staged = ModelFolder(content)
         progress.stage(f"writing {options.precision} graph")
-        _write_graph(checkpoint, staged.graph(version), options.precision, prepared.max_tokens, rescale, progress)
+        graph = GraphOptions(
+            task=prepared.task.kind, precision=options.precision, max_tokens=prepared.max_tokens, rescale=rescale
+        )
+        _write_graph(checkpoint, staged.graph(version), graph, progress)
         progress.stage("comparing the written file with the reference")
-        parity = measure_parity(WrittenModel(staged.graph(version)), rows, answers.vectors, options.precision)
-        require_parity(parity)
-        contract = _contract(prepared, options, parity)
+        contract = prepared.task.prove(WrittenModel(staged.graph(version)), proof, _contract_fields(prepared, options))
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
         staged.manifest.write_text(contract.to_json() + "\n", encoding="utf-8")
         staged.config.write_text(render_config(name, contract, options.serving, version), encoding="utf-8")
@@ -111,24 +103,54 @@ def _model_name(options: ExportOptions) -> str:
 def _prepare(options: ExportOptions, progress: Progress) -> _Prepared:
     checkpoint = open_checkpoint(options.model)
     tokenizer = read_tokenizer(checkpoint.directory, checkpoint.config.vocabulary)
-    settings = read_sentence_settings(checkpoint.directory)
-    require_embedding(checkpoint, tokenizer, options.task)
-    if tokenizer.end_token_id is None:
-        progress.note("the tokenizer appends no end token: rows end with the text's own last token")
-    max_tokens = _max_tokens(options, checkpoint, settings)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
+    task = _choose_task(checkpoint, tokenizer, adapters, options, progress)
     return _Prepared(
-        checkpoint=checkpoint.with_weights(merge_adapters(checkpoint.weights, adapters)),
+        checkpoint=task.merge(checkpoint, adapters),
         tokenizer=tokenizer,
-        settings=settings,
+        task=task,
         adapters=adapters,
-        max_tokens=max_tokens,
+        max_tokens=_max_tokens(options, checkpoint, task.stated_max_tokens),
     )
 
 
-def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, settings: SentenceSettings) -> int:
+def _choose_task(
+    checkpoint: Checkpoint,
+    tokenizer: CheckpointTokenizer,
+    adapters: tuple[Adapter, ...],
+    options: ExportOptions,
+    progress: Progress,
+) -> ExportTask:
+    recognition = recognise_task(checkpoint, tokenizer, adapters, options.task)
+    if recognition.task is Task.RERANK:
+        if options.task is TaskChoice.AUTO:
+            progress.note(f"taken for a reranker, since {recognition.reason}; --task embed makes it an embedding model")
+        settings = read_cross_encoder_settings(checkpoint.directory)
+        instruction = settings.instruction if options.instruction is None else options.instruction
+        return RerankTask(
+            prompts=rerank_prompts(options.template or PairTemplate.LINE, instruction),
+            stated_max_tokens=settings.max_tokens,
+            answers=settings.answers,
+            tokenizer=tokenizer,
+        )
+    if options.template is not None:
+        raise ExportError(
+            "--template is for rerankers, and this is an embedding model; give --task rerank if it is not"
+        )
+    if tokenizer.end_token_id is None:
+        progress.note("the tokenizer appends no end token: rows end with the text's own last token")
+    sentence = read_sentence_settings(checkpoint.directory)
+    return EmbeddingTask(
+        prompts=override_instruction(sentence.prompts, options.instruction),
+        stated_max_tokens=sentence.max_tokens,
+        tokenizer=tokenizer,
+        hidden=checkpoint.config.hidden,
+    )
+
+
+def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, stated: int | None) -> int:
     positions = checkpoint.config.max_positions
-    chosen = options.max_tokens or min(settings.max_tokens or DEFAULT_MAX_TOKENS, DEFAULT_MAX_TOKENS, positions)
+    chosen = options.max_tokens or min(stated or DEFAULT_MAX_TOKENS, DEFAULT_MAX_TOKENS, positions)
     if not 2 <= chosen <= positions:
         raise UnsupportedCheckpoint(f"--max-tokens {chosen}: must be 2 to {positions}, the model's positions")
     window = checkpoint.config.sliding_window
@@ -140,25 +162,16 @@ def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, settings: Senten
     return chosen
 
 
-def _reference_answers(
-    prepared: _Prepared, budget_s: float, progress: Progress
-) -> tuple[list[list[int]], ReferenceAnswers]:
-    """The probe texts' token rows, longest last, and the reference's answers to them."""
+def _ask_reference(prepared: _Prepared, budget_s: float, progress: Progress) -> Proof:
+    """The probe rows and one long row, and the reference's answers to them."""
+    rows = prepared.task.probe_rows(prepared.max_tokens)
     model = ReferenceModel(prepared.checkpoint)
-    texts = [_fill_prompt(prepared, text) for text in PROBE_TEXTS] + list(PROBE_TEXTS)
-    rows = [row for row in prepared.tokenizer.rows(texts, prepared.max_tokens) if row]
     started = time.monotonic()
-    answers = model.embed(rows, _REFERENCE_BATCH, progress.step)
+    answers = prepared.task.answer(model, rows, _REFERENCE_BATCH, progress.step)
     per_token_s = (time.monotonic() - started) / sum(map(len, rows))
-    longest = max(_affordable_tokens(per_token_s, budget_s, prepared.max_tokens), 2)
-    long_rows = prepared.tokenizer.rows([long_text(longest // _LONG_SHARE_TOKENS * 4 + 4)], longest)
-    longer = model.embed(long_rows, 1, progress.step)
-    return rows + long_rows, answers.joined(longer)
-
-
-def _fill_prompt(prepared: _Prepared, text: str) -> str:
-    prompts = prepared.settings.prompts
-    return prompts.query.replace("{instruction}", prompts.default_instruction or "").replace("{text}", text)
+    long_row = prepared.task.long_row(_affordable_tokens(per_token_s, budget_s, prepared.max_tokens))
+    longer = prepared.task.answer(model, [long_row], 1, progress.step)
+    return Proof(rows=[*rows, long_row], answers=answers.joined(longer))
 
 
 def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
@@ -177,33 +190,20 @@ def _for_precision(checkpoint: Checkpoint, precision: Precision, rescale: Rescal
     return rescaled
 
 
-def _write_graph(
-    checkpoint: Checkpoint,
-    file: Path,
-    precision: Precision,
-    max_tokens: int,
-    rescale: Rescale,
-    progress: Progress,
-) -> None:
-    rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
-    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale)
+def _write_graph(checkpoint: Checkpoint, file: Path, options: GraphOptions, progress: Progress) -> None:
+    config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+    rope = compute_rope_tables(config, options.max_tokens)
     model = build_model(checkpoint.config, checkpoint.weights, rope, options)
     file.parent.mkdir(parents=True)
     write_onnx(model, file, progress.step)
 
 
-def _contract(prepared: _Prepared, options: ExportOptions, parity: ParityReport) -> EmbeddingContract:
-    config = prepared.checkpoint.config
-    return EmbeddingContract(
-        dimension=config.hidden,
-        min_dimension=min(SMALLEST_DIMENSION, config.hidden),
+def _contract_fields(prepared: _Prepared, options: ExportOptions) -> ContractFields:
+    return ContractFields(
         max_tokens=prepared.max_tokens,
-        vocabulary_size=config.vocabulary,
-        end_token_id=prepared.tokenizer.end_token_id,
-        prompts=override_instruction(prepared.settings.prompts, options.instruction),
+        vocabulary_size=prepared.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=prepared.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
         checkpoint=prepared.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in prepared.adapters),
-        parity=parity,
     )

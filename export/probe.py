@@ -21,9 +21,17 @@ PROBE_TEXTS = (
     "Gravity is a force that attracts two bodies towards each other. " * 6,
 )
 
+PROBE_PAIRS = (
+    *zip(PROBE_TEXTS, (*PROBE_TEXTS[1:], PROBE_TEXTS[0]), strict=True),
+    *((text, text) for text in PROBE_TEXTS[2:6]),
+)
+"""Queries and documents: each text with the next one, which answers it once, and some with themselves."""
+
+_SENTENCES_PER_TOKEN = 4 / 16
 LONG_SENTENCE = "A long document repeats itself, number {number}, and says little that is new. "
 
 
-def long_text(sentences: int) -> str:
-    """A text of so many numbered sentences, about 16 tokens each."""
+def long_text(tokens: int) -> str:
+    """A text of numbered sentences, about 16 tokens each, which has more than `tokens` with any tokenizer."""
+    sentences = int(tokens * _SENTENCES_PER_TOKEN) + 4
     return "".join(LONG_SENTENCE.format(number=number) for number in range(sentences))

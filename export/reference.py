@@ -12,7 +12,7 @@ import transformers
 from numpy.typing import NDArray
 from transformers import Qwen3Config, Qwen3Model
 
-from .checkpoint import Checkpoint, decoder_shapes
+from .checkpoint import SCORE_HEAD, Checkpoint, decoder_shapes
 from .config import RopeSettings
 from .rescale import ActivationPeaks
 
@@ -21,7 +21,7 @@ REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 
 @dataclass(frozen=True, slots=True)
 class ReferenceAnswers:
-    """Unit rows float32 [n, hidden] and the largest activations met on the way."""
+    """Unit rows float32 [n, hidden], or scores [n, 1], and the largest activations met on the way."""
 
     vectors: NDArray[np.float32]
     peaks: ActivationPeaks
@@ -46,7 +46,10 @@ def transformers_config(raw: Mapping[str, Any], rope: RopeSettings) -> Qwen3Conf
 
 
 class ReferenceModel:
-    """`Qwen3Model` in fp32 with a checkpoint's weights, its prompts and tokens left to the caller."""
+    """`Qwen3Model` in fp32 with a checkpoint's weights, its prompts and tokens left to the caller.
+
+    It scores with the `score.weight` of `rerank_head`.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
@@ -57,28 +60,54 @@ class ReferenceModel:
         # buffers of a model made on the meta device hold no values
         self._model.rotary_emb = type(self._model.rotary_emb)(config)
         self._model.train(False)
+        head = checkpoint.weights.get(SCORE_HEAD)
+        self._score_rows = None if head is None else head.fp32()
 
     def embed(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceAnswers:
-        """Answers for token rows in left-padded batches, as the model card computes them.
+        """Unit rows for token rows in left-padded batches, as the model card computes them.
 
         `on_rows` hears how many of how many rows are done.
         """
-        vectors, watch = [], _PeakWatch(self._model)
+        return self._answer(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
+
+    def score(
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """Scores for token rows, as the model card computes them of the logits of no and yes; else as `embed`."""
+        return self._answer(rows, batch_rows, on_rows, self._score_last)
+
+    def _score_last(self, last: torch.Tensor) -> torch.Tensor:
+        """Scores [n, 1] from final hidden states [n, hidden]."""
+        if self._score_rows is None:
+            raise ValueError("the checkpoint has no score rows; see rerank_head")
+        logits = last @ self._score_rows.T
+        if logits.shape[1] == 1:
+            return torch.sigmoid(logits)
+        return torch.log_softmax(logits, dim=1)[:, 1:].exp()
+
+    def _answer(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_rows: int,
+        on_rows: Callable[[int, int], None],
+        head: Callable[[torch.Tensor], torch.Tensor],
+    ) -> ReferenceAnswers:
+        answers, watch = [], _PeakWatch(self._model)
         with torch.inference_mode(), watch:
             for first in range(0, len(rows), batch_rows):
-                vectors.append(self._embed_batch(rows[first : first + batch_rows], watch))
+                answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
                 on_rows(min(first + batch_rows, len(rows)), len(rows))
-        return ReferenceAnswers(torch.cat(vectors).numpy(), watch.peaks())
+        return ReferenceAnswers(torch.cat(answers).numpy(), watch.peaks())
 
-    def _embed_batch(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
+    def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         watch.mask = mask.bool()
-        hidden = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return torch.nn.functional.normalize(hidden[:, -1], dim=-1)
+        hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return hidden[:, -1]
 
 
 class _PeakWatch:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .checkpoint import HEADS
 from .errors import UnsupportedCheckpoint, list_keys
 from .weights import LazyTensor, Weights
 
@@ -92,8 +93,9 @@ def _scaled(tensor: LazyTensor, shift: int) -> LazyTensor:
 
 
 def check_fp16_range(weights: Weights) -> None:
-    """Raises UnsupportedCheckpoint, listing the tensors, where a weight is outside fp16's range."""
-    outside = [name for name, tensor in weights.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
+    """Raises UnsupportedCheckpoint, listing the tensors, where a weight of the body is outside fp16's range."""
+    body = {name: tensor for name, tensor in weights.items() if name not in HEADS}
+    outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
     if outside:
         raise UnsupportedCheckpoint(
             f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with --precision fp32"

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..client.contract import Prompts
 from .config import read_json
@@ -18,6 +19,7 @@ DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that
 """Qwen3-Embedding's default task (model card)."""
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
+_PROMPTS_FILE = "config_sentence_transformers.json"
 _QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)", re.DOTALL)
 
 
@@ -29,31 +31,50 @@ class SentenceSettings:
     max_tokens: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of `modules.json`: the last part of its type, and its folder."""
+
+    kind: str
+    directory: Path
+
+
 def read_sentence_settings(directory: Path) -> SentenceSettings:
     """The settings of `directory`; the model card's where the files are missing.
 
     Raises UnsupportedCheckpoint for any pooling but the last token's and for further modules.
     """
     _check_modules(directory)
-    return SentenceSettings(prompts=_read_prompts(directory), max_tokens=_read_length(directory))
+    return SentenceSettings(prompts=_read_prompts(directory), max_tokens=read_length(directory))
+
+
+def read_modules(directory: Path) -> list[Module]:
+    """The modules that `modules.json` lists, none where there is no such file."""
+    listing = directory / "modules.json"
+    if not listing.exists():
+        return []
+    try:
+        modules = json.loads(listing.read_text(encoding="utf-8"))
+        return [Module(str(module["type"]).rsplit(".", 1)[-1], directory / str(module["path"])) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise SourceMissing(f"{listing}: not a list of sentence-transformers modules ({exc!r})") from exc
+
+
+def read_prompt_settings(directory: Path) -> dict[str, Any]:
+    """The content of `config_sentence_transformers.json`, nothing where there is no such file."""
+    file = directory / _PROMPTS_FILE
+    return read_json(file) if file.exists() else {}
 
 
 def _check_modules(directory: Path) -> None:
-    listing = directory / "modules.json"
-    if not listing.exists():
-        return
-    try:
-        modules = json.loads(listing.read_text(encoding="utf-8"))
-        kinds = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise SourceMissing(f"{listing}: not a list of sentence-transformers modules ({exc!r})") from exc
-    for kind, path in kinds:
-        if kind not in _MODULES:
+    for module in read_modules(directory):
+        if module.kind not in _MODULES:
             raise UnsupportedCheckpoint(
-                f"{listing}: module '{kind}' is not supported; the graph ends with last-token pooling and L2 norm"
+                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; "
+                "the graph ends with last-token pooling and L2 norm"
             )
-        if kind == "Pooling":
-            _check_pooling(directory / path / "config.json")
+        if module.kind == "Pooling":
+            _check_pooling(module.directory / "config.json")
 
 
 def _check_pooling(file: Path) -> None:
@@ -69,8 +90,7 @@ def _check_pooling(file: Path) -> None:
 
 
 def _read_prompts(directory: Path) -> Prompts:
-    file = directory / "config_sentence_transformers.json"
-    stated = read_json(file).get("prompts") if file.exists() else None
+    stated = read_prompt_settings(directory).get("prompts")
     if not stated:
         return Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
     query = str(stated.get("query") or "")
@@ -89,7 +109,8 @@ def _literal(prompt: str) -> str:
     return prompt + "{text}"
 
 
-def _read_length(directory: Path) -> int | None:
+def read_length(directory: Path) -> int | None:
+    """The length limit of `sentence_bert_config.json` in tokens, None where it states none."""
     file = directory / "sentence_bert_config.json"
     stated = read_json(file).get("max_seq_length") if file.exists() else None
     return int(stated) if stated else None

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ..client.contract import PairPrompts
 from .errors import SourceMissing, UnsupportedCheckpoint
 from .probe import PROBE_TEXTS
 
@@ -24,6 +25,8 @@ class CheckpointTokenizer:
     sha256: str
     end_token_id: int | None
     """Id that the tokenizer appends to every text, None where it appends none."""
+    plain: Tokenizer
+    """The file itself, as the client reads it."""
     official: Any
     """The transformers tokenizer, which the reference uses."""
 
@@ -31,6 +34,38 @@ class CheckpointTokenizer:
         """Token ids of each text as the official recipe has them, cut to `max_tokens`."""
         encoded = self.official(list(texts), truncation=True, max_length=max_tokens, padding=False)
         return [list(map(int, row)) for row in encoded["input_ids"]]
+
+    def pair_rows(self, prompts: PairPrompts, bodies: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Token ids of a reranker's rows as the official recipe has them, their bodies cut to fit `max_tokens`.
+
+        Raises UnsupportedCheckpoint where the file itself gives others, or where the prompt leaves no room.
+        """
+        prefix, suffix = (self._bare(text) for text in (prompts.prefix, prompts.suffix))
+        room = max_tokens - len(prefix) - len(suffix)
+        if room < 1:
+            raise UnsupportedCheckpoint(
+                f"--max-tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens"
+            )
+        encoded = self.official(
+            list(bodies), truncation="longest_first", max_length=room, padding=False, add_special_tokens=False
+        )
+        rows = [[*prefix, *map(int, body), *suffix] for body in encoded["input_ids"]]
+        plain = [
+            self._plain(prompts.prefix) + self._plain(body)[:room] + self._plain(prompts.suffix) for body in bodies
+        ]
+        if rows != plain:
+            raise UnsupportedCheckpoint(_disagreement(self.file))
+        return rows
+
+    def token_id(self, token: str) -> int | None:
+        """Id of a whole token, None where the vocabulary has no such token."""
+        return self.plain.token_to_id(token)
+
+    def _bare(self, text: str) -> list[int]:
+        return list(map(int, self.official.encode(text, add_special_tokens=False)))
+
+    def _plain(self, text: str) -> list[int]:
+        return self.plain.encode(text, add_special_tokens=False).ids
 
 
 def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
@@ -53,13 +88,11 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
         raise SourceMissing(f"{file}: not readable as a tokenizer ({exc})") from exc
     plain.no_padding()
     plain.no_truncation()
-    tokenizer = CheckpointTokenizer(file, hashlib.sha256(file.read_bytes()).hexdigest(), _appended_id(plain), official)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    tokenizer = CheckpointTokenizer(file, digest, _appended_id(plain), plain, official)
     ours = [encoding.ids for encoding in plain.encode_batch(list(PROBE_TEXTS))]
     if tokenizer.rows(PROBE_TEXTS, 1 << 30) != ours:
-        raise UnsupportedCheckpoint(
-            f"{file}: transformers reads other ids from tokenizer_config.json than the file itself gives; "
-            "save the tokenizer anew so that both agree"
-        )
+        raise UnsupportedCheckpoint(_disagreement(file))
     highest = max(plain.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= vocabulary:
         raise UnsupportedCheckpoint(
@@ -67,6 +100,13 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
             "is it another model's tokenizer?"
         )
     return tokenizer
+
+
+def _disagreement(file: Path) -> str:
+    return (
+        f"{file}: transformers reads other ids from tokenizer_config.json than the file itself gives; "
+        "save the tokenizer anew so that both agree"
+    )
 
 
 def _appended_id(plain: Tokenizer) -> int | None:

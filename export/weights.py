@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +23,17 @@ class LazyTensor:
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], torch.Tensor]
+    load_rows: Callable[[Sequence[int]], torch.Tensor] | None = None
+    """Reads some rows and no more, where that is possible."""
 
     def fp32(self) -> torch.Tensor:
         """The values as float32 of `shape`."""
         return self.load().to(torch.float32)
+
+    def fp32_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows as float32 `[rows, ...]`, in the order asked for."""
+        found = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
+        return found.to(torch.float32)
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
         """A tensor of the same shape: `change` of the float32 values, taken when it is read."""
@@ -72,7 +79,8 @@ def _read_file(file: Path) -> dict[str, LazyTensor]:
                     raise UnsupportedCheckpoint(
                         f"{file}: tensor '{name}' is {view.get_dtype()}; only F32, F16 and BF16 are read"
                     )
-                tensors[name] = LazyTensor(tuple(view.get_shape()), dtype, _reader(file, name))
+                shape = tuple(view.get_shape())
+                tensors[name] = LazyTensor(shape, dtype, _reader(file, name), _row_reader(file, name))
     except (SafetensorError, OSError) as exc:
         raise SourceMissing(f"{file}: not readable as safetensors ({exc}); is the download complete?") from exc
     return tensors
@@ -85,6 +93,15 @@ def _reader(file: Path, name: str) -> Callable[[], torch.Tensor]:
         return tensor
 
     return load
+
+
+def _row_reader(file: Path, name: str) -> Callable[[Sequence[int]], torch.Tensor]:
+    def load_rows(rows: Sequence[int]) -> torch.Tensor:
+        with safe_open(file, framework="pt") as opened:
+            view = opened.get_slice(name)
+            return torch.cat([view[row : row + 1] for row in rows])
+
+    return load_rows
 
 
 def hash_files(files: list[Path]) -> str:

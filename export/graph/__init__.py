@@ -1,4 +1,4 @@
-"""The ONNX graph of a Qwen3 embedding model, built from its config without tracing."""
+"""The ONNX graph of a Qwen3 embedding model or reranker, built from its config without tracing."""
 
 from .cuda_profile import CudaProfile
 from .model import GraphOptions, build_model

@@ -1,4 +1,4 @@
-"""From each row's last token to the finished vector, in fp32 whatever the body's precision."""
+"""From each row's last token to the finished vector or score, in fp32 whatever the body's precision."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
+from ..checkpoint import SCORE_HEAD
 from ..rotate import UNROTATE
+from ..weights import LazyTensor
 from .builder import GraphBuilder
 from .decoder import DecoderParts, Stream, normalize
 from .products import load_weight
@@ -19,11 +22,9 @@ _SMALLEST_NORM = 1e-12
 
 def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
     """FP32 [G, hidden], rows of L2 norm 1: final norm, turned back where the stream is rotated, over its length."""
-    update = None if stream.update is None else _fp32(g, parts, stream.update)
-    stream = Stream(_fp32(g, parts, stream.residual), update)
-    form = dataclasses.replace(parts.form, dtype=FP32)
-    normed, _ = normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")
+    normed = _final_norm(g, parts, stream)
     if UNROTATE in parts.form.weights:
+        form = dataclasses.replace(parts.form, dtype=FP32)
         normed = g.op("MatMul", normed, load_weight(g, form, "unrotate.weight", [UNROTATE]), name="unrotate")
     if parts.cuda is not None:
         return _unit_rows(g, normed, parts.config.hidden)
@@ -36,6 +37,34 @@ def _unit_rows(g: GraphBuilder, rows: ir.Value, width: int) -> ir.Value:
     gain = g.table("head.unit.gain", np.full(width, width**-0.5, np.float32))
     eps = _SMALLEST_NORM**2 / width
     return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)
+
+
+def score_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
+    """FP32 [G, 1] in 0…1: final norm, then the sigmoid of its product with the one row that makes the score.
+
+    On a CPU a product and a sum for each row: a matrix product may add up in another order when there are more rows.
+    """
+    normed = _final_norm(g, parts, stream)
+    head = parts.form.weights[SCORE_HEAD]
+    if parts.cuda is not None:
+        column = g.weight("score.weight", [head.shape[1], 1], FP32, lambda: _one_row(head).T)
+        return g.op("Sigmoid", g.op("MatMul", normed, column, name="logit"), name="score")
+    weight = g.weight("score.weight", [1, head.shape[1]], FP32, lambda: _one_row(head))
+    logit = g.op("ReduceSum", g.op("Mul", normed, weight), g.constant([-1]), keepdims=1, name="logit")
+    return g.op("Sigmoid", logit, name="score")
+
+
+def _one_row(head: LazyTensor) -> NDArray[np.float32]:
+    """[1, hidden]: the head's own row, or yes less no of two, whose softmax is the sigmoid of the difference."""
+    rows: NDArray[np.float32] = head.fp32().numpy()
+    return rows if len(rows) == 1 else rows[1:] - rows[:1]
+
+
+def _final_norm(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
+    update = None if stream.update is None else _fp32(g, parts, stream.update)
+    stream = Stream(_fp32(g, parts, stream.residual), update)
+    form = dataclasses.replace(parts.form, dtype=FP32)
+    return normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")[0]
 
 
 def _fp32(g: GraphBuilder, parts: DecoderParts, value: ir.Value) -> ir.Value:

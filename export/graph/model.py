@@ -15,7 +15,7 @@ from .attention_choice import Attention, choose_attention
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .cuda_profile import CUDA_OPSET, CudaProfile
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
-from .head import FP32, embed_rows
+from .head import FP32, embed_rows, score_rows
 from .products import ProductFormat
 from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
 
@@ -32,6 +32,7 @@ _DTYPES = {
 class GraphOptions:
     """What the graph is built for."""
 
+    task: Task = Task.EMBED
     precision: Precision
     max_tokens: int
     rescale: Rescale = NO_RESCALE
@@ -51,9 +52,10 @@ class GraphOptions:
 
 
 def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
-    """The model `input_ids` INT64 [N], `row_lengths` INT32 [R] → `embedding` FP32 [R, hidden].
+    """The model `input_ids` INT64 [N], `row_lengths` INT32 [R] → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1].
 
-    `weights` are read when the model is written. They must have been rescaled by `options.rescale`.
+    `weights` are read when the model is written. They must have been rescaled by `options.rescale`, and hold
+    `score.weight` as `rerank_head` makes it where the task is reranking.
     """
     g = GraphBuilder()
     inputs = declare_inputs()
@@ -81,16 +83,18 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
         with g.scope(f"layers.{index}"):
             stream = _add_layer(g, parts, packed, attention, stream, index)
     with g.scope("head"):
-        output = spread_to_rows(g, packed, embed_rows(g, parts, stream))
-    output.name = Task.EMBED.output
-    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", config.hidden])
+        reranks = options.task is Task.RERANK
+        answers = score_rows(g, parts, stream) if reranks else embed_rows(g, parts, stream)
+        output = spread_to_rows(g, packed, answers)
+    output.name = options.task.output
+    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", 1 if reranks else config.hidden])
     graph = ir.Graph(
         [inputs.input_ids, inputs.row_lengths],
         [output],
         nodes=g.nodes,
         initializers=list(g.initializers.values()),
         opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},
-        name="qwen3_embedding",
+        name=f"qwen3_{options.task.output}",
     )
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
 

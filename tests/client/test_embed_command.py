@@ -12,7 +12,8 @@ from qwen3_triton.client import BadInput, ClientError, EmbeddingClient
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
-from qwen3_triton.cli.embed import embed, read_texts, write_vectors  # noqa: E402
+from qwen3_triton.cli.embed import embed, write_vectors  # noqa: E402
+from qwen3_triton.cli.texts import read_texts  # noqa: E402
 
 
 def run(triton: FakeTriton, *arguments: str, text: str | bytes | None = None) -> str:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoint import CAUSAL, CLASSIFIER, END_TOKEN, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
+from tiny_checkpoint import END_TOKEN, write_json, write_tokenizer
 from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
-from qwen3_triton.export import ExportError, SourceMissing, SourceReference, TaskChoice, UnsupportedCheckpoint
-from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export import ExportError, SourceMissing, UnsupportedCheckpoint
 from qwen3_triton.export.prompts import override_instruction
 from qwen3_triton.export.sentence_transformers import (
     DEFAULT_INSTRUCTION,
@@ -20,7 +19,6 @@ from qwen3_triton.export.sentence_transformers import (
     SentenceSettings,
     read_sentence_settings,
 )
-from qwen3_triton.export.task import require_embedding
 from qwen3_triton.export.tokenizer import read_tokenizer
 
 VOCABULARY = 300
@@ -180,25 +178,3 @@ def test_instruction_replaces_the_default_one() -> None:
     assert override_instruction(prompts, "b").default_instruction == "b"
     with pytest.raises(ExportError, match="no place for an instruction"):
         override_instruction(Prompts(query="q: {text}", document="{text}", default_instruction=None), "b")
-
-
-@pytest.mark.parametrize(
-    ("tiny", "refused"),
-    [
-        (TinyCheckpoint(), False),
-        (TinyCheckpoint(layout=CAUSAL), False),
-        (TinyCheckpoint(end_token=False), False),
-        (TinyCheckpoint(layout=CAUSAL, end_token=False), True),
-        (TinyCheckpoint(layout=CLASSIFIER), True),
-    ],
-)
-def test_what_looks_like_a_reranker_must_be_asked_for(tmp_path: Path, tiny: TinyCheckpoint, refused: bool) -> None:
-    source = write_checkpoint(tmp_path / "tiny", tiny)
-    checkpoint = open_checkpoint(SourceReference(str(source)))
-    tokenizer = read_tokenizer(source, VOCABULARY)
-    require_embedding(checkpoint, tokenizer, TaskChoice.EMBED)
-    if refused:
-        with pytest.raises(UnsupportedCheckpoint, match=r"looks like a reranker.*--task embed"):
-            require_embedding(checkpoint, tokenizer, TaskChoice.AUTO)
-    else:
-        require_embedding(checkpoint, tokenizer, TaskChoice.AUTO)

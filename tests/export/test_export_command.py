@@ -15,10 +15,11 @@ from peft_adapters import write_adapter
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 from qwen3_triton.cli import main
-from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.client.contract import Contract, ModelFolder, RerankContract
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 
+RERANKER = TinyCheckpoint(layout="Qwen3ForSequenceClassification", end_token=False, max_positions=512)
 COMMAND = Path(sys.executable).with_name("qwen3-triton")
 
 
@@ -141,10 +142,31 @@ def test_bad_adapter_weight(here: Runner, tiny_source: Path) -> None:
     assert_one_error_line(result, holding="'heavy' is no number; write DIR or DIR=WEIGHT")
 
 
-def test_reranker_is_refused(here: Runner, tmp_path: Path) -> None:
-    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout="Qwen3ForSequenceClassification"))
-    result = here("export", source)
-    assert_one_error_line(result, holding="looks like a reranker")
+def test_reranker(here: Runner, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", RERANKER)
+    result = here("export", source, "--max-tokens", "400", "--template", "blank-line", "--instruction", "Find it")
+    assert result.returncode == 0
+    assert "note: taken for a reranker, since it has a score head; --task embed makes it an embedding model" in (
+        result.stderr
+    )
+    assert "20 pairs" not in result.stderr
+    assert "parity with transformers" in result.stdout
+    assert "largest difference of a score" in result.stdout
+    contract = Contract.from_json(ModelFolder(tmp_path / "model_repository" / "tiny").manifest.read_text())
+    assert isinstance(contract, RerankContract)
+    assert contract.prompts.body == "<Instruct>: {instruction}\n\n<Query>: {query}\n\n<Document>: {document}"
+    assert contract.prompts.default_instruction == "Find it"
+
+
+def test_template_is_for_rerankers(here: Runner, tiny_source: Path) -> None:
+    result = here("export", tiny_source, "--template", "line")
+    assert_one_error_line(result, holding="--template is for rerankers")
+
+
+def test_prompt_longer_than_max_tokens(here: Runner, tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", RERANKER)
+    result = here("export", source, "--max-tokens", "30")
+    assert_one_error_line(result, holding="--max-tokens 30: the reranker's prompt alone has")
 
 
 @pytest.mark.parametrize(

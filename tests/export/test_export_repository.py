@@ -22,7 +22,7 @@ from transformers import Qwen3Config
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
-from qwen3_triton.client import Contract, EmbeddingContract, Precision
+from qwen3_triton.client import Contract, EmbeddingContract, ParityReport, Precision
 from qwen3_triton.client.contract import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
@@ -159,9 +159,10 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layers=1, end_token=False, hidden=24))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), precision=precision)
     result = export_model(options)
-    assert result.contract.end_token_id is None
-    assert result.contract.min_dimension == 24
-    assert result.contract.parity.min_cosine >= parity.GATES[precision]
+    contract = read_contract(result.folder)
+    assert contract.end_token_id is None
+    assert contract.min_dimension == 24
+    assert contract.parity.min_cosine >= parity.GATES[precision]
     assert_whole(result.folder)
 
 
@@ -188,6 +189,7 @@ def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkey
     monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
     with pytest.raises(ParityFailed, match="parity failed, nothing was written") as caught:
         export_model(tiny_options(tiny_source, repository))
+    assert isinstance(caught.value.report, ParityReport)
     assert caught.value.report.gate_min_cosine == 1.1
     assert caught.value.report.min_cosine >= 0.999999
     assert list(repository.iterdir()) == []
@@ -217,6 +219,7 @@ def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch
     monkeypatch.setattr(pipeline, "compute_rope_tables", shifted)
     with pytest.raises(ParityFailed) as caught:
         export_model(tiny_options(tiny_source, tmp_path / "repository"))
+    assert isinstance(caught.value.report, ParityReport)
     assert caught.value.report.min_cosine < 0.999999
     assert list((tmp_path / "repository").iterdir()) == []
 

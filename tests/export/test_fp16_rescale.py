@@ -13,7 +13,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from transformers import Qwen3Model
 from written_graph import min_cosine, model_vectors, official_vectors, random_rows, write_graph
 
-from qwen3_triton.client import Precision
+from qwen3_triton.client import ParityReport, Precision
 from qwen3_triton.export import (
     ExportOptions,
     SilentProgress,
@@ -188,6 +188,7 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     notes = Notes()
     result = export_model(options, notes)
     parity = result.contract.parity
+    assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.9999
     assert parity.company_bit_identical
     assert [note.split(":")[0] for note in notes.notes] == ["rescaled against overflow"]

@@ -48,7 +48,13 @@ class TinyCheckpoint:
     """up_proj times 2 to this and down_proj divided by it."""
     gate_shift: int = 0
     """gate_proj times 2 to this, which changes the function."""
+    head_scale: float = 1.0
+    """What an LM head, tied or not, is multiplied with."""
     end_token: bool = True
+    answers: bool = False
+    """The tokenizer has `no` and `yes` as tokens."""
+    labels: int = 1
+    """Rows of a classifier's head."""
     tokenizer_size: int = TOKENIZER_SIZE
     config_changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,7 +65,7 @@ def write_checkpoint(directory: Path, tiny: TinyCheckpoint | None = None) -> Pat
     directory.mkdir(parents=True)
     write_json(directory / "config.json", raw_config(tiny))
     write_weights(directory, stored_tensors(tiny), tiny.shards)
-    write_tokenizer(directory, size=tiny.tokenizer_size, end_token=tiny.end_token)
+    write_tokenizer(directory, size=tiny.tokenizer_size, end_token=tiny.end_token, answers=tiny.answers)
     return directory
 
 
@@ -112,6 +118,7 @@ def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=dice)
         values = 1 + 0.3 * values if len(shape) == 1 else values * (1.5 if "embed" in name else 1.5 * shape[1] ** -0.5)
+        values = values * (tiny.head_scale if name == "embed_tokens.weight" else 1.0)
         tensors[name] = (values.to(tiny.dtype) * 2.0 ** _shift(name, tiny)).contiguous()
     return tensors
 
@@ -134,9 +141,10 @@ def stored_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
     stored = {f"model.{name}": tensor for name, tensor in decoder.items()}
     dice = torch.Generator().manual_seed(tiny.seed + 1)
     if tiny.layout == CLASSIFIER:
-        stored["score.weight"] = torch.randn(1, tiny.hidden, generator=dice).to(tiny.dtype)
+        stored["score.weight"] = torch.randn(tiny.labels, tiny.hidden, generator=dice).to(tiny.dtype)
     elif not tiny.tied:
-        stored["lm_head.weight"] = torch.randn(tiny.vocabulary, tiny.hidden, generator=dice).to(tiny.dtype)
+        head = torch.randn(tiny.vocabulary, tiny.hidden, generator=dice) * tiny.head_scale
+        stored["lm_head.weight"] = head.to(tiny.dtype)
     return stored
 
 
@@ -156,16 +164,22 @@ def write_weights(directory: Path, tensors: Mapping[str, torch.Tensor], shards: 
     write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
 
 
-def write_tokenizer(directory: Path, *, size: int = TOKENIZER_SIZE, end_token: bool = True) -> None:
-    """Writes a byte-level BPE tokenizer of `size` ids, which appends END_TOKEN if asked to."""
+def write_tokenizer(
+    directory: Path, *, size: int = TOKENIZER_SIZE, end_token: bool = True, answers: bool = False
+) -> None:
+    """Writes a byte-level BPE tokenizer of `size` ids, which appends END_TOKEN if asked to, and has `no` and `yes`."""
+    words = ["no", "yes"] if answers else []
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size - 2, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+        vocab_size=size - 2 - len(words),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(_TRAINING_TEXTS, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (END_TOKEN, TURN_END_TOKEN)])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     if end_token:
         end_id = tokenizer.token_to_id(END_TOKEN)
         tokenizer.post_processor = processors.TemplateProcessing(

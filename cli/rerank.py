@@ -1,0 +1,43 @@
+"""`qwen3-triton rerank`: a query and lines of text in, the lines by their score out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
+
+
+def rerank(
+    model: Annotated[str, typer.Option(help="Name of the model on the server.")],
+    query: Annotated[str, typer.Option(help="What the documents are judged by.")],
+    url: Annotated[str, typer.Option(help="HOST:PORT of Triton's gRPC port.")] = "localhost:8001",
+    instruction: Annotated[
+        str | None, typer.Option(help="Task description; the model's default where left out.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="How many of the best; all of them where left out.")] = None,
+    source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="The model's tokenizer.json; found through the model where left out.")
+    ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
+    ] = None,
+) -> None:
+    """Rank documents for a query; one JSON object a line, the best first, "position" counting lines from 0."""
+    from qwen3_triton.client import RerankClient
+
+    texts = read_texts(source)
+    with RerankClient(url, model, tokenizer=tokenizer, repository=repository) as client:
+        ranked = client.rerank(query, texts, instruction, top_k)
+    for position, score in ranked:
+        typer.echo(_json_line(position, score, texts[position]))
+
+
+def _json_line(position: int, score: float, text: str) -> str:
+    # nine digits read back to the same float32
+    fields = {"position": position, "score": float(f"{score:.9g}"), "text": text}
+    return json.dumps(fields, ensure_ascii=False)

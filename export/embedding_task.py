@@ -1,0 +1,72 @@
+"""The export of an embedding model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..client.contract import EmbeddingContract, Prompts, Task
+from .adapter import Adapter
+from .checkpoint import Checkpoint, decoder_shapes
+from .merge import merge_adapters
+from .parity import measure_parity, require_parity
+from .probe import PROBE_TEXTS, long_text
+from .reference import ReferenceAnswers, ReferenceModel
+from .runtime import WrittenModel
+from .task import ContractFields, Proof
+from .tokenizer import CheckpointTokenizer
+
+SMALLEST_DIMENSION = 32
+"""Smallest Matryoshka dimension of the Qwen3-Embedding family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingTask:
+    """An ExportTask that ends in unit vectors."""
+
+    prompts: Prompts
+    stated_max_tokens: int | None
+    tokenizer: CheckpointTokenizer
+    hidden: int
+
+    @property
+    def kind(self) -> Task:
+        """Vectors."""
+        return Task.EMBED
+
+    def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
+        """The merged decoder; a head that it has is not read."""
+        merged = merge_adapters(checkpoint.weights, adapters)
+        return checkpoint.with_weights({name: merged[name] for name in decoder_shapes(checkpoint.config)})
+
+    def probe_rows(self, max_tokens: int) -> list[list[int]]:
+        """Each probe text as a query and as a document."""
+        texts = [self._as_query(text) for text in PROBE_TEXTS] + list(PROBE_TEXTS)
+        return [row for row in self.tokenizer.rows(texts, max_tokens) if row]
+
+    def long_row(self, tokens: int) -> list[int]:
+        """A long document, cut."""
+        return self.tokenizer.rows([long_text(tokens)], max(tokens, 2))[0]
+
+    def answer(
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """The reference's vectors."""
+        return model.embed(rows, batch_rows, on_rows)
+
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract:
+        """The contract with the cosines to the reference."""
+        parity = measure_parity(model, proof.rows, proof.answers.vectors, fields["precision"])
+        require_parity(parity)
+        return EmbeddingContract(
+            dimension=self.hidden,
+            min_dimension=min(SMALLEST_DIMENSION, self.hidden),
+            end_token_id=self.tokenizer.end_token_id,
+            prompts=self.prompts,
+            parity=parity,
+            **fields,
+        )
+
+    def _as_query(self, text: str) -> str:
+        instruction = self.prompts.default_instruction or ""
+        return self.prompts.query.replace("{instruction}", instruction).replace("{text}", text)

@@ -1,0 +1,70 @@
+"""The export of a reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..client.contract import PairPrompts, RerankContract, Task
+from .adapter import Adapter
+from .checkpoint import SCORE_HEAD, Checkpoint
+from .cross_encoder import AnswerIds
+from .merge import merge_adapters
+from .parity import measure_score_parity, require_parity
+from .probe import PROBE_PAIRS, long_text
+from .reference import ReferenceAnswers, ReferenceModel
+from .rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
+from .runtime import WrittenModel
+from .task import ContractFields, Proof
+from .tokenizer import CheckpointTokenizer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankTask:
+    """An ExportTask that ends in scores."""
+
+    prompts: PairPrompts
+    stated_max_tokens: int | None
+    answers: AnswerIds | None
+    """Where sentence-transformers' files name them; else the tokenizer's `no` and `yes`."""
+    tokenizer: CheckpointTokenizer
+
+    @property
+    def kind(self) -> Task:
+        """Scores."""
+        return Task.RERANK
+
+    def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
+        """The merged decoder with `score.weight`."""
+        merged = checkpoint.with_weights(merge_adapters(open_heads(checkpoint, adapters), adapters))
+        if SCORE_HEAD in merged.weights:
+            return keep_score_head(merged)
+        return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))
+
+    def probe_rows(self, max_tokens: int) -> list[list[int]]:
+        """The probe pairs. Raises UnsupportedCheckpoint where the prompt alone has `max_tokens` or more."""
+        bodies = [self._body(query, document) for query, document in PROBE_PAIRS]
+        return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
+
+    def long_row(self, tokens: int) -> list[int]:
+        """A pair with a long document, cut, but never into the prompt."""
+        shortest = min(map(len, self.tokenizer.pair_rows(self.prompts, [""], 1 << 30))) + 1
+        body = self._body("What is new?", long_text(tokens))
+        return self.tokenizer.pair_rows(self.prompts, [body], max(tokens, shortest))[0]
+
+    def answer(
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """The reference's scores."""
+        return model.score(rows, batch_rows, on_rows)
+
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> RerankContract:
+        """The contract with the scores' distance from the reference."""
+        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, fields["precision"])
+        require_parity(parity)
+        return RerankContract(dimension=1, prompts=self.prompts, parity=parity, **fields)
+
+    def _body(self, query: str, document: str) -> str:
+        instruction = self.prompts.default_instruction or ""
+        body = self.prompts.body.replace("{instruction}", instruction)
+        return body.replace("{query}", query).replace("{document}", document)

@@ -1,0 +1,128 @@
+"""LoRA adapters of rerankers, of both of PEFT's task types, against PEFT's own forward pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from official_reranker import causal_scores, model_classifier_scores, official_rows, official_scores
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from test_reranker import MAX_TOKENS, PAIRS, as_reranker, export_reranker, run
+from tiny_checkpoint import CLASSIFIER, MODEL, TinyCheckpoint, write_checkpoint
+from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3ForSequenceClassification
+from written_graph import Vectors
+
+from qwen3_triton.export import (
+    AdapterMismatch,
+    AdapterReference,
+    MergeOptions,
+    SourceReference,
+    write_merged_checkpoint,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+
+LINEAR = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
+CAUSAL_KINDS: dict[str, dict[str, Any]] = {
+    "body": {},
+    "lm-head": {"target_modules": [*LINEAR, "lm_head"]},
+    "embeddings": {"target_modules": [*LINEAR, "embed_tokens"]},
+    "saved-lm-head": {"modules_to_save": ["lm_head"]},
+    "tied-by-peft": {"target_modules": [*LINEAR, "embed_tokens"], "ensure_weight_tying": True},
+}
+
+
+def load(source: Path, *, classifier: bool) -> Any:
+    # a head that the checkpoint lacks starts at random
+    torch.manual_seed(1)
+    if classifier:
+        return Qwen3ForSequenceClassification.from_pretrained(source, dtype=torch.float32, num_labels=1)
+    return Qwen3ForCausalLM.from_pretrained(source, dtype=torch.float32)
+
+
+def write_adapter(folder: Path, source: Path, *, classifier: bool = False, **settings: Any) -> Path:
+    """A saved adapter whose every tensor is random."""
+    fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": LINEAR} | settings
+    fields["task_type"] = "SEQ_CLS" if classifier else "CAUSAL_LM"
+    dice = torch.Generator().manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = get_peft_model(load(source, classifier=classifier), LoraConfig(**fields))
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                # in place: tied parameters are views of one another
+                parameter.data.add_(torch.randn(parameter.shape, generator=dice) * 0.2)
+        model.save_pretrained(str(folder))
+    return folder
+
+
+def peft_scores(source: Path, adapter: Path, rows: list[list[int]], *, classifier: bool = False) -> Vectors:
+    """PEFT's forward pass, adapters at work."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = PeftModel.from_pretrained(load(source, classifier=classifier), adapter)
+    if classifier:
+        return model_classifier_scores(model, rows)
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left")
+    return causal_scores(model, tokenizer, rows)
+
+
+def reference(folder: Path) -> tuple[AdapterReference, ...]:
+    return (AdapterReference(SourceReference(str(folder)), 1.0),)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("kind", CAUSAL_KINDS.values(), ids=CAUSAL_KINDS.keys())
+def test_causal_adapter_equals_peft(tmp_path: Path, kind: dict[str, Any], tied: bool) -> None:
+    if "ensure_weight_tying" in kind and not tied:
+        pytest.skip("nothing to tie")
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
+    adapter = write_adapter(tmp_path / "adapter", source, **kind)
+    rows = official_rows(source, PAIRS, MAX_TOKENS)
+    scores = run(export_reranker(source, tmp_path / "repository", adapters=reference(adapter)), rows)
+    assert np.abs(scores - peft_scores(source, adapter, rows)).max() <= 1e-4
+    assert np.abs(scores - official_scores(source, rows)).max() > 1e-2
+
+
+@pytest.mark.parametrize("layout", ["causal", CLASSIFIER, MODEL])
+def test_classifier_s_adapter_equals_peft_and_brings_its_head(tmp_path: Path, layout: str) -> None:
+    tiny = as_reranker(TinyCheckpoint())
+    if layout != "causal":
+        tiny = dataclasses.replace(tiny, layout=layout)
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
+    assert json.loads((adapter / "adapter_config.json").read_text())["task_type"] == "SEQ_CLS"
+    rows = official_rows(source, PAIRS, MAX_TOKENS)
+    scores = run(export_reranker(source, tmp_path / "repository", adapters=reference(adapter)), rows)
+    assert np.abs(scores - peft_scores(source, adapter, rows, classifier=True)).max() <= 1e-4
+    assert scores.max() - scores.min() > 0.01
+
+
+def test_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint()))
+    adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor for name, tensor in tensors.items() if "score" not in name}, file)
+    with pytest.raises(AdapterMismatch, match=r"trained as a classifier, but neither it nor its base has score.weight"):
+        export_reranker(source, tmp_path / "repository", adapters=reference(adapter))
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_merged_checkpoint_scores_as_base_and_adapter_do(tmp_path: Path, tied: bool) -> None:
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
+    adapter = write_adapter(tmp_path / "adapter", source)
+    write_merged_checkpoint(
+        MergeOptions(model=SourceReference(str(source)), adapters=reference(adapter), output=tmp_path / "merged")
+    )
+    rows = official_rows(source, PAIRS, MAX_TOKENS)
+    scores = run(export_reranker(source, tmp_path / "a", adapters=reference(adapter)), rows)
+    assert np.abs(run(export_reranker(tmp_path / "merged", tmp_path / "b"), rows) - scores).max() <= 1e-6
+    assert np.abs(official_scores(tmp_path / "merged", rows) - scores).max() <= 1e-4
