@@ -1,17 +1,18 @@
-"""Causal attention on a CPU without padded work: a loop over the rows of packed tokens.
+"""Causal attention on a CPU over one group of texts of like length; only attention sees the few padded cells.
 
-    q, k, v [T, ·]
-      └─ Loop over G rows: slice ─ q, k norm ─ rope + causal attention ─→ sequence of [L, heads·head_dim]
-                                                                    └─ concat → [T, heads·head_dim]
+    q [t, heads·head_dim]    ─ norm ─ gather head rows ─→ [b, heads, s, head_dim] ─ rope ─┐
+    k [t, kv_heads·head_dim] ─ norm ─ gather head rows ─→ [b, kv_heads, s, head_dim] ─ rope ─ scores ─ shares ─┐
+    v [t, kv_heads·head_dim] ──────── gather head rows ─→ [b, kv_heads, s, head_dim] ───────────────────── context
+                                                         [t, heads·head_dim] ←─ gather head rows ─────────────┘
 
-In the last layer only each row's last token asks, so there the loop is one query against all keys, and the values are
+One gather lays out rows and heads at once. In the last layer only each row's last token asks, and the values are
 projected after they are mixed.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -19,85 +20,121 @@ from numpy.typing import NDArray
 
 from .builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts, last_tokens
+from .groups import TextGroup
 from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
-from .tokens import INT64, PackedTokens
+
+FP32 = ir.DataType.FLOAT
+_MASKED = -1e30
+"""Added to a score that must have no share."""
 
 
-def attend(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
-    """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadLayout:
+    """Where each head of each token stands in the grid of a group, for all layers."""
+
+    group: TextGroup
+    query_rows: ir.Value
+    """INT64 [b, heads, s]: row of [t·heads, head_dim]."""
+    key_rows: ir.Value
+    """INT64 [b, kv_heads, s]: row of [t·kv_heads, head_dim]."""
+    context_rows: ir.Value
+    """INT64 [t, heads]: row of [b·heads·s, head_dim]."""
+    causal: ir.Value
+    """FP32 [group·s, s]: what is added to the scores of a key head's queries."""
+    behind: ir.Value
+    """FP32 [b, 1, 1, s]: the same for a row's last token."""
+
+
+def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> HeadLayout:
+    """The layout of `group`."""
+    config = parts.config
+    cells, longest = g.op("Unsqueeze", group.token_of_cell, g.constant([1])), group.longest
+    step = g.op("Mod", group.cell_of_token, longest)
+    of_row = g.op("Mul", g.op("Sub", group.cell_of_token, step), g.constant([config.heads]))
+    of_head = g.op("Mul", _heads(g, config.heads, [1, -1]), longest)
+    first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
+    steps = g.op("Range", g.constant(0), g.op("Squeeze", longest), g.constant(1))
+    lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
+    later = g.op("Greater", steps, g.op("Unsqueeze", steps, g.constant([1])))
+    zero, masked = g.scalar(0.0, FP32), g.scalar(_MASKED, FP32)
+    causal = g.op("Where", later, masked, zero)
+    return HeadLayout(
+        group=group,
+        query_rows=_head_rows(g, cells, config.heads, "query_rows"),
+        key_rows=_head_rows(g, cells, config.kv_heads, "key_rows"),
+        context_rows=g.op("Add", first, of_head, name="context_rows"),
+        causal=g.op("Concat", *[causal] * (config.heads // config.kv_heads), axis=0, name="causal"),
+        behind=g.op("Where", g.op("GreaterOrEqual", steps, lengths), masked, zero, name="behind"),
+    )
+
+
+def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.Value, layer: str) -> ir.Value:
+    """Every token's attention output [t, hidden] from the normed stream [t, hidden]."""
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
     entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, list("qkv"))
     # the head norm takes out the scales of q and k
     q = project(g, form, "q", entered, [f"{name}.q_proj.weight"]).values
     k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
     v = multiply_out(g, project(g, form, "v", entered, [f"{name}.v_proj.weight"]))
-    q_gain = load_weight(g, parts.form, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
-    k_gain = load_weight(g, parts.form, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
-
-    def attend_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
-        start, end = _bounds(b, packed, row)
-        own_q, own_k, own_v = (b.op("Slice", rows, start, end, b.constant([0]), name="own") for rows in (q, k, v))
-        length = b.op("Cast", b.op("Sub", end, start), to=ir.DataType.INT32, name="length")
-        context, _, _ = b.ops(
-            "GroupQueryAttention",
-            _norm_heads(b, parts, own_q, q_gain, config.query_width, "q_norm"),
-            _norm_heads(b, parts, own_k, k_gain, config.kv_width, "k_norm"),
-            b.op("Unsqueeze", own_v, b.constant([0])),
-            None,
-            None,
-            b.op("Sub", length, b.constant([1], np.int32)),
-            b.op("Squeeze", length),
-            parts.cos,
-            parts.sin,
-            name="context",
-            domain=MICROSOFT,
-            outputs=3,
-            num_heads=config.heads,
-            kv_num_heads=config.kv_heads,
-            scale=1.0 / math.sqrt(config.head_dim),
-            do_rotary=1,
-        )
-        return b.op("Squeeze", context, b.constant([0]))
-
-    context = _loop_over_rows(g, parts, packed, attend_row)
-    return _project_output(g, parts, context, name)
+    first = g.constant([0])
+    q = g.op("Gather", _norm(g, parts, q, name, "q"), layout.query_rows, axis=0, name="q_grid")
+    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
+    q, k = _rotate(g, parts, q, first, "q"), _rotate(g, parts, k, first, "k")
+    v = g.op("Gather", _split_heads(g, parts, v), layout.key_rows, axis=0, name="v_grid")
+    # the queries of a key head one below the other: [b, kv_heads, group·s, head_dim]
+    q = g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
+    shares = _shares(g, parts, q, k, layout.causal)
+    context = g.op("MatMul", shares, v, name="context")
+    context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
+    return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), name)
 
 
-def attend_last(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, normed: ir.Value, layer: str) -> ir.Value:
-    """Each row's last token's attention output [G, hidden] from the normed stream [T, hidden].
+def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.Value, layer: str) -> ir.Value:
+    """Each row's last token's attention output [b, hidden] from the normed stream [t, hidden].
 
     Only one token asks, so values are not needed token by token: the shares mix the normed stream itself, and each
     head's part of W_v goes over its mix, Σ p·(W_v x) = W_v (Σ p·x).
     """
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
     entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, ["k"])
-    keys = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
-    asking = prepare_operand(g, form, ScaledRows(last_tokens(g, packed, normed, "asking")), config.hidden, ["q"])
-    queries = project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values
-    q_gain = load_weight(g, parts.form, "q_norm.gain", [f"{name}.q_norm.weight"], transpose=False)
-    k_gain = load_weight(g, parts.form, "k_norm.gain", [f"{name}.k_norm.weight"], transpose=False)
-    group = config.heads // config.kv_heads
+    k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
+    last = last_tokens(g, layout.group.packed, normed, "asking")
+    asking = prepare_operand(g, form, ScaledRows(last), config.hidden, ["q"])
+    q = _norm(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values, name, "q")
+    q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
+    position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
+    q = g.op("Reshape", _rotate(g, parts, q, position, "q"), g.constant([0, config.kv_heads, -1, config.head_dim]))
+    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
+    shares = _shares(g, parts, q, _rotate(g, parts, k, g.constant([0]), "k"), layout.behind)
+    shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
+    grid = g.op("Gather", normed, layout.group.token_of_cell, axis=0, name="normed_grid")
+    mixes = g.op("MatMul", shares, grid, name="mix")
+    return _project_output(g, parts, _project_mixes(g, parts, mixes, f"{name}.v_proj.weight"), name)
 
-    def mix_row(b: GraphBuilder, row: ir.Value) -> ir.Value:
-        start, end = _bounds(b, packed, row)
-        k = b.op("Slice", keys, start, end, b.constant([0]), name="own_keys")
-        q = b.op("Gather", queries, row, axis=0, name="query")
-        position = b.op("Sub", b.op("Sub", end, start), b.constant([1]), name="position")
-        q = _rotate(b, parts, _norm_heads(b, parts, q, q_gain, config.query_width, "q_norm"), position, "q_rope")
-        k = _rotate(b, parts, _norm_heads(b, parts, k, k_gain, config.kv_width, "k_norm"), b.constant([0]), "k_rope")
-        # [kv_heads, group, head_dim] · [kv_heads, head_dim, L] → [kv_heads, group, L]
-        q = b.op("Reshape", q, b.constant([config.kv_heads, group, config.head_dim]))
-        k = b.op("Reshape", k, b.constant([-1, config.kv_heads, config.head_dim]))
-        scores = b.op("MatMul", q, b.op("Transpose", k, perm=[1, 2, 0]), name="scores")
-        scores = b.op("Mul", scores, b.scalar(1.0 / math.sqrt(config.head_dim), parts.form.dtype))
-        shares = b.op("Reshape", b.op("Softmax", scores, axis=-1, name="shares"), b.constant([config.heads, -1]))
-        own = b.op("Slice", normed, start, end, b.constant([0]), name="own")
-        # [heads, L] · [L, hidden]
-        return b.op("Unsqueeze", b.op("MatMul", shares, own, name="mix"), b.constant([0]))
 
-    mixes = _loop_over_rows(g, parts, packed, mix_row)
-    context = _project_mixes(g, parts, mixes, f"{name}.v_proj.weight")
-    return _project_output(g, parts, context, name)
+def _heads(g: GraphBuilder, heads: int, shape: list[int]) -> ir.Value:
+    return g.op("Reshape", g.constant(list(range(heads))), g.constant(shape))
+
+
+def _head_rows(g: GraphBuilder, cells: ir.Value, heads: int, name: str) -> ir.Value:
+    """INT64 [b, heads, s] from cells [b, 1, s]."""
+    return g.op("Add", g.op("Mul", cells, g.constant([heads])), _heads(g, heads, [-1, 1]), name=name)
+
+
+def _split_heads(g: GraphBuilder, parts: DecoderParts, values: ir.Value) -> ir.Value:
+    """Head rows [· heads, head_dim]."""
+    return g.op("Reshape", values, g.constant([-1, parts.config.head_dim]))
+
+
+def _shares(g: GraphBuilder, parts: DecoderParts, q: ir.Value, k: ir.Value, mask: ir.Value) -> ir.Value:
+    """[b, kv_heads, ·, s]: how queries [b, kv_heads, ·, head_dim] share keys [b, kv_heads, s, head_dim]."""
+    dtype = parts.form.dtype
+    scale = 1.0 / math.sqrt(parts.config.head_dim)
+    scores = g.op("FusedMatMul", q, k, name="scores", domain=MICROSOFT, transB=1, alpha=scale)
+    # Softmax in fp16 is taken apart on a CPU, and then adds up in an order that depends on the company
+    scores = scores if dtype == FP32 else g.op("Cast", scores, to=FP32)
+    shares = g.op("Softmax", g.op("Add", scores, mask, name="masked"), axis=-1, name="shares")
+    return shares if dtype == FP32 else g.op("Cast", shares, to=dtype)
 
 
 def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, name: str) -> ir.Value:
@@ -107,7 +144,7 @@ def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, nam
 
 
 def _project_mixes(g: GraphBuilder, parts: DecoderParts, mixes: ir.Value, tensor: str) -> ir.Value:
-    """Every head's mix of tokens [G, heads, hidden] through its key-value head's part of W_v: [G, heads·head_dim].
+    """Every head's mix of tokens [b, heads, hidden] through its key-value head's part of W_v: [b, heads·head_dim].
 
     In floats also beside 8-bit products: it has few rows.
     """
@@ -124,50 +161,23 @@ def _project_mixes(g: GraphBuilder, parts: DecoderParts, mixes: ir.Value, tensor
     split = g.op("Reshape", mixes, g.constant([-1, config.kv_heads, group, config.hidden]))
     by_head = g.op("Transpose", split, perm=[1, 0, 2, 3])
     flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, config.hidden]))
+    # one row alone would go through another kernel, which adds up in another order
+    single = group == 1
+    flat = g.op("Concat", flat, flat, axis=1) if single else flat
     values = g.op("MatMul", flat, weight, name="v")
+    values = g.ops("Split", values, axis=1, num_outputs=2, name="v_once", outputs=2)[0] if single else values
     values = g.op("Reshape", values, g.constant([config.kv_heads, -1, group, config.head_dim]))
     return g.op("Reshape", g.op("Transpose", values, perm=[1, 0, 2, 3]), g.constant([-1, config.query_width]))
 
 
-def _loop_over_rows(
-    g: GraphBuilder,
-    parts: DecoderParts,
-    packed: PackedTokens,
-    body: Callable[[GraphBuilder, ir.Value], ir.Value],
-) -> ir.Value:
-    """`body` of each good row, its outputs [·, width] end to end."""
-    b = g.body()
-    with b.scope("row"):
-        row = ir.Value(name=b.unique_name("index"), type=ir.TensorType(INT64), shape=ir.Shape([]))
-        go_on = ir.Value(name=b.unique_name("go_on"), type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([]))
-        sequence = ir.SequenceType(ir.TensorType(parts.form.dtype))
-        done = ir.Value(name=b.unique_name("done"), type=sequence)
-        answer = body(b, row)
-        extended = b.op("SequenceInsert", done, answer, name="extended")
-        extended.type = sequence
-        still = b.op("Identity", go_on, name="still")
-        still.type, still.shape = ir.TensorType(ir.DataType.BOOL), ir.Shape([])
-    graph = ir.Graph([row, go_on, done], [still, extended], nodes=b.nodes, name=b.unique_name("row"))
-    empty = g.op("SequenceEmpty", dtype=parts.form.dtype)
-    rows = g.op("Loop", g.op("Size", packed.starts), None, empty, name="rows", body=graph)
-    return g.op("ConcatFromSequence", rows, axis=0, name="joined")
-
-
-def _bounds(b: GraphBuilder, packed: PackedTokens, row: ir.Value) -> tuple[ir.Value, ir.Value]:
-    index = b.op("Unsqueeze", row, b.constant([0]))
-    return b.op("Gather", packed.starts, index, name="start"), b.op("Gather", packed.ends, index, name="end")
-
-
-def _norm_heads(
-    b: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str
-) -> ir.Value:
-    """RMSNorm over head_dim of each head: [L, width] → [1, L, width]."""
-    split = b.op("Reshape", heads, b.constant([-1, width // parts.config.head_dim, parts.config.head_dim]))
+def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, name: str, part: str) -> ir.Value:
+    """RMSNorm over head_dim of each head: [·, width] → [· heads, head_dim]."""
+    gain = load_weight(g, parts.form, f"{part}_norm.gain", [f"{name}.{part}_norm.weight"], transpose=False)
+    rows = _split_heads(g, parts, heads)
     eps = parts.config.norm_eps
-    normed = b.op("SimplifiedLayerNormalization", split, gain, name=name, axis=-1, epsilon=eps, stash_type=1)
-    return b.op("Reshape", normed, b.constant([1, -1, width]))
+    return g.op("SimplifiedLayerNormalization", rows, gain, name=f"{part}_norm", axis=-1, epsilon=eps, stash_type=1)
 
 
-def _rotate(b: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, name: str) -> ir.Value:
-    """Rope of [1, L, width] whose first token stands at `position` INT64 [1]."""
-    return b.op("RotaryEmbedding", heads, position, parts.cos, parts.sin, name=name, domain=MICROSOFT)
+def _rotate(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, part: str) -> ir.Value:
+    """Rope of [b, heads, s, head_dim]: the first of s stands at `position` INT64 [1], or each of [b, s] at its own."""
+    return g.op("RotaryEmbedding", heads, position, parts.cos, parts.sin, name=f"{part}_rope", domain=MICROSOFT)

@@ -1,4 +1,4 @@
-"""Which attention a graph gets: a loop over texts on a CPU, rows or pages on a GPU."""
+"""Which attention a graph gets: that of a group of texts on a CPU, rows or pages of the batch on a GPU."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..options import CudaAttention
-from . import attention as loop
+from . import attention as on_groups
 from . import attention_on_pages as on_pages
 from . import attention_on_rows as on_rows
 from .builder import GraphBuilder
+from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
+from .groups import TextGroup
 from .pages import lay_out_pages
 from .row_grid import lay_out_rows
 from .tokens import PackedTokens
@@ -28,15 +30,21 @@ class Attention:
     """Each row's last token's output: [G, hidden]."""
 
 
-def choose_attention(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Attention:
-    """The attention for `parts`; what it needs once per batch is added to the graph here."""
-    if parts.cuda is None:
-        return Attention(
-            attend=lambda normed, layer: loop.attend(g, parts, packed, normed, layer),
-            attend_last=lambda normed, layer: loop.attend_last(g, parts, packed, normed, layer),
-        )
+def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
+    """The attention of a CPU; what it needs once for a group is added to the graph here."""
+    with g.scope("groups"):
+        layout = on_groups.lay_out_heads(g, parts, group)
+    return Attention(
+        attend=lambda normed, layer: on_groups.attend(g, parts, layout, normed, layer),
+        attend_last=lambda normed, layer: on_groups.attend_last(g, parts, layout, normed, layer),
+    )
+
+
+def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Attention:
+    """The attention of a GPU; what it needs once per batch is added to the graph here."""
+    profile = parts.cuda or CudaProfile()
     # PagedAttention has no fp32
-    if parts.cuda.attention is CudaAttention.PAGES and parts.form.dtype != ir.DataType.FLOAT:
+    if profile.attention is CudaAttention.PAGES and parts.form.dtype != ir.DataType.FLOAT:
         with g.scope("rows"):
             pages = lay_out_pages(g, parts, packed, max_tokens)
         return Attention(

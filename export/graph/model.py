@@ -11,10 +11,11 @@ from ..config import ModelConfig
 from ..rescale import NO_RESCALE, Rescale
 from ..rope import RopeTables
 from ..weights import Weights
-from .attention_choice import Attention, choose_attention
+from .attention_choice import Attention, attention_of_batch, attention_of_group
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .cuda_profile import CUDA_OPSET, CudaProfile
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
+from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .products import ProductFormat
 from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
@@ -76,18 +77,19 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
         sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),
         cuda=cuda,
     )
-    attention = choose_attention(g, parts, packed, options.max_tokens)
-    with g.scope("embedding"):
-        stream = embed_tokens(g, parts, packed)
-    for index in range(config.layers):
-        with g.scope(f"layers.{index}"):
-            stream = _add_layer(g, parts, packed, attention, stream, index)
+    if cuda is None:
+
+        def decode(b: GraphBuilder, group: TextGroup) -> ir.Value:
+            return _decode(b, parts, group.packed, attention_of_group(b, parts, group), options.task)
+
+        answers = run_in_groups(g, packed, FP32, decode)
+    else:
+        answers = _decode(g, parts, packed, attention_of_batch(g, parts, packed, options.max_tokens), options.task)
     with g.scope("head"):
-        reranks = options.task is Task.RERANK
-        answers = score_rows(g, parts, stream) if reranks else embed_rows(g, parts, stream)
         output = spread_to_rows(g, packed, answers)
     output.name = options.task.output
-    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", 1 if reranks else config.hidden])
+    width = 1 if options.task is Task.RERANK else config.hidden
+    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", width])
     graph = ir.Graph(
         [inputs.input_ids, inputs.row_lengths],
         [output],
@@ -97,6 +99,17 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
         name=f"qwen3_{options.task.output}",
     )
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
+
+
+def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attention: Attention, task: Task) -> ir.Value:
+    """The answers [G, ·] to the rows of `packed`."""
+    with g.scope("embedding"):
+        stream = embed_tokens(g, parts, packed)
+    for index in range(parts.config.layers):
+        with g.scope(f"layers.{index}"):
+            stream = _add_layer(g, parts, packed, attention, stream, index)
+    with g.scope("head"):
+        return score_rows(g, parts, stream) if task is Task.RERANK else embed_rows(g, parts, stream)
 
 
 def _add_layer(

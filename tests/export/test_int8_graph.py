@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from int8_arithmetic import simulated_vectors, to_codes
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from watched_graph import group_nodes, run_watched
 from written_graph import WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
@@ -55,23 +57,12 @@ def test_is_close_to_transformers_and_closer_to_its_own_arithmetic(tmp_path: Pat
 
 def test_a_product_is_the_exact_sum_of_codes(graph: WrittenGraph) -> None:
     """Codes, scale and product of one operand as the file computes them, and again in whole numbers."""
-    model = onnx.load(graph.file, load_external_data=False)
-    [product] = [node for node in model.graph.node if node.name == "layers.1.mlp.gate"]
+    nodes = group_nodes(onnx.load(graph.file, load_external_data=False))
+    [product] = [node for node in nodes if node.name == "layers.1.mlp.gate"]
     codes, weight, _, weight_scale, _ = product.input
-    [quantize] = [node for node in model.graph.node if node.output[0] == codes]
+    [quantize] = [node for node in nodes if node.output[0] == codes]
     rows, scale, zero = quantize.input
-    kinds = {rows: 1, scale: 1, zero: 2, codes: 2, product.output[0]: 1, weight: 3, weight_scale: 1}
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in kinds.items())
-    watched = graph.file.with_name("product.onnx")
-    onnx.save(model, watched)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
-    feed = {
-        "input_ids": np.concatenate([np.asarray(row, np.int64) for row in ROWS]),
-        "row_lengths": np.asarray([len(row) for row in ROWS], np.int32),
-    }
-    met = dict(zip(kinds, session.run(list(kinds), feed), strict=True))
+    met = run_watched(graph.file, [rows, scale, zero, codes, product.output[0]], ROWS, fuse=False) | stored(graph)
     peaks = np.abs(met[rows]).max(axis=1, keepdims=True)
     assert met[scale] == pytest.approx(peaks / 127, rel=1e-6)
     assert (met[zero] == 128).all()
@@ -82,19 +73,20 @@ def test_a_product_is_the_exact_sum_of_codes(graph: WrittenGraph) -> None:
     assert np.array_equal(met[product.output[0]], sums.astype(np.float32) * met[weight_scale])
 
 
+def stored(graph: WrittenGraph) -> dict[str, NDArray[Any]]:
+    initializers = onnx.load(graph.file).graph.initializer
+    return {tensor.name: onnx.numpy_helper.to_array(tensor, str(graph.file.parent)) for tensor in initializers}
+
+
 def test_weights_are_quantised_by_output_channel(source: Path, graph: WrittenGraph) -> None:
-    stored = {
-        tensor.name: onnx.numpy_helper.to_array(tensor, str(graph.file.parent))
-        for tensor in onnx.load(graph.file).graph.initializer
-    }
     tensors = {name: tensor.numpy() for name, tensor in load_file(source / "model.safetensors").items()}
     codes, scales = to_codes(tensors["layers.1.mlp.down_proj.weight"])
-    assert np.array_equal(stored["layers.1.mlp.down.codes"], codes.T)
-    assert np.array_equal(stored["layers.1.mlp.down.scale"], scales[:, 0])
+    assert np.array_equal(stored(graph)["layers.1.mlp.down.codes"], codes.T)
+    assert np.array_equal(stored(graph)["layers.1.mlp.down.scale"], scales[:, 0])
     assert np.abs(codes).max(axis=1).min() == 127
     codes, scales = to_codes(tensors["embed_tokens.weight"])
-    assert np.array_equal(stored["embedding.table.codes"], codes)
-    assert np.array_equal(stored["embedding.table.scale"], scales)
+    assert np.array_equal(stored(graph)["embedding.table.codes"], codes)
+    assert np.array_equal(stored(graph)["embedding.table.scale"], scales)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -110,6 +102,18 @@ def test_alone_in_company_padded_and_at_any_thread_count_changes_no_bit(graph: W
     one_thread = WrittenModel(graph.file, threads=1)
     assert np.array_equal(one_thread.run(company), alone[order])
     assert np.array_equal(one_thread.run_alone(rows), alone)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 4])
+def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> None:
+    """Enough tokens for several groups; with as many key heads as query heads one row asks alone."""
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(kv_heads=kv_heads, max_positions=512))
+    session = write_graph(source, tmp_path / "out", Precision.INT8, max_tokens=512).session
+    dice = random.Random(5)
+    rows = random_rows([*(dice.randrange(1, 512) for _ in range(16)), 1, 16, 17, 48, 64, 65, 128, 129, 511, 512])
+    order = list(range(len(rows)))
+    dice.shuffle(order)
+    assert np.array_equal(session.run([rows[index] for index in order]), session.run_alone(rows)[order])
 
 
 def test_bad_rows_are_nan_and_change_no_bit(graph: WrittenGraph) -> None:
@@ -138,8 +142,9 @@ def test_rows_of_zeros_are_divided_by_nothing(tmp_path: Path) -> None:
 
 def test_kept_products_stay_in_floats(source: Path, tmp_path: Path, graph: WrittenGraph) -> None:
     def products(file: Path) -> dict[str, str]:
-        nodes = onnx.load(file, load_external_data=False).graph.node
-        return {node.name: node.op_type for node in nodes if node.op_type in ("MatMul", "MatMulIntegerToFloat")}
+        nodes = group_nodes(onnx.load(file, load_external_data=False))
+        kinds = {node.name: node.op_type for node in nodes if node.op_type in ("MatMul", "MatMulIntegerToFloat")}
+        return {name: kind for name, kind in kinds.items() if not name.endswith((".context", ".mix"))}
 
     everything = products(graph.file)
     late_values = "layers.2.attention.v"
@@ -155,8 +160,8 @@ def test_kept_products_stay_in_floats(source: Path, tmp_path: Path, graph: Writt
 
 
 def test_nothing_is_split_padded_or_put_together_again(graph: WrittenGraph) -> None:
-    nodes = onnx.load(graph.file, load_external_data=False).graph.node
-    # behind the last layer's loop there is a handful of mixes to sort by head
+    nodes = group_nodes(onnx.load(graph.file, load_external_data=False))
+    # in the last layer there is a handful of mixes to sort by head
     operators = {node.op_type for node in nodes if not node.name.startswith("layers.2.attention")}
     assert operators.isdisjoint({"Split", "Pad", "Transpose", "ScatterND", "DequantizeLinear", "DynamicQuantizeLinear"})
 

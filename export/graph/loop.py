@@ -1,0 +1,42 @@
+"""A Loop whose answers are put end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from .builder import GraphBuilder
+
+_INDEX = ir.TensorType(ir.DataType.INT64)
+_CONDITION = ir.TensorType(ir.DataType.BOOL)
+
+
+def join_answers(
+    g: GraphBuilder,
+    name: str,
+    count: ir.Value,
+    dtype: ir.DataType,
+    body: Callable[[GraphBuilder, ir.Value], ir.Value],
+) -> ir.Value:
+    """`body` of every index INT64 [] below `count`, its answers `[·, width]` of `dtype` end to end.
+
+    Nodes keep the scope that the loop stands in.
+    """
+    b = g.body()
+    with b.scope(name):
+        index = ir.Value(name=b.unique_name("index"), type=_INDEX, shape=ir.Shape([]))
+        go_on = ir.Value(name=b.unique_name("go_on"), type=_CONDITION, shape=ir.Shape([]))
+        sequence = ir.SequenceType(ir.TensorType(dtype))
+        done = ir.Value(name=b.unique_name("done"), type=sequence)
+    answer = body(b, index)
+    with b.scope(name):
+        extended = b.op("SequenceInsert", done, answer, name="extended")
+        extended.type = sequence
+        still = b.op("Identity", go_on, name="still")
+        still.type, still.shape = _CONDITION, ir.Shape([])
+        graph = ir.Graph([index, go_on, done], [still, extended], nodes=b.nodes, name=b.unique_name("body"))
+    with g.scope(name):
+        empty = g.op("SequenceEmpty", dtype=dtype)
+        answers = g.op("Loop", count, None, empty, name="loop", body=graph)
+        return g.op("ConcatFromSequence", answers, axis=0, name="joined")

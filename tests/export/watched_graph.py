@@ -1,0 +1,51 @@
+"""Runs a written file with values from inside its loop over groups as additional outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+_LOOP = "groups.loop"
+
+
+def group_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """The nodes that run once for each group of texts."""
+    return list(_body(model).node)
+
+
+def run_watched(
+    file: Path, names: Iterable[str], rows: Sequence[Sequence[int]], fuse: bool = True
+) -> dict[str, NDArray[Any]]:
+    """The embedding and the named values of the loop's body for a batch that makes one group."""
+    model = onnx.load(file, load_external_data=False)
+    [loop] = [node for node in model.graph.node if node.name == _LOOP]
+    names = list(dict.fromkeys(names))
+    _body(model).output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
+    loop.output.extend(f"watched.{name}" for name in names)
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(f"watched.{name}") for name in names)
+    watched = file.with_name("watched.onnx")
+    onnx.save(model, watched)
+    options = onnxruntime.SessionOptions()
+    if not fuse:
+        # fused products would lose their names
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
+    feed = {
+        "input_ids": np.asarray([id_ for row in rows for id_ in row], np.int64),
+        "row_lengths": np.asarray([len(row) for row in rows], np.int32),
+    }
+    answers = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    return {name: answers[f"watched.{name}"][0] for name in names} | {"embedding": answers["embedding"]}
+
+
+def _body(model: onnx.ModelProto) -> onnx.GraphProto:
+    [loop] = [node for node in model.graph.node if node.name == _LOOP]
+    body: onnx.GraphProto
+    [body] = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
+    return body
