@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check bench-quick clean
 
 setup: $(VENV)/.installed
 	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=strict -e .
@@ -28,6 +28,9 @@ check: setup
 	@$(BIN)/mypy -p qwen3_triton.client -p qwen3_triton.export -p qwen3_triton.server -p qwen3_triton.cli
 	@$(BIN)/mypy examples benchmarks
 	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
+
+bench-quick: setup
+	@$(BIN)/python -m benchmarks run --quick
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -12,7 +12,8 @@ from typing import Annotated
 import typer
 
 from .model_shape import SHAPES
-from .record import RecordInvalid, read_record, write_record
+from .readme import NoSection, newest_whole_record, put_section, render_section
+from .record import Record, RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .workload import SERVED, STANDARD, WORKLOADS
@@ -20,6 +21,8 @@ from .workload import SERVED, STANDARD, WORKLOADS
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
 RESULTS = _HERE / "results"
+PLOTS = _HERE / "plots"
+README = _HERE.parent / "README.md"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -75,7 +78,7 @@ def run(
         serving=ServingOptions.quick() if quick else ServingOptions(),
         growth=GrowthOptions.quick(SHAPES["tiny"]) if quick else GrowthOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
-        command=shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]),
+        command=shlex.join(["python", "-m", "benchmarks", *_said()]),
     )
     record = run_benchmark(options, lambda line: typer.echo(line, err=True))
     folder = output or (cache / "results" if quick else RESULTS)
@@ -90,17 +93,52 @@ def run(
 @app.command()
 def report(
     records: Annotated[list[Path] | None, typer.Argument(help="Record files; the newest result if none.")] = None,
+    readme: Annotated[bool, typer.Option("--readme", help="Write the README's performance section.")] = False,
+    plots: Annotated[Path | None, typer.Option(help="Draw the plots of the last record into this folder.")] = None,
 ) -> None:
-    """Print a table of each record; all must come from the same environment."""
-    files = records or sorted(RESULTS.glob("*.json"))[-1:]
-    if not files:
-        typer.echo("no record yet; run: python -m benchmarks run", err=True)
-        raise typer.Exit(1)
+    """Print tables of each record, all of which must come from the same environment."""
     try:
-        typer.echo(render_report([read_record(file) for file in files]))
-    except (RecordInvalid, EnvironmentsDiffer) as exc:
+        if readme:
+            file = records[-1] if records else newest_whole_record(RESULTS)
+            _write_readme(file)
+            return
+        files = records or sorted(RESULTS.glob("*.json"))[-1:]
+        if not files:
+            raise NoSection("no record yet; run: python -m benchmarks run")
+        found = [read_record(file) for file in files]
+        typer.echo(render_report(found))
+        if plots is not None:
+            _draw(found[-1], plots)
+    except (RecordInvalid, EnvironmentsDiffer, NoSection) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _write_readme(file: Path) -> None:
+    """The section and the plots that it shows."""
+    record = read_record(file)
+    text = put_section(README.read_text(encoding="utf-8"), render_section(record, PLOTS.relative_to(README.parent)))
+    _draw(record, PLOTS)
+    README.write_text(text, encoding="utf-8")
+    typer.echo(f"README.md has the figures of {file.name}", err=True)
+
+
+def _draw(record: Record, folder: Path) -> None:
+    from .plots import draw_plots
+
+    for file in draw_plots(record, folder):
+        typer.echo(f"plot: {file.name}", err=True)
+
+
+def _said() -> list[str]:
+    """The command line without the places of this machine."""
+    given, said = iter(sys.argv[1:]), []
+    for word in given:
+        if word in ("--cache", "--output"):
+            next(given, None)
+        elif not word.startswith(("--cache=", "--output=")):
+            said.append(word)
+    return said
 
 
 def _require_known(names: Sequence[str], known: Collection[str], option: str) -> None:

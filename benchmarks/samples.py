@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from .record import Requests
 
@@ -93,3 +96,37 @@ def answered_latencies(requests: Sequence[Requests]) -> list[float]:
     return [
         latency for each in requests for latency, error in zip(each.latency_s, each.error, strict=True) if error is None
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CostCurve:
+    """Seconds = fixed + linear x + square x²."""
+
+    fixed: float
+    linear: float
+    square: float
+
+    def at(self, size: float) -> float:
+        """Seconds at a size."""
+        return self.fixed + self.linear * size + self.square * size**2
+
+
+def fit_cost(sizes: Sequence[float], seconds: Sequence[float], *, square: bool) -> CostCurve:
+    """The curve with coefficients of 0 and more that errs least, relative to what was measured.
+
+    Least squares over every subset of the terms, which with three of them is exact. `square=False` leaves x² out.
+    Raises ValueError without a point, or where a time is not above 0.
+    """
+    if not sizes or min(seconds) <= 0:
+        raise ValueError("a curve needs times above 0")
+    x, y = np.asarray(sizes, float), np.asarray(seconds, float)
+    terms = np.stack([np.ones_like(x), x, x**2], axis=1) / y[:, None]
+    best, least = np.zeros(3), float(len(x))
+    for used in itertools.product((True, False), repeat=3):
+        columns = [place for place, use in enumerate(used) if use and (square or place < 2)]
+        found, *_ = np.linalg.lstsq(terms[:, columns], np.ones_like(x), rcond=None)
+        error = float(((terms[:, columns] @ found - 1) ** 2).sum())
+        if (found >= 0).all() and error < least:
+            best, least = np.zeros(3), error
+            best[columns] = found
+    return CostCurve(fixed=float(best[0]), linear=float(best[1]), square=float(best[2]))

@@ -48,7 +48,12 @@ class PerfAnalyzer:
                 *("--measurement-request-count", str(requests), "--max-trials", "3", "-s", str(_STABLE_PERCENT)),
                 *("--profile-export-file", str(profile)),
             )
-            return parse_profile(json.loads(profile.read_text(encoding="utf-8")))
+            # it copies raw input bytes into the file, which are no text in any encoding
+            text = profile.read_text(encoding="latin-1")
+        try:
+            return parse_profile(json.loads(text, strict=False))
+        except (ValueError, KeyError) as exc:
+            raise CannotRun(f"perf_analyzer's profile is not what version {VERSION} writes ({exc!r})") from exc
 
     def _run(self, *arguments: str) -> None:
         paths = [str(self.libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]

@@ -5,8 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.environment import CodeState, Environment
+from benchmarks.growth import ROWS, TOKENS
 from benchmarks.model_shape import SHAPES
-from benchmarks.record import Entry, ProductGauge, Record, Round, Sample, Scan, WorkloadFacts
+from benchmarks.record import (
+    Entry,
+    Growth,
+    GrowthPoint,
+    Load,
+    ProductGauge,
+    QualityScore,
+    Record,
+    Request,
+    Requests,
+    Round,
+    Sample,
+    Scan,
+    WorkloadFacts,
+)
 
 OURS = "qwen3-triton fp32"
 
@@ -38,16 +53,62 @@ def sample_round() -> Round:
             shortest=2,
             longest=24,
             shape={"layers": shape.layers, "hidden": shape.hidden, "vocabulary": shape.vocabulary},
+            needed_flops=2 * 10**10,
         ),
         entries=(
             entry("other", "sorted padded batches of 2", [2.0, 4.0, 3.0]),
             entry(OURS, "one packed batch", [1.0, 2.0, 1.0]),
         ),
         absent={"third": "it needs another processor"},
-        products=(ProductGauge(program="onnxruntime fp32", flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),),
+        products=(
+            ProductGauge(program="slow fp32", flops=10**9, samples=(Sample(wall_s=0.02, cpu_s=0.02),)),
+            ProductGauge(program="fast fp32", flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),
+            ProductGauge(program="only int8", flops=10**9, samples=(Sample(wall_s=0.0025, cpu_s=0.02),)),
+        ),
         profile={OURS: {"MatMul": 900, "Loop": 100}},
         load_average=(0.5, 1.5, 1.0),
     )
+
+
+def sample_load() -> Load:
+    """Repetitions at one and at two texts a second, with one failure."""
+    slow = [
+        Request(start_s=0.0, latency_s=1.0, item=0, error=None),
+        Request(start_s=0.0, latency_s=0.1, item=1, error="ServerTimeout"),
+        Request(start_s=0.0, latency_s=2.0, item=0, error=None),
+    ]
+    fast = [Request(start_s=0.0, latency_s=0.5, item=0, error=None)]
+    return Load(
+        program=OURS,
+        driver="a driver",
+        workload="tiny",
+        tokens=(5, 15),
+        loop="closed",
+        in_flight=2,
+        rate_per_s=None,
+        warmups=Requests.of([]),
+        repetitions=(Requests.of(slow), Requests.of(fast)),
+        rows=6,
+        executions=3,
+    )
+
+
+def _score(dimension: int, ndcg: float) -> QualityScore:
+    return QualityScore(
+        model="demo",
+        precision="int8",
+        task="A_TASK",
+        dimension=dimension,
+        ndcg_at_10=ndcg,
+        queries=4,
+        documents=9,
+        min_cosine=0.99,
+        mean_cosine=0.995,
+    )
+
+
+def _point(size: float, wall_s: float) -> GrowthPoint:
+    return GrowthPoint(size=size, samples=(Sample(wall_s=wall_s, cpu_s=wall_s),))
 
 
 def sample_record(*, threads: int = 2) -> Record:
@@ -63,5 +124,13 @@ def sample_record(*, threads: int = 2) -> Record:
             python="3.11.0",
             packages={"onnxruntime": "1.23.2", "torch": "2.13.0"},
         ),
+        command="python -m benchmarks run",
         rounds=(sample_round(),),
+        loads=(sample_load(),),
+        quality=(_score(32, 0.4), _score(64, 0.5)),
+        growth=(
+            Growth(program=OURS, of=TOKENS, points=(_point(1, 3.0), _point(2, 7.0), _point(4, 21.0))),
+            Growth(program=OURS, of=ROWS, points=(_point(1, 3.0), _point(2, 5.0))),
+        ),
+        not_done={"perf_analyzer": "no wheel"},
     )

@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.record import write_record
-from benchmarks.report import EnvironmentsDiffer, ours_first, ratio_to, render_record, render_report
+from benchmarks.report import EnvironmentsDiffer, render_record, render_report
 from benchmarks.samples import Spread
+from benchmarks.tables import best_products, loads_table, ours_first, quality_table, ratio_to, share_of_limit
 
 
 def test_ratio_is_the_paired_one() -> None:
@@ -25,24 +26,47 @@ def test_ours_stands_first_and_then_the_fastest() -> None:
     assert programs == [OURS, "third", "other"]
 
 
-def test_table_has_speed_percentiles_absent_products_and_profile() -> None:
+def test_table_has_speed_percentiles_share_and_cosines() -> None:
     text = render_record(sample_record())
     ours = next(line for line in text.splitlines() if line.startswith(OURS))
-    assert ours.split()[-10:] == [
-        "1,000.0",
-        "2,000.0",
-        "2,000.0",
-        "2,000.0",
-        "1.00",
-        "1.00",
-        "to",
-        "1.00",
-        "0.9999999",
-        "0.5000000",
-    ]
+    p50, p95, p99, cpu = ours.split()[-11:-7]
+    assert (p50, p95, p99, cpu) == ("1,000.0", "2,000.0", "2,000.0", "2,000.0")
+    assert ours.split()[-7:] == ["1.00", "1.00", "to", "1.00", "20%", "0.9999999", "0.5000000"]
+
+
+def test_report_names_what_is_absent_and_not_done() -> None:
+    text = render_record(sample_record())
     assert "absent: third: it needs another processor" in text
-    assert "matrix products alone, GFLOP/s: onnxruntime fp32 100 (100 to 100)" in text
-    assert "MatMul 90.0 %" in text
+    assert "not done: perf_analyzer: no wheel" in text
+
+
+def test_limit_is_the_fastest_library_of_the_contenders_precision() -> None:
+    measured = sample_round()
+    assert best_products(measured) == {"fp32": 1e11, "int8": 4e11}
+    _, ours = measured.entries
+    # 2e10 operations at 1e11 a second are 0.2 of the second that the median pass takes
+    assert share_of_limit(ours, measured) == pytest.approx(0.2)
+
+
+def test_load_is_told_by_its_median_speed_and_all_of_its_latencies() -> None:
+    (line,) = loads_table(sample_record().loads).lines
+    assert line == (
+        OURS,
+        "a driver",
+        "2 in flight",
+        "1.5",
+        "1.2 to 1.8",
+        "15",
+        *("1,000.0", "2,000.0", "2,000.0"),
+        "2.0",
+        "1",
+    )
+
+
+def test_quality_has_a_column_a_width() -> None:
+    table = quality_table(sample_record().quality)
+    assert table.head[:4] == ("task", "weights", "32", "64")
+    assert table.lines == (("A_TASK", "int8", "0.4000", "0.5000", "0.990000", "0.995000"),)
 
 
 def test_records_of_one_environment_stand_together() -> None:

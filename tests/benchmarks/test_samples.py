@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.samples import Percentiles, Spread, paired_ratio, percentiles, repetition_means, spread
+from benchmarks.samples import (
+    CostCurve,
+    Percentiles,
+    Spread,
+    fit_cost,
+    paired_ratio,
+    percentiles,
+    repetition_means,
+    spread,
+)
 
 
 def test_spread_is_median_and_quartiles() -> None:
@@ -50,3 +59,27 @@ def test_repetition_is_the_mean_of_its_passes() -> None:
 def test_repetitions_that_are_not_whole_are_refused(passes: int) -> None:
     with pytest.raises(ValueError, match="no whole repetitions"):
         repetition_means([1.0, 2.0, 3.0], passes)
+
+
+def test_curve_is_found_again() -> None:
+    made = CostCurve(fixed=2.0, linear=0.5, square=0.01)
+    sizes = [1.0, 4.0, 16.0, 64.0, 256.0]
+    found = fit_cost(sizes, [made.at(size) for size in sizes], square=True)
+    assert (found.fixed, found.linear, found.square) == pytest.approx((2.0, 0.5, 0.01))
+
+
+def test_straight_line_has_no_square() -> None:
+    found = fit_cost([1.0, 2.0, 3.0], [3.0, 5.0, 7.0], square=False)
+    assert (found.fixed, found.linear, found.square) == pytest.approx((1.0, 2.0, 0.0))
+
+
+def test_no_part_of_a_cost_is_below_zero() -> None:
+    found = fit_cost([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.1, 15.8], square=True)
+    assert min(found.fixed, found.linear, found.square) >= 0
+    assert found.square == pytest.approx(1.0, rel=0.02)
+
+
+def test_curve_without_points_or_through_zero_is_refused() -> None:
+    for sizes, times in (([], []), ([1.0], [0.0])):
+        with pytest.raises(ValueError, match="times above 0"):
+            fit_cost(sizes, times, square=True)
