@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import EmbeddingContract, ParityReport, Precision, RerankContract
-from ..export.options import Device, PairTemplate, ServingOptions, TaskChoice
+from ..client.contract import EmbeddingContract, ParityReport, Precision, QuantizationReport, RerankContract
+from ..export.options import Device, Int8Options, PairTemplate, ServingOptions, TaskChoice
 
 _SERVING = ServingOptions()
+_INT8 = Int8Options()
 
 
 def export(
@@ -32,6 +33,19 @@ def export(
         PairTemplate | None,
         typer.Option(help="Rerankers: what stands between instruction, query and document; line if not given."),
     ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="int8: texts to calibrate with, one a line or JSONL with 'text'; built-in if not given."),
+    ] = _INT8.calibration,
+    max_int8_error: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-6,
+            max=1.0,
+            help="int8: largest 1 - cosine to fp32 over held-out texts (0.01 if not given), rerankers: largest "
+            "difference of a score (0.1); products stay in fp32 to reach it.",
+        ),
+    ] = _INT8.max_error,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Longest wait for company, microseconds.")
@@ -43,6 +57,7 @@ def export(
     from ..export import (
         AdapterReference,
         ExportOptions,
+        Int8Options,
         ServingOptions,
         SourceReference,
         export_model,
@@ -60,12 +75,15 @@ def export(
         max_tokens=max_tokens,
         instruction=instruction,
         template=template,
+        int8=Int8Options(calibration=calibration, max_error=max_int8_error),
         serving=ServingOptions(max_batch_rows=max_batch_rows, queue_delay_us=queue_delay_us, instances=instances),
         overwrite=overwrite,
     )
     with open_progress() as progress:
         result = export_model(options, progress)
     _show(result.contract)
+    if result.contract.quantization is not None:
+        _show_quantization(result.contract.quantization)
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")
 
 
@@ -89,3 +107,20 @@ def _show(contract: EmbeddingContract | RerankContract) -> None:
     typer.echo(f"  {figures}")
     same = "bit-identical" if parity.company_bit_identical else company
     typer.echo(f"  alone against in company: {same}  ({parity.runtime})")
+
+
+def _show_quantization(report: QuantizationReport) -> None:
+    calibration, held_out = report.calibration, report.held_out
+    typer.echo(f"int8, calibrated with {report.calibration_texts} texts ({calibration.reference})")
+    if isinstance(held_out, ParityReport):
+        typer.echo(
+            f"  {held_out.texts} held-out texts: min cosine {held_out.min_cosine:.5f} "
+            f"(gate {held_out.gate_min_cosine:g}), mean {held_out.mean_cosine:.5f}"
+        )
+    else:
+        typer.echo(
+            f"  {held_out.pairs} held-out pairs: largest difference of a score {held_out.max_score_error:.1e} "
+            f"(gate {held_out.gate_max_score_error:g}), mean {held_out.mean_score_error:.1e}"
+        )
+    typer.echo(f"  kept in fp32: {', '.join(report.kept) or 'nothing'} ({report.kept_share:.1%} of the multiply-adds)")
+    typer.echo(f"  {report.bytes / 1e6:.1f} MB, {report.bytes / report.fp32_bytes:.2f} times fp32")

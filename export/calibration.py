@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +13,10 @@ from .errors import SourceMissing
 
 BUILT_IN = "built-in"
 """Reference of this project's own calibration texts."""
+CALIBRATION_TOKENS = 16384
+"""Most tokens that calibration takes: more change nothing but its time."""
+LONGEST_ROW = 512
+"""Longest row of calibration and of held-out texts, tokens."""
 _TEXTS = "texts"
 
 
@@ -39,6 +44,15 @@ def read_calibration(file: Path | None) -> CalibrationTexts:
     except OSError as exc:
         raise SourceMissing(f"--calibration {file}: not readable ({exc.strerror})") from exc
     return _parse(content, str(file), as_json=file.suffix in (".jsonl", ".json"))
+
+
+def spread(rows: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    """Rows of ids from the whole of `rows`, evenly, with no more than about `max_tokens` tokens in all."""
+    total = sum(map(len, rows))
+    if total <= max_tokens:
+        return list(rows)
+    wanted = max(1, len(rows) * max_tokens // total)
+    return [rows[index * len(rows) // wanted] for index in range(wanted)]
 
 
 def held_out_texts() -> tuple[str, ...]:

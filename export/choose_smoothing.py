@@ -1,7 +1,8 @@
 """Scales of the smoothing from a calibration run, one layer at a time.
 
-A channel's scale is max|x|^α / max|W|^(1 − α) (SmoothQuant, arXiv:2211.10438, equation 4). α is not guessed: each
-site takes the one with which its 8-bit products come closest to the exact ones, or none at all.
+A channel's scale is rms(x)^α / rms(W)^(1 − α): SmoothQuant's (arXiv:2211.10438, equation 4), with root mean squares for
+the largest values, which do as well with outlier channels and a little better with massive first tokens. α is not
+guessed: each site takes the one with which its 8-bit products come closest to the exact ones, or none at all.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from .layer_walk import DecoderLayer, embed_texts
 from .products import ProductGroup
 from .smooth import LayerScales, Site, spread_to_queries
 
-STRENGTHS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75)
+STRENGTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 """The values of α that are tried."""
 READERS = {
     Site.ATTENTION: ProductGroup.QKV,
@@ -71,16 +72,17 @@ def _choose(
 def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: ModelConfig | None) -> torch.Tensor | None:
     """The best scale of the channels of `inputs` [T, in], those of a key-value head where `grouped`; None for one."""
 
-    def join(peaks: torch.Tensor) -> torch.Tensor:
-        if grouped is None:
-            return peaks
-        return peaks.reshape(grouped.kv_heads, -1, grouped.head_dim).amax(1).reshape(-1)
+    def measure(values: torch.Tensor) -> torch.Tensor:
+        squares = values.square().mean(0)
+        if grouped is not None:
+            squares = squares.reshape(grouped.kv_heads, -1, grouped.head_dim).mean(1).reshape(-1)
+        return _awake(squares.sqrt())
 
     def spread(scale: torch.Tensor) -> torch.Tensor:
         return scale if grouped is None else spread_to_queries(scale, grouped.query_width, grouped.head_dim)
 
     exact = inputs @ weight.T
-    activation, column = _awake(join(inputs.abs().amax(0))), _awake(join(weight.abs().amax(0)))
+    activation, column = measure(inputs), measure(weight)
     best, least = None, _error(multiply(inputs, weight), exact)
     for strength in STRENGTHS:
         scale = activation**strength / column ** (1 - strength)
@@ -91,8 +93,8 @@ def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: ModelConfig
     return best
 
 
-def _awake(peaks: torch.Tensor) -> torch.Tensor:
-    return peaks.clamp_min(max(float(peaks.median()) * _QUIET, 1e-12))
+def _awake(sizes: torch.Tensor) -> torch.Tensor:
+    return sizes.clamp_min(max(float(sizes.median()) * _QUIET, 1e-12))
 
 
 def _error(answer: torch.Tensor, exact: torch.Tensor) -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..client.contract import EmbeddingContract, Prompts, Task
+from ..client.contract import EmbeddingContract, ParityReport, Precision, Prompts, Task
 from .adapter import Adapter
 from .checkpoint import Checkpoint, decoder_shapes
 from .merge import merge_adapters
-from .parity import measure_parity, require_parity
+from .parity import GATES, measure_parity, require_parity
 from .probe import PROBE_TEXTS, long_text
 from .reference import ReferenceAnswers, ReferenceModel
 from .runtime import WrittenModel
@@ -54,9 +54,27 @@ class EmbeddingTask:
         """The reference's vectors."""
         return model.embed(rows, batch_rows, on_rows)
 
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Every text as a document, and every third as a query besides."""
+        filled = [*texts, *(self._as_query(text) for text in texts[::3])]
+        return [row for row in self.tokenizer.rows(filled, max_tokens) if row]
+
+    @property
+    def int8_max_error(self) -> float:
+        """1 − the smallest cosine that parity asks for."""
+        return 1 - GATES[Precision.INT8]
+
+    def cosine_limit(self, max_error: float) -> float:
+        """`max_error`, which is one."""
+        return max_error
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport:
+        """The cosines to the reference, none of which may be below 1 − `max_error`."""
+        return measure_parity(model, proof.rows, proof.answers.vectors, 1 - max_error)
+
     def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract:
         """The contract with the cosines to the reference."""
-        parity = measure_parity(model, proof.rows, proof.answers.vectors, fields["precision"])
+        parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[fields["precision"]])
         require_parity(parity)
         return EmbeddingContract(
             dimension=self.hidden,

@@ -6,6 +6,7 @@ ExportError
 ├── AdapterMismatch          an adapter that does not fit its base; lists the keys
 ├── ModelExists              the name is taken in the repository
 ├── StagingFailed            the repository cannot be written to in one piece
+├── Int8ErrorTooLarge        8 bits change the answers by more than --max-int8-error allows
 └── ParityFailed             the written model does not answer as the reference; carries the report
 """
 
@@ -40,6 +41,10 @@ class ModelExists(ExportError):
 
 class StagingFailed(ExportError):
     """The target cannot be written to in one piece."""
+
+
+class Int8ErrorTooLarge(ExportError):
+    """The int8 model is further from fp32 than asked for."""
 
 
 class ParityFailed(ExportError):

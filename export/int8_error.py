@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -53,14 +53,13 @@ def measure_int8(
 
     Errors of single groups come from the exact stream, so that they can be told apart; they add up in squares.
     """
-    table = checkpoint.weights["embed_tokens.weight"].fp32()
-    exact, coded = embed_texts(table, rows), embed_texts(round_rows(table), rows)
-    groups = [
-        GroupError(layer=None, group=None, paths=(TABLE,), error=_stream_error(coded, exact), weights=table.numel())
-    ]
+    table = checkpoint.weights["embed_tokens.weight"]
+    exact = embed_texts(table.fp32(), rows)
+    coded = [replace(batch, hidden=round_rows(batch.hidden)) for batch in exact]
+    error, numbers = _stream_error(coded, exact), math.prod(table.shape)
+    groups = [GroupError(layer=None, group=None, paths=(TABLE,), error=error, weights=numbers)]
     if TABLE in kept:
         coded = list(exact)
-    del table
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
         errors = dict.fromkeys(ProductGroup, 0.0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
+from .errors import Int8ErrorTooLarge
 from .int8_error import GroupError, Int8Measurement, measure_int8
 from .progress import Progress
 from .rotate import rotate_stream
@@ -18,7 +19,7 @@ SITES = (Site.VALUE, Site.INTERMEDIATE)
 MARGIN = 2.0
 """Calibration must come out this many times better than what held-out texts have to reach."""
 MOST_KEPT = 0.5
-"""Share of the weights that may stay in floats; a model beyond it is no 8-bit model."""
+"""Share of the multiply-adds that may stay in floats; a model beyond it is no 8-bit model."""
 _ROUNDS = 4
 
 
@@ -47,7 +48,7 @@ def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: 
     """The plan for `checkpoint` from calibration `rows` of ids.
 
     Groups of products stay in floats until the smallest cosine of `rows` is 1 − max_error / MARGIN or more, as few
-    weights as will do.
+    weights as will do. Raises Int8ErrorTooLarge where MOST_KEPT of them are not enough for `max_error` itself.
     """
     progress.stage("smoothing, layer by layer")
     rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, make_rotation(checkpoint.config.hidden)))
@@ -60,7 +61,19 @@ def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: 
         if kept == plan.kept:
             break
         plan = Int8Plan(checkpoint=smoothed, kept=kept, calibrated=_measure(smoothed, rows, kept, progress))
+    if not plan.calibrated.worst <= max_error:
+        raise Int8ErrorTooLarge(
+            f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.calibrated.worst:.2g} over the "
+            f"calibration texts, with {plan.kept_share:.0%} of the multiply-adds kept in fp32, and must be "
+            f"{max_error:.2g}; give a larger --max-int8-error, or --precision fp32"
+        )
     return plan
+
+
+def measure_rounding(plan: Int8Plan, rows: Sequence[Sequence[int]], progress: Progress) -> Int8Measurement:
+    """What 8 bits change over other `rows` than those of the calibration."""
+    progress.stage("measuring the error of every product over held-out texts")
+    return measure_int8(plan.checkpoint, rows, plan.kept_paths, progress.step)
 
 
 def choose_kept(measurement: Int8Measurement, kept: tuple[GroupError, ...], goal: float) -> tuple[GroupError, ...]:
@@ -73,14 +86,14 @@ def choose_kept(measurement: Int8Measurement, kept: tuple[GroupError, ...], goal
     rounded = [group for group in measurement.groups if not paths.issuperset(group.paths)]
     rounded.sort(key=lambda group: group.error**2 / group.weights, reverse=True)
     total = sum(group.error**2 for group in rounded)
-    room = MOST_KEPT * sum(group.weights for group in measurement.groups) - sum(group.weights for group in kept)
+    room = MOST_KEPT * _multiply_adds(measurement.groups) - _multiply_adds(kept)
     chosen, left = list(kept), total
     for group in rounded:
         if measurement.worst * left <= goal * total:
             break
-        if group.weights <= room:
+        if _multiply_adds([group]) <= room:
             chosen.append(group)
-            room -= group.weights
+            room -= _multiply_adds([group])
             left -= group.error**2
     return tuple(chosen)
 

@@ -60,6 +60,17 @@ class ServingOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Options:
+    """How an int8 model is calibrated, and how good it must be."""
+
+    calibration: Path | None = None
+    """Texts to smooth with, one a line or JSON lines with `text`; this project's own where None."""
+    max_error: float | None = None
+    """Largest 1 - cosine to fp32 of a held-out text, or largest difference of a held-out pair's score; what the
+    parity gates of int8 allow where None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     """What to export, and how."""
 
@@ -77,6 +88,7 @@ class ExportOptions:
     """Default instruction instead of the checkpoint's."""
     template: PairTemplate | None = None
     """Of a reranker only; LINE where None."""
+    int8: Int8Options = field(default_factory=Int8Options)
     serving: ServingOptions = field(default_factory=ServingOptions)
     overwrite: bool = False
     parity_budget_s: float = 60.0

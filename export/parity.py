@@ -32,9 +32,9 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def measure_parity(
-    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], precision: Precision
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], gate: float
 ) -> ParityReport:
-    """The report on `rows` of ids, whose true answers are `reference` [rows, D].
+    """The report on `rows` of ids, whose true answers are `reference` [rows, D] and whose cosines must reach `gate`.
 
     Company: all rows in one batch, in several orders, each with other padding left and right.
     """
@@ -52,14 +52,17 @@ def measure_parity(
         max_abs_error=float(np.abs(alone - reference).max()),
         min_company_cosine=float(together.min()),
         company_bit_identical=all(np.array_equal(alone, answers) for answers in company),
-        gate_min_cosine=GATES[precision],
+        gate_min_cosine=gate,
     )
 
 
 def measure_score_parity(
-    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], precision: Precision
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], gate: float
 ) -> ScoreParityReport:
-    """The report on `rows` of ids, whose true scores are `reference` [rows, 1]; company as in `measure_parity`."""
+    """The report on `rows` of ids, whose true scores are `reference` [rows, 1] and may be missed by `gate`.
+
+    Company as in `measure_parity`.
+    """
     alone = model.run_alone(rows)
     company = np.stack([_in_company(model, rows, seed) for seed in range(_COMPANIES)])
     errors = np.abs(alone - reference)
@@ -74,7 +77,7 @@ def measure_score_parity(
         mean_score_error=float(errors.mean()),
         max_company_error=float(np.abs(company - alone).max()),
         company_bit_identical=bool((company == alone).all()),
-        gate_max_score_error=SCORE_GATES[precision],
+        gate_max_score_error=gate,
     )
 
 

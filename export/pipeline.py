@@ -1,7 +1,8 @@
-"""Checkpoint → merged → rescaled → graph → written → proven → renamed into the repository."""
+"""Checkpoint → merged → rescaled, or rotated and smoothed → graph → written → proven → renamed into the repository."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from dataclasses import dataclass
@@ -9,19 +10,22 @@ from pathlib import Path
 
 from ..client.contract import EmbeddingContract, ModelFolder, Precision, RerankContract, Task, TokenizerIdentity
 from .adapter import Adapter, open_adapter
+from .calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, held_out_texts, read_calibration, spread
 from .checkpoint import Checkpoint, open_checkpoint
 from .config_pbtxt import render_config
 from .cross_encoder import read_cross_encoder_settings
 from .embedding_task import EmbeddingTask
 from .errors import ExportError, UnsupportedCheckpoint
 from .graph import GraphOptions, build_model
+from .int8_plan import Int8Plan, measure_rounding, plan_int8
+from .int8_report import report_quantization, require_int8_error
 from .onnx_file import write_onnx
-from .options import ExportOptions, PairTemplate, TaskChoice
+from .options import Device, ExportOptions, Int8Options, PairTemplate, TaskChoice
 from .progress import Progress, SilentProgress
 from .prompts import override_instruction, rerank_prompts
 from .reference import ReferenceModel, transformers_config
 from .rerank_task import RerankTask
-from .rescale import NO_RESCALE, Rescale, check_fp16_range, choose_rescale, rescale_weights
+from .rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
 from .rope import compute_rope_tables
 from .runtime import WrittenModel
 from .sentence_transformers import read_sentence_settings
@@ -57,6 +61,15 @@ class _Prepared:
     max_tokens: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """The weights behind the passes of their precision, and what the graph must know of these."""
+
+    checkpoint: Checkpoint
+    rescale: Rescale = NO_RESCALE
+    plan: Int8Plan | None = None
+
+
 def export_model(options: ExportOptions, progress: Progress | None = None) -> ExportResult:
     """Writes a proven model into the repository; it appears whole or not at all.
 
@@ -68,24 +81,38 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     name = _model_name(options)
     folder = ModelFolder(options.repository / name)
     refuse_existing(folder.path, overwrite=options.overwrite)
+    calibration = _read_calibration(options)
     progress.stage(f"reading {options.model}")
     prepared = _prepare(options, progress)
     progress.stage("computing the reference in transformers fp32")
-    proof = _ask_reference(prepared, options.parity_budget_s, progress)
-    rescale = choose_rescale(proof.answers.peaks) if options.precision is Precision.FP16 else NO_RESCALE
-    if rescale != NO_RESCALE:
-        progress.note(f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}")
-    checkpoint = _for_precision(prepared.checkpoint, options.precision, rescale)
+    model = ReferenceModel(prepared.checkpoint)
+    proof = _ask_reference(model, prepared, options.parity_budget_s, progress)
+    held_out = None if calibration is None else _ask_held_out(model, prepared, progress)
+    del model
+    form = _form_weights(prepared, options, proof.answers.peaks, calibration, progress)
     version = max(folder.versions(), default=0) + 1
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         staged = ModelFolder(content)
         progress.stage(f"writing {options.precision} graph")
         graph = GraphOptions(
-            task=prepared.task.kind, precision=options.precision, max_tokens=prepared.max_tokens, rescale=rescale
+            task=prepared.task.kind,
+            precision=options.precision,
+            max_tokens=prepared.max_tokens,
+            rescale=form.rescale,
+            kept=frozenset() if form.plan is None else form.plan.kept_paths,
         )
-        _write_graph(checkpoint, staged.graph(version), graph, progress)
+        _write_graph(form.checkpoint, staged.graph(version), graph, progress)
         progress.stage("comparing the written file with the reference")
-        contract = prepared.task.prove(WrittenModel(staged.graph(version)), proof, _contract_fields(prepared, options))
+        written = WrittenModel(staged.graph(version))
+        contract = prepared.task.prove(written, proof, _contract_fields(prepared, options))
+        if form.plan is not None and calibration is not None and held_out is not None:
+            report = prepared.task.measure(written, held_out, _max_int8_error(prepared, options))
+            require_int8_error(report)
+            measured = measure_rounding(form.plan, held_out.rows, progress)
+            quantization = report_quantization(
+                form.plan, measured, report, calibration, staged.graph(version), prepared.max_tokens
+            )
+            contract = dataclasses.replace(contract, quantization=quantization)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
         staged.manifest.write_text(contract.to_json() + "\n", encoding="utf-8")
         staged.config.write_text(render_config(name, contract, options.serving, version), encoding="utf-8")
@@ -162,16 +189,20 @@ def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, stated: int | No
     return chosen
 
 
-def _ask_reference(prepared: _Prepared, budget_s: float, progress: Progress) -> Proof:
+def _ask_reference(model: ReferenceModel, prepared: _Prepared, budget_s: float, progress: Progress) -> Proof:
     """The probe rows and one long row, and the reference's answers to them."""
     rows = prepared.task.probe_rows(prepared.max_tokens)
-    model = ReferenceModel(prepared.checkpoint)
     started = time.monotonic()
     answers = prepared.task.answer(model, rows, _REFERENCE_BATCH, progress.step)
     per_token_s = (time.monotonic() - started) / sum(map(len, rows))
     long_row = prepared.task.long_row(_affordable_tokens(per_token_s, budget_s, prepared.max_tokens))
     longer = prepared.task.answer(model, [long_row], 1, progress.step)
     return Proof(rows=[*rows, long_row], answers=answers.joined(longer))
+
+
+def _ask_held_out(model: ReferenceModel, prepared: _Prepared, progress: Progress) -> Proof:
+    rows = prepared.task.text_rows(held_out_texts(), min(prepared.max_tokens, LONGEST_ROW))
+    return Proof(rows=rows, answers=prepared.task.answer(model, rows, _REFERENCE_BATCH, progress.step))
 
 
 def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
@@ -182,12 +213,46 @@ def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> 
     return tokens
 
 
-def _for_precision(checkpoint: Checkpoint, precision: Precision, rescale: Rescale) -> Checkpoint:
-    if precision is not Precision.FP16:
-        return checkpoint
-    rescaled = checkpoint.with_weights(rescale_weights(checkpoint.weights, rescale))
+def _read_calibration(options: ExportOptions) -> CalibrationTexts | None:
+    if options.precision is Precision.INT8 and options.device is Device.CPU:
+        return read_calibration(options.int8.calibration)
+    if options.int8 != Int8Options():
+        raise ExportError("--calibration and --max-int8-error are for --precision int8 --device cpu")
+    return None
+
+
+def _max_int8_error(prepared: _Prepared, options: ExportOptions) -> float:
+    return prepared.task.int8_max_error if options.int8.max_error is None else options.int8.max_error
+
+
+def _form_weights(
+    prepared: _Prepared,
+    options: ExportOptions,
+    peaks: ActivationPeaks,
+    calibration: CalibrationTexts | None,
+    progress: Progress,
+) -> _Form:
+    """The weights as their precision takes them."""
+    if calibration is not None:
+        return _form_int8(prepared, calibration, _max_int8_error(prepared, options), progress)
+    if options.precision is not Precision.FP16:
+        return _Form(checkpoint=prepared.checkpoint)
+    rescale = choose_rescale(peaks)
+    if rescale != NO_RESCALE:
+        progress.note(f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}")
+    rescaled = prepared.checkpoint.with_weights(rescale_weights(prepared.checkpoint.weights, rescale))
     check_fp16_range(rescaled.weights)
-    return rescaled
+    return _Form(checkpoint=rescaled, rescale=rescale)
+
+
+def _form_int8(prepared: _Prepared, calibration: CalibrationTexts, max_error: float, progress: Progress) -> _Form:
+    texts = prepared.task.text_rows(calibration.texts, min(prepared.max_tokens, LONGEST_ROW))
+    limit = prepared.task.cosine_limit(max_error)
+    plan = plan_int8(prepared.checkpoint, spread(texts, CALIBRATION_TOKENS), limit, progress)
+    if plan.kept:
+        names = ", ".join(path for group in plan.kept for path in group.paths)
+        progress.note(f"kept in fp32, {plan.kept_share:.1%} of the multiply-adds: {names}")
+    return _Form(checkpoint=plan.checkpoint, plan=plan)
 
 
 def _write_graph(checkpoint: Checkpoint, file: Path, options: GraphOptions, progress: Progress) -> None:

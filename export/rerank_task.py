@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..client.contract import PairPrompts, RerankContract, Task
+from ..client.contract import PairPrompts, Precision, RerankContract, ScoreParityReport, Task
 from .adapter import Adapter
 from .checkpoint import SCORE_HEAD, Checkpoint
 from .cross_encoder import AnswerIds
 from .merge import merge_adapters
-from .parity import measure_score_parity, require_parity
+from .parity import GATES, SCORE_GATES, measure_score_parity, require_parity
 from .probe import PROBE_PAIRS, long_text
 from .reference import ReferenceAnswers, ReferenceModel
 from .rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
@@ -58,9 +58,27 @@ class RerankTask:
         """The reference's scores."""
         return model.score(rows, batch_rows, on_rows)
 
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Every text as a query and the next one as its document."""
+        bodies = [self._body(query, document) for query, document in zip(texts, [*texts[1:], texts[0]], strict=True)]
+        return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
+
+    @property
+    def int8_max_error(self) -> float:
+        """The largest difference of a score that parity allows."""
+        return SCORE_GATES[Precision.INT8]
+
+    def cosine_limit(self, max_error: float) -> float:
+        """Parity's limit at parity's error; a score moves with the state's error, 1 − cosine with its square."""
+        return (1 - GATES[Precision.INT8]) * min(max_error / self.int8_max_error, 1.0) ** 2
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ScoreParityReport:
+        """The distances of scores from the reference, none of which may be beyond `max_error`."""
+        return measure_score_parity(model, proof.rows, proof.answers.vectors, max_error)
+
     def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> RerankContract:
         """The contract with the scores' distance from the reference."""
-        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, fields["precision"])
+        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[fields["precision"]])
         require_parity(parity)
         return RerankContract(dimension=1, prompts=self.prompts, parity=parity, **fields)
 

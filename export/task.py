@@ -8,8 +8,10 @@ from typing import Protocol, TypedDict
 
 from ..client.contract import (
     EmbeddingContract,
+    ParityReport,
     Precision,
     RerankContract,
+    ScoreParityReport,
     SourceIdentity,
     Task,
     TokenizerIdentity,
@@ -71,6 +73,19 @@ class ExportTask(Protocol):
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceAnswers:
         """The reference's answers."""
+
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Rows of other texts, as a client sends them: what int8 is calibrated and judged with."""
+
+    @property
+    def int8_max_error(self) -> float:
+        """What `measure` may find of an int8 model where nobody asks for less."""
+
+    def cosine_limit(self, max_error: float) -> float:
+        """1 − cosine of final states at which `measure` may be expected to find about `max_error`."""
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport | ScoreParityReport:
+        """The report on the proof's rows, whose gate is `max_error`."""
 
     def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract | RerankContract:
         """The contract of the written model; raises ParityFailed where it does not answer as the reference does."""

@@ -47,6 +47,7 @@ MODELS = (
     DemoModel("demo-base", False, "fp32"),
     DemoModel("demo", True, "fp32"),
     DemoModel("demo-fp16", True, "fp16"),
+    DemoModel("demo-int8", True, "int8"),
 )
 
 

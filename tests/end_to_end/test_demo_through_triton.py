@@ -15,6 +15,8 @@ import tritonclient.grpc as triton
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
+from examples.demo.evaluation import load_evaluation_set, ndcg_at_10
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
 from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Precision
 from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
 from qwen3_triton.export import AdapterReference, ExportOptions, SourceReference, export_model
@@ -27,6 +29,8 @@ CONNECTIONS = 32
 SAME = 1 - 1e-5
 STATISTICS_TIMEOUT_S = 10.0
 FLOAT32_NOISE = 1e-6
+
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +149,29 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]))
     rows = [list(tokenizer(text)["input_ids"]) for text in texts]
     truth = ReferenceModel(merged).embed(rows, 2, lambda _done, _total: None).vectors
-    for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999)):
+    for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999), (Precision.INT8, 0.99)):
         with deployment.client(precision) as client:
             served = client.embed_documents(texts)
         assert np.einsum("nd,nd->n", served, truth).min() >= gate - FLOAT32_NOISE
+
+
+@pytest.mark.parametrize("task", [BASE_TASK, ADAPTER_TASK], ids=["base-task", "adapter-task"])
+def test_int8_finds_what_fp32_finds(deployment: Deployment, task: Task) -> None:
+    """nDCG@10 within half a point, and every vector of the evaluation within the gate."""
+    evaluation_set = load_evaluation_set(task)
+
+    def embed(precision: Precision) -> tuple[Vectors, Vectors]:
+        with deployment.client(precision) as client:
+            queries = client.embed_queries(list(evaluation_set.queries), instruction=evaluation_set.instruction)
+            return queries, client.embed_documents(list(evaluation_set.documents))
+
+    exact_queries, exact_documents = embed(Precision.FP32)
+    queries, documents = embed(Precision.INT8)
+    exact = ndcg_at_10(exact_queries, exact_documents, evaluation_set.relevance)
+    assert exact >= 0.3
+    assert abs(ndcg_at_10(queries, documents, evaluation_set.relevance) - exact) <= 0.005
+    assert np.einsum("nd,nd->n", exact_queries, queries).min() >= 0.99
+    assert np.einsum("nd,nd->n", exact_documents, documents).min() >= 0.99
 
 
 def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:

@@ -208,3 +208,32 @@ def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tin
     result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
     assert_one_error_line(result, holding="14 of its 42 keys fit no tensor of the base")
     assert not (tmp_path / "out" / "merged").exists()
+
+
+def test_int8_tells_its_calibration_error_and_size(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the capital of the country\nthe query and the document\n", encoding="utf-8")
+    common = ("export", tiny_source, "--precision", "int8", "--max-tokens", "64", "--calibration", texts)
+    result = here(*common, "--max-int8-error", "0.05", "--name", "small")
+    assert result.returncode == 0, result.stderr
+    assert "int8, calibrated with 2 texts" in result.stdout
+    assert "held-out texts: min cosine 0.9" in result.stdout
+    assert "(gate 0.95)" in result.stdout
+    assert "kept in fp32: nothing (0.0% of the multiply-adds)" in result.stdout
+    assert "times fp32" in result.stdout
+    refused = here(*common, "--max-int8-error", "0.000001", "--name", "strict")
+    assert_one_error_line(refused, holding="int8 is too far from fp32, nothing was written")
+    assert not (tmp_path / "model_repository" / "strict").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--calibration", "none.txt"), ("--max-int8-error", "0.5")], ids=str)
+def test_int8_options_need_int8(tiny_source: Path, here: Runner, arguments: tuple[str, str]) -> None:
+    result = here("export", tiny_source, "--max-tokens", "64", *arguments)
+    assert_one_error_line(result, holding="--calibration and --max-int8-error are for --precision int8")
+
+
+def test_a_bad_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "a"}\nb\n', encoding="utf-8")
+    result = here("export", tiny_source, "--precision", "int8", "--calibration", "texts.jsonl")
+    assert_one_error_line(result, holding="--calibration texts.jsonl: line 2 is no JSON object")
+    assert not (tmp_path / "model_repository").exists()

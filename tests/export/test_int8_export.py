@@ -1,0 +1,187 @@
+"""`--precision int8` from checkpoint to manifest: calibration, the gate, what the manifest says."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+from outlier_checkpoint import realistic_tensors, with_outliers, write_tensors
+from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
+
+from qwen3_triton.client import Contract, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
+from qwen3_triton.export import (
+    ExportError,
+    ExportOptions,
+    ExportResult,
+    Int8ErrorTooLarge,
+    Int8Options,
+    SilentProgress,
+    SourceMissing,
+    SourceReference,
+    export_model,
+)
+from qwen3_triton.export.calibration import BUILT_IN, spread
+
+MAX_TOKENS = 64
+
+
+class Notes(SilentProgress):
+    """Keeps what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tensors(tmp_path_factory.mktemp("outliers") / "checkpoint", with_outliers(realistic_tensors()))
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("texts") / "texts.txt"
+    file.write_text("the city of the query\nthe document and the answer\nthe capital\n" * 5, encoding="utf-8")
+    return file
+
+
+def options(source: Path, repository: Path, **changes: object) -> ExportOptions:
+    asked = ExportOptions(
+        model=SourceReference(str(source)),
+        repository=repository,
+        name="model",
+        precision=Precision.INT8,
+        max_tokens=MAX_TOKENS,
+    )
+    return dataclasses.replace(asked, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    return export_model(options(source, tmp_path_factory.mktemp("repository")))
+
+
+def quantization_of(result: ExportResult) -> QuantizationReport:
+    report = result.contract.quantization
+    assert report is not None
+    return report
+
+
+def test_the_manifest_proves_it(exported: ExportResult) -> None:
+    assert Contract.from_json(exported.folder.manifest.read_text()) == exported.contract
+    assert exported.contract.precision is Precision.INT8
+    report = quantization_of(exported)
+    assert report.calibration.reference == BUILT_IN
+    assert len(report.calibration.sha256) == 64
+    assert report.calibration_texts >= 48
+    assert isinstance(report.held_out, ParityReport)
+    assert report.held_out.gate_min_cosine == 0.99
+    assert 0.995 <= report.held_out.min_cosine <= report.held_out.mean_cosine < 0.99999
+    assert report.held_out.company_bit_identical
+    assert report.kept == ()
+    assert report.kept_share == 0
+    assert len(report.layer_errors) == 4
+    for layer in report.layer_errors:
+        assert all(0.0005 < error < 0.05 for error in dataclasses.astuple(layer))
+    assert 0.001 < report.table_error < 0.02
+
+
+def test_its_files_are_a_third_of_fp32_at_most(exported: ExportResult, source: Path, tmp_path: Path) -> None:
+    report = quantization_of(exported)
+    whole = export_model(options(source, tmp_path, precision=Precision.FP32))
+    assert whole.contract.quantization is None
+    of_graph = [
+        sum(file.stat().st_size for file in result.folder.graph(1).parent.iterdir()) for result in (exported, whole)
+    ]
+    assert report.bytes == of_graph[0]
+    # the rest of the fp32 graph is its nodes
+    assert report.fp32_bytes == pytest.approx(of_graph[1], rel=0.02)
+    assert report.bytes <= 0.33 * report.fp32_bytes
+
+
+def test_texts_of_ones_own(source: Path, texts: Path, tmp_path: Path) -> None:
+    result = export_model(options(source, tmp_path, int8=Int8Options(calibration=texts)))
+    report = quantization_of(result)
+    assert report.calibration.reference == str(texts)
+    assert report.calibration.sha256 == hashlib.sha256(texts.read_bytes()).hexdigest()
+    assert report.calibration_texts == 15
+
+
+def test_a_stricter_limit_keeps_products_in_fp32_and_says_which(
+    exported: ExportResult, source: Path, tmp_path: Path
+) -> None:
+    loose = quantization_of(exported).held_out
+    assert isinstance(loose, ParityReport)
+    limit = 1.5 * (1 - loose.min_cosine)
+    notes = Notes()
+    report = quantization_of(export_model(options(source, tmp_path, int8=Int8Options(max_error=limit)), notes))
+    assert isinstance(report.held_out, ParityReport)
+    assert report.kept
+    assert 0 < report.kept_share <= 0.5
+    assert 1 - report.held_out.min_cosine <= limit
+    [note] = [note for note in notes.notes if note.startswith("kept in fp32")]
+    assert all(path in note for path in report.kept)
+    assert f"{report.kept_share:.1%} of the multiply-adds" in note
+    assert report.bytes > quantization_of(exported).bytes
+
+
+def test_a_limit_out_of_reach_fails_and_writes_nothing(source: Path, texts: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    with pytest.raises(Int8ErrorTooLarge, match=r"nothing was written: .*, and must be 1e-06"):
+        export_model(options(source, repository, int8=Int8Options(calibration=texts, max_error=1e-6)))
+    assert not repository.exists()
+    assert [entry.name for entry in tmp_path.iterdir()] == []
+
+
+def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "good"}\n{"txt": "bad"}\n', encoding="utf-8")
+    notes = Notes()
+    with pytest.raises(SourceMissing, match=r"--calibration .*bad.jsonl: line 2 "):
+        export_model(options(source, tmp_path / "repository", int8=Int8Options(calibration=bad)), notes)
+    assert notes.notes == []
+
+
+@pytest.mark.parametrize("int8", [Int8Options(max_error=0.5), Int8Options(calibration=Path("texts.txt"))], ids=str)
+def test_int8_options_of_another_precision_are_refused(source: Path, tmp_path: Path, int8: Int8Options) -> None:
+    with pytest.raises(ExportError, match="are for --precision int8"):
+        export_model(options(source, tmp_path, precision=Precision.FP32, int8=int8))
+
+
+def test_long_calibration_is_thinned_out_evenly() -> None:
+    rows = [[index] * 10 for index in range(100)]
+    assert spread(rows, 1000) == rows
+    thinned = spread(rows, 200)
+    assert len(thinned) == 20
+    assert [row[0] for row in thinned] == list(range(0, 100, 5))
+    assert spread([[1] * 50], 10) == [[1] * 50]
+
+
+@pytest.fixture(scope="module")
+def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tiny = TinyCheckpoint(layers=3, hidden=128, intermediate=256, head_dim=32, layout=CAUSAL, end_token=False)
+    tiny = dataclasses.replace(tiny, answers=True, max_positions=512, head_scale=0.1, seed=4)
+    return write_checkpoint(tmp_path_factory.mktemp("reranker") / "checkpoint", tiny)
+
+
+def test_a_reranker_is_judged_by_its_scores(reranker: Path, texts: Path, tmp_path: Path) -> None:
+    result = export_model(options(reranker, tmp_path, max_tokens=480, int8=Int8Options(calibration=texts)))
+    assert result.contract.task is Task.RERANK
+    assert Contract.from_json(result.folder.manifest.read_text()) == result.contract
+    held_out = quantization_of(result).held_out
+    assert isinstance(held_out, ScoreParityReport)
+    assert held_out.gate_max_score_error == 0.1
+    assert 0 < held_out.max_score_error <= 0.1
+    assert held_out.max_score - held_out.min_score > 0.05
+    assert held_out.company_bit_identical
+
+
+def test_a_reranker_out_of_reach_writes_nothing(reranker: Path, texts: Path, tmp_path: Path) -> None:
+    limit = Int8Options(calibration=texts, max_error=1e-5)
+    with pytest.raises(Int8ErrorTooLarge, match="nothing was written"):
+        export_model(options(reranker, tmp_path / "repository", max_tokens=480, int8=limit))
+    assert not (tmp_path / "repository").exists()
