@@ -11,7 +11,6 @@ projected after they are mixed.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +20,8 @@ from numpy.typing import NDArray
 from .builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts, last_tokens
 from .groups import TextGroup
+from .mixing import count_blocks, mask_where, mix_causally, share_keys
 from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
-
-FP32 = ir.DataType.FLOAT
-_MASKED = -1e30
-"""Added to a score that must have no share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +35,10 @@ class HeadLayout:
     """INT64 [b, kv_heads, s]: row of [t·kv_heads, head_dim]."""
     context_rows: ir.Value
     """INT64 [t, heads]: row of [b·heads·s, head_dim]."""
-    causal: ir.Value
-    """FP32 [group·s, s]: what is added to the scores of a key head's queries."""
     behind: ir.Value
-    """FP32 [b, 1, 1, s]: the same for a row's last token."""
+    """FP32 [b, 1, 1, s]: what is added to the scores of a row's last token."""
+    blocks: ir.Value
+    """INT64 [1]: into how many blocks a row's queries go."""
 
 
 def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> HeadLayout:
@@ -55,16 +51,13 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
     steps = g.op("Range", g.constant(0), g.op("Squeeze", longest), g.constant(1))
     lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
-    later = g.op("Greater", steps, g.op("Unsqueeze", steps, g.constant([1])))
-    zero, masked = g.scalar(0.0, FP32), g.scalar(_MASKED, FP32)
-    causal = g.op("Where", later, masked, zero)
     return HeadLayout(
         group=group,
         query_rows=_head_rows(g, cells, config.heads, "query_rows"),
         key_rows=_head_rows(g, cells, config.kv_heads, "key_rows"),
         context_rows=g.op("Add", first, of_head, name="context_rows"),
-        causal=g.op("Concat", *[causal] * (config.heads // config.kv_heads), axis=0, name="causal"),
-        behind=g.op("Where", g.op("GreaterOrEqual", steps, lengths), masked, zero, name="behind"),
+        behind=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
+        blocks=count_blocks(g, longest),
     )
 
 
@@ -81,10 +74,7 @@ def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.
     k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
     q, k = _rotate(g, parts, q, first, "q"), _rotate(g, parts, k, first, "k")
     v = g.op("Gather", _split_heads(g, parts, v), layout.key_rows, axis=0, name="v_grid")
-    # the queries of a key head one below the other: [b, kv_heads, group·s, head_dim]
-    q = g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
-    shares = _shares(g, parts, q, k, layout.causal)
-    context = g.op("MatMul", shares, v, name="context")
+    context = mix_causally(g, config, form.dtype, layout.blocks, q, k, v)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
     return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), name)
 
@@ -103,9 +93,10 @@ def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed
     q = _norm(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values, name, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
-    q = g.op("Reshape", _rotate(g, parts, q, position, "q"), g.constant([0, config.kv_heads, -1, config.head_dim]))
+    q = _rotate(g, parts, q, position, "q")
     k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
-    shares = _shares(g, parts, q, _rotate(g, parts, k, g.constant([0]), "k"), layout.behind)
+    k = _rotate(g, parts, k, g.constant([0]), "k")
+    shares = share_keys(g, config, form.dtype, q, k, layout.behind)
     shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
     grid = g.op("Gather", normed, layout.group.token_of_cell, axis=0, name="normed_grid")
     mixes = g.op("MatMul", shares, grid, name="mix")
@@ -124,17 +115,6 @@ def _head_rows(g: GraphBuilder, cells: ir.Value, heads: int, name: str) -> ir.Va
 def _split_heads(g: GraphBuilder, parts: DecoderParts, values: ir.Value) -> ir.Value:
     """Head rows [· heads, head_dim]."""
     return g.op("Reshape", values, g.constant([-1, parts.config.head_dim]))
-
-
-def _shares(g: GraphBuilder, parts: DecoderParts, q: ir.Value, k: ir.Value, mask: ir.Value) -> ir.Value:
-    """[b, kv_heads, ·, s]: how queries [b, kv_heads, ·, head_dim] share keys [b, kv_heads, s, head_dim]."""
-    dtype = parts.form.dtype
-    scale = 1.0 / math.sqrt(parts.config.head_dim)
-    scores = g.op("FusedMatMul", q, k, name="scores", domain=MICROSOFT, transB=1, alpha=scale)
-    # Softmax in fp16 is taken apart on a CPU, and then adds up in an order that depends on the company
-    scores = scores if dtype == FP32 else g.op("Cast", scores, to=FP32)
-    shares = g.op("Softmax", g.op("Add", scores, mask, name="masked"), axis=-1, name="shares")
-    return shares if dtype == FP32 else g.op("Cast", shares, to=dtype)
 
 
 def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, name: str) -> ir.Value:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from .builder import GraphBuilder
-from .loop import join_answers
+from .control_flow import join_answers
 from .tokens import PackedTokens
 
 GROUP_TOKENS = 384

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import (
+    BESIDE_BLOCKS,
     WrittenGraph,
     min_cosine,
     official_vectors,
@@ -116,11 +117,12 @@ def test_alone_against_in_company(name: str, seed: int, request: pytest.FixtureR
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
 def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> None:
-    """Enough tokens for several groups; with as many key heads as query heads one row asks alone."""
+    """Several groups, and texts about as long as blocks of queries; with four key heads one row asks alone."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(kv_heads=kv_heads, max_positions=512))
     session = write_graph(source, tmp_path / "out", max_tokens=512).session
     dice = random.Random(5)
-    rows = random_rows([*(dice.randrange(1, 512) for _ in range(16)), 1, 16, 17, 48, 64, 65, 128, 129, 511, 512])
+    lengths = [*(dice.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
+    rows = random_rows(lengths)
     order = list(range(len(rows)))
     dice.shuffle(order)
     alone = session.run_alone(rows)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes, run_watched
@@ -179,3 +182,22 @@ def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProt
 def test_head_stays_in_fp32(proto: onnx.ModelProto) -> None:
     kinds = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
     assert kinds["head.norm.gain"] == onnx.TensorProto.FLOAT
+
+
+def test_memory_grows_with_a_text_and_not_with_its_square(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(max_positions=2048))
+    file = write_graph(source, tmp_path / "out", max_tokens=2048).file
+    largest = [_largest_output(file, tokens, tmp_path) for tokens in (512, 1024, 2048)]
+    assert largest[1] <= 2.01 * largest[0]
+    assert largest[2] <= 2.01 * largest[1]
+
+
+def _largest_output(file: Path, tokens: int, folder: Path) -> int:
+    """Bytes of the largest value that any node makes for one text."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "profile")
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    session.run(None, {"input_ids": np.arange(tokens) % 200, "row_lengths": np.asarray([tokens], np.int32)})
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return max(int(event["args"]["output_size"]) for event in events if event["name"].endswith("_kernel_time"))

@@ -24,6 +24,8 @@ from qwen3_triton.export.runtime import WrittenModel
 from qwen3_triton.export.weights import Weights
 
 Vectors = NDArray[np.float32]
+BESIDE_BLOCKS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 383, 384, 385, 511, 512]
+"""Lengths around those where attention goes over to more blocks of queries, and where kernels change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""A Loop whose answers are put end to end."""
+"""A Loop whose answers are put end to end, and a choice between two ways."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def join_answers(
     count: ir.Value,
     dtype: ir.DataType,
     body: Callable[[GraphBuilder, ir.Value], ir.Value],
+    axis: int = 0,
 ) -> ir.Value:
-    """`body` of every index INT64 [] below `count`, its answers `[·, width]` of `dtype` end to end.
+    """`body` of every index INT64 [] below `count` INT64 [1], its answers of `dtype` end to end along `axis`.
 
     Nodes keep the scope that the loop stands in.
     """
@@ -39,4 +40,21 @@ def join_answers(
     with g.scope(name):
         empty = g.op("SequenceEmpty", dtype=dtype)
         answers = g.op("Loop", count, None, empty, name="loop", body=graph)
-        return g.op("ConcatFromSequence", answers, axis=0, name="joined")
+        return g.op("ConcatFromSequence", answers, axis=axis, name="joined")
+
+
+def choose(
+    g: GraphBuilder,
+    name: str,
+    condition: ir.Value,
+    then: Callable[[GraphBuilder], ir.Value],
+    otherwise: Callable[[GraphBuilder], ir.Value],
+) -> ir.Value:
+    """The answer of `then` where BOOL [1] `condition` is set, else that of `otherwise`; only one of them runs."""
+    branches = []
+    for branch, body in (("then", then), ("else", otherwise)):
+        b = g.body()
+        answer = body(b)
+        branches.append(ir.Graph([], [answer], nodes=b.nodes, name=g.unique_name(f"{name}.{branch}")))
+    with g.scope(name):
+        return g.op("If", condition, name="if", then_branch=branches[0], else_branch=branches[1])
