@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import EmbeddingContract, ParityReport, Precision, QuantizationReport, RerankContract
-from ..export.options import Device, Int8Options, PairTemplate, ServingOptions, TaskChoice
+from ..client.contract import Device, EmbeddingContract, ParityReport, Precision, QuantizationReport, RerankContract
+from ..export.options import CudaAttention, Int8Options, PairTemplate, ServingOptions, TaskChoice
+from ..export.release import DEFAULT_RELEASE, TritonRelease
 
 _SERVING = ServingOptions()
 _INT8 = Int8Options()
@@ -24,6 +25,12 @@ def export(
     task: Annotated[TaskChoice, typer.Option(help="auto goes by what the sources say.")] = TaskChoice.AUTO,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
+    triton_release: Annotated[
+        TritonRelease, typer.Option(help="NVIDIA image that a graph for GPUs must run in.")
+    ] = DEFAULT_RELEASE,
+    attention: Annotated[
+        CudaAttention, typer.Option(help="On GPUs: padded rows, or pages, which pad nothing.")
+    ] = CudaAttention.ROWS,
     max_tokens: Annotated[
         int | None,
         typer.Option(min=2, help="Longest text in tokens; the checkpoint's limit, at most 8192, if not given."),
@@ -51,6 +58,9 @@ def export(
         int, typer.Option(min=0, help="Longest wait for company, microseconds.")
     ] = _SERVING.queue_delay_us,
     instances: Annotated[int, typer.Option(min=1, help="Copies of the model.")] = _SERVING.instances,
+    gpu_memory_gb: Annotated[
+        float | None, typer.Option(min=0.1, help="Most GPU memory of one copy, GB; no limit if not given.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
 ) -> None:
     """Convert a checkpoint, with LoRA adapters merged in, to a model that Triton serves."""
@@ -72,11 +82,18 @@ def export(
         task=task,
         precision=precision,
         device=device,
+        triton_release=triton_release,
+        cuda_attention=attention,
         max_tokens=max_tokens,
         instruction=instruction,
         template=template,
         int8=Int8Options(calibration=calibration, max_error=max_int8_error),
-        serving=ServingOptions(max_batch_rows=max_batch_rows, queue_delay_us=queue_delay_us, instances=instances),
+        serving=ServingOptions(
+            max_batch_rows=max_batch_rows,
+            queue_delay_us=queue_delay_us,
+            instances=instances,
+            gpu_memory_bytes=None if gpu_memory_gb is None else int(gpu_memory_gb * 1e9),
+        ),
         overwrite=overwrite,
     )
     with open_progress() as progress:

@@ -44,6 +44,13 @@ class Task(StrEnum):
         return "embedding" if self is Task.EMBED else "score"
 
 
+class Device(StrEnum):
+    """Where the model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
 class Precision(StrEnum):
     """Number format of the weights inside the graph; the output is FP32 in every one."""
 
@@ -105,6 +112,12 @@ class SourceIdentity:
     """What an adapter was multiplied with."""
 
 
+MIN_COMPANY_COSINE = 0.99999
+"""A text's vector alone and in any company agree to at least this, except in bf16."""
+MAX_COMPANY_SCORE_ERROR = 1e-3
+"""A pair's score alone and in any company differ by at most this, except in bf16."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
     """The written model, run by ONNX Runtime, against the official recipe in transformers fp32."""
@@ -124,15 +137,13 @@ class ParityReport:
     company_bit_identical: bool
     gate_min_cosine: float
     """What `min_cosine` had to reach."""
+    gate_min_company_cosine: float = MIN_COMPANY_COSINE
+    """What `min_company_cosine` had to reach."""
 
     @property
     def passed(self) -> bool:
         """Whether both gates hold; NaN never does."""
-        return self.min_cosine >= self.gate_min_cosine and self.min_company_cosine >= MIN_COMPANY_COSINE
-
-
-MIN_COMPANY_COSINE = 0.99999
-"""A text's vector alone and in any company agree to at least this."""
+        return self.min_cosine >= self.gate_min_cosine and self.min_company_cosine >= self.gate_min_company_cosine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +166,15 @@ class ScoreParityReport:
     company_bit_identical: bool
     gate_max_score_error: float
     """What `max_score_error` may be."""
+    gate_max_company_error: float = MAX_COMPANY_SCORE_ERROR
+    """What `max_company_error` may be."""
 
     @property
     def passed(self) -> bool:
         """Whether both gates hold; NaN never does."""
-        return self.max_score_error <= self.gate_max_score_error and self.max_company_error <= MAX_COMPANY_SCORE_ERROR
-
-
-MAX_COMPANY_SCORE_ERROR = 1e-3
-"""A pair's score alone and in any company differ by at most this."""
+        return (
+            self.max_score_error <= self.gate_max_score_error and self.max_company_error <= self.gate_max_company_error
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +229,9 @@ class Contract:
     """Ids run from 0 to this, exclusive."""
     tokenizer: TokenizerIdentity
     precision: Precision
+    device: Device = Device.CPU
+    triton_release: str | None = None
+    """Image that the operators of a graph for GPUs were chosen for; None for a CPU."""
     checkpoint: SourceIdentity
     adapters: tuple[SourceIdentity, ...] = ()
     parity: ParityReport | ScoreParityReport
@@ -283,6 +297,7 @@ def _typed(fields: Mapping[str, Any]) -> EmbeddingContract | RerankContract:
     if not isinstance(fields["adapters"], list):
         raise TypeError("adapters is no list")
     nested["precision"] = Precision(str(fields["precision"]))
+    nested["device"] = Device(str(fields.get("device", Device.CPU)))
     nested["tokenizer"] = TokenizerIdentity(**_mapping(fields["tokenizer"]))
     nested["checkpoint"] = SourceIdentity(**_mapping(fields["checkpoint"]))
     nested["adapters"] = tuple(SourceIdentity(**_mapping(adapter)) for adapter in fields["adapters"])

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..client.contract import Device
     from .errors import (
         AdapterMismatch,
         ExportError,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from .merged_checkpoint import write_merged_checkpoint
     from .options import (
         CudaAttention,
-        Device,
         ExportOptions,
         Int8Options,
         MergeOptions,
@@ -39,7 +39,7 @@ _HOMES = {
     "AdapterMismatch": "errors",
     "AdapterReference": "source",
     "CudaAttention": "options",
-    "Device": "options",
+    "Device": ".client.contract",
     "ExportError": "errors",
     "ExportOptions": "options",
     "ExportResult": "pipeline",

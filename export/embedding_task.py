@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..client.contract import EmbeddingContract, ParityReport, Precision, Prompts, Task
+from ..client.contract import MIN_COMPANY_COSINE, EmbeddingContract, ParityReport, Precision, Prompts, Task
 from .adapter import Adapter
 from .checkpoint import Checkpoint, decoder_shapes
 from .merge import merge_adapters
-from .parity import GATES, measure_parity, require_parity
+from .parity import COMPANY_GATES, GATES, measure_parity, require_parity
 from .probe import PROBE_TEXTS, long_text
 from .reference import ReferenceAnswers, ReferenceModel
 from .runtime import WrittenModel
@@ -74,7 +74,9 @@ class EmbeddingTask:
 
     def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract:
         """The contract with the cosines to the reference."""
-        parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[fields["precision"]])
+        precision = fields["precision"]
+        company_gate = COMPANY_GATES.get(precision, MIN_COMPANY_COSINE)
+        parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[precision], company_gate)
         require_parity(parity)
         return EmbeddingContract(
             dimension=self.hidden,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from ..client.contract import Precision
+from ..client.contract import Device, Precision
+from .release import DEFAULT_RELEASE, TritonRelease
 from .source import AdapterReference, SourceReference
 
 
@@ -26,12 +27,6 @@ class PairTemplate(StrEnum):
     """One line break, as in the model card's transformers code."""
     BLANK_LINE = "blank-line"
     """Two, as in the model card's vLLM code."""
-
-
-class Device(StrEnum):
-    """Where the model will run."""
-
-    CPU = "cpu"
 
 
 class CudaAttention(StrEnum):
@@ -57,6 +52,8 @@ class ServingOptions:
     """Threads of one instance; 0 takes every core."""
     response_cache: bool = False
     """Answer repeated requests from Triton's response cache; the server must have one configured."""
+    gpu_memory_bytes: int | None = None
+    """Most GPU memory for weights and workspace of one instance; None: as much as it takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +79,9 @@ class ExportOptions:
     task: TaskChoice = TaskChoice.AUTO
     precision: Precision = Precision.FP32
     device: Device = Device.CPU
+    triton_release: TritonRelease = DEFAULT_RELEASE
+    """Image that a graph for GPUs must run in."""
+    cuda_attention: CudaAttention = CudaAttention.ROWS
     max_tokens: int | None = None
     """Longest row; the checkpoint's limit or 8192, whichever is smaller, where None."""
     instruction: str | None = None

@@ -8,7 +8,15 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.contract import EmbeddingContract, ModelFolder, Precision, RerankContract, Task, TokenizerIdentity
+from ..client.contract import (
+    Device,
+    EmbeddingContract,
+    ModelFolder,
+    Precision,
+    RerankContract,
+    Task,
+    TokenizerIdentity,
+)
 from .adapter import Adapter, open_adapter
 from .calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, held_out_texts, read_calibration, spread
 from .checkpoint import Checkpoint, open_checkpoint
@@ -16,22 +24,23 @@ from .config_pbtxt import render_config
 from .cross_encoder import read_cross_encoder_settings
 from .embedding_task import EmbeddingTask
 from .errors import ExportError, UnsupportedCheckpoint
-from .graph import GraphOptions, build_model
+from .graph import CudaProfile, GraphOptions
+from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
+from .graph_file import write_graph
 from .int8_plan import Int8Plan, measure_rounding, plan_int8
 from .int8_report import report_quantization, require_int8_error
-from .onnx_file import write_onnx
-from .options import Device, ExportOptions, Int8Options, PairTemplate, TaskChoice
+from .memory import tell_memory
+from .options import CudaAttention, ExportOptions, Int8Options, PairTemplate, TaskChoice
 from .progress import Progress, SilentProgress
 from .prompts import override_instruction, rerank_prompts
-from .reference import ReferenceModel, transformers_config
+from .reference import ReferenceModel
 from .rerank_task import RerankTask
 from .rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
-from .rope import compute_rope_tables
-from .runtime import WrittenModel
 from .sentence_transformers import read_sentence_settings
 from .staging import refuse_existing, staged_folder
 from .task import ContractFields, ExportTask, Proof, recognise_task
 from .tokenizer import CheckpointTokenizer, read_tokenizer
+from .written_check import open_for_check
 
 DEFAULT_MAX_TOKENS = 8192
 """The model card's max_length."""
@@ -76,8 +85,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     Raises ExportError and its kinds (see `errors`).
     """
     progress = progress or SilentProgress()
-    if options.precision is Precision.BF16:
-        raise ExportError("--precision bf16 is for GPUs, which this command does not export for; give fp32 or fp16")
+    _refuse_unfit(options)
     name = _model_name(options)
     folder = ModelFolder(options.repository / name)
     refuse_existing(folder.path, overwrite=options.overwrite)
@@ -90,20 +98,24 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     held_out = None if calibration is None else _ask_held_out(model, prepared, progress)
     del model
     form = _form_weights(prepared, options, proof.answers.peaks, calibration, progress)
+    graph = GraphOptions(
+        task=prepared.task.kind,
+        precision=options.precision,
+        max_tokens=prepared.max_tokens,
+        rescale=form.rescale,
+        kept=frozenset() if form.plan is None else form.plan.kept_paths,
+        cuda=_cuda_profile(options),
+    )
+    if options.device is Device.CUDA:
+        config, serving = prepared.checkpoint.config, options.serving
+        tell_memory(config, options.precision, prepared.max_tokens, serving, progress)
     version = max(folder.versions(), default=0) + 1
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         staged = ModelFolder(content)
         progress.stage(f"writing {options.precision} graph")
-        graph = GraphOptions(
-            task=prepared.task.kind,
-            precision=options.precision,
-            max_tokens=prepared.max_tokens,
-            rescale=form.rescale,
-            kept=frozenset() if form.plan is None else form.plan.kept_paths,
-        )
-        _write_graph(form.checkpoint, staged.graph(version), graph, progress)
+        write_graph(form.checkpoint, staged.graph(version), graph, progress.step)
         progress.stage("comparing the written file with the reference")
-        written = WrittenModel(staged.graph(version))
+        written = open_for_check(staged.graph(version), form.checkpoint, graph, content.parent, progress)
         contract = prepared.task.prove(written, proof, _contract_fields(prepared, options))
         if form.plan is not None and calibration is not None and held_out is not None:
             report = prepared.task.measure(written, held_out, _max_int8_error(prepared, options))
@@ -213,6 +225,30 @@ def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> 
     return tokens
 
 
+def _refuse_unfit(options: ExportOptions) -> None:
+    """Raises ExportError for options that do not go together."""
+    if options.device is Device.CPU and options.precision is Precision.BF16:
+        raise ExportError("--precision bf16 needs --device cuda; on a CPU fp32, fp16 and int8 run")
+    rows = options.serving.max_batch_rows
+    if options.device is Device.CUDA and options.cuda_attention is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
+        raise ExportError(
+            f"--max-batch-rows {rows}: attention over pages takes at most {MAX_PAGED_ROWS} rows; "
+            "give fewer or --attention rows"
+        )
+
+
+def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
+    if options.device is not Device.CUDA:
+        return None
+    return CudaProfile(runtime=options.triton_release.runtime, attention=options.cuda_attention)
+
+
+def _computes_in_fp16(options: ExportOptions) -> bool:
+    """Whether activations may overflow."""
+    blocks = options.device is Device.CUDA and options.precision is Precision.INT8
+    return blocks or options.precision is Precision.FP16
+
+
 def _read_calibration(options: ExportOptions) -> CalibrationTexts | None:
     if options.precision is Precision.INT8 and options.device is Device.CPU:
         return read_calibration(options.int8.calibration)
@@ -235,7 +271,7 @@ def _form_weights(
     """The weights as their precision takes them."""
     if calibration is not None:
         return _form_int8(prepared, calibration, _max_int8_error(prepared, options), progress)
-    if options.precision is not Precision.FP16:
+    if not _computes_in_fp16(options):
         return _Form(checkpoint=prepared.checkpoint)
     rescale = choose_rescale(peaks)
     if rescale != NO_RESCALE:
@@ -255,20 +291,14 @@ def _form_int8(prepared: _Prepared, calibration: CalibrationTexts, max_error: fl
     return _Form(checkpoint=plan.checkpoint, plan=plan)
 
 
-def _write_graph(checkpoint: Checkpoint, file: Path, options: GraphOptions, progress: Progress) -> None:
-    config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
-    rope = compute_rope_tables(config, options.max_tokens)
-    model = build_model(checkpoint.config, checkpoint.weights, rope, options)
-    file.parent.mkdir(parents=True)
-    write_onnx(model, file, progress.step)
-
-
 def _contract_fields(prepared: _Prepared, options: ExportOptions) -> ContractFields:
     return ContractFields(
         max_tokens=prepared.max_tokens,
         vocabulary_size=prepared.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=prepared.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
+        device=options.device,
+        triton_release=options.triton_release if options.device is Device.CUDA else None,
         checkpoint=prepared.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in prepared.adapters),
     )

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..client.contract import PairPrompts, Precision, RerankContract, ScoreParityReport, Task
+from ..client.contract import MAX_COMPANY_SCORE_ERROR, PairPrompts, Precision, RerankContract, ScoreParityReport, Task
 from .adapter import Adapter
 from .checkpoint import SCORE_HEAD, Checkpoint
 from .cross_encoder import AnswerIds
 from .merge import merge_adapters
-from .parity import GATES, SCORE_GATES, measure_score_parity, require_parity
+from .parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
 from .probe import PROBE_PAIRS, long_text
 from .reference import ReferenceAnswers, ReferenceModel
 from .rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
@@ -78,7 +78,9 @@ class RerankTask:
 
     def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> RerankContract:
         """The contract with the scores' distance from the reference."""
-        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[fields["precision"]])
+        precision = fields["precision"]
+        company_gate = COMPANY_SCORE_GATES.get(precision, MAX_COMPANY_SCORE_ERROR)
+        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[precision], company_gate)
         require_parity(parity)
         return RerankContract(dimension=1, prompts=self.prompts, parity=parity, **fields)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 from ..client.contract import (
+    Device,
     EmbeddingContract,
     ParityReport,
     Precision,
@@ -37,6 +38,8 @@ class ContractFields(TypedDict):
     vocabulary_size: int
     tokenizer: TokenizerIdentity
     precision: Precision
+    device: Device
+    triton_release: str | None
     checkpoint: SourceIdentity
     adapters: tuple[SourceIdentity, ...]
 

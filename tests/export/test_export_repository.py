@@ -36,8 +36,8 @@ from qwen3_triton.export import (
     SourceReference,
     UnsupportedCheckpoint,
     export_model,
+    graph_file,
     parity,
-    pipeline,
 )
 from qwen3_triton.export.rope import RopeTables, compute_rope_tables
 from qwen3_triton.export.runtime import WrittenModel
@@ -216,7 +216,7 @@ def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch
         tables = compute_rope_tables(config, positions)
         return dataclasses.replace(tables, cos=tables.cos * 0.99)
 
-    monkeypatch.setattr(pipeline, "compute_rope_tables", shifted)
+    monkeypatch.setattr(graph_file, "compute_rope_tables", shifted)
     with pytest.raises(ParityFailed) as caught:
         export_model(tiny_options(tiny_source, tmp_path / "repository"))
     assert isinstance(caught.value.report, ParityReport)

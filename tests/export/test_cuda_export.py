@@ -1,0 +1,192 @@
+"""Whole exports for GPUs on a machine without one: what they say was checked, their configuration, what they refuse."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked_exports import tiny_options
+from google.protobuf import text_format
+from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
+from tritonclient.grpc import model_config_pb2 as triton
+
+from qwen3_triton.client import Contract, ParityReport, Precision, ScoreParityReport
+from qwen3_triton.export import (
+    CudaAttention,
+    Device,
+    ExportError,
+    ExportOptions,
+    RuntimeVersion,
+    ServingOptions,
+    SilentProgress,
+    TritonRelease,
+    export_model,
+)
+from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.cuda_options import cuda_provider_options
+from qwen3_triton.export.memory import estimate_memory
+from qwen3_triton.export.parity import SCORE_GATES
+
+CASES = [
+    (Precision.FP32, CudaAttention.ROWS, "on a CPU, not on a GPU"),
+    (Precision.FP16, CudaAttention.ROWS, "on a CPU, not on a GPU"),
+    (Precision.INT8, CudaAttention.ROWS, "on a CPU, not on a GPU"),
+    (Precision.BF16, CudaAttention.ROWS, "the graph's fp32 twin, not on a GPU"),
+    (Precision.FP16, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
+    (Precision.INT8, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
+]
+
+
+class Notes(SilentProgress):
+    """Keeps what was noted."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def cuda_options(source: Path, repository: Path, precision: Precision, **changes: Any) -> ExportOptions:
+    options = tiny_options(source, repository)
+    return dataclasses.replace(options, precision=precision, device=Device.CUDA, **changes)
+
+
+def parse(file: Path) -> Any:
+    return text_format.Parse(file.read_text(encoding="utf-8"), triton.ModelConfig())
+
+
+@pytest.mark.parametrize(("precision", "attention", "said"), CASES)
+def test_report_says_what_ran(
+    tmp_path: Path, tiny_source: Path, precision: Precision, attention: CudaAttention, said: str
+) -> None:
+    notes = Notes()
+    options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
+    result = export_model(options, notes)
+    assert result.contract.parity.runtime.endswith(said)
+    assert result.contract.parity.passed
+    assert any(note.startswith("no GPU here") for note in notes.notes)
+    assert any(note.startswith("GPU memory: weights") for note in notes.notes)
+    held = Contract.from_json(result.folder.manifest.read_text(encoding="utf-8"))
+    assert held == result.contract
+    assert (held.device, held.triton_release) == (Device.CUDA, "25.11")
+    # the twin is no part of the model
+    assert sorted(entry.name for entry in result.folder.path.iterdir()) == [
+        "1",
+        "config.pbtxt",
+        "manifest.json",
+        "tokenizer.json",
+    ]
+    assert sorted(entry.name for entry in result.folder.graph(1).parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "attention"),
+    [(Precision.FP16, CudaAttention.ROWS), (Precision.INT8, CudaAttention.ROWS), (Precision.BF16, CudaAttention.PAGES)],
+)
+def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAttention) -> None:
+    tiny = TinyCheckpoint(layers=3, hidden=128, intermediate=256, head_dim=32, layout=CAUSAL, end_token=False)
+    tiny = dataclasses.replace(tiny, answers=True, max_positions=512, head_scale=0.1, seed=4)
+    source = write_checkpoint(tmp_path / "reranker", tiny)
+    options = cuda_options(source, tmp_path / "repository", precision, cuda_attention=attention, max_tokens=480)
+    result = export_model(options)
+    parity = result.contract.parity
+    assert isinstance(parity, ScoreParityReport)
+    assert parity.max_score - parity.min_score > 0.05
+    assert parity.max_score_error <= parity.gate_max_score_error == SCORE_GATES[precision]
+    assert parity.gate_max_company_error == (5e-2 if precision is Precision.BF16 else 1e-3)
+    assert Contract.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.contract
+
+
+def test_configuration_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
+    serving = ServingOptions(instances=2, max_batch_rows=24, gpu_memory_bytes=3 * 10**9)
+    options = cuda_options(tiny_source, tmp_path / "repository", Precision.FP16, serving=serving, max_tokens=200)
+    config = parse(export_model(options).folder.config)
+    [group] = config.instance_group
+    assert (group.kind, group.count) == (triton.ModelInstanceGroup.KIND_GPU, 2)
+    [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert accelerator.name == "cuda"
+    assert dict(accelerator.parameters) == {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+    assert config.parameters["gpu_mem_limit"].string_value == "3000000000"
+    assert config.parameters["arena_extend_strategy"].string_value == "1"
+    warmed = [(sample.batch_size, sample.inputs["input_ids"].dims[0]) for sample in config.model_warmup]
+    assert warmed == [(1, 16), (24, 16), (1, 128), (24, 128), (1, 200), (24, 200)]
+    assert len({sample.name for sample in config.model_warmup}) == len(warmed)
+    assert all(sample.inputs["input_ids"].zero_data for sample in config.model_warmup)
+
+
+def test_provider_options_follow_precision_and_release() -> None:
+    strict = "enable_skip_layer_norm_strict_mode"
+    old, new = TritonRelease.R26_06.runtime, TritonRelease.R26_07.runtime
+    assert cuda_provider_options(Precision.INT8, old)[strict] == "1"
+    assert strict not in cuda_provider_options(Precision.BF16, old)
+    assert strict not in cuda_provider_options(Precision.FP16, new)
+    assert cuda_provider_options(Precision.FP32, new) == {"use_tf32": "0"}
+
+
+def test_a_cpu_model_is_configured_as_before(tmp_path: Path, tiny_source: Path) -> None:
+    result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
+    config = parse(result.folder.config)
+    assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_CPU
+    assert not config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert len(config.model_warmup) == 1
+    assert (result.contract.device, result.contract.triton_release) == (Device.CPU, None)
+
+
+def test_a_contract_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
+    result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
+    fields = json.loads(result.contract.to_json())
+    del fields["device"], fields["triton_release"]
+    assert Contract.from_json(json.dumps(fields)) == result.contract
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path) -> None:
+    brain = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), precision=Precision.BF16)
+    with pytest.raises(ExportError, match="bf16 needs --device cuda"):
+        export_model(brain)
+    many = cuda_options(
+        tiny_source,
+        tmp_path / "repository",
+        Precision.FP16,
+        cuda_attention=CudaAttention.PAGES,
+        serving=ServingOptions(max_batch_rows=257),
+    )
+    with pytest.raises(ExportError, match="at most 256 rows; give fewer or --attention rows"):
+        export_model(many)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_fp16_activations_under_eight_bit_weights_are_rescaled(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(residual_shift=14))
+    notes = Notes()
+    result = export_model(cuda_options(source, tmp_path / "repository", Precision.INT8), notes)
+    assert any(note.startswith("rescaled against overflow") for note in notes.notes)
+    parity = result.contract.parity
+    assert isinstance(parity, ParityReport)
+    assert parity.min_cosine >= 0.999
+
+
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+def test_weights_take_what_was_estimated(tmp_path: Path, precision: Precision) -> None:
+    tiny = TinyCheckpoint(layers=2, hidden=256, intermediate=512, heads=2, kv_heads=1, head_dim=128, vocabulary=900)
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    options = cuda_options(source, tmp_path / "repository", precision)
+    result = export_model(options)
+    config = open_checkpoint(options.model).config
+    estimate = estimate_memory(config, precision, 64, 48)
+    data = result.folder.graph(1).with_name("model.onnx.data").stat().st_size
+    assert estimate.weights == pytest.approx(data, rel=0.03)
+    assert estimate.batch_tokens == 64 * 48
+    assert estimate.workspace > 64 * 48 * config.intermediate * 4
+
+
+def test_releases_know_their_runtime() -> None:
+    assert TritonRelease.R25_11.runtime == RuntimeVersion(1, 23, 2)
+    assert RuntimeVersion.parse("1.31.1+cu13") == RuntimeVersion(1, 31, 1)
+    assert RuntimeVersion(1, 9) < RuntimeVersion(1, 23)
+    with pytest.raises(ValueError, match="'none' is no version"):
+        RuntimeVersion.parse("none")
