@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         StagingFailed,
         UnsupportedCheckpoint,
     )
-    from .merged_checkpoint import write_merged_checkpoint
     from .options import (
         CudaAttention,
         ExportOptions,
@@ -32,12 +31,13 @@ if TYPE_CHECKING:
     )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
+    from .reading.source import AdapterReference, SourceReference
     from .release import RuntimeVersion, TritonRelease
-    from .source import AdapterReference, SourceReference
+    from .writing.merged_checkpoint import write_merged_checkpoint
 
 _HOMES = {
     "AdapterMismatch": "errors",
-    "AdapterReference": "source",
+    "AdapterReference": "reading.source",
     "CudaAttention": "options",
     "Device": ".client.contract",
     "ExportError": "errors",
@@ -54,13 +54,13 @@ _HOMES = {
     "ServingOptions": "options",
     "SilentProgress": "progress",
     "SourceMissing": "errors",
-    "SourceReference": "source",
+    "SourceReference": "reading.source",
     "StagingFailed": "errors",
     "TaskChoice": "options",
     "TritonRelease": "release",
     "UnsupportedCheckpoint": "errors",
     "export_model": "pipeline",
-    "write_merged_checkpoint": "merged_checkpoint",
+    "write_merged_checkpoint": "writing.merged_checkpoint",
 }
 
 __all__ = [

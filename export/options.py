@@ -7,8 +7,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..client.contract import Device, Precision
+from .reading.source import AdapterReference, SourceReference
 from .release import DEFAULT_RELEASE, TritonRelease
-from .source import AdapterReference, SourceReference
 
 
 class TaskChoice(StrEnum):

@@ -17,30 +17,37 @@ from ..client.contract import (
     Task,
     TokenizerIdentity,
 )
-from .adapter import Adapter, open_adapter
-from .calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, held_out_texts, read_calibration, spread
-from .checkpoint import Checkpoint, open_checkpoint
-from .config_pbtxt import render_config
-from .cross_encoder import read_cross_encoder_settings
-from .embedding_task import EmbeddingTask
 from .errors import ExportError, UnsupportedCheckpoint
 from .graph import CudaProfile, GraphOptions
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
-from .graph_file import write_graph
-from .int8_plan import Int8Plan, measure_rounding, plan_int8
-from .int8_report import report_quantization, require_int8_error
-from .memory import tell_memory
+from .int8.calibration import (
+    CALIBRATION_TOKENS,
+    LONGEST_ROW,
+    CalibrationTexts,
+    held_out_texts,
+    read_calibration,
+    spread,
+)
+from .int8.plan import Int8Plan, measure_rounding, plan_int8
+from .int8.report import report_quantization, require_int8_error
 from .options import CudaAttention, ExportOptions, Int8Options, PairTemplate, TaskChoice
+from .passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
 from .progress import Progress, SilentProgress
-from .prompts import override_instruction, rerank_prompts
-from .reference import ReferenceModel
-from .rerank_task import RerankTask
-from .rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
-from .sentence_transformers import read_sentence_settings
-from .staging import refuse_existing, staged_folder
-from .task import ContractFields, ExportTask, Proof, recognise_task
-from .tokenizer import CheckpointTokenizer, read_tokenizer
-from .written_check import open_for_check
+from .proof.reference import ReferenceModel
+from .proof.written_check import open_for_check
+from .reading.adapter import Adapter, open_adapter
+from .reading.checkpoint import Checkpoint, open_checkpoint
+from .reading.cross_encoder import read_cross_encoder_settings
+from .reading.sentence_transformers import read_sentence_settings
+from .reading.tokenizer import CheckpointTokenizer, read_tokenizer
+from .tasks.embedding import EmbeddingTask
+from .tasks.prompts import override_instruction, rerank_prompts
+from .tasks.reranking import RerankTask
+from .tasks.task import ContractFields, ExportTask, Proof, recognise_task
+from .writing.config_pbtxt import render_config
+from .writing.graph_file import write_graph
+from .writing.memory import tell_memory
+from .writing.staging import refuse_existing, staged_folder
 
 DEFAULT_MAX_TOKENS = 8192
 """The model card's max_length."""

@@ -21,6 +21,8 @@ ARROWS = {
     "server": {},
     "cli": {"client": {"*"}, "export": {"*"}, "server": {"*"}},
 }
+# the rooms of the exporter, data going from the first to the last; each knows only those before it
+EXPORT_ROOMS = ("reading", "passes", "graph", "writing", "proof", "int8", "tasks")
 # tokenizers brings huggingface_hub, tritonclient brings grpc and protobuf
 CLIENT_LIBRARIES = {"numpy", "tokenizers", "huggingface_hub", "tritonclient", "grpc", "google"}
 HEAVY = {"torch", "transformers", "safetensors", "onnx_ir", "onnxruntime", "huggingface_hub", "peft"}
@@ -68,6 +70,18 @@ def test_arrows_between_rooms(room: str, project_root: Path) -> None:
     assert [found for found in ours if not allowed(room, found.module)] == []
     if room in ("client", "export"):
         assert ours
+
+
+@pytest.mark.parametrize("room", EXPORT_ROOMS)
+def test_data_goes_one_way_through_the_exporter(room: str, project_root: Path) -> None:
+    assert {folder.parent.name for folder in (project_root / "export").glob("*/__init__.py")} == set(EXPORT_ROOMS)
+    later = {*EXPORT_ROOMS[EXPORT_ROOMS.index(room) + 1 :], "pipeline"}
+    taken = [
+        found
+        for found in imports_of(f"export/{room}", project_root)
+        if found.module.startswith(f"{PACKAGE}.export.") and found.module.split(".")[2] in later
+    ]
+    assert taken == []
 
 
 def test_export_takes_the_contract_and_no_more_of_the_client(project_root: Path) -> None:

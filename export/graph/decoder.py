@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..config import ModelConfig
+from ..reading.config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
 from .cuda_profile import CudaProfile
 from .products import ProductFormat, ScaledRows, gather_rows, load_weight, multiply_out, prepare_operand, project

@@ -10,7 +10,7 @@ import math
 
 import onnx_ir as ir
 
-from ..config import ModelConfig
+from ..reading.config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
 from .control_flow import choose, join_answers
 

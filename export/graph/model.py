@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...client.contract import Precision, Task
-from ..config import ModelConfig
-from ..rescale import NO_RESCALE, Rescale
-from ..rope import RopeTables
-from ..weights import Weights
+from ..passes.rescale import NO_RESCALE, Rescale
+from ..reading.config import ModelConfig
+from ..reading.weights import Weights
 from .attention_choice import Attention, attention_of_batch, attention_of_group
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .cuda_profile import CUDA_OPSET, CudaProfile
@@ -18,6 +17,7 @@ from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_toke
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .products import ProductFormat
+from .rope import RopeTables
 from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
 
 _IR_VERSION = 10

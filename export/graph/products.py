@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from ..weights import LazyTensor, Weights
+from ..reading.weights import LazyTensor, Weights
 from .builder import MICROSOFT, GraphBuilder
 from .weight_blocks import multiply_blocks, round_up
 

@@ -20,8 +20,8 @@ from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
 from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Precision
 from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
 from qwen3_triton.export import AdapterReference, ExportOptions, SourceReference, export_model
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
 from qwen3_triton.server import TritonServer, start_triton
 
 REQUESTS = 500
@@ -142,8 +142,8 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     texts = ["def add(a, b):\n    return a + b", "読み込む", "🙂", "", "a much longer text " * 30]
     tokenizer = AutoTokenizer.from_pretrained(deployment.checkpoint)
     checkpoint = open_checkpoint(SourceReference(str(deployment.checkpoint)))
-    from qwen3_triton.export.adapter import open_adapter
-    from qwen3_triton.export.merge import merge_adapters
+    from qwen3_triton.export.passes.merge import merge_adapters
+    from qwen3_triton.export.reading.adapter import open_adapter
 
     adapter = open_adapter(AdapterReference(SourceReference(str(project_root / "examples/demo/adapter"))))
     merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]))

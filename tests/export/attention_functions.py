@@ -13,7 +13,7 @@ import onnx
 import onnx.parser
 from numpy.typing import NDArray
 
-from qwen3_triton.export.runtime import WrittenModel
+from qwen3_triton.export.proof.runtime import WrittenModel
 
 DOMAIN = "spelled_out"
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen3_triton.export import ExportOptions, SilentProgress, SourceReference, export_model, staging
+from qwen3_triton.export import ExportOptions, SilentProgress, SourceReference, export_model
+from qwen3_triton.export.writing import staging
 
 
 def tiny_options(source: Path, repository: Path, *, name: str = "model", overwrite: bool = False) -> ExportOptions:

@@ -27,16 +27,16 @@ from outlier_checkpoint import (
 from tiny_checkpoint import TinyCheckpoint
 
 from qwen3_triton.export import SourceReference
-from qwen3_triton.export.calibration import held_out_texts, read_calibration
-from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.choose_smoothing import choose_smoothing
-from qwen3_triton.export.int8_error import measure_int8
-from qwen3_triton.export.int8_plan import SITES
-from qwen3_triton.export.rotate import rotate_stream
-from qwen3_triton.export.rotation import make_rotation
-from qwen3_triton.export.smooth import Site, smooth_weights
-from qwen3_triton.export.tokenizer import read_tokenizer
-from qwen3_triton.export.weights import LazyTensor
+from qwen3_triton.export.int8.calibration import held_out_texts, read_calibration
+from qwen3_triton.export.int8.choose_smoothing import choose_smoothing
+from qwen3_triton.export.int8.error import measure_int8
+from qwen3_triton.export.int8.plan import SITES
+from qwen3_triton.export.passes.rotate import rotate_stream
+from qwen3_triton.export.passes.rotation import make_rotation
+from qwen3_triton.export.passes.smooth import Site, smooth_weights
+from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.reading.tokenizer import read_tokenizer
+from qwen3_triton.export.reading.weights import LazyTensor
 
 Rows = Sequence[Sequence[int]]
 Change = Callable[[Tensors], Tensors]

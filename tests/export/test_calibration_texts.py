@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from qwen3_triton.export import SourceMissing
-from qwen3_triton.export.calibration import BUILT_IN, held_out_texts, read_calibration
-from qwen3_triton.export.probe import PROBE_TEXTS
+from qwen3_triton.export.int8.calibration import BUILT_IN, held_out_texts, read_calibration
+from qwen3_triton.export.reading.probe import PROBE_TEXTS
 
 
 def scripts(texts: tuple[str, ...]) -> set[str]:

@@ -12,14 +12,14 @@ from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
 from qwen3_triton.export import ExportError, SourceMissing, UnsupportedCheckpoint
-from qwen3_triton.export.prompts import override_instruction
-from qwen3_triton.export.sentence_transformers import (
+from qwen3_triton.export.reading.sentence_transformers import (
     DEFAULT_INSTRUCTION,
     QUERY_TEMPLATE,
     SentenceSettings,
     read_sentence_settings,
 )
-from qwen3_triton.export.tokenizer import read_tokenizer
+from qwen3_triton.export.reading.tokenizer import read_tokenizer
+from qwen3_triton.export.tasks.prompts import override_instruction
 
 VOCABULARY = 300
 

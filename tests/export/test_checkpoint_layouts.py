@@ -24,7 +24,7 @@ from tiny_checkpoint import (
 from written_graph import Vectors, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.export import SourceMissing, SourceReference, UnsupportedCheckpoint
-from qwen3_triton.export.checkpoint import open_checkpoint
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
 
 ROWS = random_rows([1, 5, 23])
 

@@ -19,7 +19,7 @@ from qwen3_triton.client import (
     TokenizerIdentity,
 )
 from qwen3_triton.export import ServingOptions
-from qwen3_triton.export.config_pbtxt import render_config
+from qwen3_triton.export.writing.config_pbtxt import render_config
 
 CONTRACT = EmbeddingContract(
     dimension=40,

@@ -25,10 +25,10 @@ from qwen3_triton.export import (
     TritonRelease,
     export_model,
 )
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.cuda_options import cuda_provider_options
-from qwen3_triton.export.memory import estimate_memory
-from qwen3_triton.export.parity import SCORE_GATES
+from qwen3_triton.export.proof.parity import SCORE_GATES
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.writing.cuda_options import cuda_provider_options
+from qwen3_triton.export.writing.memory import estimate_memory
 
 CASES = [
     (Precision.FP32, CudaAttention.ROWS, "on a CPU, not on a GPU"),

@@ -17,12 +17,12 @@ from written_graph import WrittenFile, min_cosine, model_vectors, official_vecto
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import CudaAttention, RuntimeVersion, SourceReference
-from qwen3_triton.export.checkpoint import open_checkpoint
 from qwen3_triton.export.graph import CudaProfile
 from qwen3_triton.export.graph.weight_blocks import BLOCK, quantize_blocks, round_up
-from qwen3_triton.export.reference import ReferenceModel
-from qwen3_triton.export.rescale import choose_rescale
-from qwen3_triton.export.runtime import WrittenModel, pad_row
+from qwen3_triton.export.passes.rescale import choose_rescale
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.proof.runtime import WrittenModel, pad_row
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])

@@ -36,11 +36,11 @@ from qwen3_triton.export import (
     SourceReference,
     UnsupportedCheckpoint,
     export_model,
-    graph_file,
-    parity,
 )
-from qwen3_triton.export.rope import RopeTables, compute_rope_tables
-from qwen3_triton.export.runtime import WrittenModel
+from qwen3_triton.export.graph.rope import RopeTables, compute_rope_tables
+from qwen3_triton.export.proof import parity
+from qwen3_triton.export.proof.runtime import WrittenModel
+from qwen3_triton.export.writing import graph_file
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 

@@ -21,9 +21,7 @@ from qwen3_triton.export import (
     UnsupportedCheckpoint,
     export_model,
 )
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.reference import ReferenceModel
-from qwen3_triton.export.rescale import (
+from qwen3_triton.export.passes.rescale import (
     FP16_MAX,
     HEADROOM,
     NO_RESCALE,
@@ -33,7 +31,9 @@ from qwen3_triton.export.rescale import (
     choose_rescale,
     rescale_weights,
 )
-from qwen3_triton.export.weights import LazyTensor
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.reading.weights import LazyTensor
 
 ROWS = random_rows([1, 4, 17, 50])
 MASSIVE = {

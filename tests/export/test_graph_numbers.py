@@ -21,9 +21,9 @@ from written_graph import (
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import SourceReference, UnsupportedCheckpoint
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.reference import ReferenceModel
-from qwen3_triton.export.rescale import NO_RESCALE, choose_rescale
+from qwen3_triton.export.passes.rescale import NO_RESCALE, choose_rescale
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
 
 MAX_TOKENS = 64
 LENGTHS = [1, 2, 3, 7, 16, 33, MAX_TOKENS]

@@ -22,11 +22,11 @@ from written_graph import Vectors, min_cosine, official_vectors, write_graph
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import Int8ErrorTooLarge, SilentProgress, SourceReference
-from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.int8_error import GroupError, Int8Measurement, measure_int8
-from qwen3_triton.export.int8_plan import MOST_KEPT, Int8Plan, choose_kept, plan_int8
-from qwen3_triton.export.products import TABLE, ProductGroup
-from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.int8.error import GroupError, Int8Measurement, measure_int8
+from qwen3_triton.export.int8.plan import MOST_KEPT, Int8Plan, choose_kept, plan_int8
+from qwen3_triton.export.int8.products import TABLE, ProductGroup
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
 
 CALIBRATION = rows_with_first_token(24, seed=11)
 HELD_OUT = rows_with_first_token(24, seed=12)

@@ -22,7 +22,7 @@ from qwen3_triton.export import (
     SourceReference,
     export_model,
 )
-from qwen3_triton.export.calibration import BUILT_IN, spread
+from qwen3_triton.export.int8.calibration import BUILT_IN, spread
 
 MAX_TOKENS = 64
 

@@ -17,7 +17,7 @@ from watched_graph import group_nodes, run_watched
 from written_graph import BESIDE_BLOCKS, WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
-from qwen3_triton.export.runtime import WrittenModel, pad_row
+from qwen3_triton.export.proof.runtime import WrittenModel, pad_row
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])

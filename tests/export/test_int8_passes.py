@@ -10,12 +10,12 @@ from tiny_checkpoint import CAUSAL, CLASSIFIER, TinyCheckpoint, write_checkpoint
 from written_graph import min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.export import SourceReference
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.rescale import Rescale
-from qwen3_triton.export.rotate import UNROTATE, rotate_stream
-from qwen3_triton.export.rotation import Rotation, make_rotation
-from qwen3_triton.export.smooth import LayerScales, Site, smooth_weights
-from qwen3_triton.export.weights import LazyTensor, Weights
+from qwen3_triton.export.passes.rescale import Rescale
+from qwen3_triton.export.passes.rotate import UNROTATE, rotate_stream
+from qwen3_triton.export.passes.rotation import Rotation, make_rotation
+from qwen3_triton.export.passes.smooth import LayerScales, Site, smooth_weights
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.reading.weights import LazyTensor, Weights
 
 ROWS = random_rows([1, 2, 7, 33, 64])
 HADAMARD = [1, 2, 12, 20, 24, 28, 40, 128, 256, 768, 1024, 2560, 3072]

@@ -21,10 +21,10 @@ from qwen3_triton.export import (
     SourceReference,
     UnsupportedCheckpoint,
 )
-from qwen3_triton.export.adapter import open_adapter
-from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.merge import merge_adapters
-from qwen3_triton.export.reference import ReferenceModel
+from qwen3_triton.export.passes.merge import merge_adapters
+from qwen3_triton.export.proof.reference import ReferenceModel
+from qwen3_triton.export.reading.adapter import open_adapter
+from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
 
 # PEFT's advice on tied embeddings, and transformers' on a name that PEFT uses
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

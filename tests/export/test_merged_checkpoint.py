@@ -20,9 +20,9 @@ from qwen3_triton.export import (
     MergeOptions,
     ModelExists,
     SourceReference,
-    merged_checkpoint,
     write_merged_checkpoint,
 )
+from qwen3_triton.export.writing import merged_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 

@@ -36,14 +36,14 @@ from qwen3_triton.export import (
     TaskChoice,
     UnsupportedCheckpoint,
     export_model,
-    parity,
 )
-from qwen3_triton.export.checkpoint import LM_HEAD, open_checkpoint
-from qwen3_triton.export.cross_encoder import AnswerIds
 from qwen3_triton.export.graph import head as graph_head
-from qwen3_triton.export.rerank_head import open_heads, take_answer_rows
-from qwen3_triton.export.runtime import WrittenModel
-from qwen3_triton.export.weights import LazyTensor
+from qwen3_triton.export.passes.rerank_head import open_heads, take_answer_rows
+from qwen3_triton.export.proof import parity
+from qwen3_triton.export.proof.runtime import WrittenModel
+from qwen3_triton.export.reading.checkpoint import LM_HEAD, open_checkpoint
+from qwen3_triton.export.reading.cross_encoder import AnswerIds
+from qwen3_triton.export.reading.weights import LazyTensor
 
 MAX_TOKENS = 420
 FLOAT32_NOISE = 1e-6

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_triton.export import ModelExists, StagingFailed
-from qwen3_triton.export.staging import staged_folder, sweep_stale
+from qwen3_triton.export.writing.staging import staged_folder, sweep_stale
 
 MARK = ".qwen3-triton-staging-"
 

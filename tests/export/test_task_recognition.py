@@ -12,12 +12,12 @@ from tiny_checkpoint import CAUSAL, CLASSIFIER, MODEL, TinyCheckpoint, write_che
 
 from qwen3_triton.client import Task
 from qwen3_triton.export import AdapterReference, SourceReference, TaskChoice, UnsupportedCheckpoint
-from qwen3_triton.export.adapter import Adapter
-from qwen3_triton.export.checkpoint import open_checkpoint
-from qwen3_triton.export.cross_encoder import AnswerIds, read_cross_encoder_settings
-from qwen3_triton.export.sentence_transformers import DEFAULT_INSTRUCTION
-from qwen3_triton.export.task import recognise_task
-from qwen3_triton.export.tokenizer import read_tokenizer
+from qwen3_triton.export.reading.adapter import Adapter
+from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.reading.cross_encoder import AnswerIds, read_cross_encoder_settings
+from qwen3_triton.export.reading.sentence_transformers import DEFAULT_INSTRUCTION
+from qwen3_triton.export.reading.tokenizer import read_tokenizer
+from qwen3_triton.export.tasks.task import recognise_task
 
 EMBED, RERANK = Task.EMBED, Task.RERANK
 

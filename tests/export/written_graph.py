@@ -14,14 +14,14 @@ from transformers import Qwen3Model
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import SourceReference
-from qwen3_triton.export.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
-from qwen3_triton.export.onnx_file import write_onnx
-from qwen3_triton.export.reference import transformers_config
-from qwen3_triton.export.rescale import NO_RESCALE, Rescale, rescale_weights
-from qwen3_triton.export.rope import compute_rope_tables
-from qwen3_triton.export.runtime import WrittenModel
-from qwen3_triton.export.weights import Weights
+from qwen3_triton.export.graph.rope import compute_rope_tables
+from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
+from qwen3_triton.export.proof.runtime import WrittenModel
+from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.reading.transformers_config import transformers_config
+from qwen3_triton.export.reading.weights import Weights
+from qwen3_triton.export.writing.onnx_file import write_onnx
 
 Vectors = NDArray[np.float32]
 BESIDE_BLOCKS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 383, 384, 385, 511, 512]

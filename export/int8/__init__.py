@@ -1,0 +1,1 @@
+"""From calibration texts to what becomes 8 bits, and how far off it is."""

@@ -1,0 +1,110 @@
+"""Merged checkpoint → rotated → smoothed → what of it becomes 8 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..errors import Int8ErrorTooLarge
+from ..passes.rotate import rotate_stream
+from ..passes.rotation import make_rotation
+from ..passes.smooth import Site, smooth_weights
+from ..progress import Progress
+from ..reading.checkpoint import Checkpoint
+from .choose_smoothing import choose_smoothing
+from .error import GroupError, Int8Measurement, measure_int8
+
+SITES = (Site.VALUE, Site.INTERMEDIATE)
+"""What is smoothed: behind the norms the rotation leaves nothing to smooth (docs/int8.md)."""
+MARGIN = 2.0
+"""Calibration must come out this many times better than what held-out texts have to reach."""
+MOST_KEPT = 0.5
+"""Share of the multiply-adds that may stay in floats; a model beyond it is no 8-bit model."""
+_ROUNDS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Int8Plan:
+    """The weights to write, and which of them stay in floats."""
+
+    checkpoint: Checkpoint
+    kept: tuple[GroupError, ...]
+    """The worst first."""
+    calibrated: Int8Measurement
+    """Over the calibration texts, with `kept` in floats."""
+
+    @property
+    def kept_paths(self) -> frozenset[str]:
+        """The graph's names of the products kept."""
+        return frozenset(path for group in self.kept for path in group.paths)
+
+    @property
+    def kept_share(self) -> float:
+        """Multiply-adds a token that stay in floats, of all that the layers' products have."""
+        return _multiply_adds(self.kept) / _multiply_adds(self.calibrated.groups)
+
+
+def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, progress: Progress) -> Int8Plan:
+    """The plan for `checkpoint` from calibration `rows` of ids.
+
+    Groups of products stay in floats until the smallest cosine of `rows` is 1 − max_error / MARGIN or more, as few
+    weights as will do. Raises Int8ErrorTooLarge where MOST_KEPT of them are not enough for `max_error` itself.
+    """
+    progress.stage("smoothing, layer by layer")
+    rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, make_rotation(checkpoint.config.hidden)))
+    scales = choose_smoothing(rotated, rows, SITES, progress.step)
+    smoothed = rotated.with_weights(smooth_weights(rotated.weights, scales, checkpoint.config.head_dim))
+    goal = max_error / MARGIN
+    plan = Int8Plan(checkpoint=smoothed, kept=(), calibrated=_measure(smoothed, rows, (), progress))
+    for _ in range(_ROUNDS):
+        kept = choose_kept(plan.calibrated, plan.kept, goal)
+        if kept == plan.kept:
+            break
+        plan = Int8Plan(checkpoint=smoothed, kept=kept, calibrated=_measure(smoothed, rows, kept, progress))
+    if not plan.calibrated.worst <= max_error:
+        raise Int8ErrorTooLarge(
+            f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.calibrated.worst:.2g} over the "
+            f"calibration texts, with {plan.kept_share:.0%} of the multiply-adds kept in fp32, and must be "
+            f"{max_error:.2g}; give a larger --max-int8-error, or --precision fp32"
+        )
+    return plan
+
+
+def measure_rounding(plan: Int8Plan, rows: Sequence[Sequence[int]], progress: Progress) -> Int8Measurement:
+    """What 8 bits change over other `rows` than those of the calibration."""
+    progress.stage("measuring the error of every product over held-out texts")
+    return measure_int8(plan.checkpoint, rows, plan.kept_paths, progress.step)
+
+
+def choose_kept(measurement: Int8Measurement, kept: tuple[GroupError, ...], goal: float) -> tuple[GroupError, ...]:
+    """`kept` and the groups that must join it for the worst error to fall to `goal`.
+
+    Squared errors of groups add up to the error of all, so the next one is always that with the largest square for
+    its weights. Stops at MOST_KEPT.
+    """
+    paths = {path for group in kept for path in group.paths}
+    rounded = [group for group in measurement.groups if not paths.issuperset(group.paths)]
+    rounded.sort(key=lambda group: group.error**2 / group.weights, reverse=True)
+    total = sum(group.error**2 for group in rounded)
+    room = MOST_KEPT * _multiply_adds(measurement.groups) - _multiply_adds(kept)
+    chosen, left = list(kept), total
+    for group in rounded:
+        if measurement.worst * left <= goal * total:
+            break
+        if _multiply_adds([group]) <= room:
+            chosen.append(group)
+            room -= _multiply_adds([group])
+            left -= group.error**2
+    return tuple(chosen)
+
+
+def _measure(
+    checkpoint: Checkpoint, rows: Sequence[Sequence[int]], kept: Sequence[GroupError], progress: Progress
+) -> Int8Measurement:
+    progress.stage(f"measuring what 8 bits change{', products kept in floats: ' + str(len(kept)) if kept else ''}")
+    return measure_int8(checkpoint, rows, frozenset(path for group in kept for path in group.paths), progress.step)
+
+
+def _multiply_adds(groups: Sequence[GroupError]) -> int:
+    """Of one token; looking up the table has none."""
+    return sum(group.weights for group in groups if group.layer is not None)

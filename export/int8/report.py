@@ -1,0 +1,70 @@
+"""What an int8 export says of itself, and the gate that it must hold over texts that it was not calibrated with."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from ...client.contract import LayerErrors, ParityReport, QuantizationReport, ScoreParityReport, SourceIdentity
+from ..errors import Int8ErrorTooLarge
+from ..reading.checkpoint import decoder_shapes
+from ..reading.config import ModelConfig
+from .calibration import CalibrationTexts
+from .error import Int8Measurement
+from .plan import Int8Plan
+from .products import ProductGroup
+
+
+def report_quantization(
+    plan: Int8Plan,
+    measured: Int8Measurement,
+    held_out: ParityReport | ScoreParityReport,
+    calibration: CalibrationTexts,
+    file: Path,
+    max_tokens: int,
+) -> QuantizationReport:
+    """The report of the graph in `file`, for rows of up to `max_tokens`, from what was measured over held-out texts."""
+    table, *groups = measured.groups
+    errors = {(group.layer, group.group): group.error for group in groups}
+    config = plan.checkpoint.config
+    return QuantizationReport(
+        calibration=SourceIdentity(reference=calibration.reference, sha256=calibration.sha256),
+        calibration_texts=len(calibration.texts),
+        held_out=held_out,
+        table_error=table.error,
+        layer_errors=tuple(
+            LayerErrors(
+                qkv=errors[layer, ProductGroup.QKV],
+                output=errors[layer, ProductGroup.OUTPUT],
+                gate_up=errors[layer, ProductGroup.GATE_UP],
+                down=errors[layer, ProductGroup.DOWN],
+            )
+            for layer in range(config.layers)
+        ),
+        kept=tuple(path for group in plan.kept for path in group.paths),
+        kept_share=plan.kept_share,
+        bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
+        fp32_bytes=_fp32_bytes(config, max_tokens),
+    )
+
+
+def require_int8_error(report: ParityReport | ScoreParityReport) -> None:
+    """Raises Int8ErrorTooLarge where the gate over held-out texts does not hold."""
+    if report.passed:
+        return
+    if isinstance(report, ParityReport):
+        found = f"1 - min cosine is {1 - report.min_cosine:.2g} over {report.texts} held-out texts"
+        limit = 1 - report.gate_min_cosine
+    else:
+        found = f"a score differs by {report.max_score_error:.2g} over {report.pairs} held-out pairs"
+        limit = report.gate_max_score_error
+    raise Int8ErrorTooLarge(
+        f"int8 is too far from fp32, nothing was written: {found} (--max-int8-error {limit:.4g}); give --calibration "
+        "with texts of your own kind, a larger --max-int8-error, or --precision fp32"
+    )
+
+
+def _fp32_bytes(config: ModelConfig, max_tokens: int) -> int:
+    """Of the decoder and the rope tables."""
+    numbers = sum(math.prod(shape) for shape in decoder_shapes(config).values())
+    return 4 * (numbers + max_tokens * config.head_dim)

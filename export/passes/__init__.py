@@ -1,0 +1,1 @@
+"""Weights → weights: adapters merged in, and passes that keep the function."""

@@ -1,0 +1,152 @@
+"""LoRA merge: weights and adapters → weights.
+
+W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. `modules_to_save` and the table that PEFT
+saves under an embedding's LoRA hold whole tensors S and add weightᵢ · (Sᵢ − W), so the order of adapters does
+not matter. After it every adapter key has been used once and at least one tensor
+of every adapter differs from its base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..errors import AdapterMismatch, list_keys
+from ..reading.adapter import Adapter
+from ..reading.weights import LazyTensor, Weights
+
+_LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
+_SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What one adapter does to one tensor."""
+
+    target: str
+    down: LazyTensor
+    """A `[r, in]`, or the whole tensor of a saved module."""
+    up: LazyTensor | None
+    """B `[out, r]`, None for a saved module."""
+    factor: float
+    transposed: bool
+    """An embedding's B·A is `[hidden, vocabulary]`, its table the other way round."""
+
+    def delta(self, base: LazyTensor) -> torch.Tensor:
+        """What is added to the tensor, `base` being its value before any adapter."""
+        if self.up is None:
+            return self.factor * (self.down.fp32() - base.fp32())
+        product = self.up.fp32() @ self.down.fp32()
+        return self.factor * (product.T if self.transposed else product)
+
+    def delta_rows(self, base: LazyTensor, rows: Sequence[int]) -> torch.Tensor:
+        """Those rows of `delta`, computed by themselves."""
+        if self.up is None:
+            return self.factor * (self.down.fp32_rows(rows) - base.fp32_rows(rows))
+        if self.transposed:
+            return self.factor * (self.up.fp32() @ self.down.fp32()[:, list(rows)]).T
+        return self.factor * (self.up.fp32_rows(rows) @ self.down.fp32())
+
+    def is_zero(self, base: LazyTensor) -> bool:
+        if self.factor == 0.0:
+            return True
+        if self.up is None:
+            return torch.equal(self.down.fp32(), base.fp32())
+        return not bool((self.up.fp32() @ self.down.fp32()).any())
+
+
+def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, LazyTensor]:
+    """`weights` with every adapter merged in; merged tensors are fp32 and computed when read.
+
+    Raises AdapterMismatch, listing the keys, for keys that fit no tensor, for shapes that do not fit, and
+    for an adapter that changes nothing.
+    """
+    merged = dict(weights)
+    for adapter in adapters:
+        changes = _read_changes(adapter, weights)
+        if all(change.is_zero(weights[change.target]) for change in changes):
+            raise AdapterMismatch(
+                f"adapter '{adapter.reference}' changes nothing: every B·A is zero; was it trained and saved?"
+            )
+        for change in changes:
+            merged[change.target] = _changed(merged[change.target], weights[change.target], change)
+    return merged
+
+
+def saved_tensors(adapter: Adapter) -> dict[str, LazyTensor]:
+    """The tensors that an adapter holds whole, under `Qwen3Model`'s names."""
+    matches = ((_SAVED_KEY.fullmatch(key), tensor) for key, tensor in adapter.tensors.items() if ".lora_" not in key)
+    return {_target(found["module"]): tensor for found, tensor in matches if found is not None}
+
+
+def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTensor:
+    return LazyTensor(
+        base.shape,
+        torch.float32,
+        lambda: merged.fp32() + change.delta(base),
+        lambda rows: merged.fp32_rows(rows) + change.delta_rows(base, rows),
+    )
+
+
+def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:
+    pairs: dict[str, dict[str, LazyTensor]] = {}
+    saved: dict[str, LazyTensor] = {}
+    strays = []
+    for key, tensor in adapter.tensors.items():
+        lora = _LORA_KEY.fullmatch(key)
+        whole = None if lora else _SAVED_KEY.fullmatch(key)
+        found = lora or whole
+        if found is None or _target(found["module"]) not in weights:
+            strays.append(key)
+        elif lora:
+            pairs.setdefault(lora["module"], {})[(lora["table"] or "") + lora["side"]] = tensor
+        else:
+            saved[found["module"]] = tensor
+    strays += [f"{module}.lora_{'/'.join(pair)}" for module, pair in pairs.items() if not _complete(pair)]
+    if strays or not adapter.tensors:
+        raise AdapterMismatch(
+            f"adapter '{adapter.reference}': {len(strays)} of its {len(adapter.tensors)} keys fit no tensor of "
+            f"the base: {list_keys(strays) or 'it has none'}; was it trained on another model?"
+        )
+    changes = [_pair_change(adapter, module, pair) for module, pair in pairs.items()]
+    changes += [_Change(_target(name), tensor, None, adapter.reference.weight, False) for name, tensor in saved.items()]
+    _check_fit(adapter, changes, weights)
+    return changes
+
+
+def _target(module: str) -> str:
+    """The tensor's name in `Qwen3Model`'s layout."""
+    return module.removeprefix("base_layer.").removeprefix("model.") + ".weight"
+
+
+def _complete(pair: Mapping[str, LazyTensor]) -> bool:
+    return set(pair) in ({"A", "B"}, {"embedding_A", "embedding_B"})
+
+
+def _pair_change(adapter: Adapter, module: str, pair: Mapping[str, LazyTensor]) -> _Change:
+    table = "embedding_A" in pair
+    side = "embedding_" if table else ""
+    factor = adapter.reference.weight * adapter.scaling(module)
+    down, up = pair[side + "A"], pair[side + "B"]
+    if down.shape[0] != adapter.rank(module):
+        raise AdapterMismatch(
+            f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, "
+            f"adapter_config.json says {adapter.rank(module)}"
+        )
+    return _Change(_target(module), down, up, factor, table)
+
+
+def _check_fit(adapter: Adapter, changes: list[_Change], weights: Weights) -> None:
+    wrong = []
+    for change in changes:
+        shape = change.down.shape if change.up is None else (change.up.shape[0], change.down.shape[1])
+        expected = weights[change.target].shape
+        if (tuple(reversed(shape)) if change.transposed else shape) != expected:
+            wrong.append(f"{change.target} {list(shape)} for {list(expected)}")
+    if wrong:
+        raise AdapterMismatch(
+            f"adapter '{adapter.reference}' was trained on a base of another shape: {list_keys(wrong)}"
+        )

@@ -1,0 +1,102 @@
+"""Power-of-two rescale of the residual stream and of the MLP, against overflow in fp16.
+
+RMSNorm does not see the scale of its input: with the embedding, o_proj and down_proj times 2^-k and every
+eps of a norm on the residual stream times 2^-2k the model's function is unchanged. up_proj times 2^-j with
+down_proj times 2^j does the same inside the MLP. A power of two changes exponents only, so every value
+that stays in range is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..errors import UnsupportedCheckpoint, list_keys
+from ..reading.checkpoint import HEADS
+from ..reading.weights import LazyTensor, Weights
+
+FP16_MAX = 65504.0
+HEADROOM = 8.0
+"""Activations of unseen texts may be this much larger than the probes' before they overflow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationPeaks:
+    """Largest absolute activations seen in fp32."""
+
+    residual: float
+    """Of the residual stream and of what is added to it."""
+    intermediate: float
+    """Of up and of silu(gate) · up; up may be large where silu(gate) is next to nothing."""
+    projection: float = 0.0
+    """Of q, k, v and gate, which no scaling here reaches."""
+
+    def joined(self, other: ActivationPeaks) -> ActivationPeaks:
+        """The larger of each."""
+        return ActivationPeaks(
+            residual=max(self.residual, other.residual),
+            intermediate=max(self.intermediate, other.intermediate),
+            projection=max(self.projection, other.projection),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescale:
+    """Exponents of the two scalings; 0 leaves things as they are."""
+
+    residual: int = 0
+    intermediate: int = 0
+
+    def eps(self, eps: float) -> float:
+        """The eps of a norm on the rescaled residual stream."""
+        return math.ldexp(eps, -2 * self.residual)
+
+
+NO_RESCALE = Rescale()
+
+
+def choose_rescale(peaks: ActivationPeaks) -> Rescale:
+    """The smallest exponents that keep `peaks` below fp16's largest number by HEADROOM.
+
+    Raises UnsupportedCheckpoint where q, k, v or gate overflow, which no exponent mends.
+    """
+    if not peaks.projection <= FP16_MAX:
+        raise UnsupportedCheckpoint(
+            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with --precision fp32"
+        )
+    return Rescale(residual=_exponent(peaks.residual), intermediate=_exponent(peaks.intermediate))
+
+
+def _exponent(peak: float) -> int:
+    return max(0, math.ceil(math.log2(peak * HEADROOM / FP16_MAX))) if peak > 0 else 0
+
+
+def rescale_weights(weights: Weights, rescale: Rescale) -> dict[str, LazyTensor]:
+    """`weights` with both scalings folded in; the norms' eps must become `rescale.eps`."""
+    return {name: _scaled(tensor, _shift(name, rescale)) for name, tensor in weights.items()}
+
+
+def _shift(name: str, rescale: Rescale) -> int:
+    if name.endswith("mlp.up_proj.weight"):
+        return -rescale.intermediate
+    if name.endswith("mlp.down_proj.weight"):
+        return rescale.intermediate - rescale.residual
+    if name.endswith("self_attn.o_proj.weight") or name == "embed_tokens.weight":
+        return -rescale.residual
+    return 0
+
+
+def _scaled(tensor: LazyTensor, shift: int) -> LazyTensor:
+    if shift == 0:
+        return tensor
+    return tensor.changed(lambda values: values * math.ldexp(1.0, shift))
+
+
+def check_fp16_range(weights: Weights) -> None:
+    """Raises UnsupportedCheckpoint, listing the tensors, where a weight of the body is outside fp16's range."""
+    body = {name: tensor for name, tensor in weights.items() if name not in HEADS}
+    outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
+    if outside:
+        raise UnsupportedCheckpoint(
+            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with --precision fp32"
+        )

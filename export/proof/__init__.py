@@ -1,0 +1,1 @@
+"""The reference, the written model, and how far they are apart."""

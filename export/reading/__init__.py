@@ -1,0 +1,1 @@
+"""Folder or hub → what a checkpoint is: weights, config, tokenizer, companions; adapters too."""

@@ -1,0 +1,92 @@
+"""The export of an embedding model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...client.contract import MIN_COMPANY_COSINE, EmbeddingContract, ParityReport, Precision, Prompts, Task
+from ..passes.merge import merge_adapters
+from ..proof.parity import COMPANY_GATES, GATES, measure_parity, require_parity
+from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.runtime import WrittenModel
+from ..reading.adapter import Adapter
+from ..reading.checkpoint import Checkpoint, decoder_shapes
+from ..reading.probe import PROBE_TEXTS, long_text
+from ..reading.tokenizer import CheckpointTokenizer
+from .task import ContractFields, Proof
+
+SMALLEST_DIMENSION = 32
+"""Smallest Matryoshka dimension of the Qwen3-Embedding family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingTask:
+    """An ExportTask that ends in unit vectors."""
+
+    prompts: Prompts
+    stated_max_tokens: int | None
+    tokenizer: CheckpointTokenizer
+    hidden: int
+
+    @property
+    def kind(self) -> Task:
+        """Vectors."""
+        return Task.EMBED
+
+    def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
+        """The merged decoder; a head that it has is not read."""
+        merged = merge_adapters(checkpoint.weights, adapters)
+        return checkpoint.with_weights({name: merged[name] for name in decoder_shapes(checkpoint.config)})
+
+    def probe_rows(self, max_tokens: int) -> list[list[int]]:
+        """Each probe text as a query and as a document."""
+        texts = [self._as_query(text) for text in PROBE_TEXTS] + list(PROBE_TEXTS)
+        return [row for row in self.tokenizer.rows(texts, max_tokens) if row]
+
+    def long_row(self, tokens: int) -> list[int]:
+        """A long document, cut."""
+        return self.tokenizer.rows([long_text(tokens)], max(tokens, 2))[0]
+
+    def answer(
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """The reference's vectors."""
+        return model.embed(rows, batch_rows, on_rows)
+
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Every text as a document, and every third as a query besides."""
+        filled = [*texts, *(self._as_query(text) for text in texts[::3])]
+        return [row for row in self.tokenizer.rows(filled, max_tokens) if row]
+
+    @property
+    def int8_max_error(self) -> float:
+        """1 − the smallest cosine that parity asks for."""
+        return 1 - GATES[Precision.INT8]
+
+    def cosine_limit(self, max_error: float) -> float:
+        """`max_error`, which is one."""
+        return max_error
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport:
+        """The cosines to the reference, none of which may be below 1 − `max_error`."""
+        return measure_parity(model, proof.rows, proof.answers.vectors, 1 - max_error)
+
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract:
+        """The contract with the cosines to the reference."""
+        precision = fields["precision"]
+        company_gate = COMPANY_GATES.get(precision, MIN_COMPANY_COSINE)
+        parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[precision], company_gate)
+        require_parity(parity)
+        return EmbeddingContract(
+            dimension=self.hidden,
+            min_dimension=min(SMALLEST_DIMENSION, self.hidden),
+            end_token_id=self.tokenizer.end_token_id,
+            prompts=self.prompts,
+            parity=parity,
+            **fields,
+        )
+
+    def _as_query(self, text: str) -> str:
+        instruction = self.prompts.default_instruction or ""
+        return self.prompts.query.replace("{instruction}", instruction).replace("{text}", text)

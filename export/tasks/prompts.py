@@ -1,0 +1,37 @@
+"""The prompts of a contract: a reranker's templates, and another default instruction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from ...client.contract import PairPrompts, Prompts
+from ..errors import ExportError
+from ..options import PairTemplate
+
+RERANK_PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+)
+RERANK_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+"""Qwen3-Reranker's text before and behind every body (model card)."""
+
+_FIELDS = ("<Instruct>: {instruction}", "<Query>: {query}", "<Document>: {document}")
+_GAPS = {PairTemplate.LINE: "\n", PairTemplate.BLANK_LINE: "\n\n"}
+
+
+def rerank_prompts(template: PairTemplate, default_instruction: str) -> PairPrompts:
+    """Qwen3-Reranker's prompts (model card)."""
+    body = _GAPS[template].join(_FIELDS)
+    return PairPrompts(prefix=RERANK_PREFIX, body=body, suffix=RERANK_SUFFIX, default_instruction=default_instruction)
+
+
+def override_instruction(prompts: Prompts, instruction: str | None) -> Prompts:
+    """`prompts` with another default instruction, or as they are where it is None.
+
+    Raises ExportError where the query template has no place for one.
+    """
+    if instruction is None:
+        return prompts
+    if "{instruction}" not in prompts.query:
+        raise ExportError("--instruction: the checkpoint's query prompt has no place for an instruction")
+    return dataclasses.replace(prompts, default_instruction=instruction)

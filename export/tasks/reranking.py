@@ -1,0 +1,90 @@
+"""The export of a reranker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...client.contract import MAX_COMPANY_SCORE_ERROR, PairPrompts, Precision, RerankContract, ScoreParityReport, Task
+from ..passes.merge import merge_adapters
+from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
+from ..proof.parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
+from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.runtime import WrittenModel
+from ..reading.adapter import Adapter
+from ..reading.checkpoint import SCORE_HEAD, Checkpoint
+from ..reading.cross_encoder import AnswerIds
+from ..reading.probe import PROBE_PAIRS, long_text
+from ..reading.tokenizer import CheckpointTokenizer
+from .task import ContractFields, Proof
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RerankTask:
+    """An ExportTask that ends in scores."""
+
+    prompts: PairPrompts
+    stated_max_tokens: int | None
+    answers: AnswerIds | None
+    """Where sentence-transformers' files name them; else the tokenizer's `no` and `yes`."""
+    tokenizer: CheckpointTokenizer
+
+    @property
+    def kind(self) -> Task:
+        """Scores."""
+        return Task.RERANK
+
+    def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
+        """The merged decoder with `score.weight`."""
+        merged = checkpoint.with_weights(merge_adapters(open_heads(checkpoint, adapters), adapters))
+        if SCORE_HEAD in merged.weights:
+            return keep_score_head(merged)
+        return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))
+
+    def probe_rows(self, max_tokens: int) -> list[list[int]]:
+        """The probe pairs. Raises UnsupportedCheckpoint where the prompt alone has `max_tokens` or more."""
+        bodies = [self._body(query, document) for query, document in PROBE_PAIRS]
+        return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
+
+    def long_row(self, tokens: int) -> list[int]:
+        """A pair with a long document, cut, but never into the prompt."""
+        shortest = min(map(len, self.tokenizer.pair_rows(self.prompts, [""], 1 << 30))) + 1
+        body = self._body("What is new?", long_text(tokens))
+        return self.tokenizer.pair_rows(self.prompts, [body], max(tokens, shortest))[0]
+
+    def answer(
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """The reference's scores."""
+        return model.score(rows, batch_rows, on_rows)
+
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Every text as a query and the next one as its document."""
+        bodies = [self._body(query, document) for query, document in zip(texts, [*texts[1:], texts[0]], strict=True)]
+        return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
+
+    @property
+    def int8_max_error(self) -> float:
+        """The largest difference of a score that parity allows."""
+        return SCORE_GATES[Precision.INT8]
+
+    def cosine_limit(self, max_error: float) -> float:
+        """Parity's limit at parity's error; a score moves with the state's error, 1 − cosine with its square."""
+        return (1 - GATES[Precision.INT8]) * min(max_error / self.int8_max_error, 1.0) ** 2
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ScoreParityReport:
+        """The distances of scores from the reference, none of which may be beyond `max_error`."""
+        return measure_score_parity(model, proof.rows, proof.answers.vectors, max_error)
+
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> RerankContract:
+        """The contract with the scores' distance from the reference."""
+        precision = fields["precision"]
+        company_gate = COMPANY_SCORE_GATES.get(precision, MAX_COMPANY_SCORE_ERROR)
+        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[precision], company_gate)
+        require_parity(parity)
+        return RerankContract(dimension=1, prompts=self.prompts, parity=parity, **fields)
+
+    def _body(self, query: str, document: str) -> str:
+        instruction = self.prompts.default_instruction or ""
+        body = self.prompts.body.replace("{instruction}", instruction)
+        return body.replace("{query}", query).replace("{document}", document)

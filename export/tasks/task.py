@@ -1,0 +1,134 @@
+"""Which task a checkpoint was made for, and what differs between the exports of the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypedDict
+
+from ...client.contract import (
+    Device,
+    EmbeddingContract,
+    ParityReport,
+    Precision,
+    RerankContract,
+    ScoreParityReport,
+    SourceIdentity,
+    Task,
+    TokenizerIdentity,
+)
+from ..errors import UnsupportedCheckpoint
+from ..options import TaskChoice
+from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.runtime import WrittenModel
+from ..reading.adapter import Adapter
+from ..reading.checkpoint import SCORE_HEAD, Checkpoint
+from ..reading.cross_encoder import LOGIT_SCORE
+from ..reading.sentence_transformers import read_modules
+from ..reading.tokenizer import CheckpointTokenizer
+
+_TASK_TYPES = {"SEQ_CLS": Task.RERANK, "FEATURE_EXTRACTION": Task.EMBED}
+"""What PEFT's task types say; CAUSAL_LM is written for both."""
+
+
+class ContractFields(TypedDict):
+    """What the contracts of both tasks have in common."""
+
+    max_tokens: int
+    vocabulary_size: int
+    tokenizer: TokenizerIdentity
+    precision: Precision
+    device: Device
+    triton_release: str | None
+    checkpoint: SourceIdentity
+    adapters: tuple[SourceIdentity, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """Rows of ids, longest last, and the reference's answers to them."""
+
+    rows: list[list[int]]
+    answers: ReferenceAnswers
+
+
+class ExportTask(Protocol):
+    """What one task decides of an export; everything else is the same for both."""
+
+    @property
+    def kind(self) -> Task:
+        """The task itself."""
+
+    @property
+    def stated_max_tokens(self) -> int | None:
+        """The checkpoint's own length limit, None where it states none."""
+
+    def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
+        """The checkpoint with its adapters merged in, and of its heads what the graph needs."""
+
+    def probe_rows(self, max_tokens: int) -> list[list[int]]:
+        """Rows of the probe texts as a client sends them."""
+
+    def long_row(self, tokens: int) -> list[int]:
+        """A row of a long text, cut to `tokens`."""
+
+    def answer(
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """The reference's answers."""
+
+    def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
+        """Rows of other texts, as a client sends them: what int8 is calibrated and judged with."""
+
+    @property
+    def int8_max_error(self) -> float:
+        """What `measure` may find of an int8 model where nobody asks for less."""
+
+    def cosine_limit(self, max_error: float) -> float:
+        """1 − cosine of final states at which `measure` may be expected to find about `max_error`."""
+
+    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport | ScoreParityReport:
+        """The report on the proof's rows, whose gate is `max_error`."""
+
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract | RerankContract:
+        """The contract of the written model; raises ParityFailed where it does not answer as the reference does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """A task and why it was chosen."""
+
+    task: Task
+    reason: str
+
+
+def recognise_task(
+    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, adapters: Sequence[Adapter], choice: TaskChoice
+) -> Recognition:
+    """The task asked for, or for `auto` the one that the sources speak of, the latest word first.
+
+    Adapters' task types, then sentence-transformers' modules, then a score head, then a causal LM whose tokenizer
+    appends no end token. Raises UnsupportedCheckpoint where adapters contradict each other, and for a
+    classifier of more than two labels.
+    """
+    if choice is not TaskChoice.AUTO:
+        return Recognition(Task(choice.value), "as asked for")
+    said = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
+    if len(said) > 1:
+        raise UnsupportedCheckpoint("one adapter was trained for embeddings and another for scores; give --task")
+    if said:
+        return Recognition(said.pop(), "its adapter was trained for that")
+    modules = {module.kind for module in read_modules(checkpoint.directory)}
+    if "Pooling" in modules or LOGIT_SCORE in modules:
+        return Recognition(Task.EMBED if "Pooling" in modules else Task.RERANK, "modules.json says so")
+    head = checkpoint.weights.get(SCORE_HEAD)
+    if head is not None:
+        if head.shape[0] > 2:
+            raise UnsupportedCheckpoint(
+                f"{checkpoint.source}: a classifier of {head.shape[0]} labels is no reranker; "
+                "give --task embed to use its decoder for embeddings"
+            )
+        return Recognition(Task.RERANK, "it has a score head")
+    if checkpoint.config.architecture == "Qwen3ForCausalLM" and tokenizer.end_token_id is None:
+        return Recognition(Task.RERANK, "it is a causal LM whose tokenizer appends no end token")
+    return Recognition(Task.EMBED, "nothing speaks of scores")

@@ -1,0 +1,86 @@
+"""Writes Triton's `config.pbtxt` through Triton's own message type."""
+
+from __future__ import annotations
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from ...client.contract import CONTRACT_PARAMETER, INPUT_IDS, ROW_LENGTHS, Contract, Device, Precision
+from ..options import ServingOptions
+from ..release import TritonRelease
+from .cuda_options import cuda_provider_options
+
+_WARMUP_TOKENS = 16
+_GPU_WARMUP_TOKENS = (16, 128, 512)
+_SAME_AS_REQUESTED = "1"
+
+
+def render_config(name: str, contract: Contract, serving: ServingOptions, version: int) -> str:
+    """The text of `config.pbtxt` for model `name`, whose only version is `version`."""
+    config = triton.ModelConfig(
+        name=name,
+        backend="onnxruntime",
+        max_batch_size=serving.max_batch_rows,
+        default_model_filename="model.onnx",
+    )
+    config.input.add(name=INPUT_IDS, data_type=triton.TYPE_INT64, dims=[-1], allow_ragged_batch=True)
+    config.batch_input.add(
+        kind=triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN,
+        target_name=[ROW_LENGTHS],
+        data_type=triton.TYPE_INT32,
+        source_input=[INPUT_IDS],
+    )
+    config.output.add(name=contract.task.output, data_type=triton.TYPE_FP32, dims=[contract.dimension])
+    config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
+    on_gpu = contract.device is Device.CUDA
+    kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(kind=kind, count=serving.instances)
+    config.version_policy.specific.versions.append(version)
+    config.response_cache.enable = serving.response_cache
+    if contract.triton_release is not None:
+        _add_cuda(config, contract.precision, TritonRelease(contract.triton_release))
+    _add_warmup(config, contract, serving)
+    for key, value in _parameters(contract, serving).items():
+        config.parameters[key].string_value = value
+    text: str = text_format.MessageToString(config, as_utf8=True)
+    return text
+
+
+def _parameters(contract: Contract, serving: ServingOptions) -> dict[str, str]:
+    parameters = {
+        CONTRACT_PARAMETER: contract.to_json(),
+        "intra_op_thread_count": str(serving.threads),
+        "inter_op_thread_count": "1",
+    }
+    if contract.device is Device.CUDA:
+        # these two the backend takes from here alone: what the accelerator says of them it overwrites
+        parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED
+        if serving.gpu_memory_bytes is not None:
+            parameters["gpu_mem_limit"] = str(serving.gpu_memory_bytes)
+    return parameters
+
+
+def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonRelease) -> None:
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+    for key, value in cuda_provider_options(precision, release.runtime).items():
+        accelerator.parameters[key] = value
+
+
+def _add_warmup(config: triton.ModelConfig, contract: Contract, serving: ServingOptions) -> None:
+    """Rows of id 0, which every vocabulary has; a failing warm-up would stop the server.
+
+    On a GPU several shapes, since kernels are loaded and memory is taken at their first use.
+    """
+    if contract.device is Device.CPU:
+        _add_zeros(config, 1, _WARMUP_TOKENS)
+        return
+    for width in dict.fromkeys(min(tokens, contract.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
+        for rows in dict.fromkeys((1, serving.max_batch_rows)):
+            _add_zeros(config, rows, width)
+
+
+def _add_zeros(config: triton.ModelConfig, rows: int, width: int) -> None:
+    warmup = config.model_warmup.add(name=f"zeros {rows} x {width}", batch_size=rows)
+    warmup.inputs[INPUT_IDS].data_type = triton.TYPE_INT64
+    warmup.inputs[INPUT_IDS].dims.append(width)
+    warmup.inputs[INPUT_IDS].zero_data = True
