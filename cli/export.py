@@ -57,7 +57,12 @@ def export(
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Longest wait for company, microseconds.")
     ] = _SERVING.queue_delay_us,
-    instances: Annotated[int, typer.Option(min=1, help="Copies of the model.")] = _SERVING.instances,
+    instances: Annotated[
+        int, typer.Option(min=1, help="Copies of the model; on a CPU with --threads.")
+    ] = _SERVING.instances,
+    threads: Annotated[
+        int, typer.Option(min=0, help="CPU threads of one copy; 0 takes every core.")
+    ] = _SERVING.threads,
     gpu_memory_gb: Annotated[
         float | None, typer.Option(min=0.1, help="Most GPU memory of one copy, GB; no limit if not given.")
     ] = None,
@@ -92,6 +97,7 @@ def export(
             max_batch_rows=max_batch_rows,
             queue_delay_us=queue_delay_us,
             instances=instances,
+            threads=threads,
             gpu_memory_bytes=None if gpu_memory_gb is None else int(gpu_memory_gb * 1e9),
         ),
         overwrite=overwrite,

@@ -47,7 +47,7 @@ class ServingOptions:
     queue_delay_us: int = 2000
     """How long a request may wait for company, microseconds."""
     instances: int = 1
-    """Copies of the model; each uses every thread."""
+    """Copies of the model, each with `threads` of its own: several that take every core are slower than one."""
     threads: int = 0
     """Threads of one instance; 0 takes every core."""
     response_cache: bool = False

@@ -90,6 +90,8 @@ def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
         50,
         "--instances",
         2,
+        "--threads",
+        1,
         "--instruction",
         "Find it",
         "--precision",
@@ -111,6 +113,7 @@ def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     assert "max_batch_size: 9" in config
     assert "max_queue_delay_microseconds: 50" in config
     assert "count: 2" in config
+    assert 'key: "intra_op_thread_count"\n  value {\n    string_value: "1"' in config
     assert "Traceback" not in result.stderr
     assert "Warning" not in result.stderr
 
