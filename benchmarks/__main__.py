@@ -16,6 +16,7 @@ from .readme import NoSection, newest_whole_record, put_section, render_section
 from .record import Record, RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
+from .workload import QUICK as QUICK_WORKLOADS
 from .workload import SERVED, STANDARD, WORKLOADS
 
 _HERE = Path(__file__).resolve().parent
@@ -53,7 +54,7 @@ def run(
     from .run import Part, RunOptions, run_benchmark
     from .serving.measure import ServingOptions
 
-    names = ["tiny"] if quick else list(dict.fromkeys(workload or STANDARD))
+    names = list(QUICK_WORKLOADS) if quick else list(dict.fromkeys(workload or STANDARD))
     _require_known(names, WORKLOADS, "--workload")
     _require_known([model], SHAPES, "--model")
     parts = tuple(Part) if not part else tuple(part)

@@ -65,6 +65,14 @@ def embed_in_batches(rows: Rows, batch_rows: int, hidden_states: Callable[[Padde
     return np.stack(answers)
 
 
+def score_in_batches(rows: Rows, batch_rows: int, logits: Callable[[PaddedBatch], Vectors]) -> Vectors:
+    """Scores [n, 1] out of `logits` [rows, 1] of each batch."""
+    answers = np.empty((len(rows), 1), np.float32)
+    for batch in sorted_batches(rows, batch_rows):
+        answers[batch.places] = 1 / (1 + np.exp(-logits(batch)))
+    return answers
+
+
 def put_last_tokens(answers: list[Vectors], batch: PaddedBatch, states: Vectors) -> None:
     """Puts the unit vector of each row's last token out of `states` [rows, width, hidden] in its place."""
     last = states[np.arange(len(batch.places)), batch.last]

@@ -33,12 +33,22 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Of two answers to the same rows: of vectors the first, of scores the second."""
+
+    min_cosine: float | None = None
+    max_score_error: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finalist:
-    """A program at its best setting, its vectors compared."""
+    """A program at its best setting, its answers compared."""
 
     setting: Setting
-    min_cosine: float
-    company_cosine: float | None
+    truth: Agreement
+    """With the reference."""
+    company: Agreement | None
+    """Of each row alone with itself in the company of the workload; None for a single row."""
     scan: tuple[Scan, ...]
 
 
@@ -62,10 +72,17 @@ def min_cosine(vectors: Vectors, reference: Vectors) -> float:
     return float(row_cosines(vectors, reference).min())
 
 
+def agreement(answers: Vectors, others: Vectors) -> Agreement:
+    """Of vectors [n, hidden], or of scores [n, 1], with others."""
+    if answers.shape[1] == 1:
+        return Agreement(max_score_error=float(np.abs(answers - others).max()))
+    return Agreement(min_cosine=min_cosine(answers, others))
+
+
 def choose_finalists(
     contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]
 ) -> Finalists:
-    """Each program at the setting that was fastest in a short scan, where its vectors are right.
+    """Each program at the setting that was fastest in a short scan, where its answers are right.
 
     Every engine rests afterwards.
     """
@@ -123,16 +140,24 @@ def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
 
 
 def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: tuple[Scan, ...]) -> Finalist:
-    vectors = chosen.embed(rows)
-    cosine = min_cosine(vectors, reference)
-    gate = chosen.contender.gate_min_cosine
-    if not cosine >= gate:
-        raise CannotRun(f"{chosen.name}: min cosine {cosine:.6f} to the reference, below {gate}")
+    answers = chosen.embed(rows)
+    truth = agreement(answers, reference)
+    _require_agreement(truth, chosen)
     company = None
     if len(rows) > 1:
         alone = np.concatenate([chosen.contender.engine.embed([row], 1) for row in rows])
-        company = min_cosine(vectors, alone)
-    return Finalist(setting=chosen, min_cosine=cosine, company_cosine=company, scan=scan)
+        company = agreement(answers, alone)
+    return Finalist(setting=chosen, truth=truth, company=company, scan=scan)
+
+
+def _require_agreement(truth: Agreement, chosen: Setting) -> None:
+    """Raises CannotRun outside of the contender's gate; a contender without a gate has to agree exactly."""
+    cosine, error = truth.min_cosine, truth.max_score_error
+    least, most = chosen.contender.gate_min_cosine, chosen.contender.gate_max_score_error
+    if cosine is not None and not cosine >= (1.0 if least is None else least):
+        raise CannotRun(f"{chosen.name}: min cosine {cosine:.6f} to the reference, below {least}")
+    if error is not None and not error <= (most or 0.0):
+        raise CannotRun(f"{chosen.name}: a score differs by {error:.6f} from the reference, more than {most}")
 
 
 def interleave(

@@ -47,10 +47,14 @@ class Entry:
     versions: Mapping[str, str]
     arithmetic: str = "fp32"
     """What it multiplies in: fp32, bf16 or int8."""
-    min_cosine: float
-    """Of its vectors to the reference's, before timing."""
+    min_cosine: float | None = None
+    """Of its vectors to the reference's, before timing; None where it scores."""
     company_cosine: float | None = None
     """Smallest cosine between a text's vector alone and in the company of the workload; None where not measured."""
+    max_score_error: float | None = None
+    """Of its scores to the reference's; None where it embeds."""
+    company_score_error: float | None = None
+    """Largest difference between a row's score alone and in the company of the workload; None where not measured."""
     warmups: tuple[Sample, ...]
     samples: tuple[Sample, ...]
     """`passes` in a row for each repetition."""
@@ -89,6 +93,8 @@ class WorkloadFacts:
     """Passes over the texts in each repetition."""
     needed_flops: int | None = None
     """Of the products without which there is no answer; None in old records."""
+    task: str = "embed"
+    """embed, or rerank: passages for one query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .contenders.contender import Bench, CannotRun, Prepared, Recipe, Setting, prepare_all
-from .contenders.transformers_model import reference_vectors
+from .contenders.reference import reference_answers
 from .measurement import Finalists, Timings, choose_finalists, interleave
 from .model_shape import ModelShape
 from .products import KINDS, gauge, layer_flops, needed_flops
@@ -31,16 +31,20 @@ class RoundOptions:
 def measure_rounds(
     workloads: Sequence[Workload], recipes: Sequence[Recipe], options: RoundOptions, bench: Bench
 ) -> tuple[Round, ...]:
-    """Every contender that can run on every workload."""
-    prepared = prepare_all(recipes, bench)
-    return tuple(_measure(workload, options, prepared, bench) for workload in workloads)
+    """Every contender that can run on every workload of its task."""
+    prepared = {
+        task: prepare_all([recipe for recipe in recipes if recipe.task is task], bench)
+        for task in dict.fromkeys(workload.task for workload in workloads)
+    }
+    return tuple(_measure(workload, options, prepared[workload.task], bench) for workload in workloads)
 
 
 def _measure(workload: Workload, options: RoundOptions, prepared: Prepared, bench: Bench) -> Round:
     rows = workload.rows(options.shape.vocabulary)
     tokens = sum(map(len, rows))
     bench.say(f"workload {workload.name}: {len(rows)} texts, {tokens} tokens")
-    finalists = choose_finalists(prepared.contenders, rows, reference_vectors(bench, rows), bench.say)
+    truth = reference_answers(bench, rows, workload.task)
+    finalists = choose_finalists(prepared.contenders, rows, truth, bench.say)
     turns = [_turn(entry.setting, rows, workload) for entry in finalists.entries]
     gauges, missing = _gauges(options.shape, rows, workload, bench)
     timings = interleave(
@@ -91,8 +95,10 @@ def _entries(finalists: Finalists, timings: Timings) -> tuple[Entry, ...]:
             setting=entry.setting.name,
             versions=entry.setting.contender.engine.versions,
             arithmetic=entry.setting.contender.arithmetic,
-            min_cosine=entry.min_cosine,
-            company_cosine=entry.company_cosine,
+            min_cosine=entry.truth.min_cosine,
+            company_cosine=entry.company.min_cosine if entry.company else None,
+            max_score_error=entry.truth.max_score_error,
+            company_score_error=entry.company.max_score_error if entry.company else None,
             warmups=tuple(timings.warmups[index]),
             samples=tuple(timings.samples[index]),
             scan=entry.scan,
@@ -112,4 +118,5 @@ def _facts(workload: Workload, shape: ModelShape, rows: Rows) -> WorkloadFacts:
         shape=dataclasses.asdict(shape),
         passes=workload.passes,
         needed_flops=needed_flops(shape, rows),
+        task=str(workload.task),
     )

@@ -100,13 +100,23 @@ def speed_table(measured: Round) -> Table:
                 f"{ratio.median:.2f}" if ratio else "-",
                 f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else "-",
                 "-" if share is None else f"{share:.0%}",
-                f"{entry.min_cosine:.7f}",
-                "-" if entry.company_cosine is None else f"{entry.company_cosine:.7f}",
+                *_agreement_cells(entry),
             )
         )
     head = ("program", "setting", "tokens/s", "texts/s", "p50 ms", "p95 ms", "p99 ms", "cpu ms")
     ratio_head = f"times {best.program}" if best else "ratio"
-    return Table((*head, ratio_head, "quartiles", "of limit", "min cosine", "in company"), tuple(lines), 2)
+    agreement = "min cosine" if work.task == "embed" else "score error"
+    return Table((*head, ratio_head, "quartiles", "of limit", agreement, "in company"), tuple(lines), 2)
+
+
+def _agreement_cells(entry: Entry) -> tuple[str, str]:
+    """With the reference, and alone with in company."""
+    cosines, errors = (entry.min_cosine, entry.company_cosine), (entry.max_score_error, entry.company_score_error)
+    exact, company = (
+        f"{cosine:.7f}" if cosine is not None else f"{error:.1e}" if error is not None else "-"
+        for cosine, error in zip(cosines, errors, strict=True)
+    )
+    return exact, company
 
 
 def peers_table(rounds: Sequence[Round]) -> Table:
@@ -220,8 +230,10 @@ def model_line(measured: Round) -> str:
 
 
 def workload_line(measured: Round) -> str:
-    """What was embedded."""
+    """What was embedded or scored."""
     work = measured.workload
     lengths = f" of {work.shortest} to {work.longest} tokens" if work.texts > 1 else ""
     texts = "1 text" if work.texts == 1 else f"{work.texts} texts"
+    if work.task == "rerank":
+        texts = f"1 query with {work.texts} passages, rows"
     return f"{work.name}: {texts}{lengths}, {work.tokens:,} tokens"

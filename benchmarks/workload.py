@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
+from qwen3_triton.client.contract import Task
+
 END_TOKEN_ID = 0
-"""Last id of every row, as the tokenizer of the benchmark checkpoint appends it."""
+"""Last id of every row to embed, as the tokenizer of the benchmark checkpoint appends it."""
 
 
 class Lengths(Protocol):
@@ -53,7 +55,7 @@ class OneText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """What every contender of a run embeds: the same rows, in one go."""
+    """What every contender of a run answers: the same rows, in one go."""
 
     name: str
     seed: int
@@ -64,18 +66,28 @@ class Workload:
     one_at_a_time: bool = False
     """Whether each contender gives its memory back before the next one's turn, since attention may take gigabytes."""
 
+    task: Task = Task.EMBED
+    """Texts to embed, or passages to score for one query."""
+    before: int = 0
+    """Tokens that all rows of a reranker begin with: prompt, instruction and the query."""
+    after: int = 0
+    """Tokens that they end with: the rest of the prompt."""
+
     @property
     def longest(self) -> int:
-        """Tokens of the longest text."""
-        return self.lengths.longest
+        """Tokens of the longest row."""
+        return self.before + self.lengths.longest + self.after
 
     def rows(self, vocabulary: int) -> list[list[int]]:
-        """Token ids of each text, `END_TOKEN_ID` last; the same for the same seed everywhere."""
+        """Token ids of each row, the same for the same seed everywhere; of a text to embed `END_TOKEN_ID` last."""
         dice = random.Random(self.seed)
         lengths = self.lengths.draw(dice)
         dice.shuffle(lengths)
         ids = range(1, vocabulary)
-        return [[*dice.choices(ids, k=length - 1), END_TOKEN_ID] for length in lengths]
+        if self.task is Task.EMBED:
+            return [[*dice.choices(ids, k=length - 1), END_TOKEN_ID] for length in lengths]
+        before, after = dice.choices(ids, k=self.before), dice.choices(ids, k=self.after)
+        return [[*before, *dice.choices(ids, k=length), *after] for length in lengths]
 
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
@@ -93,14 +105,33 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
                 lengths=LogNormal(texts=4, shortest=1024, longest=8192, median=2600),
                 one_at_a_time=True,
             ),
+            Workload(
+                name="rerank",
+                seed=50,
+                lengths=LogNormal(texts=50, shortest=30, longest=500, median=110),
+                task=Task.RERANK,
+                # the official prefix with the default instruction and a query of 15 tokens; the official suffix
+                before=72,
+                after=9,
+            ),
             Workload(name="text-20", seed=20, lengths=OneText(20), passes=20),
             Workload(name="text-200", seed=200, lengths=OneText(200), passes=5),
             Workload(name="text-2048", seed=2048, lengths=OneText(2048)),
             Workload(name="tiny", seed=1, lengths=LogNormal(texts=6, shortest=2, longest=24, median=8)),
+            Workload(
+                name="tiny-rerank",
+                seed=2,
+                lengths=LogNormal(texts=6, shortest=2, longest=24, median=8),
+                task=Task.RERANK,
+                before=4,
+                after=2,
+            ),
         )
     }
 )
-STANDARD = ("mix", "queries", "passages", "long", "text-20", "text-200", "text-2048")
+STANDARD = ("mix", "queries", "passages", "long", "rerank", "text-20", "text-200", "text-2048")
 """What a run measures unless it is asked for something else."""
+QUICK = ("tiny", "tiny-rerank")
+"""What shows that the machinery works."""
 SERVED = "mix"
 """What the server is loaded with, one text a request."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from qwen3_triton.client.contract import Task
+
 from ..record import Sample
 from ..rows import Rows, Vectors
 
@@ -17,14 +19,14 @@ class CannotRun(Exception):
 
 
 class Engine(Protocol):
-    """A loaded program that embeds rows."""
+    """A loaded program that embeds or scores rows."""
 
     @property
     def versions(self) -> Mapping[str, str]:
         """Of the packages that do the work."""
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+        """Unit rows float32 [n, hidden], or scores [n, 1], in the callers' order; raises CannotRun."""
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
         """One sample a pass over `rows`; raises CannotRun."""
@@ -60,8 +62,10 @@ class Contender:
     """None is all rows at once."""
     arithmetic: str
     """What it multiplies in: fp32, bf16 or int8."""
-    gate_min_cosine: float
-    """Smallest cosine to the reference with which its time counts."""
+    gate_min_cosine: float | None = None
+    """Smallest cosine to the reference with which its time counts; of one that embeds."""
+    gate_max_score_error: float | None = None
+    """Largest difference from the reference's score likewise; of one that reranks."""
     padded: bool = True
     """Whether rows of a batch are padded to one width."""
     profile: Callable[[Rows], Mapping[str, int]] | None = None
@@ -115,6 +119,8 @@ class Recipe:
 
     program: str
     prepare: Callable[[Bench], Sequence[Contender]]
+    task: Task = Task.EMBED
+    """On whose workloads they run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwen3_triton.client.contract import Task
+
 from ..batches import BATCH_ROWS
+from ..reranker_checkpoint import cached_classifier
 from ..staging import written_once
 from .contender import Bench, Contender, Recipe
-from .peer_environment import TORCH, PeerEnvironment
+from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
 PROGRAM = "OpenVINO int8 weights, bf16"
@@ -21,21 +25,31 @@ _ENVIRONMENT = PeerEnvironment(
 _EXPORT = (
     "-c",
     "from optimum.commands.optimum_cli import main; main()",
-    *("export", "openvino", "--task", "feature-extraction", "--library", "transformers", "--weight-format", "int8"),
+    *("export", "openvino", "--library", "transformers", "--weight-format", "int8", "--task"),
 )
 _HINTS = ("LATENCY", "THROUGHPUT")
 _GROUPS = (32, 128)
 """Inputs that share a scale when activations are quantised; 32 is the default and the more exact, 128 is faster."""
 
 
-def _prepare(bench: Bench) -> Sequence[Contender]:
+def _prepare(task: Task, bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
     bench.say("  exporting with optimum-intel")
-    folder = written_once(
-        bench.cache / "openvino_graphs" / bench.checkpoint.name,
-        lambda staged: peer.run(*_EXPORT, "--model", str(bench.checkpoint), str(staged)),
-    )
+    folder = _exported(peer, task, bench)
     return [_contender(folder, hint, group, peer.python, bench) for hint in _HINTS for group in _GROUPS]
+
+
+def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
+    """The hidden states, or the reranker as a classifier, which is the form that exporters know."""
+    if task is Task.EMBED:
+        source, kind, folder = bench.checkpoint, "feature-extraction", bench.cache / "openvino_graphs"
+    else:
+        source, kind = cached_classifier(bench.checkpoint, bench.cache), "text-classification"
+        folder = bench.cache / "openvino_rerankers"
+    return written_once(
+        folder / bench.checkpoint.name,
+        lambda staged: peer.run(*_EXPORT, kind, "--model", str(source), str(staged)),
+    )
 
 
 def _contender(folder: Path, hint: str, group: int, python: Path, bench: Bench) -> Contender:
@@ -53,7 +67,10 @@ def _contender(folder: Path, hint: str, group: int, python: Path, bench: Bench) 
         batch_rows=(None, *BATCH_ROWS),
         arithmetic="int8",
         gate_min_cosine=0.95,
+        gate_max_score_error=0.1,
     )
 
 
-OPENVINO = Recipe(program=PROGRAM, prepare=_prepare)
+OPENVINO, OPENVINO_RERANKER = (
+    Recipe(program=PROGRAM, prepare=functools.partial(_prepare, task), task=task) for task in (Task.EMBED, Task.RERANK)
+)

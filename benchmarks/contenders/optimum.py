@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwen3_triton.client.contract import Task
+
 from ..batches import BATCH_ROWS
+from ..reranker_checkpoint import cached_classifier
 from ..staging import written_once
 from .contender import Bench, Contender, Recipe
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
@@ -16,7 +20,7 @@ _ENVIRONMENT = PeerEnvironment(
     name="optimum",
     pins=(TORCH, "optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "onnxruntime==1.23.2"),
 )
-_EXPORT = ("-m", "optimum.exporters.onnx", "--task", "feature-extraction", "--library", "transformers")
+_EXPORT = ("-m", "optimum.exporters.onnx", "--library", "transformers", "--task")
 _QUANTIZE = (
     "-c",
     "import sys; from onnxruntime.quantization import QuantType, quantize_dynamic; "
@@ -26,41 +30,68 @@ _QUANTIZE = (
 )
 
 
-def _export(peer: InstalledPeer, bench: Bench) -> Path:
-    folder = bench.cache / "optimum_graphs" / bench.checkpoint.name
+_FOLDERS = {Task.EMBED: "graphs", Task.RERANK: "rerankers"}
+_OUTPUTS = {Task.EMBED: "last_hidden_state", Task.RERANK: "logits"}
+
+
+def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
+    """The hidden states, or the reranker as a classifier, which is the form that exporters know."""
+    folder = bench.cache / f"optimum_{_FOLDERS[task]}" / bench.checkpoint.name
+    embeds = task is Task.EMBED
+    source = bench.checkpoint if embeds else cached_classifier(bench.checkpoint, bench.cache)
+    kind = "feature-extraction" if embeds else "text-classification"
     bench.say("  exporting with optimum")
-    return written_once(folder, lambda staged: peer.run(*_EXPORT, "--model", str(bench.checkpoint), str(staged)))
+    return written_once(folder, lambda staged: peer.run(*_EXPORT, kind, "--model", str(source), str(staged)))
 
 
-def _quantized(peer: InstalledPeer, bench: Bench) -> Path:
-    whole = _export(peer, bench) / "model.onnx"
-    folder = bench.cache / "optimum_int8_graphs" / bench.checkpoint.name
+def _quantized(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
+    whole = _exported(peer, task, bench) / "model.onnx"
+    folder = bench.cache / f"optimum_int8_{_FOLDERS[task]}" / bench.checkpoint.name
     bench.say("  quantising with ONNX Runtime")
     return written_once(folder, lambda staged: peer.run(*_QUANTIZE, str(whole), str(staged / "model.onnx")))
 
 
-def _contender(
-    program: str, peer: InstalledPeer, folder: Path, bench: Bench, arithmetic: str, gate: float
-) -> Contender:
-    options = {"model": str(folder / "model.onnx"), "threads": str(bench.threads)}
-    return Contender(
-        program=program,
-        options="",
-        engine=Worker.started(bench, "onnx_export", options, peer.python),
-        batch_rows=(None, *BATCH_ROWS),
-        arithmetic=arithmetic,
-        gate_min_cosine=gate,
+def _prepare_fp32(task: Task, bench: Bench) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(bench)
+    engine = _engine(peer, _exported(peer, task, bench), task, bench)
+    return [
+        Contender(
+            program=FP32,
+            options="",
+            engine=engine,
+            batch_rows=(None, *BATCH_ROWS),
+            arithmetic="fp32",
+            gate_min_cosine=0.99999,
+            gate_max_score_error=1e-4,
+        )
+    ]
+
+
+def _prepare_int8(task: Task, bench: Bench) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(bench)
+    engine = _engine(peer, _quantized(peer, task, bench), task, bench)
+    return [
+        Contender(
+            program=INT8,
+            options="",
+            engine=engine,
+            batch_rows=(None, *BATCH_ROWS),
+            arithmetic="int8",
+            gate_min_cosine=0.95,
+            gate_max_score_error=0.1,
+        )
+    ]
+
+
+def _engine(peer: InstalledPeer, folder: Path, task: Task, bench: Bench) -> Worker:
+    options = {"model": str(folder / "model.onnx"), "threads": str(bench.threads), "output": _OUTPUTS[task]}
+    return Worker.started(bench, "onnx_export", options, peer.python)
+
+
+OPTIMUM, OPTIMUM_RERANKERS = (
+    (
+        Recipe(program=FP32, prepare=functools.partial(_prepare_fp32, task), task=task),
+        Recipe(program=INT8, prepare=functools.partial(_prepare_int8, task), task=task),
     )
-
-
-def _prepare_fp32(bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    return [_contender(FP32, peer, _export(peer, bench), bench, "fp32", gate=0.99999)]
-
-
-def _prepare_int8(bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    return [_contender(INT8, peer, _quantized(peer, bench), bench, "int8", gate=0.95)]
-
-
-OPTIMUM = (Recipe(program=FP32, prepare=_prepare_fp32), Recipe(program=INT8, prepare=_prepare_int8))
+    for task in (Task.EMBED, Task.RERANK)
+)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision
-from qwen3_triton.export import ExportError, ExportOptions, ExportResult, SourceReference, export_model
+from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision, Task
+from qwen3_triton.export import ExportError, ExportOptions, ExportResult, SourceReference, TaskChoice, export_model
 
+from ..reranker_checkpoint import cached_reranker
 from ..rows import Rows
 from .contender import Bench, CannotRun, Contender, Recipe
 from .session import Feed, profile_operators
@@ -19,6 +20,10 @@ PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32",
 """fp16 and bf16 run on a CPU for checking alone."""
 MODEL_NAME = "benchmark"
 _GATES = {"fp32": 0.99999, "int8": 0.99}
+_SCORE_GATES = {"fp32": 1e-4, "int8": 1e-1}
+"""Those of the export."""
+_PROMPT_TOKENS = 1024
+"""Room for the reranker's prompt and the exporter's probes, one token a letter."""
 _PACKED_ROWS = (None, 1, 4, 8)
 
 
@@ -28,14 +33,18 @@ def program(precision: Precision | str) -> str:
 
 
 @functools.cache
-def export_graph(bench: Bench, precision: Precision) -> ExportResult:
+def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) -> ExportResult:
     """The benchmark's checkpoint in a repository where it stands alone; raises CannotRun."""
+    embeds = task is Task.EMBED
+    checkpoint = bench.checkpoint if embeds else cached_reranker(bench.checkpoint, bench.cache)
+    kind = "" if embeds else f"-{task}"
     options = ExportOptions(
-        model=SourceReference(str(bench.checkpoint)),
-        repository=bench.cache / "model_repositories" / f"{bench.checkpoint.name}-{bench.max_tokens}-{precision}",
+        model=SourceReference(str(checkpoint)),
+        repository=bench.cache / "model_repositories" / f"{checkpoint.name}-{bench.max_tokens}-{precision}{kind}",
         name=MODEL_NAME,
+        task=TaskChoice(task.value),
         precision=precision,
-        max_tokens=bench.max_tokens,
+        max_tokens=bench.max_tokens if embeds else max(bench.max_tokens, _PROMPT_TOKENS),
         overwrite=True,
         parity_budget_s=5.0,
     )
@@ -45,9 +54,9 @@ def export_graph(bench: Bench, precision: Precision) -> ExportResult:
         raise CannotRun(str(exc)) from exc
 
 
-def _recipe(precision: Precision) -> Recipe:
+def _recipe(precision: Precision, task: Task) -> Recipe:
     def prepare(bench: Bench) -> Sequence[Contender]:
-        result = export_graph(bench, precision)
+        result = export_graph(bench, precision, task)
         graph, threads = result.folder.graph(result.version), bench.threads
 
         def profile(rows: Rows) -> Mapping[str, int]:
@@ -61,12 +70,13 @@ def _recipe(precision: Precision) -> Recipe:
                 batch_rows=_PACKED_ROWS,
                 arithmetic=str(precision),
                 gate_min_cosine=_GATES[precision],
+                gate_max_score_error=_SCORE_GATES[precision],
                 padded=False,
                 profile=profile,
             )
         ]
 
-    return Recipe(program=program(precision), prepare=prepare)
+    return Recipe(program=program(precision), prepare=prepare, task=task)
 
 
 def _feed(rows: Rows) -> Feed:
@@ -76,4 +86,5 @@ def _feed(rows: Rows) -> Feed:
     }
 
 
-OURS = tuple(_recipe(precision) for precision in PRECISIONS)
+OURS = tuple(_recipe(precision, Task.EMBED) for precision in PRECISIONS)
+OUR_RERANKERS = tuple(_recipe(precision, Task.RERANK) for precision in PRECISIONS)

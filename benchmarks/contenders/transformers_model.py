@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from ..batches import BATCH_ROWS
-from ..rows import Rows, Vectors
-from ..staging import written_once
 from .contender import Bench, Contender, Recipe
 from .worker import Worker
 
 FP32, BF16 = "transformers fp32", "transformers bf16"
 _MODULE = "transformers_model"
-_REFERENCE = "vectors.npy"
-
-
-def reference_vectors(bench: Bench, rows: Rows) -> Vectors:
-    """The truth that every contender is held against: each row alone and unpadded, float32 [n, hidden]."""
-    described = json.dumps([bench.checkpoint.name, [list(row) for row in rows]])
-    key = hashlib.sha256(described.encode()).hexdigest()[:12]
-
-    def write(folder: Path) -> None:
-        worker = load_fp32(bench.checkpoint, bench.threads)
-        try:
-            np.save(folder / _REFERENCE, worker.embed(rows, 1))
-        finally:
-            worker.rest()
-
-    vectors: Vectors = np.load(written_once(bench.cache / "references" / key, write) / _REFERENCE)
-    return vectors
 
 
 def load_fp32(checkpoint: Path, threads: int) -> Worker:

@@ -1,6 +1,6 @@
-"""A transformers-like ONNX export (ids, mask and positions in, hidden states out), in padded batches.
+"""A transformers-like ONNX export (ids, mask and positions in), in padded batches.
 
-Options: model (a file), threads.
+Options: model (a file), threads, output: last_hidden_state, or logits of a classifier with one row.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from ..batches import PaddedBatch, embed_in_batches
+from ..batches import PaddedBatch, embed_in_batches, score_in_batches
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
@@ -21,15 +21,18 @@ def _load(options: Options) -> Embed:
     session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
     names = {given.name for given in session.get_inputs()}
 
-    def hidden_states(batch: PaddedBatch) -> Vectors:
+    def run(batch: PaddedBatch) -> Vectors:
         whole = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
         feed = {name: array for name, array in whole.items() if name in names}
-        return np.asarray(session.run(["last_hidden_state"], feed)[0], np.float32)
+        return np.asarray(session.run([options["output"]], feed)[0], np.float32)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        return embed_in_batches(rows, batch_rows, hidden_states)
+        return embed_in_batches(rows, batch_rows, run)
 
-    return embed
+    def score(rows: Rows, batch_rows: int) -> Vectors:
+        return score_in_batches(rows, batch_rows, run)
+
+    return score if options["output"] == "logits" else embed
 
 
 if __name__ == "__main__":

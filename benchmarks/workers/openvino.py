@@ -1,7 +1,7 @@
 """optimum-intel's OpenVINO export, in padded batches.
 
-Options: model (openvino_model.xml), threads, precision (bf16 or f32), hint (LATENCY or THROUGHPUT), group (inputs to
-one scale of the dynamic quantisation).
+Options: model (openvino_model.xml, which gives hidden states or a classifier's one logit), threads, precision (bf16 or
+f32), hint (LATENCY or THROUGHPUT), group (inputs to one scale of the dynamic quantisation).
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ def _load(options: Options) -> Embed:
         answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
 
         def finish(request: ov.InferRequest, batch: PaddedBatch) -> None:
-            put_last_tokens(answers, batch, request.get_output_tensor(0).data)
+            found = request.get_output_tensor(0).data
+            if found.ndim == 3:
+                put_last_tokens(answers, batch, found)
+                return
+            for place, logit in zip(batch.places, found, strict=True):
+                answers[place] = np.asarray(1 / (1 + np.exp(-logit)), np.float32)
 
         queue.set_callback(finish)
         # the longest first, so that no stream is left alone with a long one at the end

@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from fake_engine import GivenEngine, given_contender
+import pytest
+from fake_engine import GivenEngine, GivenScores, given_contender
 
-from benchmarks.measurement import choose_finalists, interleave, min_cosine
+from benchmarks.measurement import Agreement, agreement, choose_finalists, interleave, min_cosine
 from benchmarks.record import Sample
 from benchmarks.rows import Vectors
 
@@ -28,7 +29,8 @@ def test_fastest_setting_of_all_options_is_chosen_and_the_scan_kept() -> None:
         for options in ("slow", "fast")
         for batches in ("one padded batch", "sorted padded batches of 1", "sorted padded batches of 2")
     ]
-    assert chosen.min_cosine > 0.9999999
+    assert chosen.truth.min_cosine is not None
+    assert chosen.truth.min_cosine > 0.9999999
 
 
 def test_wrong_vectors_keep_a_program_out() -> None:
@@ -45,8 +47,25 @@ def test_vectors_that_are_no_numbers_keep_a_program_out() -> None:
 def test_answers_that_depend_on_their_company_are_told() -> None:
     engine = GivenEngine({1: 2.0}, wrong_in_company=0.2)
     (chosen,) = choose_finalists([given_contender(engine)], _ROWS, _truth(), lambda _: None).entries
-    assert chosen.company_cosine is not None
-    assert 0.99 < chosen.company_cosine < 0.999
+    assert chosen.company is not None
+    assert chosen.company.min_cosine is not None
+    assert 0.99 < chosen.company.min_cosine < 0.999
+
+
+def test_scores_are_compared_by_their_difference() -> None:
+    scores, others = np.asarray([[0.5], [0.25]], np.float32), np.asarray([[0.5], [0.75]], np.float32)
+    assert agreement(scores, others) == Agreement(max_score_error=0.5)
+    assert agreement(_truth(), _truth()).max_score_error is None
+
+
+@pytest.mark.parametrize("shift", [0.01, np.nan])
+def test_wrong_scores_keep_a_program_out(shift: float) -> None:
+    contender = given_contender(GivenScores())
+    finalists = choose_finalists([contender], _ROWS, GivenScores().embed(_ROWS, 1), lambda _: None)
+    assert [entry.truth.max_score_error for entry in finalists.entries] == [0.0]
+    shifted = choose_finalists([contender], _ROWS, GivenScores().embed(_ROWS, 1) + np.float32(shift), lambda _: None)
+    assert not shifted.entries
+    assert "more than 0.001" in shifted.absent["p"]
 
 
 def test_min_cosine_is_that_of_the_worst_row() -> None:

@@ -10,6 +10,8 @@ from benchmarks.contenders import QUICK
 from benchmarks.growth import MODEL, ROWS, TOKENS
 from benchmarks.products import KINDS
 from benchmarks.record import Record, read_record
+from benchmarks.tables import is_ours
+from qwen3_triton.client.contract import Task
 
 
 @pytest.fixture(scope="module")
@@ -24,20 +26,27 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
 
 
 def test_every_program_is_measured_and_right(record: Record) -> None:
-    (measured,) = record.rounds
-    assert {entry.program for entry in measured.entries} == {recipe.program for recipe in QUICK}
-    assert not measured.absent
-    assert all(entry.min_cosine > 0.999999 for entry in measured.entries if "fp32" in entry.program)
+    assert [measured.workload.task for measured in record.rounds] == [Task.EMBED, Task.RERANK]
+    for measured in record.rounds:
+        task = measured.workload.task
+        assert {entry.program for entry in measured.entries} == {each.program for each in QUICK if each.task == task}
+        assert not measured.absent
+    embedded, scored = ({entry.program: entry for entry in measured.entries} for measured in record.rounds)
+    for program in ("qwen3-triton fp32", "transformers fp32"):
+        cosine, error = embedded[program].min_cosine, scored[program].max_score_error
+        assert cosine is not None and cosine > 0.999999
+        assert error is not None and error < 1e-5
 
 
 def test_ours_does_not_depend_on_company(record: Record) -> None:
-    ours = [entry for entry in record.rounds[0].entries if entry.program.startswith("qwen3-triton")]
-    assert ours
-    assert all(entry.company_cosine is not None and entry.company_cosine > 0.99999 for entry in ours)
+    embedded, scored = ([e for e in measured.entries if is_ours(e.program)] for measured in record.rounds)
+    assert embedded and scored
+    assert all(entry.company_cosine is not None and entry.company_cosine > 0.99999 for entry in embedded)
+    assert all(entry.company_score_error is not None and entry.company_score_error < 1e-5 for entry in scored)
 
 
 def test_every_repetition_is_kept(record: Record) -> None:
-    (measured,) = record.rounds
+    measured = record.rounds[0]
     assert all(len(entry.samples) == 7 and len(entry.warmups) == 1 for entry in measured.entries)
     assert len(measured.load_average) == 7
     assert {gauge.program for gauge in measured.products} == set(KINDS)

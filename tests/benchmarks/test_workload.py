@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.model_shape import SHAPES
 from benchmarks.workload import END_TOKEN_ID, WORKLOADS
+from qwen3_triton.client.contract import Task
 
 _SHA256 = {
     "mix": "ec2d09a03684a0ad118a9791be02142f2110a05e3dff90edf551fd37c62d8ac1",
@@ -35,12 +36,24 @@ def test_single_texts_have_the_length_in_their_name(tokens: int) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_rows_end_with_the_end_token_and_stay_in_the_vocabulary(name: str) -> None:
+def test_rows_stay_in_the_vocabulary_and_only_texts_end_with_the_end_token(name: str) -> None:
+    embeds = WORKLOADS[name].task is Task.EMBED
     for row in WORKLOADS[name].rows(512):
-        assert row[-1] == END_TOKEN_ID
+        assert (row[-1] == END_TOKEN_ID) == embeds
         assert END_TOKEN_ID not in row[:-1]
         assert 0 <= min(row) <= max(row) < 512
         assert len(row) <= WORKLOADS[name].longest
+
+
+def test_passages_of_one_query_share_everything_but_themselves() -> None:
+    workload = WORKLOADS["rerank"]
+    rows = workload.rows(8192)
+    assert len(rows) == 50
+    assert len({tuple(row[: workload.before]) for row in rows}) == 1
+    assert len({tuple(row[-workload.after :]) for row in rows}) == 1
+    assert len({tuple(row) for row in rows}) == 50
+    lengths = [len(row) - workload.before - workload.after for row in rows]
+    assert (min(lengths), max(lengths)) == (30, 500)
 
 
 def test_products_count_every_weight_of_a_layer() -> None:

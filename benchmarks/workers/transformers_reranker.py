@@ -1,0 +1,46 @@
+"""transformers' Qwen3ForCausalLM as the model card scores with it: rows padded at the left, the last position's logits.
+
+Only that position's logits are computed, which is its best setting. Options: model (a checkpoint's folder), threads,
+dtype (float32 or bfloat16), no and yes (token ids).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from transformers import Qwen3ForCausalLM
+from transformers.utils import logging
+
+from ..batches import sorted_places
+from ..rows import Rows, Vectors
+from .serve import Embed, Options, serve
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def _load(options: Options) -> Embed:
+    torch.set_num_threads(int(options["threads"]))
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    model = Qwen3ForCausalLM.from_pretrained(options["model"], dtype=_DTYPES[options["dtype"]])
+    model.train(False)
+    answers = [int(options["no"]), int(options["yes"])]
+
+    def score(rows: Rows) -> torch.Tensor:
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits
+        return torch.log_softmax(logits[:, -1, answers].float(), dim=1)[:, 1].exp()
+
+    def embed(rows: Rows, batch_rows: int) -> Vectors:
+        scores = np.empty((len(rows), 1), np.float32)
+        with torch.inference_mode():
+            for places in sorted_places(rows, batch_rows):
+                scores[places, 0] = score([rows[place] for place in places]).numpy()
+        return scores
+
+    return embed
+
+
+if __name__ == "__main__":
+    serve(_load, ("torch", "transformers"))
