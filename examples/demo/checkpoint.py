@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import nn
-from transformers import Qwen3Model
+from transformers import Qwen3ForCausalLM, Qwen3Model
 
 from examples.demo.model import Embedder
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK
@@ -18,6 +18,7 @@ from examples.demo.tokenizer import END_TOKEN, SPECIAL_TOKENS, TURN_END_TOKEN
 
 CHECKPOINT = Path(__file__).with_name("checkpoint")
 ADAPTER = Path(__file__).with_name("adapter")
+RERANKER = Path(__file__).with_name("reranker")
 LOG = Path(__file__).with_name("training_log.json")
 
 _ADAPTER_README = """# LoRA adapter of the demo checkpoint
@@ -33,13 +34,27 @@ PEFT format, rank {rank}, on all linear layers. How it was trained, and its figu
 
 def write_checkpoint(model: Qwen3Model, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes weights in bfloat16, configuration, tokenizer and the sentence-transformers files."""
+    _write_model(model, tokenizer, folder)
+    _write_sentence_transformers_files(folder, model.config.hidden_size)
+
+
+def write_reranker(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes weights in bfloat16, configuration and tokenizer, as Qwen3-Reranker is published."""
+    _write_model(model, tokenizer, folder)
+
+
+def _write_model(model: Qwen3Model | Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
+    tied = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    tensors = {
+        name: tensor.detach().to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name not in tied
+    }
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "config.json", _config(model, tokenizer))
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(model, tokenizer))
-    _write_sentence_transformers_files(folder, model.config.hidden_size)
 
 
 def write_adapter(model: PeftModel, folder: Path) -> None:
@@ -61,10 +76,10 @@ def load_embedder(checkpoint: Path = CHECKPOINT, adapter: Path | None = None) ->
     return Embedder(model=model, tokenizer=Tokenizer.from_file(str(checkpoint / "tokenizer.json")))
 
 
-def _config(model: Qwen3Model, tokenizer: Tokenizer) -> dict[str, object]:
+def _config(model: Qwen3Model | Qwen3ForCausalLM, tokenizer: Tokenizer) -> dict[str, object]:
     shape = model.config
     return {
-        "architectures": ["Qwen3Model"],
+        "architectures": [type(model).__name__],
         "attention_bias": False,
         "attention_dropout": 0.0,
         "bos_token_id": tokenizer.token_to_id(END_TOKEN),
@@ -92,13 +107,13 @@ def _config(model: Qwen3Model, tokenizer: Tokenizer) -> dict[str, object]:
     }
 
 
-def rope_theta(model: Qwen3Model) -> float:
+def rope_theta(model: Qwen3Model | Qwen3ForCausalLM) -> float:
     """The base of the rotary angles, wherever this version of transformers keeps it."""
     parameters = getattr(model.config, "rope_parameters", None)
     return float(parameters["rope_theta"] if parameters else model.config.rope_theta)
 
 
-def _tokenizer_config(model: Qwen3Model, tokenizer: Tokenizer) -> dict[str, object]:
+def _tokenizer_config(model: Qwen3Model | Qwen3ForCausalLM, tokenizer: Tokenizer) -> dict[str, object]:
     added = {
         str(token_id): {
             "content": token.content,

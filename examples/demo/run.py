@@ -1,4 +1,4 @@
-"""The whole way with the demo checkpoint: export, serve with a real Triton, embed, rank, measure.
+"""The whole way with the demo checkpoints: export, serve with a real Triton, embed, rank, rerank, measure.
 
 `python -m examples.demo.run`
 """
@@ -14,31 +14,35 @@ from rich.console import Console
 from rich.table import Table
 
 from examples.demo.evaluation import EvaluationSet, FloatArray, evaluate, load_evaluation_set
+from examples.demo.reranking.evaluation import CANDIDATES, evaluate_reranking
 from examples.demo.showcase import DOCUMENTS, QUESTIONS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK
-from qwen3_triton.client import EmbeddingClient
+from qwen3_triton.client import EmbeddingClient, RerankClient
 from qwen3_triton.server import start_triton
 
 CHECKPOINT = "examples/demo/checkpoint"
 ADAPTER = "examples/demo/adapter"
+RERANKER = "examples/demo/reranker"
 REPOSITORY = Path("model_repository")
 TOP = 3
+RERANKED_QUERIES = 100
 QUERY_BATCH_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class DemoModel:
-    """One export of the demo checkpoint."""
+    """One export of a demo checkpoint."""
 
     name: str
     adapter: bool
     precision: str
+    checkpoint: str = CHECKPOINT
 
     def command(self) -> list[str]:
         """The arguments of `qwen3-triton` that export it."""
         adapter = ["--adapter", ADAPTER] if self.adapter else []
         return [
-            *("export", CHECKPOINT, *adapter, "--precision", self.precision),
+            *("export", self.checkpoint, *adapter, "--precision", self.precision),
             *("--name", self.name, "--repository", str(REPOSITORY), "--overwrite"),
         ]
 
@@ -49,12 +53,13 @@ MODELS = (
     DemoModel("demo-fp16", True, "fp16"),
     DemoModel("demo-int8", True, "int8"),
 )
+RERANKING_MODEL = DemoModel("demo-reranker", False, "fp32", RERANKER)
 
 
 def main() -> None:
     """Runs the demo; exits with 1 where a step of it fails."""
     console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
-    for model in MODELS:
+    for model in (*MODELS, RERANKING_MODEL):
         _export(console, model)
     console.rule("Serving them with tritonserver")
     with start_triton(REPOSITORY, progress=console.print) as server:
@@ -64,6 +69,8 @@ def main() -> None:
             _show_ranking(console, client)
         console.rule("nDCG@10 on held-out modules of the standard library, through Triton")
         _show_quality(console, server.grpc_url)
+        console.rule("Retrieve with demo-base, rerank with demo-reranker")
+        _show_reranking(console, server.grpc_url)
     _show_next(console)
 
 
@@ -114,6 +121,30 @@ def _measure(client: EmbeddingClient, evaluation_set: EvaluationSet) -> float:
         return client.embed_queries(texts, instruction=evaluation_set.instruction)
 
     return evaluate(evaluation_set, embed_queries, client.embed_documents)
+
+
+def _show_reranking(console: Console, url: str) -> None:
+    """nDCG@10 of one retrieval, and of its best documents in the order of the reranker's scores."""
+    found = load_evaluation_set(BASE_TASK)
+    queries = found.queries[:RERANKED_QUERIES]
+    with _connect(url, "demo-base") as client:
+        similarities = client.embed_queries(queries, instruction=found.instruction)
+        similarities = similarities @ client.embed_documents(found.documents).T
+
+    with RerankClient(url, RERANKING_MODEL.name, repository=REPOSITORY, timeout_s=QUERY_BATCH_TIMEOUT_S) as reranker:
+
+        def score(pairs: list[tuple[str, str]]) -> FloatArray:
+            return reranker.score(pairs, instruction=found.instruction)
+
+        quality = evaluate_reranking(queries, found.documents, found.relevance[:RERANKED_QUERIES], similarities, score)
+    table = Table()
+    for heading in ("order", "nDCG@10"):
+        table.add_column(heading, justify="right" if heading == "nDCG@10" else "left")
+    table.add_row("demo-base alone", f"{quality.retrieval:.4f}")
+    table.add_row(f"its best {CANDIDATES} by demo-reranker's score", f"{quality.reranked:.4f}")
+    table.add_row(f"its best {CANDIDATES} in the best order", f"{quality.best_possible:.4f}")
+    console.print(table)
+    console.print(f"(the first {len(queries)} queries over {len(found.documents)} texts, description to code)")
 
 
 def _show_next(console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Trains the demo checkpoint and its adapter from the Python source on this machine.
+"""Trains the demo checkpoint, its adapter and the reranker from the Python source on this machine.
 
 `python -m examples.demo.train` does everything; `--stages` repeats a part on the files of the others.
 """
@@ -27,6 +27,7 @@ from examples.demo.loop import Schedule, train
 from examples.demo.loss import MATRYOSHKA_DIMS
 from examples.demo.model import VOCABULARY_ROWS, Embedder, new_model
 from examples.demo.pairs import Pair, held_out_functions, pairs_of, reverse, training_functions
+from examples.demo.reranking.train import measure_reranker, train_demo_reranker
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
 from examples.demo.tokenizer import end_token_id, train_tokenizer
 
@@ -112,7 +113,7 @@ def measure() -> None:
             "adapter": _measure_dims(adapted, evaluation_set),
         }
         _log.info("%s: %s", task.name, figures[task.name])
-    _note(ndcg_at_10=figures)
+    _note(ndcg_at_10=figures, retrieve_then_rerank=measure_reranker())
 
 
 def _measure_dims(embedder: Embedder, evaluation_set: EvaluationSet) -> dict[str, float]:
@@ -149,7 +150,17 @@ def _note(**entries: object) -> None:
     LOG.write_text(json.dumps(known | entries, indent=1) + "\n", encoding="utf-8")
 
 
-STAGES: dict[str, Callable[[], None]] = {"base": train_base, "adapter": train_adapter, "figures": measure}
+def train_reranker() -> None:
+    """Trains the reranker with the written checkpoint's help and writes it."""
+    _note(reranker=train_demo_reranker(_training_pairs(), SEED))
+
+
+STAGES: dict[str, Callable[[], None]] = {
+    "base": train_base,
+    "adapter": train_adapter,
+    "reranker": train_reranker,
+    "figures": measure,
+}
 
 
 def main() -> None:

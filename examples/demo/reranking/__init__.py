@@ -1,0 +1,1 @@
+"""The demo reranker: its data, its start, its training and its figures."""
