@@ -22,13 +22,14 @@ def _options(checkpoint: Path, threads: int, dtype: str, compiled: str = "no") -
     return {"model": str(checkpoint), "threads": str(threads), "dtype": dtype, "compile": compiled}
 
 
-def _recipe(program: str, dtype: str, gate: float) -> Recipe:
+def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(bench: Bench) -> Sequence[Contender]:
+        options = _options(bench.checkpoint, bench.threads, dtype, compiled)
         return [
             Contender(
                 program=program,
                 options="",
-                engine=Worker.started(bench, _MODULE, _options(bench.checkpoint, bench.threads, dtype)),
+                engine=Worker.started(bench, _MODULE, options),
                 batch_rows=(None, *BATCH_ROWS),
                 arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_min_cosine=gate,
@@ -39,3 +40,5 @@ def _recipe(program: str, dtype: str, gate: float) -> Recipe:
 
 
 TRANSFORMERS = (_recipe(FP32, "float32", 0.99999), _recipe(BF16, "bfloat16", 0.99))
+COMPILED = _recipe(f"{BF16}, torch.compile", "bfloat16", 0.99, compiled="yes")
+"""In the precision in which a pass is short enough for what compiling saves to be seen."""
