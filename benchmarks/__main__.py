@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks run|report`."""
+"""The command `python -m benchmarks run|gpu|report`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .readme import NoSection, newest_whole_record, put_section, render_section
 from .record import Record, RecordInvalid, read_record, write_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
+from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
 from .workload import QUICK as QUICK_WORKLOADS
-from .workload import SERVED, STANDARD, WORKLOADS
 
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
@@ -86,6 +86,74 @@ def run(
     whole = not (workload or part or contender)
     title = "quick" if quick else model if whole else "-".join([*(part or ()), *(workload or ()), "part"])
     file = folder / f"{record.started[:19].replace(':', '')}-{title}.json"
+    write_record(record, file)
+    typer.echo(f"record: {file.name}", err=True)
+    typer.echo(render_record(record))
+
+
+@app.command()
+def gpu(
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Any of {', '.join(WORKLOADS)}; {', '.join(GPU_STANDARD)} where none is given."),
+    ] = None,
+    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "0.6b",
+    contender: Annotated[
+        list[str] | None, typer.Option(help="Programs whose name holds this; all where none is given.")
+    ] = None,
+    triton_release: Annotated[
+        str | None, typer.Option(help="Image whose operators the graphs have; the ONNX Runtime here if not given.")
+    ] = None,
+    dry: Annotated[
+        bool, typer.Option("--dry", help="Tiny model on the CPU: tries the machinery, not the speed.")
+    ] = False,
+    repetitions: Annotated[int, typer.Option(min=MIN_REPETITIONS)] = MIN_REPETITIONS,
+    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    cache: Annotated[Path, typer.Option(help="Checkpoints and graphs.")] = CACHE,
+    output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
+) -> None:
+    """Measure the graphs for GPUs against transformers on this machine's GPU and write one record.
+
+    Runs from a checkout that is not installed, beside torch for CUDA, transformers, safetensors, onnx-ir, typer and
+    onnxruntime-gpu.
+    """
+    from qwen3_triton.export import RuntimeVersion, TritonRelease
+
+    from .contenders import installed_runtime, on_gpus
+    from .gpu import GpuOptions, NoGpu, find_gpu, measure_gpu
+
+    names = ["tiny"] if dry else list(dict.fromkeys(workload or GPU_STANDARD))
+    _require_known(names, WORKLOADS, "--workload")
+    _require_known([model], SHAPES, "--model")
+    if triton_release is not None:
+        _require_known([triton_release], tuple(TritonRelease), "--triton-release")
+    runtime: RuntimeVersion = TritonRelease(triton_release).runtime if triton_release else installed_runtime()
+    recipes = [
+        recipe
+        for recipe in on_gpus(runtime, compiled=not dry)
+        if not contender or any(wanted in recipe.program for wanted in contender)
+    ]
+    if not recipes:
+        raise typer.BadParameter("no program is called so", param_hint="--contender")
+    try:
+        found = None if dry else find_gpu()
+    except NoGpu as exc:
+        typer.echo(f"no GPU run: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    options = GpuOptions(
+        shape=SHAPES["tiny" if dry else model],
+        workloads=[WORKLOADS[name] for name in names],
+        recipes=recipes,
+        cache=cache.resolve(),
+        threads=threads,
+        repetitions=repetitions,
+        gpu=found,
+        command=shlex.join(["python", "-m", "benchmarks", *_said()]),
+    )
+    record = measure_gpu(options, lambda line: typer.echo(line, err=True))
+    folder = output or (cache / "results" if dry else RESULTS)
+    part = "-part" if workload or contender else ""
+    file = folder / f"{record.started[:19].replace(':', '')}-gpu-{'dry' if dry else model}{part}.json"
     write_record(record, file)
     typer.echo(f"record: {file.name}", err=True)
     typer.echo(render_record(record))

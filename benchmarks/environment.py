@@ -5,13 +5,28 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("numpy", "onnx-ir", "onnxruntime", "tokenizers", "torch", "transformers")
+_ON_GPUS = "-gpu"
+"""What the same package is called where it was built for GPUs."""
 _ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """A GPU and what drives it."""
+
+    name: str
+    memory_bytes: int
+    driver: str
+    cuda: str
+    """Version that torch was built for."""
+    providers: str
+    """Of ONNX Runtime, in its order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +39,8 @@ class Environment:
     system: str
     python: str
     packages: Mapping[str, str]
+    gpu: Gpu | None = None
+    """What a run for GPUs was measured on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +51,28 @@ class CodeState:
     modified: bool
 
 
-def read_environment(threads: int) -> Environment:
-    """The present machine."""
+def read_environment(threads: int, gpu: Gpu | None = None) -> Environment:
+    """The present machine, with the `gpu` that a run is measured on."""
     return Environment(
         cpu=_cpu_model(),
         cores=os.cpu_count() or 1,
         threads=threads,
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
-        packages={name: version(name) for name in _PACKAGES},
+        packages=installed_versions(_PACKAGES),
+        gpu=gpu,
     )
+
+
+def installed_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Versions by the names under which the packages are installed: for `x` that is `x-gpu` on some machines."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name + _ON_GPUS] = version(name + _ON_GPUS)
+    return found
 
 
 def read_code_state() -> CodeState:

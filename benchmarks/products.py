@@ -11,6 +11,12 @@ from .rows import Rows
 
 KINDS = ("onnxruntime fp32", "torch fp32", "torch bf16", "onnxruntime int8", "torch int8")
 """Library and precision."""
+GPU_KINDS = ("torch bf16", "torch fp16")
+"""On GPUs 8-bit weights are turned back to fp16 and multiplied as such."""
+COPY = "torch copy"
+"""Memory to memory on the device."""
+COPIED_BYTES = 1 << 28
+"""More than any cache holds."""
 
 
 def layer_flops(shape: ModelShape, tokens: int) -> int:
@@ -30,6 +36,18 @@ def needed_flops(shape: ModelShape, rows: Rows) -> int:
 
 
 def gauge(kind: str, shape: ModelShape, bench: Bench) -> Worker:
-    """Multiplies random rows with every matrix of one layer; raises CannotRun."""
-    options = {"kind": kind, "threads": str(bench.threads), "products": json.dumps(shape.products())}
+    """Multiplies random rows with every matrix of `gauged_layers`; raises CannotRun."""
+    options = {
+        "kind": kind,
+        "threads": str(bench.threads),
+        "products": json.dumps(shape.products()),
+        "layers": str(gauged_layers(shape, bench)),
+        "device": bench.device,
+        "copied_bytes": str(COPIED_BYTES),
+    }
     return Worker.started(bench, "products", options)
+
+
+def gauged_layers(shape: ModelShape, bench: Bench) -> int:
+    """Layers that a sample multiplies: all of them on a GPU, where one takes less than the wait for its end."""
+    return shape.layers if bench.device == "cuda" else 1

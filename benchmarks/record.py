@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .environment import CodeState, Environment
+from .environment import CodeState, Environment, Gpu
 
 SCHEMA_VERSION = 2
 _READABLE = (1, 2)
@@ -79,6 +79,16 @@ class ProductGauge:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyGauge:
+    """What the machine's memory gives, timed between the contenders."""
+
+    program: str
+    bytes: int
+    """Of one sample: read and written."""
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkloadFacts:
     """The workload as it was run."""
 
@@ -110,6 +120,7 @@ class Round:
     """Program → operator → microseconds of one pass."""
     load_average: tuple[float, ...]
     """At each repetition."""
+    copies: tuple[CopyGauge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +254,7 @@ def read_record(file: Path) -> Record:
 
 def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
     """Schema 1 held one workload at the top level, and one gauge of matrix products."""
-    inner = {field.name for field in dataclasses.fields(Round)}
+    inner = {field.name for field in dataclasses.fields(Round)} & raw.keys()
     outer = {name: value for name, value in raw.items() if name not in inner}
     only = {**{name: raw[name] for name in inner}, "products": [raw["products"]]}
     return {**outer, "schema_version": SCHEMA_VERSION, "rounds": [only]}
@@ -252,7 +263,8 @@ def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
 def _parse(raw: dict[str, Any]) -> Record:
     fields = dict(raw)
     fields["code"] = CodeState(**raw["code"])
-    fields["environment"] = Environment(**raw["environment"])
+    gpu = raw["environment"].get("gpu")
+    fields["environment"] = Environment(**{**raw["environment"], "gpu": None if gpu is None else Gpu(**gpu)})
     fields["rounds"] = tuple(_round(each) for each in raw["rounds"])
     fields["loads"] = tuple(_load(each) for each in raw.get("loads", ()))
     fields["quality"] = tuple(QualityScore(**each) for each in raw.get("quality", ()))
@@ -268,6 +280,9 @@ def _round(raw: dict[str, Any]) -> Round:
         ProductGauge(**{**each, "samples": _samples(each["samples"])}) for each in raw["products"]
     )
     fields["load_average"] = tuple(raw["load_average"])
+    fields["copies"] = tuple(
+        CopyGauge(**{**each, "samples": _samples(each["samples"])}) for each in raw.get("copies", ())
+    )
     return Round(**fields)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .record import Record, Round
 from .tables import (
     code_line,
+    copies_table,
     growth_table,
     limits_table,
     loads_table,
@@ -59,5 +60,5 @@ def _render_round(measured: Round) -> str:
     loads = measured.load_average
     head = f"{workload_line(measured)}; {model_line(measured)}; load {min(loads)} to {max(loads)}"
     absent = [f"absent: {name}: {why}" for name, why in measured.absent.items()]
-    tables = [speed_table(measured), limits_table(measured), operators_table(measured)]
+    tables = [speed_table(measured), limits_table(measured), copies_table(measured), operators_table(measured)]
     return "\n".join([head, tables[0].text(), *absent, *("\n" + table.text() for table in tables[1:] if table.lines)])

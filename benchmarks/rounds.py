@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .contenders.contender import Bench, CannotRun, Prepared, Recipe, Setting, prepare_all
+from .contenders.contender import Bench, CannotRun, Engine, Prepared, Recipe, Setting, prepare_all
 from .contenders.reference import reference_answers
 from .measurement import Finalists, Timings, choose_finalists, interleave
 from .model_shape import ModelShape
-from .products import KINDS, gauge, layer_flops, needed_flops
-from .record import Entry, ProductGauge, Round, Sample, WorkloadFacts
+from .products import COPIED_BYTES, COPY, KINDS, gauge, gauged_layers, layer_flops, needed_flops
+from .record import CopyGauge, Entry, ProductGauge, Round, Sample, WorkloadFacts
 from .rows import Rows
 from .workload import Workload
 
@@ -26,6 +26,16 @@ class RoundOptions:
     shape: ModelShape
     repetitions: int
     warmups: int
+    gauges: Sequence[str] = KINDS
+    """Kinds of matrix products, and COPY."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauges:
+    """Engines by kind, and why others did not start."""
+
+    ready: dict[str, Engine] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
 
 
 def measure_rounds(
@@ -36,33 +46,42 @@ def measure_rounds(
         task: prepare_all([recipe for recipe in recipes if recipe.task is task], bench)
         for task in dict.fromkeys(workload.task for workload in workloads)
     }
-    return tuple(_measure(workload, options, prepared[workload.task], bench) for workload in workloads)
+    gauges = _start_gauges(options, bench)
+    return tuple(_measure(workload, options, prepared[workload.task], gauges, bench) for workload in workloads)
 
 
-def _measure(workload: Workload, options: RoundOptions, prepared: Prepared, bench: Bench) -> Round:
+def _measure(workload: Workload, options: RoundOptions, prepared: Prepared, engines: Gauges, bench: Bench) -> Round:
     rows = workload.rows(options.shape.vocabulary)
     tokens = sum(map(len, rows))
     bench.say(f"workload {workload.name}: {len(rows)} texts, {tokens} tokens")
     truth = reference_answers(bench, rows, workload.task)
     finalists = choose_finalists(prepared.contenders, rows, truth, bench.say)
     turns = [_turn(entry.setting, rows, workload) for entry in finalists.entries]
-    gauges, missing = _gauges(options.shape, rows, workload, bench)
+    gauges, missing = _gauge_turns(engines, rows, workload)
     timings = interleave(
         [*turns, *gauges.values()],
         options.repetitions,
         options.warmups,
         lambda done: bench.say(f"{workload.name}: repetition {done + 1} of {options.repetitions}"),
     )
-    for entry in finalists.entries:
-        entry.setting.contender.engine.rest()
+    for engine in [*(entry.setting.contender.engine for entry in finalists.entries), *engines.ready.values()]:
+        engine.rest()
+    gauged = dict(zip(gauges, timings.samples[len(turns) :], strict=True))
+    flops = gauged_layers(options.shape, bench) * layer_flops(options.shape, tokens)
     profiles = {entry.setting.contender.program: entry.setting.contender.profile for entry in finalists.entries}
     return Round(
         workload=_facts(workload, options.shape, rows),
         entries=_entries(finalists, timings),
         absent={**prepared.absent, **finalists.absent, **missing},
         products=tuple(
-            ProductGauge(program=kind, flops=layer_flops(options.shape, tokens), samples=tuple(samples))
-            for kind, samples in zip(gauges, timings.samples[len(turns) :], strict=True)
+            ProductGauge(program=kind, flops=flops, samples=tuple(samples))
+            for kind, samples in gauged.items()
+            if kind != COPY
+        ),
+        copies=tuple(
+            CopyGauge(program=kind, bytes=2 * COPIED_BYTES, samples=tuple(samples))
+            for kind, samples in gauged.items()
+            if kind == COPY
         ),
         profile={program: profile(rows) for program, profile in profiles.items() if profile},
         load_average=tuple(timings.load_average),
@@ -73,19 +92,32 @@ def _turn(setting: Setting, rows: Rows, workload: Workload) -> Turn:
     return functools.partial(setting.time_alone if workload.one_at_a_time else setting.time, rows, workload.passes)
 
 
-def _gauges(shape: ModelShape, rows: Rows, workload: Workload, bench: Bench) -> tuple[dict[str, Turn], dict[str, str]]:
-    """A turn for each kind of matrix product, and why the others have none."""
-    turns: dict[str, Turn] = {}
-    missing: dict[str, str] = {}
-    for kind in KINDS:
+def _start_gauges(options: RoundOptions, bench: Bench) -> Gauges:
+    gauges = Gauges()
+    for kind in options.gauges:
         try:
-            engine = gauge(kind, shape, bench)
+            gauges.ready[kind] = gauge(kind, options.shape, bench)
+        except CannotRun as exc:
+            gauges.missing[_missing(kind)] = str(exc)
+    return gauges
+
+
+def _gauge_turns(gauges: Gauges, rows: Rows, workload: Workload) -> tuple[dict[str, Turn], dict[str, str]]:
+    """A turn for each gauge, and why the others have none."""
+    turns: dict[str, Turn] = {}
+    missing = dict(gauges.missing)
+    for kind, engine in gauges.ready.items():
+        try:
             engine.time(rows, len(rows), 1)
         except CannotRun as exc:
-            missing[f"matrix products, {kind}"] = str(exc)
+            missing[_missing(kind)] = str(exc)
         else:
             turns[kind] = functools.partial(engine.time, rows, len(rows), workload.passes)
     return turns, missing
+
+
+def _missing(kind: str) -> str:
+    return kind if kind == COPY else f"matrix products, {kind}"
 
 
 def _entries(finalists: Finalists, timings: Timings) -> tuple[Entry, ...]:

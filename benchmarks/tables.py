@@ -145,6 +145,15 @@ def limits_table(measured: Round) -> Table:
     return Table(("matrix products alone", "GFLOP/s", "quartiles"), tuple(lines))
 
 
+def copies_table(measured: Round) -> Table:
+    """What the device's memory gives, bytes read and written."""
+    lines = []
+    for gauge in measured.copies:
+        rate = spread([gauge.bytes / sample.wall_s / _GIGA for sample in gauge.samples])
+        lines.append((gauge.program, f"{rate.median:,.0f}", f"{rate.low:,.0f} to {rate.high:,.0f}"))
+    return Table(("memory copies alone", "GB/s", "quartiles"), tuple(lines))
+
+
 def loads_table(loads: Sequence[Load]) -> Table:
     """Every load on the server; tokens are those of the workload's texts, which are sent in turn."""
     lines = []
@@ -212,9 +221,15 @@ def machine_line(record: Record) -> str:
     """Processor, threads and versions."""
     place = record.environment
     versions = ", ".join(
-        f"{name} {place.packages[name]}" for name in ("onnxruntime", "torch") if name in place.packages
+        f"{name} {place.packages[name]}"
+        for name in ("onnxruntime", "onnxruntime-gpu", "torch")
+        if name in place.packages
     )
-    return f"{place.cpu}, {place.threads} threads on {place.cores} cores, Python {place.python}, {versions}"
+    gpu = place.gpu
+    on = (
+        "" if gpu is None else f"{gpu.name} ({gpu.memory_bytes / _GIGA:.0f} GB, driver {gpu.driver}, CUDA {gpu.cuda}), "
+    )
+    return f"{on}{place.cpu}, {place.threads} threads on {place.cores} cores, Python {place.python}, {versions}"
 
 
 def code_line(record: Record) -> str:

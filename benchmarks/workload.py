@@ -54,6 +54,18 @@ class OneText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Equal:
+    """Texts of one length."""
+
+    texts: int
+    longest: int
+
+    def draw(self, dice: random.Random) -> list[int]:  # noqa: ARG002
+        """Every one's."""
+        return [self.longest] * self.texts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """What every contender of a run answers: the same rows, in one go."""
 
@@ -90,6 +102,7 @@ class Workload:
         return [[*before, *dice.choices(ids, k=length), *after] for length in lengths]
 
 
+_EQUAL = ((256, 16), (256, 64), (64, 256), (32, 512), (16, 1024), (4, 4096))
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {
         workload.name: workload
@@ -117,6 +130,11 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             Workload(name="text-20", seed=20, lengths=OneText(20), passes=20),
             Workload(name="text-200", seed=200, lengths=OneText(200), passes=5),
             Workload(name="text-2048", seed=2048, lengths=OneText(2048)),
+            Workload(name="mix-256", seed=777, lengths=LogNormal(texts=256, shortest=13, longest=173, median=60)),
+            *(
+                Workload(name=f"{texts}-of-{tokens}", seed=tokens, lengths=Equal(texts=texts, longest=tokens))
+                for texts, tokens in _EQUAL
+            ),
             Workload(name="tiny", seed=1, lengths=LogNormal(texts=6, shortest=2, longest=24, median=8)),
             Workload(
                 name="tiny-rerank",
@@ -133,5 +151,7 @@ STANDARD = ("mix", "queries", "passages", "long", "rerank", "text-20", "text-200
 """What a run measures unless it is asked for something else."""
 QUICK = ("tiny", "tiny-rerank")
 """What shows that the machinery works."""
+GPU_STANDARD = ("mix", "mix-256", *(f"{texts}-of-{tokens}" for texts, tokens in _EQUAL))
+"""What a run on a GPU measures unless it is asked for something else."""
 SERVED = "mix"
 """What the server is loaded with, one text a request."""

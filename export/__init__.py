@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         StagingFailed,
         UnsupportedCheckpoint,
     )
+    from .graph import CudaProfile, GraphOptions
     from .options import (
         CudaAttention,
         ExportOptions,
@@ -31,18 +32,23 @@ if TYPE_CHECKING:
     )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
+    from .reading.checkpoint import open_checkpoint
     from .reading.source import AdapterReference, SourceReference
     from .release import RuntimeVersion, TritonRelease
+    from .writing.cuda_options import cuda_provider_options
+    from .writing.graph_file import write_graph
     from .writing.merged_checkpoint import write_merged_checkpoint
 
 _HOMES = {
     "AdapterMismatch": "errors",
     "AdapterReference": "reading.source",
     "CudaAttention": "options",
+    "CudaProfile": "graph",
     "Device": ".client.contract",
     "ExportError": "errors",
     "ExportOptions": "options",
     "ExportResult": "pipeline",
+    "GraphOptions": "graph",
     "Int8ErrorTooLarge": "errors",
     "Int8Options": "options",
     "MergeOptions": "options",
@@ -59,7 +65,10 @@ _HOMES = {
     "TaskChoice": "options",
     "TritonRelease": "release",
     "UnsupportedCheckpoint": "errors",
+    "cuda_provider_options": "writing.cuda_options",
     "export_model": "pipeline",
+    "open_checkpoint": "reading.checkpoint",
+    "write_graph": "writing.graph_file",
     "write_merged_checkpoint": "writing.merged_checkpoint",
 }
 
@@ -67,10 +76,12 @@ __all__ = [
     "AdapterMismatch",
     "AdapterReference",
     "CudaAttention",
+    "CudaProfile",
     "Device",
     "ExportError",
     "ExportOptions",
     "ExportResult",
+    "GraphOptions",
     "Int8ErrorTooLarge",
     "Int8Options",
     "MergeOptions",
@@ -87,7 +98,10 @@ __all__ = [
     "TaskChoice",
     "TritonRelease",
     "UnsupportedCheckpoint",
+    "cuda_provider_options",
     "export_model",
+    "open_checkpoint",
+    "write_graph",
     "write_merged_checkpoint",
 ]
 

@@ -48,6 +48,10 @@ class Bench:
     """Takes one line of progress."""
     undo: ExitStack
     """Ends what a contender started, when the run is over."""
+    device: str = "cpu"
+    """cpu or cuda: where contenders, their reference and the matrix products run."""
+    resident: bool = False
+    """Whether contenders stay loaded from workload to workload: a GPU has room for all, and loading takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision, Task
-from qwen3_triton.export import ExportError, ExportOptions, ExportResult, SourceReference, TaskChoice, export_model
+from qwen3_triton.export import ExportError, ExportOptions, SourceReference, TaskChoice
 
 from ..reranker_checkpoint import cached_reranker
 from ..rows import Rows
 from .contender import Bench, CannotRun, Contender, Recipe
 from .session import Feed, profile_operators
 from .worker import Worker
+
+if TYPE_CHECKING:
+    from qwen3_triton.export import ExportResult
 
 PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32", "int8"))
 """fp16 and bf16 run on a CPU for checking alone."""
@@ -35,6 +39,9 @@ def program(precision: Precision | str) -> str:
 @functools.cache
 def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) -> ExportResult:
     """The benchmark's checkpoint in a repository where it stands alone; raises CannotRun."""
+    # writes config.pbtxt too, with protobuf from tritonclient, which a machine for GPU runs need not have
+    from qwen3_triton.export import export_model
+
     embeds = task is Task.EMBED
     checkpoint = bench.checkpoint if embeds else cached_reranker(bench.checkpoint, bench.cache)
     kind = "" if embeds else f"-{task}"
@@ -60,7 +67,7 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
         graph, threads = result.folder.graph(result.version), bench.threads
 
         def profile(rows: Rows) -> Mapping[str, int]:
-            return profile_operators(graph, threads, _feed(rows))
+            return profile_operators(graph, threads, feed_rows(rows))
 
         return [
             Contender(
@@ -79,7 +86,8 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
     return Recipe(program=program(precision), prepare=prepare, task=task)
 
 
-def _feed(rows: Rows) -> Feed:
+def feed_rows(rows: Rows) -> Feed:
+    """`rows` as the graph takes them."""
     return {
         INPUT_IDS: np.concatenate([np.asarray(row, np.int64) for row in rows]),
         ROW_LENGTHS: np.asarray([len(row) for row in rows], np.int32),

@@ -21,11 +21,12 @@ _FILES = {Task.EMBED: "vectors.npy", Task.RERANK: "scores.npy"}
 
 def reference_answers(bench: Bench, rows: Rows, task: Task) -> Vectors:
     """Vectors [n, hidden] or scores [n, 1], float32, computed where they are not in the cache yet."""
-    described = json.dumps([bench.checkpoint.name, [list(row) for row in rows]])
+    described = json.dumps([bench.checkpoint.name, bench.device, [list(row) for row in rows]])
     key = hashlib.sha256(described.encode()).hexdigest()[:12]
 
     def write(folder: Path) -> None:
-        worker = load_fp32(bench.checkpoint, bench.threads) if task is Task.EMBED else load_reranker_fp32(bench)
+        embeds = task is Task.EMBED
+        worker = load_fp32(bench.checkpoint, bench.threads, bench.device) if embeds else load_reranker_fp32(bench)
         try:
             np.save(folder / _FILES[task], worker.embed(rows, 1))
         finally:

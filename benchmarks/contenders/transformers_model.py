@@ -10,27 +10,29 @@ from .contender import Bench, Contender, Recipe
 from .worker import Worker
 
 FP32, BF16 = "transformers fp32", "transformers bf16"
+_GPU_BATCH_ROWS = (256, 64, 32, 16, 8, 4)
 _MODULE = "transformers_model"
 
 
-def load_fp32(checkpoint: Path, threads: int) -> Worker:
+def load_fp32(checkpoint: Path, threads: int, device: str = "cpu") -> Worker:
     """The reference implementation with a checkpoint's weights."""
-    return Worker(_MODULE, _options(checkpoint, threads, "float32"))
+    return Worker(_MODULE, _options(checkpoint, threads, "float32", device))
 
 
-def _options(checkpoint: Path, threads: int, dtype: str, compiled: str = "no") -> dict[str, str]:
-    return {"model": str(checkpoint), "threads": str(threads), "dtype": dtype, "compile": compiled}
+def _options(checkpoint: Path, threads: int, dtype: str, device: str, compiled: str = "no") -> dict[str, str]:
+    options = {"model": str(checkpoint), "threads": str(threads), "dtype": dtype}
+    return options | {"device": device, "compile": compiled}
 
 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(bench: Bench) -> Sequence[Contender]:
-        options = _options(bench.checkpoint, bench.threads, dtype, compiled)
+        options = _options(bench.checkpoint, bench.threads, dtype, bench.device, compiled)
         return [
             Contender(
                 program=program,
                 options="",
                 engine=Worker.started(bench, _MODULE, options),
-                batch_rows=(None, *BATCH_ROWS),
+                batch_rows=_GPU_BATCH_ROWS if bench.device == "cuda" else (None, *BATCH_ROWS),
                 arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_min_cosine=gate,
             )

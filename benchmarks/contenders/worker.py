@@ -23,10 +23,13 @@ _STOP_S = 20
 
 
 class Worker:
-    """A worker whose process starts when it is first needed, and again after a `rest`."""
+    """A worker whose process starts when it is first needed, and again after a `rest` unless it is `resident`."""
 
-    def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
+    def __init__(
+        self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable), *, resident: bool = False
+    ) -> None:
         self._start = functools.partial(WorkerProcess, module, options, python)
+        self._resident = resident
         self._running: WorkerProcess | None = None
         self.versions: Mapping[str, str] = {}
         """Empty before the first start."""
@@ -34,8 +37,8 @@ class Worker:
     @classmethod
     def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
         """A worker that was seen to start, and rests until it is needed; it ends with the run. Raises CannotRun."""
-        worker = cls(module, options, python or Path(sys.executable))
-        bench.undo.callback(worker.rest)
+        worker = cls(module, options, python or Path(sys.executable), resident=bench.resident)
+        bench.undo.callback(worker.stop)
         worker._process()
         worker.rest()
         return worker
@@ -50,7 +53,12 @@ class Worker:
         return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
 
     def rest(self) -> None:
-        """Ends the process and gives its memory back; a second time does no harm."""
+        """Ends the process and gives its memory back, unless it is resident; a second time does no harm."""
+        if not self._resident:
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the process in any case; a second time does no harm."""
         if self._running is not None:
             self._running.stop()
             self._running = None

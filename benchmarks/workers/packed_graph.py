@@ -1,9 +1,13 @@
 """This project's packed graph in an ONNX Runtime session, without a server.
 
-Options: model (a file), threads.
+Options: model (a file), threads, device (cpu or cuda), provider (JSON, options of the CUDA provider).
 """
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -14,11 +18,7 @@ from .serve import Embed, Options, serve
 
 
 def _load(options: Options) -> Embed:
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = int(options["threads"])
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
+    session = _open(options)
 
     def run(rows: Rows) -> Vectors:
         ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
@@ -35,6 +35,19 @@ def _load(options: Options) -> Embed:
         return np.stack(answers)
 
     return embed
+
+
+def _open(options: Options) -> Any:
+    if options.get("device") == "cuda":
+        # brings torch along, whose CUDA libraries are used
+        from ..cuda_session import open_cuda_session
+
+        return open_cuda_session(Path(options["model"]), int(options["threads"]), json.loads(options["provider"]))
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = int(options["threads"])
+    settings.log_severity_level = 3
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

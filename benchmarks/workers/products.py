@@ -1,7 +1,9 @@
 """The matrix products of one layer and nothing else: the rate that a graph could reach at best.
 
-Options: kind ("onnxruntime fp32", "onnxruntime int8", "torch fp32", "torch bf16" or "torch int8"), threads, and
-products, JSON of {name: [inner, columns]}. A request's rows say only how many tokens there are.
+Options: kind ("onnxruntime fp32", "onnxruntime int8", "torch fp32", "torch bf16", "torch fp16", "torch int8" or "torch
+copy", which moves memory), threads, products, JSON of {name: [inner, columns]}, layers, so many times over with
+weights of their own, device (cpu or cuda, for torch alone), and copied_bytes. A request's rows say only how many
+tokens there are.
 """
 
 from __future__ import annotations
@@ -21,13 +23,21 @@ from .serve import Embed, Options, serve
 Shapes = dict[str, tuple[int, int]]
 Run = Callable[[], object]
 _NOTHING: Vectors = np.empty((0, 0), np.float32)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _load(options: Options) -> Embed:
     shapes: Shapes = {name: (inner, columns) for name, (inner, columns) in json.loads(options["products"]).items()}
     threads = int(options["threads"])
     library, _, precision = options["kind"].partition(" ")
-    prepare = _onnx_products(shapes, precision, threads) if library == "onnxruntime" else _torch(shapes, precision)
+    if library == "onnxruntime":
+        prepare = _onnx_products(shapes, precision, threads)
+    elif precision == "copy":
+        prepare = _copy(int(options["copied_bytes"]), options["device"])
+    elif precision == "int8":
+        prepare = _torch_int8(shapes)
+    else:
+        prepare = _torch(shapes, _DTYPES[precision], int(options["layers"]), options["device"])
     torch.set_num_threads(threads)
     prepared: dict[int, Run] = {}
 
@@ -100,32 +110,63 @@ def _constant(name: str, value: NDArray[np.generic] | np.generic) -> ir.Value:
     )
 
 
-def _torch(shapes: Shapes, precision: str) -> Callable[[int], Run]:
-    """Linear layers, or integer products of s8 by s8."""
+def _torch(shapes: Shapes, dtype: torch.dtype, layers: int, device: str) -> Callable[[int], Run]:
+    """Linear layers."""
     torch.manual_seed(0)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    weights = {name: torch.randn(columns, inner).to(dtype) for name, (inner, columns) in shapes.items()}
-    if precision == "int8":
-        weights = {
-            name: torch.randint(-127, 128, (columns, inner), dtype=torch.int8).t()
-            for name, (inner, columns) in shapes.items()
-        }
+    weights = [
+        (name, 0.02 * torch.randn(columns, inner, dtype=dtype, device=device))
+        for _ in range(layers)
+        for name, (inner, columns) in shapes.items()
+    ]
 
     def prepare(tokens: int) -> Run:
-        if precision == "int8":
-            whole = {
-                name: torch.randint(-127, 128, (tokens, inner), dtype=torch.int8) for name, (inner, _) in shapes.items()
-            }
-            return lambda: [torch._int_mm(whole[name], weight) for name, weight in weights.items()]
-        rows = {name: torch.randn(tokens, inner).to(dtype) for name, (inner, _) in shapes.items()}
+        rows = {name: torch.randn(tokens, inner, dtype=dtype, device=device) for name, (inner, _) in shapes.items()}
 
         def run() -> object:
             with torch.inference_mode():
-                return [torch.nn.functional.linear(rows[name], weight) for name, weight in weights.items()]
+                for name, weight in weights:
+                    torch.nn.functional.linear(rows[name], weight)
+            _await_end(device)
+            return None
 
         return run
 
     return prepare
+
+
+def _torch_int8(shapes: Shapes) -> Callable[[int], Run]:
+    """Integer products of s8 by s8."""
+    weights = {
+        name: torch.randint(-127, 128, (columns, inner), dtype=torch.int8).t()
+        for name, (inner, columns) in shapes.items()
+    }
+
+    def prepare(tokens: int) -> Run:
+        rows = {
+            name: torch.randint(-127, 128, (tokens, inner), dtype=torch.int8) for name, (inner, _) in shapes.items()
+        }
+        return lambda: [torch._int_mm(rows[name], weight) for name, weight in weights.items()]
+
+    return prepare
+
+
+def _copy(size: int, device: str) -> Callable[[int], Run]:
+    """`size` bytes from one place of the device's memory to another, whatever the tokens."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+
+    def run() -> object:
+        target.copy_(source)
+        _await_end(device)
+        return None
+
+    return lambda _tokens: run
+
+
+def _await_end(device: str) -> None:
+    """A GPU computes on behind the caller's back."""
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 
+from ..environment import installed_versions
 from ..rows import Rows, Vectors
 from .messages import Done, Failed, Message, Ready, Work, receive, send
 
@@ -26,13 +26,16 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # what a library prints must not stand among the messages
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _limit_memory()
+    options = json.loads(sys.argv[1])
+    if options.get("device") != "cuda":
+        # CUDA reserves more addresses than a machine has memory
+        _limit_memory()
     try:
-        embed = load(json.loads(sys.argv[1]))
+        embed = load(options)
     except Exception as exc:  # noqa: BLE001 - whatever a program raises is the reason that the record gives
         send(channel, Failed(why=_reason(exc)))
         return
-    send(channel, Ready(versions={name: version(name) for name in packages}))
+    send(channel, Ready(versions=installed_versions(packages)))
     while True:
         try:
             work = receive(sys.stdin.buffer)

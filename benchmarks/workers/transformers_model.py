@@ -1,6 +1,6 @@
-"""transformers' Qwen3Model, in padded batches.
+"""transformers' Qwen3Model with SDPA, in padded batches.
 
-Options: model (a checkpoint's folder), threads, dtype (float32 or bfloat16), compile (yes or no).
+Options: model (a checkpoint's folder), threads, dtype (float32 or bfloat16), compile (yes or no), device (cpu or cuda).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import torch
 from transformers import Qwen3Model
 from transformers.utils import logging
 
-from ..batches import PaddedBatch, embed_in_batches
+from ..batches import PaddedBatch, sorted_batches
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
@@ -20,19 +20,27 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def _load(options: Options) -> Embed:
     torch.set_num_threads(int(options["threads"]))
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = Qwen3Model.from_pretrained(options["model"], dtype=_DTYPES[options["dtype"]])
+    device = options.get("device", "cpu")
+    model = Qwen3Model.from_pretrained(options["model"], dtype=_DTYPES[options["dtype"]], attn_implementation="sdpa")
+    model.to(device)  # type: ignore[arg-type]
     model.train(False)
     forward = torch.compile(model, dynamic=True) if options["compile"] == "yes" else model
 
-    def hidden_states(batch: PaddedBatch) -> Vectors:
-        with torch.inference_mode():
-            answer = forward(
-                input_ids=torch.from_numpy(batch.ids), attention_mask=torch.from_numpy(batch.mask), use_cache=False
-            )
-            return np.asarray(answer.last_hidden_state.float().numpy(), np.float32)
+    def last_tokens(batch: PaddedBatch) -> torch.Tensor:
+        ids, mask = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
+        states = forward(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        chosen: torch.Tensor = states[torch.arange(len(ids), device=device), torch.from_numpy(batch.last).to(device)]
+        return chosen
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        return embed_in_batches(rows, batch_rows, hidden_states)
+        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        with torch.inference_mode():
+            # a GPU takes up the next batch without waiting for the answer of this one
+            running = [(batch.places, last_tokens(batch)) for batch in sorted_batches(rows, batch_rows)]
+            for places, last in running:
+                for place, vector in zip(places, last.float().cpu().numpy(), strict=True):
+                    answers[place] = vector / np.linalg.norm(vector)
+        return np.stack(answers)
 
     return embed
 

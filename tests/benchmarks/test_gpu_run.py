@@ -1,0 +1,175 @@
+"""`python -m benchmarks gpu` where there is no GPU: what it refuses, and the whole of it dry on a bare checkout."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+import torch
+from sample_record import sample_record
+from typer.testing import CliRunner
+
+from benchmarks.__main__ import app
+from benchmarks.contenders import CannotRun
+from benchmarks.contenders.worker import Worker
+from benchmarks.cuda_session import NotOnGpu, kernel_name, open_cuda_session
+from benchmarks.environment import Gpu, installed_versions
+from benchmarks.products import COPIED_BYTES
+from benchmarks.record import CopyGauge, Record, Sample, read_record, write_record
+from benchmarks.report import render_record
+from benchmarks.tables import copies_table
+from benchmarks.workload import GPU_STANDARD, WORKLOADS
+
+GPU = Gpu(name="A GPU", memory_bytes=80 * 10**9, driver="580.1", cuda="13.0", providers="CUDAExecutionProvider")
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU answers")
+# what the machine of a GPU run need not have, this project's own installation among it
+_BARE = """
+import importlib.abc, runpy, sys
+
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"tritonclient", "grpc", "peft", "matplotlib", "optimum", "openvino"}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+sys.path[:] = [place for place in sys.path if "__editable__" not in place]
+runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Record:
+    cache = tmp_path_factory.mktemp("cache")
+    wanted = ["--contender", "fp16", "--contender", "int8 rows", "--contender", "transformers"]
+    done = subprocess.run(
+        [sys.executable, "-c", _BARE, "gpu", "--dry", "--cache", str(cache), *wanted],
+        cwd=project_root,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(project_root)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "memory copies alone" in done.stdout
+    (file,) = (cache / "results").glob("*-gpu-dry-part.json")
+    assert str(cache) not in file.read_text(encoding="utf-8")
+    return read_record(file)
+
+
+def test_dry_run_measures_what_a_cpu_can(record: Record) -> None:
+    (measured,) = record.rounds
+    programs = {entry.program: entry for entry in measured.entries}
+    assert programs.keys() == {"qwen3-triton fp16 rows", "qwen3-triton int8 rows", "transformers bf16"}
+    # the CPU has no attention over pages, and says so itself
+    assert measured.absent.keys() == {"qwen3-triton fp16 pages"}
+    for entry in measured.entries:
+        assert entry.min_cosine is not None
+        assert entry.min_cosine > 0.999
+        assert (len(entry.samples), len(entry.warmups)) == (7, 3)
+        assert all(sample.wall_s > 0 for sample in entry.samples)
+    exact = programs["qwen3-triton fp16 rows"].min_cosine
+    assert exact is not None
+    assert exact > 0.99999
+    assert [programs[name].arithmetic for name in sorted(programs)] == ["fp16", "fp16", "bf16"]
+
+
+def test_limits_and_profile_stand_in_the_record(record: Record) -> None:
+    (measured,) = record.rounds
+    assert {gauge.program for gauge in measured.products} == {"torch bf16", "torch fp16"}
+    (copy,) = measured.copies
+    assert (copy.program, copy.bytes, len(copy.samples)) == ("torch copy", 2 * COPIED_BYTES, 7)
+    assert measured.profile["qwen3-triton int8 rows"]["MatMulNBits"] > 0
+
+
+def test_dry_run_is_no_run_on_a_gpu(record: Record) -> None:
+    assert record.environment.gpu is None
+    assert record.not_done.keys() == {"everything on a GPU"}
+
+
+@no_gpu
+def test_without_a_gpu_one_line_says_so_and_nothing_is_written(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["gpu", "--cache", str(tmp_path / "cache")])
+    assert result.exit_code == 1
+    [line] = result.output.strip().splitlines()
+    assert line.startswith("no GPU run: torch ")
+    assert "finds no CUDA device" in line
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--workload", "none"), "'none' is none of"),
+        (("--model", "none"), "'none' is none of"),
+        (("--triton-release", "20.01"), "'20.01' is none of 25.08"),
+        (("--contender", "none"), "no program is called so"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: tuple[str, str], said: str) -> None:
+    result = CliRunner().invoke(app, ["gpu", *arguments])
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.replace("│", " ").split())
+
+
+@no_gpu
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_session_that_would_run_on_the_cpu_is_refused(tmp_path: Path) -> None:
+    from benchmarks.workers.products import _onnx_model
+
+    file = tmp_path / "model.onnx"
+    file.write_bytes(_onnx_model({"product": (4, 4)}, "fp32"))
+    with pytest.raises(NotOnGpu, match="fell back to CPUExecutionProvider"):
+        open_cuda_session(file, 1, {"use_tf32": "0"})
+    options = {"model": str(file), "threads": "1", "device": "cuda", "provider": '{"use_tf32": "0"}'}
+    with pytest.raises(CannotRun, match="NotOnGpu: ONNX Runtime fell back to CPUExecutionProvider"):
+        Worker("packed_graph", options).embed([[1]], 1)
+
+
+def test_gpu_and_copies_come_back_and_are_told(tmp_path: Path) -> None:
+    plain = sample_record()
+    copies = (CopyGauge(program="torch copy", bytes=3 * 10**12, samples=(Sample(wall_s=1.0, cpu_s=1.0),)),)
+    on_gpu = dataclasses.replace(
+        plain,
+        environment=dataclasses.replace(plain.environment, gpu=GPU),
+        rounds=(dataclasses.replace(plain.rounds[0], copies=copies),),
+    )
+    file = tmp_path / "record.json"
+    write_record(on_gpu, file)
+    assert read_record(file) == on_gpu
+    assert "A GPU (80 GB, driver 580.1, CUDA 13.0)" in render_record(on_gpu)
+    assert copies_table(on_gpu.rounds[0]).lines == (("torch copy", "3,000", "3,000 to 3,000"),)
+
+
+def test_kernels_are_named_without_their_templates() -> None:
+    assert kernel_name("void onnxruntime::flash::flash_fwd_kernel<Traits<128, 64>, true>(Params)") == (
+        "onnxruntime::flash::flash_fwd_kernel"
+    )
+    assert kernel_name("void (anonymous namespace)::elementwise(int)") == "elementwise"
+    assert kernel_name("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT") == "nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_NNT"
+    assert kernel_name("Memcpy DtoD (Device -> Device)") == "Memcpy DtoD"
+
+
+def test_workloads_of_one_length_are_that() -> None:
+    assert {"mix", "256-of-16", "256-of-64", "64-of-256", "32-of-512", "16-of-1024", "4-of-4096"} <= set(GPU_STANDARD)
+    for name in GPU_STANDARD:
+        rows = WORKLOADS[name].rows(512)
+        if "-of-" in name:
+            texts, _, tokens = name.partition("-of-")
+            assert [len(row) for row in rows] == [int(tokens)] * int(texts)
+
+
+def test_a_package_built_for_gpus_is_found_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import environment
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise PackageNotFoundError(name)
+        return f"version of {name}"
+
+    monkeypatch.setattr(environment, "version", version)
+    found = installed_versions(["numpy", "onnxruntime"])
+    assert found == {"numpy": "version of numpy", "onnxruntime-gpu": "version of onnxruntime-gpu"}
