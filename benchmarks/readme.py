@@ -85,7 +85,7 @@ def _absent(record: Record) -> list[str]:
     for measured in record.rounds:
         for name, why in measured.absent.items():
             reasons.setdefault(f"{name}: {why}", []).append(measured.workload.name)
-    return [f"Not measured on {', '.join(names)}: {reason}." for reason, names in reasons.items()]
+    return [f"Not measured on {', '.join(names)}: {reason.rstrip('.')}." for reason, names in reasons.items()]
 
 
 def _limits(measured: Round) -> list[str]:

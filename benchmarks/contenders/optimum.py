@@ -53,39 +53,28 @@ def _quantized(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
 
 def _prepare_fp32(task: Task, bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
-    engine = _engine(peer, _exported(peer, task, bench), task, bench)
-    return [
-        Contender(
-            program=FP32,
-            options="",
-            engine=engine,
-            batch_rows=(None, *BATCH_ROWS),
-            arithmetic="fp32",
-            gate_min_cosine=0.99999,
-            gate_max_score_error=1e-4,
-        )
-    ]
+    return [_contender(FP32, peer, _exported(peer, task, bench), task, bench, gates=(0.99999, 1e-4))]
 
 
 def _prepare_int8(task: Task, bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
-    engine = _engine(peer, _quantized(peer, task, bench), task, bench)
-    return [
-        Contender(
-            program=INT8,
-            options="",
-            engine=engine,
-            batch_rows=(None, *BATCH_ROWS),
-            arithmetic="int8",
-            gate_min_cosine=0.95,
-            gate_max_score_error=0.1,
-        )
-    ]
+    return [_contender(INT8, peer, _quantized(peer, task, bench), task, bench, gates=(0.95, 0.1))]
 
 
-def _engine(peer: InstalledPeer, folder: Path, task: Task, bench: Bench) -> Worker:
+def _contender(
+    program: str, peer: InstalledPeer, folder: Path, task: Task, bench: Bench, gates: tuple[float, float]
+) -> Contender:
+    """`gates` are the smallest cosine and the largest difference of a score."""
     options = {"model": str(folder / "model.onnx"), "threads": str(bench.threads), "output": _OUTPUTS[task]}
-    return Worker.started(bench, "onnx_export", options, peer.python)
+    return Contender(
+        program=program,
+        options="",
+        engine=Worker.started(bench, "onnx_export", options, peer.python),
+        batch_rows=(None, *BATCH_ROWS),
+        arithmetic=program.removeprefix("optimum "),
+        gate_min_cosine=gates[0],
+        gate_max_score_error=gates[1],
+    )
 
 
 OPTIMUM, OPTIMUM_RERANKERS = (
