@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import time
@@ -82,7 +83,7 @@ def agreement(answers: Vectors, others: Vectors) -> Agreement:
 def choose_finalists(
     contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]
 ) -> Finalists:
-    """Each program at the setting that was fastest in a short scan, where its answers are right.
+    """Each program at the fastest setting of a short scan out of those whose answers are right.
 
     Every engine rests afterwards.
     """
@@ -91,19 +92,19 @@ def choose_finalists(
         own = [contender for contender in contenders if contender.program == program]
         say(f"looking for the best setting of {program}")
         try:
-            finalists.entries.append(_finalist(own, rows, reference))
+            finalists.entries.append(_finalist(own, rows, reference, say))
         except CannotRun as exc:
             say(f"{program} is left out: {exc}")
             finalists.absent[program] = str(exc)
     return finalists
 
 
-def fastest(scan: Sequence[Scan]) -> int:
-    """Place of the setting with the shortest single pass."""
-    return min(range(len(scan)), key=lambda place: min(sample.wall_s for sample in scan[place].samples))
+def by_speed(scan: Sequence[Scan]) -> list[int]:
+    """Places of the settings, that with the shortest single pass first."""
+    return sorted(range(len(scan)), key=lambda place: min(sample.wall_s for sample in scan[place].samples))
 
 
-def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors) -> Finalist:
+def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]) -> Finalist:
     tried: list[Setting] = []
     scan: list[Scan] = []
     failures: list[CannotRun] = []
@@ -121,11 +122,17 @@ def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors) -
         contender.engine.rest()
     if not tried:
         raise failures[0]
-    chosen = tried[fastest(scan)]
-    try:
-        return _compared(chosen, rows, reference, tuple(scan))
-    finally:
-        chosen.contender.engine.rest()
+    for place in by_speed(scan):
+        chosen = tried[place]
+        try:
+            return _compared(chosen, rows, reference, scan)
+        except CannotRun as exc:
+            failures.append(exc)
+            scan[place] = dataclasses.replace(scan[place], rejected=str(exc))
+            say(f"  passed over: {exc}")
+        finally:
+            chosen.contender.engine.rest()
+    raise failures[-len(tried)]
 
 
 def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
@@ -139,7 +146,7 @@ def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
     return samples
 
 
-def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: tuple[Scan, ...]) -> Finalist:
+def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: Sequence[Scan]) -> Finalist:
     answers = chosen.embed(rows)
     truth = agreement(answers, reference)
     _require_agreement(truth, chosen)
@@ -147,7 +154,7 @@ def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: tuple[Scan,
     if len(rows) > 1:
         alone = np.concatenate([chosen.contender.engine.embed([row], 1) for row in rows])
         company = agreement(answers, alone)
-    return Finalist(setting=chosen, truth=truth, company=company, scan=scan)
+    return Finalist(setting=chosen, truth=truth, company=company, scan=tuple(scan))
 
 
 def _require_agreement(truth: Agreement, chosen: Setting) -> None:

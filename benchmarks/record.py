@@ -36,6 +36,8 @@ class Scan:
 
     setting: str
     samples: tuple[Sample, ...]
+    rejected: str = ""
+    """Why it was not taken although nothing that was taken is faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +290,10 @@ def _round(raw: dict[str, Any]) -> Round:
 
 def _entry(raw: dict[str, Any]) -> Entry:
     fields = {**raw, "warmups": _samples(raw["warmups"]), "samples": _samples(raw["samples"])}
-    scan = (Scan(setting=each["setting"], samples=_samples(each["samples"])) for each in raw.get("scan", ()))
+    scan = (
+        Scan(setting=each["setting"], samples=_samples(each["samples"]), rejected=each.get("rejected", ""))
+        for each in raw.get("scan", ())
+    )
     return Entry(**{**fields, "scan": tuple(scan)})
 
 

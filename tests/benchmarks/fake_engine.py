@@ -42,9 +42,10 @@ class GivenEngine:
 class GivenScores(GivenEngine):
     """Scores a row with its last id, a tenth of it."""
 
-    def embed(self, rows: Rows, batch_rows: int) -> Vectors:  # noqa: ARG002
-        """[n, 1]"""
-        return np.asarray([[row[-1] / 10] for row in rows], np.float32)
+    def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+        """[n, 1], wrong by `wrong_in_company` where rows share a batch."""
+        shift = self.wrong_in_company if batch_rows > 1 else 0.0
+        return np.asarray([[row[-1] / 10 + shift] for row in rows], np.float32)
 
 
 def given_contender(engine: GivenEngine, *, program: str = "p", options: str = "") -> Contender:

@@ -44,6 +44,28 @@ def test_vectors_that_are_no_numbers_keep_a_program_out() -> None:
     assert not finalists.entries
 
 
+def test_next_fastest_setting_is_taken_where_the_fastest_is_wrong() -> None:
+    wrong = given_contender(GivenScores({3: 1.0, 1: 5.0, 2: 2.0}, wrong_in_company=0.5), options="wrong")
+    right = given_contender(GivenScores({3: 4.0, 1: 6.0, 2: 3.0}), options="right")
+    lines: list[str] = []
+    truth = GivenScores().embed(_ROWS, 1)
+    (chosen,) = choose_finalists([wrong, right], _ROWS, truth, lines.append).entries
+    assert chosen.setting.name == "right, sorted padded batches of 2"
+    assert chosen.truth.max_score_error == 0.0
+    rejected = {scan.setting: scan.rejected for scan in chosen.scan if scan.rejected}
+    assert list(rejected) == ["wrong, one padded batch", "wrong, sorted padded batches of 2"]
+    assert all("a score differs by 0.500000" in reason for reason in rejected.values())
+    assert [line for line in lines if "passed over" in line] == [f"  passed over: {why}" for why in rejected.values()]
+
+
+def test_program_that_is_always_wrong_is_out_with_the_reason_of_its_fastest() -> None:
+    contender = given_contender(GivenScores({3: 1.0, 1: 5.0, 2: 2.0}))
+    truth = GivenScores().embed(_ROWS, 1) + np.float32(0.5)
+    finalists = choose_finalists([contender], _ROWS, truth, lambda _: None)
+    assert not finalists.entries
+    assert finalists.absent["p"].startswith("one padded batch: a score differs by 0.5")
+
+
 def test_answers_that_depend_on_their_company_are_told() -> None:
     engine = GivenEngine({1: 2.0}, wrong_in_company=0.2)
     (chosen,) = choose_finalists([given_contender(engine)], _ROWS, _truth(), lambda _: None).entries
