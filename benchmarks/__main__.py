@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,7 @@ import typer
 
 from .model_shape import SHAPES
 from .readme import NoSection, newest_whole_record, put_section, render_section
-from .record import Record, RecordInvalid, read_record, write_record
+from .record import Record, RecordFile, RecordInvalid, read_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
@@ -24,28 +25,41 @@ CACHE = _HERE.parent / ".cache" / "benchmarks"
 RESULTS = _HERE / "results"
 PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
+_CORES = os.cpu_count() or 1
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
+def _workloads(standard: Sequence[str]) -> typer.models.OptionInfo:
+    found: typer.models.OptionInfo = typer.Option(
+        help=f"Any of {', '.join(WORKLOADS)}; {', '.join(standard)} where none is given."
+    )
+    return found
+
+
+_Model = Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")]
+_Contenders = Annotated[
+    list[str] | None, typer.Option("--contender", help="Programs whose name holds this; all where none is given.")
+]
+_Repetitions = Annotated[int, typer.Option(min=MIN_REPETITIONS)]
+_Threads = Annotated[int, typer.Option(min=1)]
+_Cache = Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")]
+_Output = Annotated[Path | None, typer.Option(help="Folder of the record.")]
+
+
 @app.command()
 def run(
-    workload: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Any of {', '.join(WORKLOADS)}; {', '.join(STANDARD)} where none is given."),
-    ] = None,
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "0.6b-4-layers",
+    workload: Annotated[list[str] | None, _workloads(STANDARD)] = None,
+    model: _Model = "0.6b-4-layers",
     part: Annotated[
         list[str] | None, typer.Option(help="Any of passes, serving, growth, quality; all where none is given.")
     ] = None,
-    contender: Annotated[
-        list[str] | None, typer.Option(help="Programs whose name holds this; all where none is given.")
-    ] = None,
+    contender: _Contenders = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
-    repetitions: Annotated[int, typer.Option(min=MIN_REPETITIONS)] = MIN_REPETITIONS,
-    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
-    cache: Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")] = CACHE,
-    output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
+    repetitions: _Repetitions = MIN_REPETITIONS,
+    threads: _Threads = _CORES,
+    cache: _Cache = CACHE,
+    output: _Output = None,
 ) -> None:
     """Measure whatever can run here and write one record."""
     from .contenders import ALL, GROWING, QUICK
@@ -81,36 +95,28 @@ def run(
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_said()]),
     )
-    record = run_benchmark(options, lambda line: typer.echo(line, err=True))
-    folder = output or (cache / "results" if quick else RESULTS)
     whole = not (workload or part or contender)
     title = "quick" if quick else model if whole else "-".join([*(part or ()), *(workload or ()), "part"])
-    file = folder / f"{record.started[:19].replace(':', '')}-{title}.json"
-    write_record(record, file)
-    typer.echo(f"record: {file.name}", err=True)
-    typer.echo(render_record(record))
+    file = _record_file(output or (cache / "results" if quick else RESULTS), title)
+    record = run_benchmark(options, _say, RecordFile(file).keep)
+    _show(record, file)
 
 
 @app.command()
 def gpu(
-    workload: Annotated[
-        list[str] | None,
-        typer.Option(help=f"Any of {', '.join(WORKLOADS)}; {', '.join(GPU_STANDARD)} where none is given."),
-    ] = None,
-    model: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "0.6b",
-    contender: Annotated[
-        list[str] | None, typer.Option(help="Programs whose name holds this; all where none is given.")
-    ] = None,
+    workload: Annotated[list[str] | None, _workloads(GPU_STANDARD)] = None,
+    model: _Model = "0.6b",
+    contender: _Contenders = None,
     triton_release: Annotated[
         str | None, typer.Option(help="Image whose operators the graphs have; the ONNX Runtime here if not given.")
     ] = None,
     dry: Annotated[
         bool, typer.Option("--dry", help="Tiny model on the CPU: tries the machinery, not the speed.")
     ] = False,
-    repetitions: Annotated[int, typer.Option(min=MIN_REPETITIONS)] = MIN_REPETITIONS,
-    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
-    cache: Annotated[Path, typer.Option(help="Checkpoints and graphs.")] = CACHE,
-    output: Annotated[Path | None, typer.Option(help="Folder of the record.")] = None,
+    repetitions: _Repetitions = MIN_REPETITIONS,
+    threads: _Threads = _CORES,
+    cache: _Cache = CACHE,
+    output: _Output = None,
 ) -> None:
     """Measure the graphs for GPUs against transformers on this machine's GPU and write one record.
 
@@ -150,13 +156,10 @@ def gpu(
         gpu=found,
         command=shlex.join(["python", "-m", "benchmarks", *_said()]),
     )
-    record = measure_gpu(options, lambda line: typer.echo(line, err=True))
-    folder = output or (cache / "results" if dry else RESULTS)
     part = "-part" if workload or contender else ""
-    file = folder / f"{record.started[:19].replace(':', '')}-gpu-{'dry' if dry else model}{part}.json"
-    write_record(record, file)
-    typer.echo(f"record: {file.name}", err=True)
-    typer.echo(render_record(record))
+    file = _record_file(output or (cache / "results" if dry else RESULTS), f"gpu-{'dry' if dry else model}{part}")
+    record = measure_gpu(options, _say, RecordFile(file).keep)
+    _show(record, file)
 
 
 @app.command()
@@ -181,6 +184,20 @@ def report(
     except (RecordInvalid, EnvironmentsDiffer, NoSection) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+def _record_file(folder: Path, title: str) -> Path:
+    """Named after the present moment, so that names sort as the runs began."""
+    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}.json"
+
+
+def _show(record: Record, file: Path) -> None:
+    typer.echo(f"record: {file.name}", err=True)
+    typer.echo(render_record(record))
 
 
 def _write_readme(file: Path) -> None:

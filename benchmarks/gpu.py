@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ from .model_shape import ModelShape
 from .products import COPY, GPU_KINDS
 from .record import Record
 from .rounds import RoundOptions, measure_rounds
+from .steps import unreached, workload_step
 from .workload import Workload
 
 _WARMUPS = 3
@@ -44,9 +46,10 @@ class GpuOptions:
     command: str
 
 
-def measure_gpu(options: GpuOptions, say: Callable[[str], None]) -> Record:
-    """Every recipe on every workload; `say` takes lines of progress."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+def measure_gpu(
+    options: GpuOptions, say: Callable[[str], None], keep: Callable[[Record], None] = lambda _: None
+) -> Record:
+    """Every recipe on every workload; `say` and `keep` as in a run on a CPU."""
     say("writing the checkpoint")
     bench = Bench(
         checkpoint=cached_checkpoint(options.shape, options.cache),
@@ -56,21 +59,25 @@ def measure_gpu(options: GpuOptions, say: Callable[[str], None]) -> Record:
         say=say,
         undo=ExitStack(),
         device="cpu" if options.gpu is None else "cuda",
-        resident=True,
     )
     how = RoundOptions(
         shape=options.shape, repetitions=options.repetitions, warmups=_WARMUPS, gauges=(*GPU_KINDS, COPY)
     )
-    with bench.undo:
-        rounds = measure_rounds(options.workloads, options.recipes, how, bench)
-    return Record(
-        started=started,
+    dry = {} if options.gpu else {"everything on a GPU": "a dry run, whose figures are this CPU's"}
+    record = Record(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,
         code=read_code_state(),
         environment=read_environment(options.threads, options.gpu),
-        rounds=rounds,
-        not_done={} if options.gpu else {"everything on a GPU": "a dry run, whose figures are this CPU's"},
+        not_done=dry,
     )
+    pending = unreached([workload_step(workload.name) for workload in options.workloads])
+    with bench.undo:
+        for measured in measure_rounds(options.workloads, options.recipes, how, bench):
+            record = dataclasses.replace(record, rounds=(*record.rounds, measured))
+            pending.pop(workload_step(measured.workload.name))
+            keep(dataclasses.replace(record, not_done={**dry, **pending}))
+    return record
 
 
 def find_gpu() -> Gpu:

@@ -22,6 +22,8 @@ _PAUSE_S = 0.05
 """Between two contenders, so that spinning threads of the one do not run into the other's time."""
 _HOPELESS_FIRST, _HOPELESS = 3.0, 1.5
 """A setting that is this many times slower than the best one, cold and warm, is not timed again."""
+_LONG_S = 2.0
+"""A pass that takes longer tells settings apart by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,12 +138,12 @@ def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors, s
 
 
 def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
-    """Two passes after a first one, which stands alone where it was hopeless."""
+    """Two passes after a first one, or one where it takes long; none where the first was hopeless."""
     first = setting.time(rows)
     if first[0].wall_s > _HOPELESS_FIRST * best_s:
         return first
     samples = setting.time(rows)
-    if samples[0].wall_s < _HOPELESS * best_s:
+    if samples[0].wall_s < min(_HOPELESS * best_s, _LONG_S):
         samples += setting.time(rows)
     return samples
 

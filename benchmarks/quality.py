@@ -110,7 +110,7 @@ def _reference(bench: Bench, sets: list[EvaluationSet]) -> Iterator[_Vectors]:
         write_merged_checkpoint(MergeOptions(model=_CHECKPOINT, adapters=_ADAPTERS, output=merged, overwrite=True))
         tokenizer = Tokenizer.from_file(str(merged / "tokenizer.json"))
         worker = load_fp32(merged, bench.threads)
-        undo.callback(worker.rest)
+        undo.callback(worker.stop)
 
         def embed(texts: list[str]) -> FloatArray:
             return worker.embed([encoding.ids for encoding in tokenizer.encode_batch(texts)], _BATCH_ROWS)

@@ -232,14 +232,35 @@ class Record:
     """What the run could not do → why."""
 
 
+class RecordFile:
+    """A run's file while the run goes on: it is whole at any time, so that a run that is ended loses nothing."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._begun = False
+
+    def keep(self, record: Record) -> None:
+        """Replaces what was kept before; a file of another run is never overwritten (FileExistsError)."""
+        if not self._begun:
+            write_record(record, self.file)
+            self._begun = True
+            return
+        newer = self.file.with_suffix(".newer")
+        newer.write_text(_render(record), encoding="utf-8")
+        newer.replace(self.file)
+
+
 def write_record(record: Record, file: Path) -> None:
     """Writes `file`; an existing one is never overwritten (FileExistsError)."""
-    text = json.dumps(dataclasses.asdict(record), indent=1)
-    # a list of figures is one line
-    text = _PLAIN_LIST.sub(lambda found: re.sub(r"\s+", " ", found[0]), text)
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("x", encoding="utf-8") as opened:
-        opened.write(text + "\n")
+        opened.write(_render(record))
+
+
+def _render(record: Record) -> str:
+    text = json.dumps(dataclasses.asdict(record), indent=1)
+    # a list of figures is one line
+    return _PLAIN_LIST.sub(lambda found: re.sub(r"\s+", " ", found[0]), text) + "\n"
 
 
 def read_record(file: Path) -> Record:

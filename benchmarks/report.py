@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
+from .order import compare_orders
 from .record import Record, Round
 from .tables import (
     code_line,
@@ -28,7 +30,18 @@ class EnvironmentsDiffer(Exception):
 def render_report(records: Sequence[Record]) -> str:
     """Every record's tables; raises EnvironmentsDiffer where they were not measured alike."""
     require_one_environment(records)
-    return "\n\n".join(render_record(record) for record in records)
+    orders = [_render_orders(first, second) for first, second in itertools.pairwise(records)]
+    return "\n\n".join([*(render_record(record) for record in records), *filter(None, orders)])
+
+
+def _render_orders(first: Record, second: Record) -> str:
+    """A line for each workload that both measured."""
+    lines = [
+        f"{order.workload}: of {order.pairs} pairs of contenders both runs tell {order.alike + len(order.reversed)} "
+        f"apart, {order.alike} of them in the same order{''.join(f'; reversed: {pair}' for pair in order.reversed)}"
+        for order in compare_orders(first, second)
+    ]
+    return "\n".join([f"order in {first.started} and in {second.started}", *lines]) if lines else ""
 
 
 def render_record(record: Record) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from .contenders.contender import Bench, CannotRun, Engine, Prepared, Recipe, Setting, prepare_all
@@ -40,14 +41,17 @@ class Gauges:
 
 def measure_rounds(
     workloads: Sequence[Workload], recipes: Sequence[Recipe], options: RoundOptions, bench: Bench
-) -> tuple[Round, ...]:
-    """Every contender that can run on every workload of its task."""
-    prepared = {
-        task: prepare_all([recipe for recipe in recipes if recipe.task is task], bench)
-        for task in dict.fromkeys(workload.task for workload in workloads)
-    }
-    gauges = _start_gauges(options, bench)
-    return tuple(_measure(workload, options, prepared[workload.task], gauges, bench) for workload in workloads)
+) -> Iterator[Round]:
+    """Every contender that can run on every workload of its task, a workload at a time."""
+    with ExitStack() as undo:
+        own = dataclasses.replace(bench, undo=undo)
+        prepared = {
+            task: prepare_all([recipe for recipe in recipes if recipe.task is task], own)
+            for task in dict.fromkeys(workload.task for workload in workloads)
+        }
+        gauges = _start_gauges(options, own)
+        for workload in workloads:
+            yield _measure(workload, options, prepared[workload.task], gauges, own)
 
 
 def _measure(workload: Workload, options: RoundOptions, prepared: Prepared, engines: Gauges, bench: Bench) -> Round:

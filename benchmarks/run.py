@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,7 +20,10 @@ from .record import Record, Round
 from .rounds import RoundOptions, measure_rounds
 from .samples import MIN_REPETITIONS
 from .serving.measure import Served, ServingOptions, measure_serving
+from .steps import unreached, workload_step
 from .workload import Workload
+
+_Found = Round | Served | Grown | Quality
 
 
 class Part(StrEnum):
@@ -58,9 +62,13 @@ class RunOptions:
     """What a person types to run it again."""
 
 
-def run_benchmark(options: RunOptions, say: Callable[[str], None]) -> Record:
-    """Measures whatever can run of `options`; `say` takes lines of progress."""
-    started = datetime.now(UTC).isoformat(timespec="seconds")
+def run_benchmark(
+    options: RunOptions, say: Callable[[str], None], keep: Callable[[Record], None] = lambda _: None
+) -> Record:
+    """Measures whatever can run of `options`.
+
+    `say` takes lines of progress, `keep` the record so far, whose `not_done` names what is still to come.
+    """
     bench = Bench(
         checkpoint=cached_checkpoint(options.shape, options.cache),
         cache=options.cache,
@@ -69,28 +77,48 @@ def run_benchmark(options: RunOptions, say: Callable[[str], None]) -> Record:
         say=say,
         undo=ExitStack(),
     )
-    with bench.undo:
-        rounds = _measure_rounds(options, bench) if Part.PASSES in options.parts else ()
-        served, grown, quality = Served(), Grown(), Quality()
-        if Part.SERVING in options.parts:
-            served = measure_serving(options.served, options.serving, bench)
-        if Part.GROWTH in options.parts:
-            grown = measure_growth(options.growing, options.shape, options.growth, bench)
-        if Part.QUALITY in options.parts:
-            quality = measure_quality(options.quality, bench)
-    return Record(
-        started=started,
+    record = Record(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
         command=options.command,
         code=read_code_state(),
         environment=read_environment(options.threads),
-        rounds=rounds,
-        loads=served.loads,
-        quality=quality.scores,
-        growth=grown.growth,
-        not_done={**served.not_done, **grown.not_done, **quality.not_done},
     )
+    with bench.undo:
+        pending = unreached(_steps(options))
+        for what, found in _measure(options, bench):
+            record = _joined(record, found)
+            del pending[what]
+            keep(dataclasses.replace(record, not_done={**record.not_done, **pending}))
+    return record
 
 
-def _measure_rounds(options: RunOptions, bench: Bench) -> tuple[Round, ...]:
-    how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
-    return measure_rounds(options.workloads, options.recipes, how, bench)
+def _steps(options: RunOptions) -> list[str]:
+    """Everything that the run is to measure, in order."""
+    passes = [workload_step(workload.name) for workload in options.workloads] if Part.PASSES in options.parts else []
+    return [*passes, *(part for part in options.parts if part is not Part.PASSES)]
+
+
+def _measure(options: RunOptions, bench: Bench) -> Iterator[tuple[str, _Found]]:
+    """Every step by name with what it found."""
+    if Part.PASSES in options.parts:
+        how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
+        for measured in measure_rounds(options.workloads, options.recipes, how, bench):
+            yield workload_step(measured.workload.name), measured
+    if Part.SERVING in options.parts:
+        yield Part.SERVING, measure_serving(options.served, options.serving, bench)
+    if Part.GROWTH in options.parts:
+        yield Part.GROWTH, measure_growth(options.growing, options.shape, options.growth, bench)
+    if Part.QUALITY in options.parts:
+        yield Part.QUALITY, measure_quality(options.quality, bench)
+
+
+def _joined(record: Record, found: _Found) -> Record:
+    """`record` with what one step found."""
+    if isinstance(found, Round):
+        return dataclasses.replace(record, rounds=(*record.rounds, found))
+    joined = dataclasses.replace(record, not_done={**record.not_done, **found.not_done})
+    if isinstance(found, Served):
+        return dataclasses.replace(joined, loads=found.loads)
+    if isinstance(found, Grown):
+        return dataclasses.replace(joined, growth=found.growth)
+    return dataclasses.replace(joined, quality=found.scores)

@@ -76,7 +76,7 @@ class Workload:
     """Times over in each repetition: short texts take a few milliseconds, which one pass does not tell well."""
 
     one_at_a_time: bool = False
-    """Whether each contender gives its memory back before the next one's turn, since attention may take gigabytes."""
+    """Whether memory is looked after between turns: attention over a long text may take gigabytes."""
 
     task: Task = Task.EMBED
     """Texts to embed, or passages to score for one query."""
@@ -115,7 +115,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             Workload(
                 name="long",
                 seed=1024,
-                lengths=LogNormal(texts=4, shortest=1024, longest=8192, median=2600),
+                lengths=LogNormal(texts=3, shortest=1024, longest=8192, median=2600),
                 one_at_a_time=True,
             ),
             Workload(

@@ -29,10 +29,10 @@ class Engine(Protocol):
         """Unit rows float32 [n, hidden], or scores [n, 1], in the callers' order; raises CannotRun."""
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """One sample a pass over `rows`; raises CannotRun."""
+        """One sample a pass over `rows`, never of a program that has just been loaded; raises CannotRun."""
 
     def rest(self) -> None:
-        """Gives its memory back until it is needed again."""
+        """Gives its memory back until it is needed again, where others may want it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,6 @@ class Bench:
     """Ends what a contender started, when the run is over."""
     device: str = "cpu"
     """cpu or cuda: where contenders, their reference and the matrix products run."""
-    resident: bool = False
-    """Whether contenders stay loaded from workload to workload: a GPU has room for all, and loading takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,8 +108,7 @@ class Setting:
         return self.contender.engine.time(rows, self.batch_rows, passes)
 
     def time_alone(self, rows: Rows, passes: int = 1) -> list[Sample]:
-        """As `time` after an unrecorded pass, and its memory is given back afterwards; raises CannotRun."""
-        self.time(rows)
+        """As `time`, and the memory is given back afterwards where it is short; raises CannotRun."""
         samples = self.time(rows, passes)
         self.contender.engine.rest()
         return samples

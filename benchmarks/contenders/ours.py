@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,22 +37,26 @@ def program(precision: Precision | str) -> str:
     return f"qwen3-triton {precision}"
 
 
-@functools.cache
 def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) -> ExportResult:
-    """The benchmark's checkpoint in a repository where it stands alone; raises CannotRun."""
+    """The benchmark's checkpoint in a repository where it stands alone, written once a run; raises CannotRun."""
+    return _export(bench.checkpoint, bench.cache, bench.max_tokens, precision, task)
+
+
+@functools.cache
+def _export(source: Path, cache: Path, max_tokens: int, precision: Precision, task: Task) -> ExportResult:
     # writes config.pbtxt too, with protobuf from tritonclient, which a machine for GPU runs need not have
     from qwen3_triton.export import export_model
 
     embeds = task is Task.EMBED
-    checkpoint = bench.checkpoint if embeds else cached_reranker(bench.checkpoint, bench.cache)
+    checkpoint = source if embeds else cached_reranker(source, cache)
     kind = "" if embeds else f"-{task}"
     options = ExportOptions(
         model=SourceReference(str(checkpoint)),
-        repository=bench.cache / "model_repositories" / f"{checkpoint.name}-{bench.max_tokens}-{precision}{kind}",
+        repository=cache / "model_repositories" / f"{checkpoint.name}-{max_tokens}-{precision}{kind}",
         name=MODEL_NAME,
         task=TaskChoice(task.value),
         precision=precision,
-        max_tokens=bench.max_tokens if embeds else max(bench.max_tokens, _PROMPT_TOKENS),
+        max_tokens=max_tokens if embeds else max(max_tokens, _PROMPT_TOKENS),
         overwrite=True,
         parity_budget_s=5.0,
     )

@@ -30,7 +30,7 @@ def reference_answers(bench: Bench, rows: Rows, task: Task) -> Vectors:
         try:
             np.save(folder / _FILES[task], worker.embed(rows, 1))
         finally:
-            worker.rest()
+            worker.stop()
 
     answers: Vectors = np.load(written_once(bench.cache / "references" / key, write) / _FILES[task])
     return answers

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from ..memory import is_short
 from ..record import Sample
 from ..rows import Rows, Vectors
 from ..workers.messages import Done, Failed, Message, Ready, Work, receive, send
@@ -23,13 +24,10 @@ _STOP_S = 20
 
 
 class Worker:
-    """A worker whose process starts when it is first needed, and again after a `rest` unless it is `resident`."""
+    """A worker whose process starts when it is needed, and stays while there is memory for all."""
 
-    def __init__(
-        self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable), *, resident: bool = False
-    ) -> None:
+    def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
         self._start = functools.partial(WorkerProcess, module, options, python)
-        self._resident = resident
         self._running: WorkerProcess | None = None
         self.versions: Mapping[str, str] = {}
         """Empty before the first start."""
@@ -37,7 +35,7 @@ class Worker:
     @classmethod
     def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
         """A worker that was seen to start, and rests until it is needed; it ends with the run. Raises CannotRun."""
-        worker = cls(module, options, python or Path(sys.executable), resident=bench.resident)
+        worker = cls(module, options, python or Path(sys.executable))
         bench.undo.callback(worker.stop)
         worker._process()
         worker.rest()
@@ -48,13 +46,15 @@ class Worker:
         return self._process().ask(Work(rows=rows, batch_rows=batch_rows)).vectors
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """One sample a pass, taken inside the process; raises CannotRun."""
+        """One sample a pass, taken inside the process, whose first pass is no sample; raises CannotRun."""
+        if self._running is None:
+            self.embed(rows, batch_rows)
         done = self._process().ask(Work(rows=rows, batch_rows=batch_rows, passes=passes))
         return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
 
     def rest(self) -> None:
-        """Ends the process and gives its memory back, unless it is resident; a second time does no harm."""
-        if not self._resident:
+        """Ends the process where memory is short; a second time does no harm."""
+        if is_short():
             self.stop()
 
     def stop(self) -> None:

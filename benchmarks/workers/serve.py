@@ -8,9 +8,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from ..environment import installed_versions
+from ..memory import free_bytes
 from ..rows import Rows, Vectors
 from .messages import Done, Failed, Message, Ready, Work, receive, send
 
@@ -47,9 +47,7 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
 
 def _limit_memory() -> None:
     """Lets this process fail where it would take the machine's last memory and other processes with it."""
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    (free,) = (int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    resource.setrlimit(resource.RLIMIT_DATA, (free * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_DATA, (free_bytes() * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
 
 
 def _answer(embed: Embed, work: Work) -> Message:

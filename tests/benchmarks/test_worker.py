@@ -22,7 +22,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     options = {"model": str(checkpoint), "threads": "1", "dtype": "float32", "compile": "no"}
     worker = Worker("transformers_model", options)
     yield worker
-    worker.rest()
+    worker.stop()
 
 
 def test_vectors_are_unit_rows_whatever_the_batch(worker: Worker) -> None:
@@ -56,3 +56,16 @@ def test_program_that_does_not_load_says_why_without_paths(tmp_path: Path) -> No
 def test_process_that_dies_is_told() -> None:
     with pytest.raises(CannotRun, match=r"status 1: .*no_such_worker"):
         Worker("no_such_worker", {}).embed(_ROWS, 1)
+
+
+def test_worker_rests_where_memory_is_short_and_starts_again(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    worker.embed(_ROWS, 3)
+    monkeypatch.setattr("benchmarks.contenders.worker.is_short", lambda: False)
+    worker.rest()
+    running = worker._running
+    assert running is not None
+    monkeypatch.setattr("benchmarks.contenders.worker.is_short", lambda: True)
+    worker.rest()
+    assert worker._running is None
+    assert len(worker.time(_ROWS, 2, 3)) == 3
+    assert worker._running is not running
