@@ -7,12 +7,21 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import Device, EmbeddingContract, ParityReport, Precision, QuantizationReport, RerankContract
-from ..export.options import CudaAttention, Int8Options, PairTemplate, ServingOptions, TaskChoice
+from ..client.contract import (
+    Device,
+    EmbeddingContract,
+    ParityReport,
+    Precision,
+    QuantizationReport,
+    RerankContract,
+    RetrievalReport,
+)
+from ..export.options import CudaAttention, EvaluationOptions, Int8Options, PairTemplate, ServingOptions, TaskChoice
 from ..export.release import DEFAULT_RELEASE, TritonRelease
 
 _SERVING = ServingOptions()
 _INT8 = Int8Options()
+_EVALUATION = EvaluationOptions()
 
 
 def export(
@@ -53,6 +62,18 @@ def export(
             "difference of a score (0.1); products stay in fp32 to reach it.",
         ),
     ] = _INT8.max_error,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Embedding models: retrieval set in BEIR's layout, whose nDCG@10 is measured in transformers fp32 and "
+            "with the written graph.",
+        ),
+    ] = _EVALUATION.folder,
+    max_ndcg_loss: Annotated[
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="Largest loss of that nDCG@10 (0 to 1); nothing is written beyond it."),
+    ] = _EVALUATION.max_ndcg_loss,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
     queue_delay_us: Annotated[
         int, typer.Option(min=0, help="Longest wait for company, microseconds.")
@@ -71,6 +92,7 @@ def export(
     """Convert a checkpoint, with LoRA adapters merged in, to a model that Triton serves."""
     from ..export import (
         AdapterReference,
+        EvaluationOptions,
         ExportOptions,
         Int8Options,
         ServingOptions,
@@ -93,6 +115,7 @@ def export(
         instruction=instruction,
         template=template,
         int8=Int8Options(calibration=calibration, max_error=max_int8_error),
+        evaluation=EvaluationOptions(folder=evaluation, max_ndcg_loss=max_ndcg_loss),
         serving=ServingOptions(
             max_batch_rows=max_batch_rows,
             queue_delay_us=queue_delay_us,
@@ -107,6 +130,8 @@ def export(
     _show(result.contract)
     if result.contract.quantization is not None:
         _show_quantization(result.contract.quantization)
+    if result.contract.retrieval is not None:
+        _show_retrieval(result.contract.retrieval, result.contract.precision)
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")
 
 
@@ -147,3 +172,13 @@ def _show_quantization(report: QuantizationReport) -> None:
         )
     typer.echo(f"  kept in fp32: {', '.join(report.kept) or 'nothing'} ({report.kept_share:.1%} of the multiply-adds)")
     typer.echo(f"  {report.bytes / 1e6:.1f} MB, {report.bytes / report.fp32_bytes:.2f} times fp32")
+
+
+def _show_retrieval(report: RetrievalReport, precision: Precision) -> None:
+    limit = report.gate_max_ndcg_loss
+    gate = "" if limit is None else f", {limit:g} allowed"
+    typer.echo(f"retrieval over {report.evaluation.reference}: {report.queries} queries, {report.documents} documents")
+    typer.echo(
+        f"  nDCG@10 {report.ndcg_at_10:.4f} in {precision}, {report.reference_ndcg_at_10:.4f} in {report.reference} "
+        f"(loss {report.ndcg_loss:.4f}{gate})"
+    )

@@ -215,6 +215,37 @@ class QuantizationReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RetrievalReport:
+    """What the written model finds of a retrieval set, beside the official recipe in transformers fp32."""
+
+    evaluation: SourceIdentity
+    """The folder given, with the SHA-256 of the digests of its corpus, queries and judgements."""
+    reference: str
+    """Library and version that computed the truth."""
+    runtime: str
+    """ONNX Runtime version that ran the written file."""
+    queries: int
+    """Those that have a relevant document, each in the query prompt with the default instruction."""
+    documents: int
+    reference_ndcg_at_10: float
+    """In 0…1, gains linear in the judgements, as trec_eval has them."""
+    ndcg_at_10: float
+    """Of the written model."""
+    gate_max_ndcg_loss: float | None = None
+    """What `ndcg_loss` may be; None where nobody asked."""
+
+    @property
+    def ndcg_loss(self) -> float:
+        """By how much the written model is below the reference; negative where it is above."""
+        return self.reference_ndcg_at_10 - self.ndcg_at_10
+
+    @property
+    def passed(self) -> bool:
+        """Whether the gate holds; NaN never does."""
+        return self.gate_max_ndcg_loss is None or self.ndcg_loss <= self.gate_max_ndcg_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """Everything that a caller must know of a model, whatever its task."""
 
@@ -237,6 +268,8 @@ class Contract:
     parity: ParityReport | ScoreParityReport
     quantization: QuantizationReport | None = None
     """Of an int8 model for a CPU."""
+    retrieval: RetrievalReport | None = None
+    """Of an embedding model that was exported with a retrieval set."""
 
     def to_json(self) -> str:
         """The contract as JSON text that `from_json` reads back to an equal value."""
@@ -306,6 +339,8 @@ def _typed(fields: Mapping[str, Any]) -> EmbeddingContract | RerankContract:
     report = ScoreParityReport if is_reranker else ParityReport
     if fields.get("quantization") is not None:
         nested["quantization"] = _quantization(_mapping(fields["quantization"]), report)
+    if fields.get("retrieval") is not None:
+        nested["retrieval"] = _retrieval(_mapping(fields["retrieval"]))
     if is_reranker:
         return RerankContract(**nested | {"prompts": PairPrompts(**prompts), "parity": ScoreParityReport(**parity)})
     return EmbeddingContract(**nested | {"prompts": Prompts(**prompts), "parity": ParityReport(**parity)})
@@ -322,6 +357,11 @@ def _quantization(
     nested["layer_errors"] = tuple(LayerErrors(**_mapping(layer)) for layer in fields["layer_errors"])
     nested["kept"] = tuple(str(name) for name in fields["kept"])
     return QuantizationReport(**nested)
+
+
+def _retrieval(fields: Mapping[str, Any]) -> RetrievalReport:
+    evaluation = SourceIdentity(**_mapping(fields["evaluation"]))
+    return RetrievalReport(**dict(fields) | {"evaluation": evaluation})
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ExportError,
         Int8ErrorTooLarge,
         ModelExists,
+        NdcgLossTooLarge,
         ParityFailed,
         SourceMissing,
         StagingFailed,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .graph import CudaProfile, GraphOptions
     from .options import (
         CudaAttention,
+        EvaluationOptions,
         ExportOptions,
         Int8Options,
         MergeOptions,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
+    from .proof.ndcg import ndcg_by_query
     from .reading.checkpoint import open_checkpoint
     from .reading.source import AdapterReference, SourceReference
     from .release import RuntimeVersion, TritonRelease
@@ -45,6 +48,7 @@ _HOMES = {
     "CudaAttention": "options",
     "CudaProfile": "graph",
     "Device": ".client.contract",
+    "EvaluationOptions": "options",
     "ExportError": "errors",
     "ExportOptions": "options",
     "ExportResult": "pipeline",
@@ -53,6 +57,7 @@ _HOMES = {
     "Int8Options": "options",
     "MergeOptions": "options",
     "ModelExists": "errors",
+    "NdcgLossTooLarge": "errors",
     "PairTemplate": "options",
     "ParityFailed": "errors",
     "Progress": "progress",
@@ -67,6 +72,7 @@ _HOMES = {
     "UnsupportedCheckpoint": "errors",
     "cuda_provider_options": "writing.cuda_options",
     "export_model": "pipeline",
+    "ndcg_by_query": "proof.ndcg",
     "open_checkpoint": "reading.checkpoint",
     "write_graph": "writing.graph_file",
     "write_merged_checkpoint": "writing.merged_checkpoint",
@@ -78,6 +84,7 @@ __all__ = [
     "CudaAttention",
     "CudaProfile",
     "Device",
+    "EvaluationOptions",
     "ExportError",
     "ExportOptions",
     "ExportResult",
@@ -86,6 +93,7 @@ __all__ = [
     "Int8Options",
     "MergeOptions",
     "ModelExists",
+    "NdcgLossTooLarge",
     "PairTemplate",
     "ParityFailed",
     "Progress",
@@ -100,6 +108,7 @@ __all__ = [
     "UnsupportedCheckpoint",
     "cuda_provider_options",
     "export_model",
+    "ndcg_by_query",
     "open_checkpoint",
     "write_graph",
     "write_merged_checkpoint",

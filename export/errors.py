@@ -7,6 +7,7 @@ ExportError
 ├── ModelExists              the name is taken in the repository
 ├── StagingFailed            the repository cannot be written to in one piece
 ├── Int8ErrorTooLarge        8 bits change the answers by more than --max-int8-error allows
+├── NdcgLossTooLarge         a retrieval set's nDCG@10 falls by more than --max-ndcg-loss allows
 └── ParityFailed             the written model does not answer as the reference; carries the report
 """
 
@@ -45,6 +46,10 @@ class StagingFailed(ExportError):
 
 class Int8ErrorTooLarge(ExportError):
     """The int8 model is further from fp32 than asked for."""
+
+
+class NdcgLossTooLarge(ExportError):
+    """The written model finds less of a retrieval set than asked for."""
 
 
 class ParityFailed(ExportError):

@@ -68,6 +68,16 @@ class Int8Options:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationOptions:
+    """What an embedding model's retrieval is measured with, and how good it must be."""
+
+    folder: Path | None = None
+    """A retrieval set in BEIR's layout; nothing is measured where None."""
+    max_ndcg_loss: float | None = None
+    """By how much nDCG@10, in 0…1, may be below that of transformers fp32; any loss where None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
     """What to export, and how."""
 
@@ -89,6 +99,7 @@ class ExportOptions:
     template: PairTemplate | None = None
     """Of a reranker only; LINE where None."""
     int8: Int8Options = field(default_factory=Int8Options)
+    evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
     serving: ServingOptions = field(default_factory=ServingOptions)
     overwrite: bool = False
     parity_budget_s: float = 60.0

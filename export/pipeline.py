@@ -5,8 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..client.contract import (
     Device,
@@ -34,10 +38,12 @@ from .options import CudaAttention, ExportOptions, Int8Options, PairTemplate, Ta
 from .passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
 from .progress import Progress, SilentProgress
 from .proof.reference import ReferenceModel
+from .proof.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
 from .proof.written_check import open_for_check
 from .reading.adapter import Adapter, open_adapter
 from .reading.checkpoint import Checkpoint, open_checkpoint
 from .reading.cross_encoder import read_cross_encoder_settings
+from .reading.retrieval_set import RetrievalSet, read_retrieval_set
 from .reading.sentence_transformers import read_sentence_settings
 from .reading.tokenizer import CheckpointTokenizer, read_tokenizer
 from .tasks.embedding import EmbeddingTask
@@ -97,12 +103,15 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     folder = ModelFolder(options.repository / name)
     refuse_existing(folder.path, overwrite=options.overwrite)
     calibration = _read_calibration(options)
+    evaluation = _read_evaluation(options)
     progress.stage(f"reading {options.model}")
     prepared = _prepare(options, progress)
+    retrieval = None if evaluation is None else prepared.task.retrieval_rows(evaluation, prepared.max_tokens)
     progress.stage("computing the reference in transformers fp32")
     model = ReferenceModel(prepared.checkpoint)
     proof = _ask_reference(model, prepared, options.parity_budget_s, progress)
     held_out = None if calibration is None else _ask_held_out(model, prepared, progress)
+    true_ndcg = None if retrieval is None else _ask_retrieval(model, prepared, retrieval, progress)
     del model
     form = _form_weights(prepared, options, proof.answers.peaks, calibration, progress)
     graph = GraphOptions(
@@ -132,6 +141,17 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
                 form.plan, measured, report, calibration, staged.graph(version), prepared.max_tokens
             )
             contract = dataclasses.replace(contract, quantization=quantization)
+        if retrieval is not None and true_ndcg is not None:
+            progress.stage(f"retrieval with the {options.precision} graph")
+            found = report_retrieval(
+                retrieval,
+                reference=true_ndcg,
+                written=measure_ndcg(retrieval, written.run, progress.step),
+                runtime=written.description,
+                max_loss=options.evaluation.max_ndcg_loss,
+            )
+            require_ndcg(found)
+            contract = dataclasses.replace(contract, retrieval=found)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
         staged.manifest.write_text(contract.to_json() + "\n", encoding="utf-8")
         staged.config.write_text(render_config(name, contract, options.serving, version), encoding="utf-8")
@@ -224,6 +244,16 @@ def _ask_held_out(model: ReferenceModel, prepared: _Prepared, progress: Progress
     return Proof(rows=rows, answers=prepared.task.answer(model, rows, _REFERENCE_BATCH, progress.step))
 
 
+def _ask_retrieval(model: ReferenceModel, prepared: _Prepared, retrieval: RetrievalRows, progress: Progress) -> float:
+    """The reference's nDCG@10."""
+    progress.stage("retrieval in transformers fp32")
+
+    def embed(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return prepared.task.answer(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
+
+    return measure_ndcg(retrieval, embed, progress.step)
+
+
 def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
     """Tokens of one text within the budget, halved from `max_tokens`; twice the cost a token for attention."""
     tokens = max_tokens
@@ -261,6 +291,14 @@ def _read_calibration(options: ExportOptions) -> CalibrationTexts | None:
         return read_calibration(options.int8.calibration)
     if options.int8 != Int8Options():
         raise ExportError("--calibration and --max-int8-error are for --precision int8 --device cpu")
+    return None
+
+
+def _read_evaluation(options: ExportOptions) -> RetrievalSet | None:
+    if options.evaluation.folder is not None:
+        return read_retrieval_set(options.evaluation.folder)
+    if options.evaluation.max_ndcg_loss is not None:
+        raise ExportError("--max-ndcg-loss needs --evaluation FOLDER, a retrieval set in BEIR's layout")
     return None
 
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from examples.demo.pairs import held_out_functions
 from examples.demo.tasks import Task
+from qwen3_triton.export import ndcg_by_query
 
 FloatArray = NDArray[np.float32]
 Embed = Callable[[list[str]], FloatArray]
 
-RANKS = 10
 QUERIES = 400
 _SEED = 20240607
 
@@ -89,14 +89,6 @@ def ndcg_at_10(queries: FloatArray, documents: FloatArray, relevance: Sequence[f
 def ndcg_of_scores(scores: FloatArray, relevance: Sequence[frozenset[int]]) -> float:
     """Mean nDCG@10 of scores [Q, N], higher is better; equal scores rank in the documents' order.
 
-    Järvelin and Kekäläinen 2002: sum of gain / log2(rank + 1), divided by that of the best possible ranking.
+    As an export with `--evaluation` measures it.
     """
-    if len(scores) != len(relevance) or not len(scores):
-        raise ValueError(f"{len(scores)} rows of scores for {len(relevance)} queries")
-    discounts = 1 / np.log2(np.arange(2, RANKS + 2))
-    ranked = np.argsort(-scores, axis=1, kind="stable")[:, :RANKS]
-    total = 0.0
-    for row, relevant in zip(ranked, relevance, strict=True):
-        gained = sum(discount for index, discount in zip(row, discounts, strict=False) if int(index) in relevant)
-        total += gained / discounts[: len(relevant)].sum()
-    return float(total / len(relevance))
+    return float(ndcg_by_query(scores, [dict.fromkeys(relevant, 1.0) for relevant in relevance]).mean())

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from examples.demo.evaluation import EvaluationSet, FloatArray, evaluate, load_evaluation_set
 from examples.demo.reranking.evaluation import CANDIDATES, evaluate_reranking
+from examples.demo.retrieval_set import write_retrieval_set
 from examples.demo.showcase import DOCUMENTS, QUESTIONS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK
 from qwen3_triton.client import EmbeddingClient, RerankClient
@@ -24,6 +25,8 @@ CHECKPOINT = "examples/demo/checkpoint"
 ADAPTER = "examples/demo/adapter"
 RERANKER = "examples/demo/reranker"
 REPOSITORY = Path("model_repository")
+EVALUATION = Path("build/demo-evaluation")
+MAX_NDCG_LOSS = 0.005
 TOP = 3
 RERANKED_QUERIES = 100
 QUERY_BATCH_TIMEOUT_S = 600.0
@@ -37,12 +40,16 @@ class DemoModel:
     adapter: bool
     precision: str
     checkpoint: str = CHECKPOINT
+    evaluated: bool = False
+    """Exported with the base task's evaluation set, which its manifest then speaks of."""
 
     def command(self) -> list[str]:
         """The arguments of `qwen3-triton` that export it."""
         adapter = ["--adapter", ADAPTER] if self.adapter else []
+        evaluation = ["--evaluation", str(EVALUATION), "--max-ndcg-loss", str(MAX_NDCG_LOSS)]
         return [
             *("export", self.checkpoint, *adapter, "--precision", self.precision),
+            *(evaluation if self.evaluated else []),
             *("--name", self.name, "--repository", str(REPOSITORY), "--overwrite"),
         ]
 
@@ -51,7 +58,7 @@ MODELS = (
     DemoModel("demo-base", False, "fp32"),
     DemoModel("demo", True, "fp32"),
     DemoModel("demo-fp16", True, "fp16"),
-    DemoModel("demo-int8", True, "int8"),
+    DemoModel("demo-int8", True, "int8", evaluated=True),
 )
 RERANKING_MODEL = DemoModel("demo-reranker", False, "fp32", RERANKER)
 
@@ -59,6 +66,7 @@ RERANKING_MODEL = DemoModel("demo-reranker", False, "fp32", RERANKER)
 def main() -> None:
     """Runs the demo; exits with 1 where a step of it fails."""
     console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
+    write_retrieval_set(load_evaluation_set(BASE_TASK), EVALUATION)
     for model in (*MODELS, RERANKING_MODEL):
         _export(console, model)
     console.rule("Serving them with tritonserver")

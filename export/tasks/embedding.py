@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...client.contract import MIN_COMPANY_COSINE, EmbeddingContract, ParityReport, Precision, Prompts, Task
+from ..errors import SourceMissing
 from ..passes.merge import merge_adapters
 from ..proof.parity import COMPANY_GATES, GATES, measure_parity, require_parity
 from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.retrieval import RetrievalRows
 from ..proof.runtime import WrittenModel
 from ..reading.adapter import Adapter
 from ..reading.checkpoint import Checkpoint, decoder_shapes
 from ..reading.probe import PROBE_TEXTS, long_text
+from ..reading.retrieval_set import OPTION, NamedText, RetrievalSet
 from ..reading.tokenizer import CheckpointTokenizer
 from .task import ContractFields, Proof
 
@@ -59,6 +62,19 @@ class EmbeddingTask:
         filled = [*texts, *(self._as_query(text) for text in texts[::3])]
         return [row for row in self.tokenizer.rows(filled, max_tokens) if row]
 
+    def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
+        """Queries in the query prompt with the default instruction, documents in theirs.
+
+        Raises SourceMissing for a text without a token, which no client may send either.
+        """
+        queries = [self._as_query(query.text) for query in source.queries]
+        documents = [self.prompts.document.replace("{text}", document.text) for document in source.documents]
+        rows = self.tokenizer.rows([*queries, *documents], max_tokens)
+        for row, text in zip(rows, (*source.queries, *source.documents), strict=True):
+            if not row:
+                raise SourceMissing(_no_token(source, text))
+        return RetrievalRows(source=source, queries=rows[: len(queries)], documents=rows[len(queries) :])
+
     @property
     def int8_max_error(self) -> float:
         """1 − the smallest cosine that parity asks for."""
@@ -90,3 +106,10 @@ class EmbeddingTask:
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""
         return self.prompts.query.replace("{instruction}", instruction).replace("{text}", text)
+
+
+def _no_token(source: RetrievalSet, text: NamedText) -> str:
+    return (
+        f"{OPTION} {source.identity.reference}: the text '{text.name}' has no token, and the tokenizer appends no end "
+        "token; leave it out"
+    )

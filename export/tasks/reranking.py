@@ -6,15 +6,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...client.contract import MAX_COMPANY_SCORE_ERROR, PairPrompts, Precision, RerankContract, ScoreParityReport, Task
+from ..errors import ExportError
 from ..passes.merge import merge_adapters
 from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
 from ..proof.parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
 from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.retrieval import RetrievalRows
 from ..proof.runtime import WrittenModel
 from ..reading.adapter import Adapter
 from ..reading.checkpoint import SCORE_HEAD, Checkpoint
 from ..reading.cross_encoder import AnswerIds
 from ..reading.probe import PROBE_PAIRS, long_text
+from ..reading.retrieval_set import OPTION, RetrievalSet
 from ..reading.tokenizer import CheckpointTokenizer
 from .task import ContractFields, Proof
 
@@ -62,6 +65,13 @@ class RerankTask:
         """Every text as a query and the next one as its document."""
         bodies = [self._body(query, document) for query, document in zip(texts, [*texts[1:], texts[0]], strict=True)]
         return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
+
+    def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:  # noqa: ARG002
+        """Raises ExportError: every query would have to be judged with every document."""
+        raise ExportError(
+            f"{OPTION} is for embedding models, and this is a reranker, which orders what one has found: leave it out, "
+            "its scores are compared with transformers fp32 all the same; give --task embed if it is none"
+        )
 
     @property
     def int8_max_error(self) -> float:

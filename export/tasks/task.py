@@ -20,10 +20,12 @@ from ...client.contract import (
 from ..errors import UnsupportedCheckpoint
 from ..options import TaskChoice
 from ..proof.reference import ReferenceAnswers, ReferenceModel
+from ..proof.retrieval import RetrievalRows
 from ..proof.runtime import WrittenModel
 from ..reading.adapter import Adapter
 from ..reading.checkpoint import SCORE_HEAD, Checkpoint
 from ..reading.cross_encoder import LOGIT_SCORE
+from ..reading.retrieval_set import RetrievalSet
 from ..reading.sentence_transformers import read_modules
 from ..reading.tokenizer import CheckpointTokenizer
 
@@ -79,6 +81,9 @@ class ExportTask(Protocol):
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Rows of other texts, as a client sends them: what int8 is calibrated and judged with."""
+
+    def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
+        """Rows of a retrieval set as a client sends them; raises ExportError where the task does not retrieve."""
 
     @property
     def int8_max_error(self) -> float:

@@ -18,6 +18,7 @@ from qwen3_triton.client import (
     Prompts,
     QuantizationReport,
     RerankContract,
+    RetrievalReport,
     ScoreParityReport,
     SourceIdentity,
     TokenizerIdentity,
@@ -125,4 +126,18 @@ def make_quantization(contract: EmbeddingContract | RerankContract) -> Quantizat
         kept_share=0.125,
         bytes=1000,
         fp32_bytes=3900,
+    )
+
+
+def make_retrieval() -> RetrievalReport:
+    """A report with a gate."""
+    return RetrievalReport(
+        evaluation=SourceIdentity(reference="sets/mine", sha256="3" * 64),
+        reference="transformers 5.0",
+        runtime="1.23",
+        queries=400,
+        documents=1423,
+        reference_ndcg_at_10=0.4318,
+        ndcg_at_10=0.4293,
+        gate_max_ndcg_loss=0.005,
     )

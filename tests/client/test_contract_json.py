@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from typing import Any
 
 import pytest
-from sample_contract import make_quantization
+from sample_contract import make_quantization, make_retrieval
 
 from qwen3_triton.client import Contract, ContractMismatch, EmbeddingContract, RerankContract
 
@@ -37,6 +38,36 @@ def test_refuses_a_malformed_quantisation_report(contract: EmbeddingContract, ch
     fields["quantization"] |= changes
     with pytest.raises(ContractMismatch, match="malformed contract of schema 1"):
         Contract.from_json(json.dumps(fields))
+
+
+def test_a_retrieval_report_reads_back_equal(contract: EmbeddingContract) -> None:
+    for report in (make_retrieval(), dataclasses.replace(make_retrieval(), gate_max_ndcg_loss=None)):
+        evaluated = dataclasses.replace(contract, retrieval=report)
+        assert Contract.from_json(evaluated.to_json()) == evaluated
+
+
+def test_a_manifest_from_before_there_were_reports_is_read(contract: EmbeddingContract) -> None:
+    fields = json.loads(contract.to_json())
+    del fields["retrieval"], fields["quantization"]
+    assert Contract.from_json(json.dumps(fields)) == contract
+
+
+@pytest.mark.parametrize("changes", [{"evaluation": "sets/mine"}, {"evaluation": {}}, {"recall": 1}], ids=str)
+def test_refuses_a_malformed_retrieval_report(contract: EmbeddingContract, changes: dict[str, Any]) -> None:
+    fields = json.loads(dataclasses.replace(contract, retrieval=make_retrieval()).to_json())
+    fields["retrieval"] |= changes
+    with pytest.raises(ContractMismatch, match="malformed contract of schema 1"):
+        Contract.from_json(json.dumps(fields))
+
+
+def test_the_gate_of_a_retrieval_report() -> None:
+    report = make_retrieval()
+    assert report.ndcg_loss == pytest.approx(0.0025)
+    assert report.passed
+    assert dataclasses.replace(report, ndcg_at_10=0.5, gate_max_ndcg_loss=0.0).passed
+    assert dataclasses.replace(report, ndcg_at_10=0.0, gate_max_ndcg_loss=None).passed
+    for found in (0.42, math.nan):
+        assert not dataclasses.replace(report, ndcg_at_10=found).passed
 
 
 def test_stands_in_one_json_object(contract: EmbeddingContract) -> None:

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
 from examples.demo.evaluation import load_evaluation_set, ndcg_at_10
+from examples.demo.retrieval_set import write_retrieval_set
+from examples.demo.run import MAX_NDCG_LOSS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
 from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Precision
 from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
-from qwen3_triton.export import AdapterReference, ExportOptions, SourceReference, export_model
+from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
 from qwen3_triton.export.proof.reference import ReferenceModel
 from qwen3_triton.export.reading.checkpoint import open_checkpoint
 from qwen3_triton.server import TritonServer, start_triton
@@ -48,6 +50,9 @@ class Deployment:
 @pytest.fixture(scope="module")
 def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iterator[Deployment]:
     repository = tmp_path_factory.mktemp("served") / "models"
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_retrieval_set(load_evaluation_set(BASE_TASK), folder)
+    judged = EvaluationOptions(folder=folder, max_ndcg_loss=MAX_NDCG_LOSS)
     demo = project_root / "examples" / "demo"
     for precision in (Precision.FP32, Precision.FP16, Precision.INT8):
         export_model(
@@ -58,6 +63,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> 
                 name=f"demo-{precision}",
                 precision=precision,
                 max_tokens=512,
+                evaluation=judged if precision is Precision.INT8 else EvaluationOptions(),
             )
         )
     with start_triton(repository) as server:
@@ -172,6 +178,24 @@ def test_int8_finds_what_fp32_finds(deployment: Deployment, task: Task) -> None:
     assert abs(ndcg_at_10(queries, documents, evaluation_set.relevance) - exact) <= 0.005
     assert np.einsum("nd,nd->n", exact_queries, queries).min() >= 0.99
     assert np.einsum("nd,nd->n", exact_documents, documents).min() >= 0.99
+
+
+def test_the_manifest_has_the_ndcg_that_triton_gives(deployment: Deployment) -> None:
+    """The export's figures are those of its vectors through the client, in the model's own default instruction."""
+    evaluation_set = load_evaluation_set(BASE_TASK)
+
+    def served(precision: Precision) -> float:
+        with deployment.client(precision) as client:
+            queries = client.embed_queries(list(evaluation_set.queries))
+            return ndcg_at_10(queries, client.embed_documents(list(evaluation_set.documents)), evaluation_set.relevance)
+
+    manifest = Contract.from_json((deployment.repository / "demo-int8" / "manifest.json").read_text(encoding="utf-8"))
+    report = manifest.retrieval
+    assert report is not None
+    assert (report.queries, report.documents) == (len(evaluation_set.queries), len(evaluation_set.documents))
+    assert report.ndcg_at_10 == pytest.approx(served(Precision.INT8), abs=1e-6)
+    assert report.reference_ndcg_at_10 == pytest.approx(served(Precision.FP32), abs=1e-3)
+    assert abs(report.ndcg_loss) <= MAX_NDCG_LOSS == report.gate_max_ndcg_loss
 
 
 def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from peft_adapters import write_adapter
+from retrieval_sets import write_set
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 from qwen3_triton.cli import main
@@ -240,3 +241,19 @@ def test_a_bad_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here
     result = here("export", tiny_source, "--precision", "int8", "--calibration", "texts.jsonl")
     assert_one_error_line(result, holding="--calibration texts.jsonl: line 2 is no JSON object")
     assert not (tmp_path / "model_repository").exists()
+
+
+def test_evaluation_prints_both_figures(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+    folder = write_set(tmp_path / "set", "q1\td0\t1\nq2\td5\t2\n")
+    common = ("export", tiny_source, "--max-tokens", "64", "--name", "judged")
+    result = here(*common, "--evaluation", folder, "--max-ndcg-loss", "0.005")
+    assert result.returncode == 0, result.stderr
+    assert f"retrieval over {folder}: 2 queries, 24 documents" in result.stdout
+    assert " in fp32, 0." in result.stdout
+    assert "0.0000, 0.005 allowed)" in result.stdout
+    assert "retrieval in transformers fp32" in result.stderr
+    assert_one_error_line(here(*common, "--max-ndcg-loss", "0.1"), holding="judged exists")
+    assert_one_error_line(here(*common, "--overwrite", "--max-ndcg-loss", "0.1"), holding="needs --evaluation FOLDER")
+    (folder / "corpus.jsonl").write_text("{}\n")
+    bad = here(*common, "--overwrite", "--evaluation", folder)
+    assert_one_error_line(bad, holding='corpus.jsonl:1: must be a JSON object with "_id" and "text"')

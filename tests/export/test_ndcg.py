@@ -1,0 +1,70 @@
+"""nDCG@10 against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from qwen3_triton.export import ndcg_by_query
+
+SECOND, THIRD, FOURTH = 1 / math.log2(3), 0.5, 1 / math.log2(5)
+
+
+def ndcg(scores: list[float], gains: dict[int, float]) -> float:
+    (value,) = ndcg_by_query(np.array([scores], np.float32), [gains])
+    return float(value)
+
+
+def test_gains_are_linear() -> None:
+    """Found: 1, 0, 3, 2; best: 3, 2, 1. With gains of 2^score - 1 it would be 0.593."""
+    found = 1 + 3 * THIRD + 2 * FOURTH
+    best = 3 + 2 * SECOND + 1 * THIRD
+    assert ndcg([4, 3, 2, 1], {0: 1, 2: 3, 3: 2}) == pytest.approx(found / best)
+    assert found / best == pytest.approx(0.7058, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "gains", "expected"),
+    [
+        ([1, 1, 1], {0: 1}, 1.0),
+        ([1, 1, 1], {1: 1}, SECOND),
+        ([0, 1, 1, 1], {3: 2, 1: 1}, (1 + 2 * THIRD) / (2 + SECOND)),
+        # eleven equal scores: the eleventh does not count, whatever order a partition leaves
+        ([1] * 40, {9: 1}, 1 / math.log2(11)),
+        ([1] * 40, {10: 1}, 0.0),
+        ([0, *[1] * 9, 2, *[1] * 9], {10: 1}, 1.0),
+        ([0, *[1] * 9, 2, *[1] * 9], {9: 1}, 1 / math.log2(11)),
+    ],
+)
+def test_equal_scores_rank_in_the_documents_order(
+    scores: list[float], gains: dict[int, float], expected: float
+) -> None:
+    assert ndcg(scores, gains) == pytest.approx(expected)
+
+
+def test_a_judgement_below_one_gains_nothing() -> None:
+    assert ndcg([3, 2, 1], {0: -1, 1: 0, 2: 1}) == pytest.approx(THIRD)
+
+
+def test_the_best_order_has_ten_places_too() -> None:
+    """Twelve relevant documents, the ten first ranks hold relevant ones only."""
+    assert ndcg([*range(20, 0, -1)], dict.fromkeys(range(12), 1.0)) == pytest.approx(1)
+
+
+def test_what_is_no_number_comes_last() -> None:
+    assert ndcg([math.nan, 1, 2], {0: 1}) == pytest.approx(THIRD)
+    assert ndcg([math.nan] * 20, {19: 1}) == 0
+
+
+def test_each_query_has_its_own() -> None:
+    scores = np.array([[1, 2], [2, 1]], np.float32)
+    np.testing.assert_allclose(ndcg_by_query(scores, [{0: 1.0}, {0: 1.0}]), [SECOND, 1])
+
+
+def test_a_query_must_have_a_relevant_document() -> None:
+    with pytest.raises(ValueError, match="no relevant document"):
+        ndcg([1, 2], {0: 0.0})
+    with pytest.raises(ValueError, match="1 rows of scores for 2 queries"):
+        ndcg_by_query(np.zeros((1, 2), np.float32), [{0: 1.0}, {0: 1.0}])
