@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, Precision, Task
+import qwen3_triton.export
+from qwen3_triton.client import contract
+from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, ModelFolder, Precision, Task
 from qwen3_triton.export import ExportError, ExportOptions, SourceReference, TaskChoice
 
+from ..environment import installed_versions
 from ..reranker_checkpoint import cached_reranker
 from ..rows import Rows
+from ..staging import written_once
 from .contender import Bench, CannotRun, Contender, Recipe
 from .session import Feed, profile_operators
 from .worker import Worker
-
-if TYPE_CHECKING:
-    from qwen3_triton.export import ExportResult
 
 PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32", "int8"))
 """fp16 and bf16 run on a CPU for checking alone."""
@@ -37,39 +40,53 @@ def program(precision: Precision | str) -> str:
     return f"qwen3-triton {precision}"
 
 
-def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) -> ExportResult:
-    """The benchmark's checkpoint in a repository where it stands alone, written once a run; raises CannotRun."""
-    return _export(bench.checkpoint, bench.cache, bench.max_tokens, precision, task)
+def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) -> Path:
+    """A repository where the benchmark's checkpoint stands alone as MODEL_NAME; raises CannotRun.
+
+    It is written once for each state of the exporter's code.
+    """
+    embeds = task is Task.EMBED
+    checkpoint = bench.checkpoint if embeds else cached_reranker(bench.checkpoint, bench.cache)
+    max_tokens = bench.max_tokens if embeds else max(bench.max_tokens, _PROMPT_TOKENS)
+    name = f"{checkpoint.name}-{max_tokens}-{precision}-{task}"
+
+    def write(folder: Path) -> None:
+        # writes config.pbtxt too, with protobuf from tritonclient, which a machine for GPU runs need not have
+        from qwen3_triton.export import export_model
+
+        for outdated in folder.parent.glob(f"{name}-*"):
+            shutil.rmtree(outdated)
+        options = ExportOptions(
+            model=SourceReference(str(checkpoint)),
+            repository=folder,
+            name=MODEL_NAME,
+            task=TaskChoice(task.value),
+            precision=precision,
+            max_tokens=max_tokens,
+            parity_budget_s=5.0,
+        )
+        try:
+            export_model(options)
+        except ExportError as exc:
+            raise CannotRun(str(exc)) from exc
+
+    return written_once(bench.cache / "model_repositories" / f"{name}-{_exporter_state()}", write)
 
 
 @functools.cache
-def _export(source: Path, cache: Path, max_tokens: int, precision: Precision, task: Task) -> ExportResult:
-    # writes config.pbtxt too, with protobuf from tritonclient, which a machine for GPU runs need not have
-    from qwen3_triton.export import export_model
-
-    embeds = task is Task.EMBED
-    checkpoint = source if embeds else cached_reranker(source, cache)
-    kind = "" if embeds else f"-{task}"
-    options = ExportOptions(
-        model=SourceReference(str(checkpoint)),
-        repository=cache / "model_repositories" / f"{checkpoint.name}-{max_tokens}-{precision}{kind}",
-        name=MODEL_NAME,
-        task=TaskChoice(task.value),
-        precision=precision,
-        max_tokens=max_tokens if embeds else max(max_tokens, _PROMPT_TOKENS),
-        overwrite=True,
-        parity_budget_s=5.0,
-    )
-    try:
-        return export_model(options)
-    except ExportError as exc:
-        raise CannotRun(str(exc)) from exc
+def _exporter_state() -> str:
+    """Changes with the exporter's code and with the packages that it computes with."""
+    state = hashlib.sha256(json.dumps(installed_versions(("onnx-ir", "onnxruntime", "torch", "transformers"))).encode())
+    package = Path(qwen3_triton.export.__file__).parent
+    for file in [*sorted(package.rglob("*.py")), Path(str(contract.__file__))]:
+        state.update(file.read_bytes())
+    return state.hexdigest()[:12]
 
 
 def _recipe(precision: Precision, task: Task) -> Recipe:
     def prepare(bench: Bench) -> Sequence[Contender]:
-        result = export_graph(bench, precision, task)
-        graph, threads = result.folder.graph(result.version), bench.threads
+        folder = ModelFolder(export_graph(bench, precision, task) / MODEL_NAME)
+        graph, threads = folder.graph(max(folder.versions())), bench.threads
 
         def profile(rows: Rows) -> Mapping[str, int]:
             return profile_operators(graph, threads, feed_rows(rows))

@@ -121,7 +121,7 @@ def _plans(
     analyzer: PerfAnalyzer | None,
 ) -> list[_Plan]:
     """The server's loads; the open loop's rates follow from what the closed loop reaches now."""
-    repository = export_graph(bench, precision).folder.path.parent
+    repository = export_graph(bench, precision)
     server = undo.enter_context(start_triton(repository, progress=bench.say))
     client = undo.enter_context(
         EmbeddingClient(server.grpc_url, MODEL_NAME, repository=repository, timeout_s=_TIMEOUT_S)

@@ -13,7 +13,7 @@ from attention_functions import bookkeeping, spell_out
 from safetensors.torch import load_file
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from transformers import Qwen3Config, Qwen3Model
-from written_graph import WrittenFile, min_cosine, model_vectors, official_vectors, random_rows, write_file, write_graph
+from written_graph import WrittenGraph, min_cosine, model_vectors, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import CudaAttention, RuntimeVersion, SourceReference
@@ -57,7 +57,7 @@ def half(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenModel
 @pytest.fixture(scope="module", params=list(SPELLED_OUT.values()), ids=list(SPELLED_OUT))
 def spelled_out(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenModel:
     out = tmp_path_factory.mktemp("cuda") / "out"
-    return spell_out(write_file(source, out, Precision.FP16, cuda=request.param).file)
+    return spell_out(write_graph(source, out, Precision.FP16, cuda=request.param).file)
 
 
 @pytest.mark.parametrize("precision", GATES)
@@ -177,6 +177,6 @@ def test_keys_and_values_have_caches_that_no_optimiser_takes_for_one(source: Pat
             assert len(node.output) == 1
 
 
-def page_file(source: Path, folder: Path, max_tokens: int) -> WrittenFile:
+def page_file(source: Path, folder: Path, max_tokens: int) -> WrittenGraph:
     profile = CudaProfile(runtime=OLD, attention=CudaAttention.PAGES)
-    return write_file(source, folder / "out", Precision.FP16, max_tokens, cuda=profile)
+    return write_graph(source, folder / "out", Precision.FP16, max_tokens, cuda=profile)

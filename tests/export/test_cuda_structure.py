@@ -11,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
-from written_graph import write_file
+from written_graph import write_graph
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import CudaAttention, ExportError, RuntimeVersion, TritonRelease
@@ -42,7 +42,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Precision, CudaAttention]:
 
 
 def written(source: Path, folder: Path, precision: Precision, profile: CudaProfile) -> Path:
-    return write_file(source, folder, precision, cuda=profile).file
+    return write_graph(source, folder, precision, cuda=profile).file
 
 
 def test_every_release_has_a_cuda_kernel_for_every_node(
@@ -149,7 +149,7 @@ def test_kernels_are_told_apart_by_opset_type_and_release() -> None:
 
 
 def test_refusal_names_nodes_release_and_a_way_out(tmp_path: Path, source: Path) -> None:
-    model = ir.load(write_file(source, tmp_path / "out", Precision.FP16).file)
+    model = ir.load(write_graph(source, tmp_path / "out", Precision.FP16).file)
     with pytest.raises(ExportError, match=r"ONNX Runtime 1\.23\.2 has no CUDA kernel for .*; choose a newer --triton"):
         require_cuda_kernels(model, ir.DataType.FLOAT16, RuntimeVersion(1, 23, 2))
 

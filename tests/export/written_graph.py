@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,13 +29,17 @@ BESIDE_BLOCKS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 
 """Lengths around those where attention goes over to more blocks of queries, and where kernels change."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WrittenGraph:
-    """A checkpoint, the file written from it, and a session on that file."""
+    """A checkpoint and the file written from it."""
 
     checkpoint: Checkpoint
     file: Path
-    session: WrittenModel
+
+    @functools.cached_property
+    def session(self) -> WrittenModel:
+        """A session on the file, opened when it is first asked for: the CPU provider may be unable to run it."""
+        return WrittenModel(self.file, threads=2)
 
 
 def write_graph(
@@ -47,30 +52,7 @@ def write_graph(
     change: Callable[[Weights], Weights] = dict,
     cuda: CudaProfile | None = None,
 ) -> WrittenGraph:
-    """Writes `output`/model.onnx from the weights behind `rescale` and then `change`, and opens it."""
-    written = write_file(checkpoint_folder, output, precision, max_tokens, rescale, kept, change, cuda)
-    return WrittenGraph(written.checkpoint, written.file, WrittenModel(written.file, threads=2))
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """A checkpoint and the file written from it."""
-
-    checkpoint: Checkpoint
-    file: Path
-
-
-def write_file(
-    checkpoint_folder: Path,
-    output: Path,
-    precision: Precision = Precision.FP32,
-    max_tokens: int = 64,
-    rescale: Rescale = NO_RESCALE,
-    kept: frozenset[str] = frozenset(),
-    change: Callable[[Weights], Weights] = dict,
-    cuda: CudaProfile | None = None,
-) -> WrittenFile:
-    """The same without opening it: the CPU provider may be unable to run it."""
+    """Writes `output`/model.onnx from the weights behind `rescale` and then `change`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
@@ -78,7 +60,7 @@ def write_file(
     output.mkdir(parents=True)
     file = output / "model.onnx"
     write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
-    return WrittenFile(checkpoint, file)
+    return WrittenGraph(checkpoint, file)
 
 
 def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
