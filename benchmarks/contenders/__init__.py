@@ -9,15 +9,22 @@ from qwen3_triton.export import RuntimeVersion
 
 from .contender import Bench, CannotRun, Contender, Recipe, Setting
 from .cuda_graph import cuda_recipes
-from .llama_cpp import LLAMA_CPP
+from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKER
 from .openvino import OPENVINO, OPENVINO_RERANKER
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
 from .ours import OUR_RERANKERS, OURS
-from .sentence_transformers import SENTENCE_TRANSFORMERS
+from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
 from .transformers_model import BF16, COMPILED, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
 
-RERANKERS: tuple[Recipe, ...] = (*OUR_RERANKERS, OPENVINO_RERANKER, *OPTIMUM_RERANKERS, *TRANSFORMERS_RERANKERS)
+RERANKERS: tuple[Recipe, ...] = (
+    *OUR_RERANKERS,
+    OPENVINO_RERANKER,
+    *OPTIMUM_RERANKERS,
+    LLAMA_CPP_RERANKER,
+    *CROSS_ENCODERS,
+    *TRANSFORMERS_RERANKERS,
+)
 PEERS: tuple[Recipe, ...] = (OPENVINO, *OPTIMUM, LLAMA_CPP, *SENTENCE_TRANSFORMERS, *TRANSFORMERS, COMPILED)
 ALL: tuple[Recipe, ...] = (*OURS, *PEERS, *RERANKERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS, OUR_RERANKERS[0])

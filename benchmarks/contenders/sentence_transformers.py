@@ -9,7 +9,10 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
+from qwen3_triton.client.contract import Task
+
 from ..batches import BATCH_ROWS
+from ..reranker_checkpoint import cached_classifier
 from ..staging import written_once
 from .contender import Bench, Contender, Recipe
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
@@ -42,13 +45,16 @@ _WRITE = "\n".join(
 _EXPORT = "\n".join(
     (
         "import sys",
-        "from sentence_transformers import SentenceTransformer, export_dynamic_quantized_onnx_model",
+        "from sentence_transformers import CrossEncoder, SentenceTransformer, export_dynamic_quantized_onnx_model",
         "options = {'provider': 'CPUExecutionProvider', 'export': True}",
-        "model = SentenceTransformer(sys.argv[1], backend='onnx', device='cpu', model_kwargs=options)",
+        "kind = {'embed': SentenceTransformer, 'rerank': CrossEncoder}[sys.argv[3]]",
+        "model = kind(sys.argv[1], backend='onnx', device='cpu', model_kwargs=options)",
         "model.save_pretrained(sys.argv[2])",
         "export_dynamic_quantized_onnx_model(model, 'avx512_vnni', sys.argv[2])",
     )
 )
+_DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+_ONNX_FOLDERS = {Task.EMBED: "sentence_transformers_onnx", Task.RERANK: "cross_encoders_onnx"}
 _GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_qint8_avx512_vnni.onnx"}
 
 
@@ -57,22 +63,25 @@ def _folder(peer: InstalledPeer, bench: Bench) -> Path:
     return written_once(folder, lambda staged: peer.run("-c", _WRITE, str(bench.checkpoint), str(staged)))
 
 
-def _exported(peer: InstalledPeer, bench: Bench) -> Path:
-    folder, source = bench.cache / "sentence_transformers_onnx" / bench.checkpoint.name, _folder(peer, bench)
+def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
+    source = _folder(peer, bench) if task is Task.EMBED else cached_classifier(bench.checkpoint, bench.cache)
     bench.say("  exporting with sentence-transformers")
-    return written_once(folder, lambda staged: peer.run("-c", _EXPORT, str(source), str(staged)))
+    return written_once(
+        bench.cache / _ONNX_FOLDERS[task] / bench.checkpoint.name,
+        lambda staged: peer.run("-c", _EXPORT, str(source), str(staged), str(task)),
+    )
 
 
 def _prepare_torch(precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
-    options = {"backend": "torch", "dtype": {"fp32": "float32", "bf16": "bfloat16"}[precision]}
+    options = {"backend": "torch", "dtype": _DTYPES[precision]}
     return [_contender(peer, _folder(peer, bench), options, precision, gate, bench)]
 
 
 def _prepare_onnx(precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(bench)
     options = {"backend": "onnx", "graph": _GRAPHS[precision]}
-    return [_contender(peer, _exported(peer, bench), options, precision, gate, bench)]
+    return [_contender(peer, _exported(peer, Task.EMBED, bench), options, precision, gate, bench)]
 
 
 def _contender(
@@ -89,6 +98,25 @@ def _contender(
     )
 
 
+def _prepare_cross_encoder(backend: str, precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(bench)
+    if backend == "torch":
+        folder, chosen = cached_classifier(bench.checkpoint, bench.cache), {"dtype": _DTYPES[precision]}
+    else:
+        folder, chosen = _exported(peer, Task.RERANK, bench), {"graph": _GRAPHS[precision]}
+    options = {"model": str(folder), "threads": str(bench.threads), "backend": backend, **chosen}
+    return [
+        Contender(
+            program=_program(backend, precision),
+            options="",
+            engine=Worker.started(bench, "cross_encoder", options, peer.python),
+            batch_rows=(None, *BATCH_ROWS),
+            arithmetic=precision,
+            gate_max_score_error=gate,
+        )
+    ]
+
+
 def _program(backend: str, precision: str) -> str:
     return f"sentence-transformers {'ONNX ' if backend == 'onnx' else ''}{precision}"
 
@@ -103,3 +131,17 @@ SENTENCE_TRANSFORMERS = (
         for precision, gate in (("fp32", 0.99999), ("int8", 0.95))
     ),
 )
+CROSS_ENCODERS = tuple(
+    Recipe(
+        program=_program(backend, precision),
+        prepare=functools.partial(_prepare_cross_encoder, backend, precision, gate),
+        task=Task.RERANK,
+    )
+    for backend, precision, gate in (
+        ("torch", "fp32", 1e-4),
+        ("torch", "bf16", 5e-2),
+        ("onnx", "fp32", 1e-4),
+        ("onnx", "int8", 1e-1),
+    )
+)
+"""On the classifier, which is the form that CrossEncoder reads."""

@@ -1,6 +1,7 @@
 """llama.cpp through its Python wheel, sequences of a batch end to end without padding.
 
-Options: model (a GGUF file), threads, cache (streams: keys and values of each sequence apart; shared: in one).
+Options: model (a GGUF file), threads, cache (streams: keys and values of each sequence apart; shared: in one), pooling
+(last: embeds; rank: scores with the file's classifier).
 """
 
 from __future__ import annotations
@@ -30,16 +31,18 @@ class _Context:
         params.n_seq_max = rows
         params.n_threads = params.n_threads_batch = int(options["threads"])
         params.embeddings = True
-        params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_LAST
+        ranks = options["pooling"] == "rank"
+        params.pooling_type = llama_cpp.LLAMA_POOLING_TYPE_RANK if ranks else llama_cpp.LLAMA_POOLING_TYPE_LAST
         params.kv_unified = options["cache"] == "shared"
         self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
             raise MemoryError(f"no context for {rows} sequences of {tokens} tokens")
-        self._width = llama_cpp.llama_model_n_embd(model)
+        self._ranks = ranks
+        self._width = llama_cpp.llama_model_n_cls_out(model) if ranks else llama_cpp.llama_model_n_embd(model)
         self._batch = llama_cpp.llama_batch_init(rows * tokens, 0, 1)
 
     def embed(self, rows: Rows) -> Vectors:
-        """Unit rows [n, hidden]."""
+        """Unit rows [n, hidden], or scores [n, 1]."""
         self._fill(rows)
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
         status = llama_cpp.llama_decode(self._context, self._batch)
@@ -49,6 +52,9 @@ class _Context:
         for sequence in range(len(rows)):
             found = llama_cpp.llama_get_embeddings_seq(self._context, sequence)
             vectors[sequence] = np.ctypeslib.as_array(found, (self._width,))
+        if self._ranks:
+            # softmax is part of the graph; yes is the first label
+            return vectors[:, :1]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def close(self) -> None:

@@ -17,12 +17,14 @@ from ..batches import sorted_batches
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
+PACKAGES = ("sentence-transformers", "optimum-onnx", "onnxruntime", "torch", "transformers")
+
 
 def _load(options: Options) -> Embed:
-    threads = int(options["threads"])
-    torch.set_num_threads(threads)
-    chosen = _torch_options(options) if options["backend"] == "torch" else _onnx_options(options, threads)
-    model = SentenceTransformer(options["model"], backend=options["backend"], device="cpu", model_kwargs=chosen)
+    torch.set_num_threads(int(options["threads"]))
+    model = SentenceTransformer(
+        options["model"], backend=options["backend"], device="cpu", model_kwargs=model_options(options)
+    )
     model.train(False)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
@@ -38,17 +40,16 @@ def _load(options: Options) -> Embed:
     return embed
 
 
-def _torch_options(options: Options) -> dict[str, Any]:
-    return {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[options["dtype"]]}
-
-
-def _onnx_options(options: Options, threads: int) -> dict[str, Any]:
+def model_options(options: Options) -> dict[str, Any]:
+    """What the backend is loaded with."""
+    if options["backend"] == "torch":
+        return {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[options["dtype"]]}
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads
+    settings.intra_op_num_threads = int(options["threads"])
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     return {"provider": "CPUExecutionProvider", "file_name": options["graph"], "session_options": settings}
 
 
 if __name__ == "__main__":
-    serve(_load, ("sentence-transformers", "optimum-onnx", "onnxruntime", "torch", "transformers"))
+    serve(_load, PACKAGES)

@@ -23,13 +23,14 @@ def _load(options: Options) -> Embed:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = Qwen3ForCausalLM.from_pretrained(options["model"], dtype=_DTYPES[options["dtype"]])
     model.train(False)
+    forward = torch.compile(model, dynamic=True) if options["compile"] == "yes" else model
     answers = [int(options["no"]), int(options["yes"])]
 
     def score(rows: Rows) -> torch.Tensor:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits
+        logits = forward(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits
         return torch.log_softmax(logits[:, -1, answers].float(), dim=1)[:, 1].exp()
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:

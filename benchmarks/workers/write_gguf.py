@@ -1,23 +1,26 @@
-"""Writes a checkpoint as llama.cpp's file: products' weights in Q8_0, norms in fp32, no tokenizer.
+"""Writes a checkpoint as llama.cpp's file: products' weights in Q8_0, norms and a classifier in fp32, no tokenizer.
 
-Run as a script: checkpoint's folder, file to write.
+Of a causal LM that reranks the answers' rows of the head become the classifier, as llama.cpp's own converter has it.
+Run as a script: checkpoint's folder, file to write, and of a reranker the token ids of yes and no.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
-_LAST_TOKEN = gguf.PoolingType.LAST
+_LABELS = ("yes", "no")
+_EMBEDDINGS = "embed_tokens.weight"
 
 
-def write_gguf(checkpoint: Path, file: Path) -> None:
-    """`file` in 8 bits, 32 weights to one scale."""
+def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> None:
+    """`file` in 8 bits, 32 weights to one scale; a reranker where `answers` has the token ids of yes and no."""
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
     writer.add_block_count(config["num_hidden_layers"])
@@ -30,7 +33,9 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
     writer.add_value_length(config["head_dim"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
-    writer.add_pooling_type(_LAST_TOKEN)
+    writer.add_pooling_type(gguf.PoolingType.RANK if answers else gguf.PoolingType.LAST)
+    if answers:
+        writer.add_classifier_output_labels(_LABELS)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(config["vocab_size"])
@@ -45,6 +50,8 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
         else:
             kind = gguf.GGMLQuantizationType.Q8_0
             writer.add_tensor(renamed, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        if answers and name == _EMBEDDINGS:
+            writer.add_tensor("cls.output.weight", np.ascontiguousarray(values[list(answers)]))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -52,4 +59,4 @@ def write_gguf(checkpoint: Path, file: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_gguf(Path(sys.argv[1]), Path(sys.argv[2]))
+    write_gguf(Path(sys.argv[1]), Path(sys.argv[2]), [int(id_) for id_ in sys.argv[3:]])
