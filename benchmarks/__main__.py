@@ -17,6 +17,7 @@ from .readme import NoSection, newest_whole_record, put_section, render_section
 from .record import Record, RecordFile, RecordInvalid, read_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
+from .steps import CannotResume
 from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
 from .workload import QUICK as QUICK_WORKLOADS
 
@@ -26,6 +27,8 @@ RESULTS = _HERE / "results"
 PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
 _CORES = os.cpu_count() or 1
+_PLACES = ("--cache", "--output", "--resume")
+"""Options that a record's command has no use for."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -55,6 +58,9 @@ def run(
         list[str] | None, typer.Option(help="Any of passes, serving, growth, quality; all where none is given.")
     ] = None,
     contender: _Contenders = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RECORD", help="Goes on with a run that was ended, of the same options.")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
@@ -97,8 +103,12 @@ def run(
     )
     whole = not (workload or part or contender)
     title = "quick" if quick else model if whole else "-".join([*(part or ()), *(workload or ()), "part"])
-    file = _record_file(output or (cache / "results" if quick else RESULTS), title)
-    record = run_benchmark(options, _say, RecordFile(file).keep)
+    file = resume or _record_file(output or (cache / "results" if quick else RESULTS), title)
+    try:
+        ended = read_record(resume) if resume else None
+        record = run_benchmark(options, _say, RecordFile(file, begun=resume is not None).keep, ended)
+    except (RecordInvalid, CannotResume) as exc:
+        raise typer.BadParameter(str(exc), param_hint="--resume") from exc
     _show(record, file)
 
 
@@ -220,9 +230,9 @@ def _said() -> list[str]:
     """The command line without the places of this machine."""
     given, said = iter(sys.argv[1:]), []
     for word in given:
-        if word in ("--cache", "--output"):
+        if word in _PLACES:
             next(given, None)
-        elif not word.startswith(("--cache=", "--output=")):
+        elif not word.startswith(tuple(f"{place}=" for place in _PLACES)):
             said.append(word)
     return said
 

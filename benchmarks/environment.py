@@ -76,9 +76,10 @@ def installed_versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def read_code_state() -> CodeState:
-    """Commit of the checkout, and whether files differ from it."""
+    """Commit of the checkout, and whether files other than records differ from it."""
     commit = _git("rev-parse", "--verify", "HEAD")
-    return CodeState(commit=commit or None, modified=_git("status", "--porcelain") != "")
+    changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+    return CodeState(commit=commit or None, modified=changed != "")
 
 
 def load_average() -> float:

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import onnxruntime
@@ -21,7 +20,7 @@ from .model_shape import ModelShape
 from .products import COPY, GPU_KINDS
 from .record import Record
 from .rounds import RoundOptions, measure_rounds
-from .steps import unreached, workload_step
+from .steps import now, unreached, workload_step
 from .workload import Workload
 
 _WARMUPS = 3
@@ -65,7 +64,7 @@ def measure_gpu(
     )
     dry = {} if options.gpu else {"everything on a GPU": "a dry run, whose figures are this CPU's"}
     record = Record(
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=now(),
         command=options.command,
         code=read_code_state(),
         environment=read_environment(options.threads, options.gpu),

@@ -215,6 +215,15 @@ class Growth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Resumption:
+    """When a run that had been ended went on, and by which code."""
+
+    started: str
+    """UTC, ISO 8601."""
+    code: CodeState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One run."""
 
@@ -223,6 +232,7 @@ class Record:
     """UTC, ISO 8601."""
     command: str = ""
     code: CodeState
+    resumed: tuple[Resumption, ...] = ()
     environment: Environment
     rounds: tuple[Round, ...] = ()
     loads: tuple[Load, ...] = ()
@@ -235,9 +245,10 @@ class Record:
 class RecordFile:
     """A run's file while the run goes on: it is whole at any time, so that a run that is ended loses nothing."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, begun: bool = False) -> None:
+        """`begun` is for the file of a run that goes on."""
         self.file = file
-        self._begun = False
+        self._begun = begun
 
     def keep(self, record: Record) -> None:
         """Replaces what was kept before; a file of another run is never overwritten (FileExistsError)."""
@@ -286,6 +297,9 @@ def _from_first_schema(raw: dict[str, Any]) -> dict[str, Any]:
 def _parse(raw: dict[str, Any]) -> Record:
     fields = dict(raw)
     fields["code"] = CodeState(**raw["code"])
+    fields["resumed"] = tuple(
+        Resumption(started=each["started"], code=CodeState(**each["code"])) for each in raw.get("resumed", ())
+    )
     gpu = raw["environment"].get("gpu")
     fields["environment"] = Environment(**{**raw["environment"], "gpu": None if gpu is None else Gpu(**gpu)})
     fields["rounds"] = tuple(_round(each) for each in raw["rounds"])

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
@@ -20,23 +19,23 @@ from .record import Record, Round
 from .rounds import RoundOptions, measure_rounds
 from .samples import MIN_REPETITIONS
 from .serving.measure import Served, ServingOptions, measure_serving
-from .steps import unreached, workload_step
+from .steps import now, pending_steps, resume, unreached, workload_step
 from .workload import Workload
 
 _Found = Round | Served | Grown | Quality
 
 
 class Part(StrEnum):
-    """What a run can measure."""
+    """What a run can measure, in this order: a run that is ended early has something of everything."""
 
-    PASSES = "passes"
-    """Every contender on every workload, side by side."""
-    SERVING = "serving"
-    """Ours behind a real Triton, under load."""
-    GROWTH = "growth"
-    """Cost against rows, length and model size."""
     QUALITY = "quality"
     """The demo model's retrieval in every precision."""
+    SERVING = "serving"
+    """Ours behind a real Triton, under load."""
+    PASSES = "passes"
+    """Every contender on every workload, side by side."""
+    GROWTH = "growth"
+    """Cost against rows, length and model size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +62,23 @@ class RunOptions:
 
 
 def run_benchmark(
-    options: RunOptions, say: Callable[[str], None], keep: Callable[[Record], None] = lambda _: None
+    options: RunOptions,
+    say: Callable[[str], None],
+    keep: Callable[[Record], None] = lambda _: None,
+    ended: Record | None = None,
 ) -> Record:
     """Measures whatever can run of `options`.
 
-    `say` takes lines of progress, `keep` the record so far, whose `not_done` names what is still to come.
+    `say` takes lines of progress, `keep` the record so far, whose `not_done` names what is still to come. Goes on where
+    the run of `ended` came to its end; raises CannotResume where it cannot.
     """
+    environment = read_environment(options.threads)
+    record = Record(started=now(), command=options.command, code=read_code_state(), environment=environment)
+    pending = unreached(_steps(options))
+    if ended is not None:
+        record, pending = resume(ended, options.command, environment), pending_steps(ended)
+        done = {what: why for what, why in ended.not_done.items() if what not in pending}
+        record = dataclasses.replace(record, not_done=done)
     bench = Bench(
         checkpoint=cached_checkpoint(options.shape, options.cache),
         cache=options.cache,
@@ -77,15 +87,8 @@ def run_benchmark(
         say=say,
         undo=ExitStack(),
     )
-    record = Record(
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=options.command,
-        code=read_code_state(),
-        environment=read_environment(options.threads),
-    )
     with bench.undo:
-        pending = unreached(_steps(options))
-        for what, found in _measure(options, bench):
+        for what, found in _measure(options, tuple(pending), bench):
             record = _joined(record, found)
             del pending[what]
             keep(dataclasses.replace(record, not_done={**record.not_done, **pending}))
@@ -94,22 +97,22 @@ def run_benchmark(
 
 def _steps(options: RunOptions) -> list[str]:
     """Everything that the run is to measure, in order."""
-    passes = [workload_step(workload.name) for workload in options.workloads] if Part.PASSES in options.parts else []
-    return [*passes, *(part for part in options.parts if part is not Part.PASSES)]
+    passes = [workload_step(workload.name) for workload in options.workloads]
+    return [step for part in Part if part in options.parts for step in (passes if part is Part.PASSES else [str(part)])]
 
 
-def _measure(options: RunOptions, bench: Bench) -> Iterator[tuple[str, _Found]]:
-    """Every step by name with what it found."""
-    if Part.PASSES in options.parts:
-        how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
-        for measured in measure_rounds(options.workloads, options.recipes, how, bench):
-            yield workload_step(measured.workload.name), measured
-    if Part.SERVING in options.parts:
-        yield Part.SERVING, measure_serving(options.served, options.serving, bench)
-    if Part.GROWTH in options.parts:
-        yield Part.GROWTH, measure_growth(options.growing, options.shape, options.growth, bench)
-    if Part.QUALITY in options.parts:
+def _measure(options: RunOptions, steps: Sequence[str], bench: Bench) -> Iterator[tuple[str, _Found]]:
+    """Every one of `steps` with what it found."""
+    if Part.QUALITY in steps:
         yield Part.QUALITY, measure_quality(options.quality, bench)
+    if Part.SERVING in steps:
+        yield Part.SERVING, measure_serving(options.served, options.serving, bench)
+    how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
+    workloads = [workload for workload in options.workloads if workload_step(workload.name) in steps]
+    for measured in measure_rounds(workloads, options.recipes, how, bench) if workloads else ():
+        yield workload_step(measured.workload.name), measured
+    if Part.GROWTH in steps:
+        yield Part.GROWTH, measure_growth(options.growing, options.shape, options.growth, bench)
 
 
 def _joined(record: Record, found: _Found) -> Record:

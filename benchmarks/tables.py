@@ -234,8 +234,11 @@ def machine_line(record: Record) -> str:
 
 def code_line(record: Record) -> str:
     """When, and of what."""
-    code = record.code
-    return f"{record.started} ({(code.commit or 'no commit')[:12]}{', modified' if code.modified else ''})"
+    times = [(record.started, record.code), *((each.started, each.code) for each in record.resumed)]
+    return ", resumed ".join(
+        f"{started} ({(code.commit or 'no commit')[:12]}{', modified' if code.modified else ''})"
+        for started, code in times
+    )
 
 
 def model_line(measured: Round) -> str:
