@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts, last_tokens
 from .groups import TextGroup
-from .mixing import count_blocks, mask_where, mix_causally, share_keys
+from .mixing import QueryBlocks, lay_out_blocks, mask_where, mix_causally, share_keys
 from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
 
 
@@ -37,8 +37,7 @@ class HeadLayout:
     """INT64 [t, heads]: row of [b·heads·s, head_dim]."""
     behind: ir.Value
     """FP32 [b, 1, 1, s]: what is added to the scores of a row's last token."""
-    blocks: ir.Value
-    """INT64 [1]: into how many blocks a row's queries go."""
+    blocks: QueryBlocks
 
 
 def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> HeadLayout:
@@ -57,7 +56,7 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
         key_rows=_head_rows(g, cells, config.kv_heads, "key_rows"),
         context_rows=g.op("Add", first, of_head, name="context_rows"),
         behind=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
-        blocks=count_blocks(g, longest),
+        blocks=lay_out_blocks(g, longest),
     )
 
 

@@ -7,6 +7,7 @@ computed, and what is held at a time grows with its length and not with the squa
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
@@ -37,42 +38,59 @@ def share_keys(
     q = g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
     scale = 1.0 / math.sqrt(config.head_dim)
     scores = g.op("FusedMatMul", q, k, name="scores", domain=MICROSOFT, transB=1, alpha=scale)
-    shape = g.op("Concat", g.constant([0, config.heads, -1]), g.op("Shape", k, start=2, end=3), axis=0)
-    scores = g.op("Reshape", scores, shape)
+    # a dimension of 0 stays what it is
+    scores = g.op("Reshape", scores, g.constant([0, config.heads, -1, 0]))
     # Softmax in fp16 is taken apart on a CPU, and then adds up in an order that depends on the company
     scores = scores if dtype == FP32 else g.op("Cast", scores, to=FP32)
     shares = g.op("Softmax", g.op("Add", scores, mask, name="masked"), axis=-1, name="shares")
     shares = shares if dtype == FP32 else g.op("Cast", shares, to=dtype)
-    back = g.op("Concat", g.constant([0, config.kv_heads, -1]), g.op("Shape", k, start=2, end=3), axis=0)
-    return g.op("Reshape", shares, back)
+    return g.op("Reshape", shares, g.constant([0, config.kv_heads, -1, 0]))
 
 
-def count_blocks(g: GraphBuilder, longest: ir.Value) -> ir.Value:
-    """INT64 [1]: into how many blocks `longest` INT64 [1] queries go."""
-    return g.op("Max", g.op("Div", longest, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryBlocks:
+    """How a row's queries go in blocks, the same in every layer."""
+
+    count: ir.Value
+    """INT64 [1]"""
+    one: ir.Value
+    """BOOL [1]: whether there is one."""
+    mask: ir.Value
+    """FP32 [n, n]: what is added to the scores of the only block, n being s where there is one."""
+
+
+def lay_out_blocks(g: GraphBuilder, longest: ir.Value) -> QueryBlocks:
+    """The blocks of rows of up to `longest` INT64 [1] tokens."""
+    count = g.op("Max", g.op("Div", longest, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
+    size = g.op("Min", longest, g.constant([2 * BLOCK_QUERIES - 1]))
+    one = g.op("Equal", count, g.constant([1]), name="one_block")
+    return QueryBlocks(count=count, one=one, mask=_mask_later(g, g.constant([0]), size))
+
+
+def _mask_later(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
+    """FP32 [end - first, end]: queries at INT64 [1] `first` and behind it do not see keys behind their own place."""
+    last = g.op("Squeeze", end)
+    steps = g.op("Range", g.constant(0), last, g.constant(1))
+    asking = g.op("Range", g.op("Squeeze", first), last, g.constant(1))
+    return mask_where(g, g.op("Greater", steps, g.op("Unsqueeze", asking, g.constant([1]))), "causal")
 
 
 def mix_causally(
     g: GraphBuilder,
     config: ModelConfig,
     dtype: ir.DataType,
-    blocks: ir.Value,
+    blocks: QueryBlocks,
     q: ir.Value,
     k: ir.Value,
     v: ir.Value,
 ) -> ir.Value:
     """[b, heads, s, head_dim]: each query's mix of the values up to its own place.
 
-    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` as from `count_blocks`.
+    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` as from `lay_out_blocks`.
     """
 
-    def mix(b: GraphBuilder, first: ir.Value, queries: ir.Value, keys: ir.Value, values: ir.Value) -> ir.Value:
-        """`queries` stand at `first` and behind it, the last of them where the last key stands."""
-        ends = b.op("Squeeze", b.op("Shape", keys, start=2, end=3))
-        steps = b.op("Range", b.constant(0), ends, b.constant(1))
-        asking = b.op("Range", b.op("Squeeze", first), ends, b.constant(1))
-        later = b.op("Greater", steps, b.op("Unsqueeze", asking, b.constant([1])))
-        shares = share_keys(b, config, dtype, queries, keys, mask_where(b, later, "causal"))
+    def mix(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
+        shares = share_keys(b, config, dtype, queries, keys, mask)
         context = b.op("MatMul", shares, values, name="context")
         return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
 
@@ -83,17 +101,17 @@ def mix_causally(
             start = b.op("Mul", number, b.constant([BLOCK_QUERIES]), name="start")
             behind = b.op("Add", number, b.constant([1]))
             end = b.op("Mul", behind, b.constant([BLOCK_QUERIES]))
-            end = b.op("Where", b.op("Equal", behind, blocks), b.op("Shape", q, start=2, end=3), end, name="end")
+            end = b.op("Where", b.op("Equal", behind, blocks.count), b.op("Shape", q, start=2, end=3), end, name="end")
             queries = b.op("Slice", q, start, end, axis, name="queries")
             keys, values = (
                 b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
             )
-            return mix(b, start, queries, keys, values)
+            return mix(b, queries, keys, values, _mask_later(b, start, end))
 
     return choose(
         g,
         "mix",
-        g.op("Equal", blocks, g.constant([1]), name="one_block"),
-        lambda b: mix(b, b.constant([0]), q, k, v),
-        lambda b: join_answers(b, "blocks", blocks, dtype, mix_block, axis=2),
+        blocks.one,
+        lambda b: mix(b, q, k, v, blocks.mask),
+        lambda b: join_answers(b, "blocks", blocks.count, dtype, mix_block, axis=2),
     )
