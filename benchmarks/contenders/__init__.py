@@ -12,7 +12,7 @@ from .cuda_graph import cuda_recipes
 from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKER
 from .openvino import OPENVINO, OPENVINO_RERANKER
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
-from .ours import OUR_RERANKERS, OURS
+from .ours import OUR_FAST, OUR_RERANKERS, OURS
 from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
 from .transformers_model import BF16, COMPILED, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
@@ -29,7 +29,7 @@ PEERS: tuple[Recipe, ...] = (OPENVINO, *OPTIMUM, LLAMA_CPP, *SENTENCE_TRANSFORME
 ALL: tuple[Recipe, ...] = (*OURS, *PEERS, *RERANKERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS, OUR_RERANKERS[0])
 """Of the rerankers one: every program takes seconds to load."""
-GROWING: tuple[Recipe, ...] = OURS
+GROWING: tuple[Recipe, ...] = OUR_FAST
 
 
 def on_gpus(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...]:

@@ -1,4 +1,4 @@
-"""This project's packed graph in an ONNX Runtime session of its own, in every precision that the CPU is for."""
+"""This project's packed graph in an ONNX Runtime session of its own, in every precision that runs on a CPU."""
 
 from __future__ import annotations
 
@@ -24,11 +24,14 @@ from .contender import Bench, CannotRun, Contender, Recipe
 from .session import Feed, profile_operators
 from .worker import Worker
 
-PRECISIONS = tuple(precision for precision in Precision if precision in ("fp32", "int8"))
-"""fp16 and bf16 run on a CPU for checking alone."""
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+"""Those that run on a CPU."""
+FAST_PRECISIONS = (Precision.FP32, Precision.INT8)
+"""Those that a CPU gains by: fp16 is computed in fp32."""
 MODEL_NAME = "benchmark"
-_GATES = {"fp32": 0.99999, "int8": 0.99}
-_SCORE_GATES = {"fp32": 1e-4, "int8": 1e-1}
+_ARITHMETIC = {Precision.FP32: "fp32", Precision.FP16: "fp32", Precision.INT8: "int8"}
+_GATES = {Precision.FP32: 0.99999, Precision.FP16: 0.9999, Precision.INT8: 0.99}
+_SCORE_GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 1e-1}
 """Those of the export."""
 _PROMPT_TOKENS = 1024
 """Room for the reranker's prompt and the exporter's probes, one token a letter."""
@@ -97,7 +100,7 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
                 options="",
                 engine=Worker.started(bench, "packed_graph", {"model": str(graph), "threads": str(threads)}),
                 batch_rows=_PACKED_ROWS,
-                arithmetic=str(precision),
+                arithmetic=_ARITHMETIC[precision],
                 gate_min_cosine=_GATES[precision],
                 gate_max_score_error=_SCORE_GATES[precision],
                 padded=False,
@@ -117,4 +120,5 @@ def feed_rows(rows: Rows) -> Feed:
 
 
 OURS = tuple(_recipe(precision, Task.EMBED) for precision in PRECISIONS)
+OUR_FAST = tuple(recipe for recipe, precision in zip(OURS, PRECISIONS, strict=True) if precision in FAST_PRECISIONS)
 OUR_RERANKERS = tuple(_recipe(precision, Task.RERANK) for precision in PRECISIONS)

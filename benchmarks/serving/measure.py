@@ -14,7 +14,7 @@ from qwen3_triton.client import EmbeddingClient, Precision
 from qwen3_triton.server import ServerError, start_triton
 
 from ..contenders.contender import Bench, CannotRun
-from ..contenders.ours import MODEL_NAME, PRECISIONS, export_graph, program
+from ..contenders.ours import FAST_PRECISIONS, MODEL_NAME, PRECISIONS, export_graph, program
 from ..record import Load, Request, Requests
 from ..samples import load_speed
 from ..workload import Workload
@@ -32,6 +32,7 @@ _TIMEOUT_S = 120.0
 class ServingOptions:
     """Which loads, and how long."""
 
+    precisions: tuple[Precision, ...] = PRECISIONS
     in_flight: tuple[int, ...] = (1, 4, 16, 64)
     rates: tuple[float, ...] = (0.5, 0.7, 0.9)
     """Arrivals in the open loop, as shares of what the closed loop reached at most."""
@@ -43,7 +44,9 @@ class ServingOptions:
     @classmethod
     def quick(cls) -> ServingOptions:
         """Enough to see that it works."""
-        return cls(in_flight=(1, 4), rates=(0.5,), load_s=0.5, repetitions=2, perf_analyzer=False)
+        return cls(
+            precisions=FAST_PRECISIONS, in_flight=(1, 4), rates=(0.5,), load_s=0.5, repetitions=2, perf_analyzer=False
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ def measure_serving(workload: Workload, options: ServingOptions, bench: Bench) -
     with ExitStack() as undo:
         analyzer = _analyzer(options, bench, not_done)
         plans: list[_Plan] = []
-        for precision in PRECISIONS:
+        for precision in options.precisions:
             bench.say(f"serving {program(precision)}")
             try:
                 plans += _plans(precision, workload, texts, options, bench, undo, analyzer)
