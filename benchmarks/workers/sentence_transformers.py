@@ -1,7 +1,7 @@
 """sentence-transformers' modules (body, last token, length 1) on token ids, in padded batches.
 
 Options: model (a folder that it saved), threads, backend (torch or onnx); dtype (float32 or bfloat16) for torch; graph
-(a file in the folder) for onnx.
+(a file in the folder) for onnx, which is fed position_ids as one more feature.
 """
 
 from __future__ import annotations
@@ -31,6 +31,9 @@ def _load(options: Options) -> Embed:
         answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
         for batch in sorted_batches(rows, batch_rows):
             features = {"input_ids": torch.from_numpy(batch.ids), "attention_mask": torch.from_numpy(batch.mask)}
+            if options["backend"] == "onnx":
+                # the export of Qwen3 has them as an input, and no module of sentence-transformers makes them
+                features["position_ids"] = torch.from_numpy(batch.positions)
             with torch.inference_mode():
                 vectors = model(features)["sentence_embedding"].float().numpy()
             for place, vector in zip(batch.places, vectors, strict=True):
