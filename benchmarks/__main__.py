@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 import sys
@@ -27,8 +28,8 @@ RESULTS = _HERE / "results"
 PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
 _CORES = os.cpu_count() or 1
-_PLACES = ("--cache", "--output", "--resume")
-"""Options that a record's command has no use for."""
+_PLACES = ("--cache", "--output", "--resume", "--tokenizer")
+"""Options that a record's command has no use for, or whose value only this machine knows."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -61,6 +62,15 @@ def run(
     resume: Annotated[
         Path | None, typer.Option(metavar="RECORD", help="Goes on with a run that was ended, of the same options.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A tokenizer.json for the part serving; one id a byte where none is given.",
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
@@ -73,12 +83,19 @@ def run(
     from .quality import QualityOptions
     from .run import Part, RunOptions, run_benchmark
     from .serving.measure import ServingOptions
+    from .text_tokenizer import TokenizerUnusable, read_tokenizer
 
     names = list(QUICK_WORKLOADS) if quick else list(dict.fromkeys(workload or STANDARD))
     _require_known(names, WORKLOADS, "--workload")
     _require_known([model], SHAPES, "--model")
     parts = tuple(Part) if not part else tuple(part)
     _require_known(parts, tuple(Part), "--part")
+    if tokenizer and Part.SERVING not in parts:
+        raise typer.BadParameter("only the part serving has a use for it", param_hint="--tokenizer")
+    try:
+        texts_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
+    except TokenizerUnusable as exc:
+        raise typer.BadParameter(str(exc), param_hint="--tokenizer") from exc
     recipes = [
         recipe
         for recipe in (QUICK if quick else ALL)
@@ -96,7 +113,7 @@ def run(
         threads=threads,
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
-        serving=ServingOptions.quick() if quick else ServingOptions(),
+        serving=dataclasses.replace(ServingOptions.quick() if quick else ServingOptions(), tokenizer=texts_tokenizer),
         growth=GrowthOptions.quick(SHAPES["tiny"]) if quick else GrowthOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_said()]),

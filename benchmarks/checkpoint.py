@@ -14,6 +14,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from .model_shape import ModelShape
 from .staging import written_once
+from .text_tokenizer import TextTokenizer, parse_tokenizer
 from .workload import END_TOKEN_ID
 
 MAX_POSITIONS = 32768
@@ -22,14 +23,23 @@ _SEED = 20
 _END_TOKEN = "<|endoftext|>"
 
 
-def cached_checkpoint(shape: ModelShape, cache: Path) -> Path:
-    """Directory of the checkpoint of `shape` under `cache`, written where it is not there yet."""
-    described = json.dumps([_FORMAT, _SEED, dataclasses.asdict(shape)])
-    key = hashlib.sha256(described.encode()).hexdigest()[:12]
-    return written_once(cache / "checkpoints" / key, lambda folder: _write(shape, folder))
+def cached_checkpoint(shape: ModelShape, cache: Path, tokenizer: TextTokenizer | None = None) -> Path:
+    """Directory of the checkpoint of `shape` under `cache`, written where it is not there yet.
+
+    Its tokenizer has one id a byte where none is given; the vocabulary grows to hold all ids of one that is.
+    """
+    described: list[object] = [_FORMAT, _SEED, dataclasses.asdict(shape)]
+    if tokenizer is not None:
+        facts = tokenizer.facts
+        shape = dataclasses.replace(shape, vocabulary=max(shape.vocabulary, facts.vocabulary))
+        described.append(facts.sha256)
+    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+    return written_once(
+        cache / "checkpoints" / key, lambda folder: _write(shape, tokenizer or _byte_tokenizer(), folder)
+    )
 
 
-def _write(shape: ModelShape, folder: Path) -> None:
+def _write(shape: ModelShape, tokenizer: TextTokenizer, folder: Path) -> None:
     config = Qwen3Config(
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
@@ -39,23 +49,23 @@ def _write(shape: ModelShape, folder: Path) -> None:
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
         max_position_embeddings=MAX_POSITIONS,
-        eos_token_id=END_TOKEN_ID,
+        eos_token_id=tokenizer.end_token_id,
     )
     torch.manual_seed(_SEED)
     tensors = {name: value.detach().contiguous() for name, value in Qwen3Model(config).state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _plain_config(shape))
-    _tokenizer().save(str(folder / "tokenizer.json"))
+    _write_json(folder / "config.json", _plain_config(shape, tokenizer.end_token_id))
+    (folder / "tokenizer.json").write_bytes(tokenizer.content)
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "eos_token": _END_TOKEN,
-        "pad_token": _END_TOKEN,
+        "eos_token": tokenizer.end_token,
+        "pad_token": tokenizer.end_token,
         "model_max_length": MAX_POSITIONS,
     }
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
 
 
-def _plain_config(shape: ModelShape) -> dict[str, object]:
+def _plain_config(shape: ModelShape, end_token_id: int) -> dict[str, object]:
     """config.json in the spelling that transformers 4 and 5 both read."""
     return {
         "architectures": ["Qwen3Model"],
@@ -75,11 +85,11 @@ def _plain_config(shape: ModelShape) -> dict[str, object]:
         "tie_word_embeddings": True,
         "use_sliding_window": False,
         "torch_dtype": "float32",
-        "eos_token_id": END_TOKEN_ID,
+        "eos_token_id": end_token_id,
     }
 
 
-def _tokenizer() -> Tokenizer:
+def _byte_tokenizer() -> TextTokenizer:
     """One id a byte behind an end token of id 0."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {_END_TOKEN: END_TOKEN_ID} | {letter: index + 1 for index, letter in enumerate(alphabet)}
@@ -90,7 +100,7 @@ def _tokenizer() -> Tokenizer:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {_END_TOKEN}", special_tokens=[(_END_TOKEN, END_TOKEN_ID)]
     )
-    return tokenizer
+    return parse_tokenizer(tokenizer.to_str(pretty=True).encode())
 
 
 def _write_json(file: Path, content: object) -> None:

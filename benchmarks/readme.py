@@ -17,6 +17,7 @@ from .tables import (
     ours_first,
     peers_table,
     quality_table,
+    served_line,
     share_of_limit,
     workload_line,
 )
@@ -66,8 +67,8 @@ def render_section(record: Record, plots: Path) -> str:
     ]
     if record.loads:
         parts += [
-            f"Through the local Triton, {record.loads[0].workload}, one text a request (in an open loop arrivals are "
-            "Poisson and latency counts from the planned start):",
+            f"Through the local Triton, {served_line(record)} (in an open loop arrivals are Poisson and latency counts "
+            "from the planned start):",
             loads_table(record.loads).markdown(),
             f"![texts a second against p99 latency]({plots / PLOTS[1]})",
         ]

@@ -181,6 +181,16 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerFacts:
+    """Which tokenizer the served texts went through."""
+
+    sha256: str
+    """Of its `tokenizer.json`."""
+    vocabulary: int
+    """Ids, up to the highest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QualityScore:
     """One model at one vector width on one retrieval task."""
 
@@ -235,6 +245,8 @@ class Record:
     resumed: tuple[Resumption, ...] = ()
     environment: Environment
     rounds: tuple[Round, ...] = ()
+    served_tokenizer: TokenizerFacts | None = None
+    """That of `loads`; None is one id a byte."""
     loads: tuple[Load, ...] = ()
     quality: tuple[QualityScore, ...] = ()
     growth: tuple[Growth, ...] = ()
@@ -303,6 +315,8 @@ def _parse(raw: dict[str, Any]) -> Record:
     gpu = raw["environment"].get("gpu")
     fields["environment"] = Environment(**{**raw["environment"], "gpu": None if gpu is None else Gpu(**gpu)})
     fields["rounds"] = tuple(_round(each) for each in raw["rounds"])
+    tokenizer = raw.get("served_tokenizer")
+    fields["served_tokenizer"] = None if tokenizer is None else TokenizerFacts(**tokenizer)
     fields["loads"] = tuple(_load(each) for each in raw.get("loads", ()))
     fields["quality"] = tuple(QualityScore(**each) for each in raw.get("quality", ()))
     fields["growth"] = tuple(_growth(each) for each in raw.get("growth", ()))

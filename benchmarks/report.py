@@ -18,6 +18,7 @@ from .tables import (
     model_line,
     operators_table,
     quality_table,
+    served_line,
     speed_table,
     workload_line,
 )
@@ -48,7 +49,7 @@ def render_record(record: Record) -> str:
     """Head, and a table for each thing measured in one run."""
     parts = [f"{code_line(record)}\n{machine_line(record)}", *(_render_round(each) for each in record.rounds)]
     if record.loads:
-        parts.append(f"served, {record.loads[0].workload}, one text a request\n{loads_table(record.loads).text()}")
+        parts.append(f"served, {served_line(record)}\n{loads_table(record.loads).text()}")
     if record.quality:
         parts.append(f"nDCG@10 of the {record.quality[0].model} model\n{quality_table(record.quality).text()}")
     if record.growth:

@@ -73,10 +73,18 @@ def run_benchmark(
     the run of `ended` came to its end; raises CannotResume where it cannot.
     """
     environment = read_environment(options.threads)
-    record = Record(started=now(), command=options.command, code=read_code_state(), environment=environment)
+    given = options.serving.tokenizer
+    tokenizer = given.facts if given else None
+    record = Record(
+        started=now(),
+        command=options.command,
+        code=read_code_state(),
+        environment=environment,
+        served_tokenizer=tokenizer,
+    )
     pending = unreached(_steps(options))
     if ended is not None:
-        record, pending = resume(ended, options.command, environment), pending_steps(ended)
+        record, pending = resume(ended, options.command, environment, tokenizer), pending_steps(ended)
         done = {what: why for what, why in ended.not_done.items() if what not in pending}
         record = dataclasses.replace(record, not_done=done)
     bench = Bench(
@@ -106,7 +114,9 @@ def _measure(options: RunOptions, steps: Sequence[str], bench: Bench) -> Iterato
     if Part.QUALITY in steps:
         yield Part.QUALITY, measure_quality(options.quality, bench)
     if Part.SERVING in steps:
-        yield Part.SERVING, measure_serving(options.served, options.serving, bench)
+        checkpoint = cached_checkpoint(options.shape, options.cache, options.serving.tokenizer)
+        served = dataclasses.replace(bench, checkpoint=checkpoint)
+        yield Part.SERVING, measure_serving(options.served, options.serving, served)
     how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
     workloads = [workload for workload in options.workloads if workload_step(workload.name) in steps]
     for measured in measure_rounds(workloads, options.recipes, how, bench) if workloads else ():

@@ -154,6 +154,13 @@ def copies_table(measured: Round) -> Table:
     return Table(("memory copies alone", "GB/s", "quartiles"), tuple(lines))
 
 
+def served_line(record: Record) -> str:
+    """What the server was loaded with; the record has loads."""
+    given = record.served_tokenizer
+    tokenizer = f", a tokenizer of {given.vocabulary:,} ids (sha256 {given.sha256[:12]})" if given else ""
+    return f"{record.loads[0].workload}, one text a request{tokenizer}"
+
+
 def loads_table(loads: Sequence[Load]) -> Table:
     """Every load on the server; tokens are those of the workload's texts, which are sent in turn."""
     lines = []

@@ -16,7 +16,9 @@ from qwen3_triton.server import ServerError, start_triton
 from ..contenders.contender import Bench, CannotRun
 from ..contenders.ours import FAST_PRECISIONS, MODEL_NAME, PRECISIONS, export_graph, program
 from ..record import Load, Request, Requests
+from ..rows import Rows
 from ..samples import load_speed
+from ..text_tokenizer import TextTokenizer, read_tokenizer
 from ..workload import Workload
 from .load import closed_loop, open_loop
 from .perf_analyzer import VERSION, PerfAnalyzer, install_perf_analyzer
@@ -40,6 +42,8 @@ class ServingOptions:
     """About as long as one repetition of a load takes."""
     repetitions: int = 3
     perf_analyzer: bool = True
+    tokenizer: TextTokenizer | None = None
+    """That of the checkpoint, where it is not the one of one id a byte."""
 
     @classmethod
     def quick(cls) -> ServingOptions:
@@ -84,7 +88,8 @@ class _Executions:
 
 def measure_serving(workload: Workload, options: ServingOptions, bench: Bench) -> Served:
     """Every load on every precision, repetition by repetition in changing order."""
-    texts = workload_texts(workload)
+    texts = workload_texts(workload, options.tokenizer)
+    rows = read_tokenizer(bench.checkpoint / "tokenizer.json").rows(texts)
     not_done: dict[str, str] = {}
     with ExitStack() as undo:
         analyzer = _analyzer(options, bench, not_done)
@@ -92,11 +97,11 @@ def measure_serving(workload: Workload, options: ServingOptions, bench: Bench) -
         for precision in options.precisions:
             bench.say(f"serving {program(precision)}")
             try:
-                plans += _plans(precision, workload, texts, options, bench, undo, analyzer)
+                plans += _plans(precision, texts, rows, options, bench, undo, analyzer)
             except (CannotRun, ServerError) as exc:
                 not_done[f"serving {program(precision)}"] = str(exc)
         _repeat(plans, options, bench, not_done)
-        tokens = tuple(len(text) + 1 for text in texts)
+        tokens = tuple(map(len, rows))
         return Served(
             loads=tuple(_load(plan, workload, tokens) for plan in plans if plan.repetitions), not_done=not_done
         )
@@ -116,8 +121,8 @@ def _analyzer(options: ServingOptions, bench: Bench, not_done: dict[str, str]) -
 
 def _plans(
     precision: Precision,
-    workload: Workload,
     texts: Sequence[str],
+    rows: Rows,
     options: ServingOptions,
     bench: Bench,
     undo: ExitStack,
@@ -143,7 +148,6 @@ def _plans(
         ours = functools.partial(closed_loop, send, texts, in_flight)
         plans.append(make(driver=OUR_DRIVER, in_flight=in_flight, rate_per_s=None, run=ours, requests=requests))
         if analyzer is not None:
-            rows = workload.rows(vocabulary=256)
             theirs = functools.partial(analyzer.closed_loop, server.grpc_url, MODEL_NAME, rows, in_flight)
             plans.append(make(driver=THEIR_DRIVER, in_flight=in_flight, rate_per_s=None, run=theirs, requests=requests))
     for share in options.rates:

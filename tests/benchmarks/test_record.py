@@ -9,13 +9,23 @@ from pathlib import Path
 import pytest
 from sample_record import sample_record
 
-from benchmarks.record import SCHEMA_VERSION, RecordInvalid, read_record, write_record
+from benchmarks.record import SCHEMA_VERSION, RecordInvalid, TokenizerFacts, read_record, write_record
 
 
 def test_record_comes_back_as_written(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "record.json"
     write_record(sample_record(), file)
     assert read_record(file) == sample_record()
+
+
+def test_served_tokenizer_comes_back_and_older_records_have_none(tmp_path: Path) -> None:
+    record = dataclasses.replace(sample_record(), served_tokenizer=TokenizerFacts(sha256="0f", vocabulary=9))
+    write_record(record, tmp_path / "new.json")
+    assert read_record(tmp_path / "new.json") == record
+    raw = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))
+    del raw["served_tokenizer"]
+    (tmp_path / "old.json").write_text(json.dumps(raw), encoding="utf-8")
+    assert read_record(tmp_path / "old.json") == sample_record()
 
 
 def test_record_is_never_overwritten(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from sample_record import OURS, entry, sample_record, sample_round
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.record import write_record
+from benchmarks.record import TokenizerFacts, write_record
 from benchmarks.report import EnvironmentsDiffer, render_record, render_report
 from benchmarks.samples import Spread
 from benchmarks.tables import best_products, loads_table, ours_first, quality_table, ratio_to, share_of_limit
@@ -60,6 +61,14 @@ def test_load_is_told_by_its_median_speed_and_all_of_its_latencies() -> None:
         *("1,000.0", "2,000.0", "2,000.0"),
         "2.0",
         "1",
+    )
+
+
+def test_loads_head_names_the_tokenizer_where_one_was_given() -> None:
+    given = TokenizerFacts(sha256="0123456789abcdef", vocabulary=151_669)
+    assert "\nserved, tiny, one text a request\n" in render_record(sample_record())
+    assert ("\nserved, tiny, one text a request, a tokenizer of 151,669 ids (sha256 0123456789ab)\n") in render_record(
+        dataclasses.replace(sample_record(), served_tokenizer=given)
     )
 
 

@@ -15,7 +15,7 @@ from benchmarks.__main__ import app
 from benchmarks.contenders import QUICK
 from benchmarks.growth import Grown
 from benchmarks.model_shape import SHAPES
-from benchmarks.record import RecordFile, Round, read_record
+from benchmarks.record import RecordFile, Round, TokenizerFacts, read_record
 from benchmarks.run import Part, RunOptions, run_benchmark
 from benchmarks.steps import CannotResume
 from benchmarks.tables import code_line
@@ -89,6 +89,9 @@ def test_run_of_another_machine_or_command_does_not_go_on(ended: Path, tmp_path:
     other = dataclasses.replace(begun, command="python -m benchmarks run --model 0.6b")
     with pytest.raises(CannotResume, match=r"begun by '.* --model 0\.6b'"):
         run_benchmark(_options(tmp_path), lambda _: None, ended=other)
+    served = dataclasses.replace(begun, served_tokenizer=TokenizerFacts(sha256="0f", vocabulary=9))
+    with pytest.raises(CannotResume, match=r"begun with the --tokenizer of sha256 0f .* this run has no --tokenizer"):
+        run_benchmark(_options(tmp_path), lambda _: None, ended=served)
 
 
 def test_command_says_in_one_line_why_it_does_not_go_on(ended: Path, tmp_path: Path) -> None:
