@@ -16,14 +16,11 @@ from .contenders.contender import CannotRun, Contender, Setting
 from .environment import load_average
 from .record import Sample, Scan
 from .rows import Rows, Vectors
+from .trial import Trial, try_settings
 
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
 """Between two contenders, so that spinning threads of the one do not run into the other's time."""
-_HOPELESS_FIRST, _HOPELESS = 3.0, 1.5
-"""A setting that is this many times slower than the best one, cold and warm, is not timed again."""
-_LONG_S = 2.0
-"""A pass that takes longer tells settings apart by itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,25 +104,20 @@ def by_speed(scan: Sequence[Scan]) -> list[int]:
 
 
 def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]) -> Finalist:
-    tried: list[Setting] = []
-    scan: list[Scan] = []
+    tried: list[Trial] = []
     failures: list[CannotRun] = []
+    rivals = sum(len(contender.settings(len(rows))) for contender in contenders) > 1
     for contender in contenders:
-        for setting in contender.settings(len(rows)):
-            best = min((sample.wall_s for each in scan for sample in each.samples), default=math.inf)
-            try:
-                samples = _try_setting(setting, rows, best)
-            except CannotRun as exc:
-                failures.append(exc)
-                contender.engine.rest()
-                continue
-            tried.append(setting)
-            scan.append(Scan(setting=setting.name, samples=tuple(samples)))
+        best_s = min((trial.wall_s for trial in tried), default=math.inf)
+        trials = try_settings(contender, rows, best_s, rivals=rivals)
+        tried += trials.entries
+        failures += trials.failures
         contender.engine.rest()
     if not tried:
         raise failures[0]
+    scan = [Scan(setting=trial.setting.name, samples=tuple(trial.samples)) for trial in tried]
     for place in by_speed(scan):
-        chosen = tried[place]
+        chosen = tried[place].setting
         try:
             return _compared(chosen, rows, reference, scan)
         except CannotRun as exc:
@@ -135,17 +127,6 @@ def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors, s
         finally:
             chosen.contender.engine.rest()
     raise failures[-len(tried)]
-
-
-def _try_setting(setting: Setting, rows: Rows, best_s: float) -> list[Sample]:
-    """Two passes after a first one, or one where it takes long; none where the first was hopeless."""
-    first = setting.time(rows)
-    if first[0].wall_s > _HOPELESS_FIRST * best_s:
-        return first
-    samples = setting.time(rows)
-    if samples[0].wall_s < min(_HOPELESS * best_s, _LONG_S):
-        samples += setting.time(rows)
-    return samples
 
 
 def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: Sequence[Scan]) -> Finalist:

@@ -112,7 +112,7 @@ def _gauge_turns(gauges: Gauges, rows: Rows, workload: Workload) -> tuple[dict[s
     missing = dict(gauges.missing)
     for kind, engine in gauges.ready.items():
         try:
-            engine.time(rows, len(rows), 1)
+            engine.embed(rows, len(rows))
         except CannotRun as exc:
             missing[_missing(kind)] = str(exc)
         else:
