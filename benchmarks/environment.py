@@ -13,6 +13,7 @@ from pathlib import Path
 _PACKAGES = ("numpy", "onnx-ir", "onnxruntime", "tokenizers", "torch", "transformers")
 _ON_GPUS = "-gpu"
 """What the same package is called where it was built for GPUs."""
+_GENERATION = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -89,9 +90,19 @@ def load_average() -> float:
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or "unknown"
+    return describe_cpu(info.read_text(encoding="utf-8") if info.is_file() else "")
+
+
+def describe_cpu(info: str) -> str:
+    """The first processor of /proc/cpuinfo by name, family, model and stepping.
+
+    Virtual machines call processors of different generations by one name.
+    """
+    first = info.partition("\n\n")[0].splitlines()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}
+    name = fields.get("model name") or platform.processor() or "unknown"
+    numbers = [f"{kind} {fields[key]}" for kind, key in _GENERATION.items() if key in fields]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def _git(*arguments: str) -> str:

@@ -84,6 +84,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         max_tokens=prepared.max_tokens,
         rescale=form.rescale,
         kept=frozenset() if form.plan is None else form.plan.kept_paths,
+        norm_step=None if form.plan is None else form.plan.norm_step,
         cuda=_cuda_profile(options),
     )
     if options.device is Device.CUDA:

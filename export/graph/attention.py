@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from .builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts, last_tokens
 from .groups import TextGroup
-from .mixing import QueryBlocks, lay_out_blocks, mask_where, mix_causally, share_keys
-from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
+from .mixing import QueryBlocks, lay_out_blocks, mask_where, mix_causally, share_keys, stack_queries
+from .products import ScaledRows, load_weight, multiply_out, prepare_normed, prepare_operand, project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
 def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.Value, layer: str) -> ir.Value:
     """Every token's attention output [t, hidden] from the normed stream [t, hidden]."""
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, list("qkv"))
+    entered = prepare_normed(g, form, normed, config.hidden, list("qkv"))
     # the head norm takes out the scales of q and k
     q = project(g, form, "q", entered, [f"{name}.q_proj.weight"]).values
     k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
@@ -85,17 +85,17 @@ def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed
     head's part of W_v goes over its mix, Σ p·(W_v x) = W_v (Σ p·x).
     """
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    entered = prepare_operand(g, form, ScaledRows(normed), config.hidden, ["k"])
+    entered = prepare_normed(g, form, normed, config.hidden, ["k"])
     k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
     last = last_tokens(g, layout.group.packed, normed, "asking")
-    asking = prepare_operand(g, form, ScaledRows(last), config.hidden, ["q"])
+    asking = prepare_normed(g, form, last, config.hidden, ["q"])
     q = _norm(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values, name, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
     q = _rotate(g, parts, q, position, "q")
     k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
     k = _rotate(g, parts, k, g.constant([0]), "k")
-    shares = share_keys(g, config, form.dtype, q, k, layout.behind)
+    shares = share_keys(g, config, form.dtype, stack_queries(g, config, q), k, layout.behind)
     shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
     grid = g.op("Gather", normed, layout.group.token_of_cell, axis=0, name="normed_grid")
     mixes = g.op("MatMul", shares, grid, name="mix")

@@ -13,7 +13,16 @@ import onnx_ir as ir
 from ..reading.config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
 from .cuda_profile import CudaProfile
-from .products import ProductFormat, ScaledRows, gather_rows, load_weight, multiply_out, prepare_operand, project
+from .products import (
+    ProductFormat,
+    ScaledRows,
+    gather_rows,
+    load_weight,
+    multiply_out,
+    prepare_normed,
+    prepare_operand,
+    project,
+)
 from .tokens import PackedTokens
 
 
@@ -85,7 +94,7 @@ def last_tokens(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: s
 def feed_forward(g: GraphBuilder, parts: DecoderParts, hidden: ir.Value, layer: str) -> ir.Value:
     """down(silu(gate(x)) · up(x)) of the normed stream."""
     form, config = parts.form, parts.config
-    entered = prepare_operand(g, form, ScaledRows(hidden), config.hidden, ["gate", "up"])
+    entered = prepare_normed(g, form, hidden, config.hidden, ["gate", "up"])
     tensors = [f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight"]
     if parts.joint_products:
         joint = multiply_out(g, project(g, form, "gate_up", entered, tensors))

@@ -27,15 +27,18 @@ def mask_where(g: GraphBuilder, hidden: ir.Value, name: str) -> ir.Value:
     return g.op("Where", hidden, g.scalar(_MASKED, FP32), g.scalar(0.0, FP32), name=name)
 
 
+def stack_queries(g: GraphBuilder, config: ModelConfig, q: ir.Value) -> ir.Value:
+    """[b, kv_heads, group·n, head_dim], the queries of a key head one below the other, from [b, heads, n, head_dim]."""
+    return g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
+
+
 def share_keys(
     g: GraphBuilder, config: ModelConfig, dtype: ir.DataType, q: ir.Value, k: ir.Value, mask: ir.Value
 ) -> ir.Value:
-    """[b, kv_heads, group·n, s]: how queries [b, heads, n, head_dim] share keys [b, kv_heads, s, head_dim].
+    """[b, kv_heads, group·n, s]: how queries, as stacked by `stack_queries`, share keys [b, kv_heads, s, head_dim].
 
     `mask` is added to the scores [b, heads, n, s].
     """
-    # the queries of a key head one below the other
-    q = g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
     scale = 1.0 / math.sqrt(config.head_dim)
     scores = g.op("FusedMatMul", q, k, name="scores", domain=MICROSOFT, transB=1, alpha=scale)
     # a dimension of 0 stays what it is
@@ -84,34 +87,40 @@ def mix_causally(
     k: ir.Value,
     v: ir.Value,
 ) -> ir.Value:
-    """[b, heads, s, head_dim]: each query's mix of the values up to its own place.
+    """Each query's mix of the values up to its own place: [b, heads, s, head_dim], or stacked as by `stack_queries`.
 
     q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` as from `lay_out_blocks`.
     """
+    # out here a Reshape changes a shape; inside of a branch, on what comes from outside or goes there, it copies
+    stacked = stack_queries(g, config, q)
 
     def mix(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
-        shares = share_keys(b, config, dtype, queries, keys, mask)
-        context = b.op("MatMul", shares, values, name="context")
-        return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
+        return b.op("MatMul", share_keys(b, config, dtype, queries, keys, mask), values, name="context")
 
-    def mix_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
-        with b.scope("block"):
-            zero, axis = b.constant([0]), b.constant([2])
-            number = b.op("Reshape", index, b.constant([1]))
-            start = b.op("Mul", number, b.constant([BLOCK_QUERIES]), name="start")
-            behind = b.op("Add", number, b.constant([1]))
-            end = b.op("Mul", behind, b.constant([BLOCK_QUERIES]))
-            end = b.op("Where", b.op("Equal", behind, blocks.count), b.op("Shape", q, start=2, end=3), end, name="end")
-            queries = b.op("Slice", q, start, end, axis, name="queries")
-            keys, values = (
-                b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
-            )
-            return mix(b, queries, keys, values, _mask_later(b, start, end))
+    def mix_blocks(b: GraphBuilder) -> ir.Value:
+        heads = b.op("Reshape", stacked, b.constant([0, config.heads, -1, config.head_dim]))
+
+        def mix_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
+            with b.scope("block"):
+                zero, axis = b.constant([0]), b.constant([2])
+                number = b.op("Reshape", index, b.constant([1]))
+                start = b.op("Mul", number, b.constant([BLOCK_QUERIES]), name="start")
+                behind = b.op("Add", number, b.constant([1]))
+                end, last = b.op("Mul", behind, b.constant([BLOCK_QUERIES])), b.op("Shape", heads, start=2, end=3)
+                end = b.op("Where", b.op("Equal", behind, blocks.count), last, end, name="end")
+                queries = stack_queries(b, config, b.op("Slice", heads, start, end, axis, name="queries"))
+                keys, values = (
+                    b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
+                )
+                context = mix(b, queries, keys, values, _mask_later(b, start, end))
+                return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
+
+        return join_answers(b, "blocks", blocks.count, dtype, mix_block, axis=2)
 
     return choose(
         g,
         "mix",
         blocks.one,
-        lambda b: mix(b, q, k, v, blocks.mask),
-        lambda b: join_answers(b, "blocks", blocks.count, dtype, mix_block, axis=2),
+        lambda b: mix(b, stacked, k, v, blocks.mask),
+        mix_blocks,
     )

@@ -39,6 +39,8 @@ class GraphOptions:
     rescale: Rescale = NO_RESCALE
     kept: frozenset[str] = frozenset()
     """Paths of products that stay in floats in an 8-bit graph, `layers.2.mlp.down` for one."""
+    norm_step: float | None = None
+    """What one step of an 8-bit graph's codes of normed rows is worth; None where every row has its own scale."""
     cuda: CudaProfile | None = None
     """None for a CPU."""
 
@@ -71,6 +73,7 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
             quantized=options.precision is Precision.INT8 and cuda is None,
             blocks=options.precision is Precision.INT8 and cuda is not None,
             kept=options.kept,
+            norm_step=options.norm_step,
         ),
         eps=options.rescale.eps(config.norm_eps),
         cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),

@@ -3,8 +3,9 @@
 rows [·, in] ─ / scale [·, 1] ─ round ─→ codes u8, 128 is zero
                                            └─ times weight codes s8 [in, out] · scale [out] ─→ rows [·, out]
 
-What comes out of an 8-bit product is still to be multiplied with the scale of its rows. A scale belongs to
-one token, so no answer depends on a neighbour; sums are whole numbers, so none depends on their order.
+What comes out of an 8-bit product is still to be multiplied with the scale of its rows. A scale belongs to one
+token, or is the same for every token there can be, so no answer depends on a neighbour; sums are whole numbers, so
+none depends on their order.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class ProductFormat:
     """Weights in 8-bit blocks under float activations."""
     kept: frozenset[str] = frozenset()
     """Paths of products that stay in floats all the same, `layers.2.mlp.down` for one."""
+    norm_step: float | None = None
+    """What one step of the codes of normed rows is worth; None where every row has a scale of its own."""
 
     def is_quantized(self, path: str) -> bool:
         """Whether the product at `path` is computed in 8 bits."""
@@ -62,12 +65,24 @@ class ScaledRows:
     scale: ir.Value | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """Rows [·, n] that mean (`values` - ZERO_CODE) times `step` times `scale`."""
+
+    values: ir.Value
+    """UINT8 [·, n]"""
+    step: float = 1.0
+    """Of all rows."""
+    scale: ir.Value | None = None
+    """FP32 [·, 1], of each row; None is one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
     """What products are taken of: rows in floats, and as codes where an 8-bit product asks for them."""
 
     rows: ScaledRows
-    codes: ScaledRows | None
+    codes: Codes | None
 
 
 def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
@@ -79,7 +94,7 @@ def prepare_operand(
     g: GraphBuilder, form: ProductFormat, rows: ScaledRows, width: int, products: Sequence[str]
 ) -> Operand:
     """`rows` [·, width] as the named `products` of this scope take them, quantised once for all of them."""
-    if not any(form.is_quantized(g.path(product)) for product in products):
+    if not _any_quantized(g, form, products):
         return Operand(rows, None)
     values = rows.values
     axis = g.constant([1])
@@ -91,7 +106,22 @@ def prepare_operand(
     codes = g.op("QuantizeLinear", values, scale, zero, axis=1, block_size=width, name="codes")
     if rows.scale is not None:
         scale = g.op("Mul", scale, rows.scale, name="scale")
-    return Operand(rows, ScaledRows(codes, scale))
+    return Operand(rows, Codes(values=codes, scale=scale))
+
+
+def prepare_normed(
+    g: GraphBuilder, form: ProductFormat, rows: ir.Value, width: int, products: Sequence[str]
+) -> Operand:
+    """`rows` [·, width] out of a norm, as `prepare_operand` has them, in steps of `form.norm_step` if it is given."""
+    if form.norm_step is None or not _any_quantized(g, form, products):
+        return prepare_operand(g, form, ScaledRows(rows), width, products)
+    step = g.scalar(form.norm_step, FP32)
+    codes = g.op("QuantizeLinear", rows, step, g.constant(ZERO_CODE, np.uint8), name="codes")
+    return Operand(ScaledRows(rows), Codes(values=codes, step=form.norm_step))
+
+
+def _any_quantized(g: GraphBuilder, form: ProductFormat, products: Sequence[str]) -> bool:
+    return any(form.is_quantized(g.path(product)) for product in products)
 
 
 def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, tensors: list[str]) -> ScaledRows:
@@ -111,7 +141,7 @@ def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, t
         "MatMulIntegerToFloat",
         operand.codes.values,
         g.weight(f"{name}.codes", [sources[0].shape[1], columns], INT8, lambda: _codes(_joined(sources)).T),
-        g.scalar(1.0, FP32),
+        g.scalar(operand.codes.step, FP32),
         g.weight(f"{name}.scale", [columns], FP32, lambda: row_scales(_joined(sources))),
         g.constant(ZERO_CODE, np.uint8),
         name=name,

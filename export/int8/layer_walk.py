@@ -17,7 +17,7 @@ from ..passes.rotate import UNROTATE
 from ..reading.checkpoint import Checkpoint
 from ..reading.transformers_config import transformers_config
 from .products import ProductGroup
-from .rounding import round_rows
+from .rounding import round_normed, round_rows
 
 _BATCH_TOKENS = 512
 
@@ -68,6 +68,7 @@ class DecoderLayer:
         self._rope = Qwen3RotaryEmbedding(config)
         self._rounded: dict[str, torch.nn.Parameter] = {}
         self._rounds_values = index < checkpoint.config.layers - 1
+        self._is_rotated = UNROTATE in checkpoint.weights
 
     def weight(self, linear: str) -> torch.Tensor:
         """float32 [out, in] of a product, named as in the checkpoint: `mlp.down_proj`."""
@@ -115,14 +116,16 @@ class DecoderLayer:
     def rounded(self, groups: Iterable[ProductGroup]) -> Iterator[None]:
         """The products of `groups` round as the int8 graph does while the layer runs inside."""
         with ExitStack() as held:
-            for linear in (linear for group in groups for linear in group.linears if self._is_rounded(linear)):
-                module = self._layer.get_submodule(linear)
-                exact = module.weight
-                if linear not in self._rounded:
-                    self._rounded[linear] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
-                module.weight = self._rounded[linear]
-                held.callback(setattr, module, "weight", exact)
-                held.callback(module.register_forward_pre_hook(_round_inputs).remove)
+            for group in groups:
+                round_inputs = _round_normed if self._is_rotated and group.reads_norm else _round_inputs
+                for linear in filter(self._is_rounded, group.linears):
+                    module = self._layer.get_submodule(linear)
+                    exact = module.weight
+                    if linear not in self._rounded:
+                        self._rounded[linear] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
+                    module.weight = self._rounded[linear]
+                    held.callback(setattr, module, "weight", exact)
+                    held.callback(module.register_forward_pre_hook(round_inputs).remove)
             yield
 
     def _is_rounded(self, linear: str) -> bool:
@@ -132,6 +135,10 @@ class DecoderLayer:
 
 def _round_inputs(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return (round_rows(inputs[0]),)
+
+
+def _round_normed(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return (round_normed(inputs[0]),)
 
 
 def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:

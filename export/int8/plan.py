@@ -13,6 +13,7 @@ from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
 from .error import GroupError, Int8Measurement, measure_int8
+from .rounding import NORM_STEP
 
 SITES = (Site.VALUE, Site.INTERMEDIATE)
 """What is smoothed: behind the norms the rotation leaves nothing to smooth (docs/int8.md)."""
@@ -32,6 +33,11 @@ class Int8Plan:
     """The worst first."""
     calibrated: Int8Measurement
     """Over the calibration texts, with `kept` in floats."""
+
+    @property
+    def norm_step(self) -> float:
+        """What one step of the codes of normed rows is worth."""
+        return NORM_STEP
 
     @property
     def kept_paths(self) -> frozenset[str]:

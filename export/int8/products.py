@@ -23,6 +23,11 @@ class ProductGroup(StrEnum):
         """The checkpoint's names of the products, below the layer."""
         return _LINEARS[self]
 
+    @property
+    def reads_norm(self) -> bool:
+        """Whether they read what a norm of the stream gives."""
+        return self in (ProductGroup.QKV, ProductGroup.GATE_UP)
+
     def paths(self, layer: int, config: ModelConfig) -> tuple[str, ...]:
         """The graph's names of the products that are 8 bits unless they are kept."""
         if self is ProductGroup.QKV and layer == config.layers - 1:

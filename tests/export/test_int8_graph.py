@@ -23,6 +23,8 @@ MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
 # random weights of a few dozen columns quantise worse than trained ones of a thousand
 GATE = 0.995
+STEP = 2.5 / 127
+"""So small that the largest channels of normed rows lie beyond the codes."""
 
 SHAPES = {
     "four-queries-per-key": TinyCheckpoint(heads=4, kv_heads=1, head_dim=32, hidden=48, layers=3),
@@ -40,6 +42,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def graph(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
     return write_graph(source, tmp_path_factory.mktemp("int8") / "out", Precision.INT8)
+
+
+@pytest.fixture(scope="module")
+def stepped(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
+    """With one step for the codes of all normed rows."""
+    return write_graph(source, tmp_path_factory.mktemp("int8") / "stepped", Precision.INT8, norm_step=STEP)
 
 
 @pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
@@ -73,6 +81,25 @@ def test_a_product_is_the_exact_sum_of_codes(graph: WrittenGraph) -> None:
     assert np.array_equal(met[product.output[0]], sums.astype(np.float32) * met[weight_scale])
 
 
+def test_normed_rows_go_in_one_step_and_are_cut_where_the_codes_end(stepped: WrittenGraph) -> None:
+    nodes = group_nodes(onnx.load(stepped.file, load_external_data=False))
+    [product] = [node for node in nodes if node.name == "layers.1.mlp.gate"]
+    codes, weight, step, weight_scale, _ = product.input
+    [quantize] = [node for node in nodes if node.output[0] == codes]
+    [silu] = [node for node in nodes if node.name == "layers.1.mlp.silu"]
+    # what the product gives needs no scale any more
+    assert list(silu.input) == [product.output[0]]
+    rows = quantize.input[0]
+    met = run_watched(stepped.file, [rows, codes, product.output[0]], ROWS, fuse=False) | stored(stepped)
+    assert met[step] == np.float32(STEP)
+    assert met[quantize.input[1]] == np.float32(STEP)
+    assert np.abs(met[rows]).max() > 129 * STEP
+    cut = np.clip(np.rint(met[rows] / np.float32(STEP)), -128, 127)
+    assert np.array_equal(met[codes].astype(np.int32) - 128, cut.astype(np.int32))
+    sums = cut.astype(np.int64) @ met[weight].astype(np.int64)
+    assert met[product.output[0]] == pytest.approx(sums * met[weight_scale] * STEP, rel=1e-5, abs=1e-6)
+
+
 def stored(graph: WrittenGraph) -> dict[str, NDArray[Any]]:
     initializers = onnx.load(graph.file).graph.initializer
     return {tensor.name: onnx.numpy_helper.to_array(tensor, str(graph.file.parent)) for tensor in initializers}
@@ -90,7 +117,11 @@ def test_weights_are_quantised_by_output_channel(source: Path, graph: WrittenGra
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_alone_in_company_padded_and_at_any_thread_count_changes_no_bit(graph: WrittenGraph, seed: int) -> None:
+@pytest.mark.parametrize("form", ["graph", "stepped"])
+def test_alone_in_company_padded_and_at_any_thread_count_changes_no_bit(
+    request: pytest.FixtureRequest, form: str, seed: int
+) -> None:
+    graph: WrittenGraph = request.getfixturevalue(form)
     dice = random.Random(seed)
     rows = random_rows([dice.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
     rows[0] = rows[0][:1]

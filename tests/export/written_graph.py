@@ -51,12 +51,15 @@ def write_graph(
     kept: frozenset[str] = frozenset(),
     change: Callable[[Weights], Weights] = dict,
     cuda: CudaProfile | None = None,
+    norm_step: float | None = None,
 ) -> WrittenGraph:
     """Writes `output`/model.onnx from the weights behind `rescale` and then `change`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
-    options = GraphOptions(precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept, cuda=cuda)
+    options = GraphOptions(
+        precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept, cuda=cuda, norm_step=norm_step
+    )
     output.mkdir(parents=True)
     file = output / "model.onnx"
     write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)

@@ -1,0 +1,30 @@
+"""What an environment says of its processor."""
+
+from __future__ import annotations
+
+from benchmarks.environment import describe_cpu, read_environment
+
+_CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: {family}
+model\t\t: 17
+model name\t: AMD EPYC
+stepping\t: 1
+
+processor\t: 1
+cpu family\t: 99
+"""
+
+
+def test_generations_of_one_name_are_told_apart() -> None:
+    assert describe_cpu(_CPUINFO.format(family=25)) == "AMD EPYC (family 25, model 17, stepping 1)"
+    assert describe_cpu(_CPUINFO.format(family=26)) == "AMD EPYC (family 26, model 17, stepping 1)"
+
+
+def test_a_processor_without_numbers_has_its_name() -> None:
+    assert describe_cpu("model name : Neoverse-N1\n\nmodel name : other\n") == "Neoverse-N1"
+    assert describe_cpu("")
+
+
+def test_this_machine_has_a_name() -> None:
+    assert read_environment(threads=1).cpu
