@@ -13,7 +13,7 @@ from ..errors import SourceMissing
 
 BUILT_IN = "built-in"
 """Reference of this project's own calibration texts."""
-CALIBRATION_TOKENS = 16384
+CALIBRATION_TOKENS = 8192
 """Most tokens that calibration takes: more change nothing but its time."""
 LONGEST_ROW = 512
 """Longest row of calibration and of held-out texts, tokens."""
