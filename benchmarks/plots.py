@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ _OURS, _OTHERS = "#1b6ca8", "#b0b0b0"
 _BYTES = 4
 """Of one vector component in float32."""
 Draw = Callable[[Figure], None]
-_LOOP_STYLES = {"closed": "o-", "open": "s--"}
+_LOOP_LINES = {"closed": "-", "open": "--"}
+_DRIVER_MARKERS = "o^sD"
 
 
 def draw_plots(record: Record, folder: Path) -> list[Path]:
@@ -53,7 +55,8 @@ def _draw_peers(record: Record, figure: Figure) -> None:
     rounds = record.rounds
     columns = min(len(rounds), 2)
     lines = -(-len(rounds) // columns)
-    figure.set_size_inches(5.5 * columns, max(2.2 * lines, 3))
+    most = max(len(measured.entries) for measured in rounds)
+    figure.set_size_inches(5.5 * columns, (0.8 + 0.17 * most) * lines)
     for place, measured in enumerate(rounds):
         axes = figure.add_subplot(lines, columns, place + 1)
         entries = ours_first(measured.entries)[::-1]
@@ -67,30 +70,51 @@ def _draw_peers(record: Record, figure: Figure) -> None:
 
 
 def _draw_loads(record: Record, figure: Figure) -> None:
+    figure.set_size_inches(7, 5)
     axes = figure.add_subplot()
-    for (program, driver, loop), points in _load_points(record).items():
+    found = _load_points(record)
+    for (program, driver, loop), points in found.items():
+        look = _look(found, program, driver)
         axes.plot(
             [point[1] for point in points],
             [point[2] * 1e3 for point in points],
-            _LOOP_STYLES[loop],
+            _LOOP_LINES[loop],
+            color=look.color,
+            marker=look.marker,
             label=f"{program}, {loop} loop, {driver}",
         )
     axes.set_yscale("log")
-    _finish(axes, "texts/s", "p99 latency, ms")
+    _finish(axes, "texts/s", "p99 latency, ms", figure)
 
 
 def _draw_clients(record: Record, figure: Figure) -> None:
     """Throughput against requests in flight, and what perfect scaling up to the highest rate would be."""
+    figure.set_size_inches(7, 5)
     axes = figure.add_subplot()
-    for (program, driver, loop), points in _load_points(record).items():
+    found = _load_points(record)
+    for (program, driver, loop), points in found.items():
         if loop != "closed":
             continue
         clients, rates = [point[0] for point in points], [point[1] for point in points]
-        (line,) = axes.plot(clients, rates, "o-", label=f"{program}, {driver}")
+        look = _look(found, program, driver)
+        axes.plot(clients, rates, "-", color=look.color, marker=look.marker, label=f"{program}, {driver}")
         expected = [min(count / clients[0] * rates[0], max(rates)) for count in clients]
-        axes.plot(clients, expected, ":", color=line.get_color())
+        axes.plot(clients, expected, ":", color=look.color)
     axes.set_xscale("log", base=2)
-    _finish(axes, "requests in flight (dotted: linear up to the highest rate)", "texts/s")
+    _finish(axes, "requests in flight (dotted: linear up to the highest rate)", "texts/s", figure)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Of a line: a colour for each program and a marker for each driver."""
+
+    color: str
+    marker: str
+
+
+def _look(found: Iterable[tuple[str, str, str]], program: str, driver: str) -> _Look:
+    programs, drivers = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    return _Look(color=f"C{programs.index(program)}", marker=_DRIVER_MARKERS[drivers.index(driver)])
 
 
 def _load_points(record: Record) -> dict[tuple[str, str, str], list[tuple[float, float, float]]]:
@@ -119,7 +143,8 @@ def _draw_quality(record: Record, figure: Figure) -> None:
             )
         axes.set_title(task.lower().replace("_", " "), fontsize=9)
         axes.set_xscale("log", base=2)
-        _finish(axes, "bytes a vector", "nDCG@10")
+        # the lines are the same in every panel
+        _finish(axes, "bytes a vector", "nDCG@10", figure if place == 0 else None)
 
 
 def _draw_growth(growth: Sequence[Growth], figure: Figure) -> None:
@@ -139,15 +164,17 @@ def _draw_growth(growth: Sequence[Growth], figure: Figure) -> None:
             axes.plot(sizes, straight, ":", color=colour, label="without the square")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    _finish(axes, growth[0].of, "seconds")
+    _finish(axes, growth[0].of, "seconds", figure)
 
 
 def _curve_name(square: bool) -> str:
     return "fixed + linear + square, fitted" if square else "fixed + linear, fitted"
 
 
-def _finish(axes: Axes, across: str, up: str) -> None:
+def _finish(axes: Axes, across: str, up: str, legend_on: Figure | None) -> None:
     axes.set_xlabel(across)
     axes.set_ylabel(up)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    if legend_on is not None:
+        # below the axes it hides no point
+        legend_on.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)

@@ -55,7 +55,6 @@ PASSES = {
     "smoothed": Passes(False, tuple(Site)),
     "rotated": Passes(True, ()),
     "rotated, v and up smoothed": Passes(True, SITES),
-    "rotated, everything smoothed": Passes(True, tuple(Site)),
 }
 
 
