@@ -130,6 +130,18 @@ def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
     assert {"layers.1.attention.q", "layers.1.mlp.down", "layers.2.attention.k"} <= set(names)
 
 
+def test_no_reshape_stands_at_the_border_of_a_short_texts_attention(proto: onnx.ModelProto) -> None:
+    """There it copies: what comes from outside of a branch, and what leaves it, cannot change its shape in place."""
+    chosen = [node for node in group_nodes(proto) if node.op_type == "If"]
+    assert len(chosen) == LAYERS - 1
+    for node in chosen:
+        [branch] = [attribute.g for attribute in node.attribute if attribute.name == "then_branch"]
+        inside = {output for each in branch.node for output in each.output}
+        border = [each for each in branch.node if branch.output[0].name in each.output]
+        border += [each for each in branch.node if each.input[0] not in inside]
+        assert "Reshape" not in {each.op_type for each in border}
+
+
 def test_opset_and_operators_are_old_enough(proto: onnx.ModelProto) -> None:
     versions = {entry.domain: entry.version for entry in proto.opset_import}
     assert versions[""] <= 21

@@ -6,9 +6,12 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from outlier_checkpoint import realistic_tensors, with_outliers, write_tensors
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
+from watched_graph import group_nodes
 
 from qwen3_triton.client import Contract, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
 from qwen3_triton.export import (
@@ -23,6 +26,7 @@ from qwen3_triton.export import (
     export_model,
 )
 from qwen3_triton.export.int8.calibration import BUILT_IN, spread
+from qwen3_triton.export.int8.rounding import NORM_STEP
 
 MAX_TOKENS = 64
 
@@ -69,6 +73,25 @@ def quantization_of(result: ExportResult) -> QuantizationReport:
     report = result.contract.quantization
     assert report is not None
     return report
+
+
+def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_token(exported: ExportResult) -> None:
+    file = exported.folder.graph(exported.version)
+    nodes = group_nodes(onnx.load(file, load_external_data=False))
+    maker = {output: node for node in nodes for output in node.output}
+    steps = {
+        tensor.name: onnx.numpy_helper.to_array(tensor)
+        for tensor in onnx.load(file).graph.initializer
+        if tensor.name.startswith("constant.")
+    }
+    for path in ("attention.q", "attention.k", "attention.v", "mlp.gate", "mlp.up"):
+        codes, _, step, *_ = maker[f"layers.0.{path}"].input
+        assert maker[codes].op_type == "QuantizeLinear"
+        assert steps[maker[codes].input[1]] == steps[step] == np.float32(NORM_STEP)
+    for path in ("attention.output", "mlp.down"):
+        codes, _, step, *_ = maker[f"layers.0.{path}"].input
+        assert maker[codes].input[1] in maker
+        assert steps[step] == 1
 
 
 def test_the_manifest_proves_it(exported: ExportResult) -> None:
