@@ -1,0 +1,26 @@
+"""Which files a model came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenizerIdentity:
+    """Which `tokenizer.json` turns text into the ids that the model was trained on."""
+
+    sha256: str
+    origin: str
+    """Hub id or directory that the file came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceIdentity:
+    """A checkpoint or adapter that went into the model."""
+
+    reference: str
+    """As given on the command line: directory or hub id, with `@revision` where given."""
+    sha256: str
+    """Of its weight files' digests, in the order of their names."""
+    weight: float = 1.0
+    """What an adapter was multiplied with."""

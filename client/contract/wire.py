@@ -1,0 +1,48 @@
+"""What stands on the wire: the names of tensors, and what a model can be."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+CONTRACT_PARAMETER = "contract"
+"""Key of the JSON in the `parameters` of `config.pbtxt`."""
+
+INPUT_IDS = "input_ids"
+"""INT64 `[rows, width]` on the wire: token ids, a negative id is padding wherever it stands."""
+
+ROW_LENGTHS = "row_lengths"
+"""INT32 `[rows]`, added by Triton: the width of each row of the batch."""
+
+PADDING_ID = -1
+"""What this project's client pads with; every negative id means the same."""
+
+
+class Task(StrEnum):
+    """What a model answers with."""
+
+    EMBED = "embed"
+    RERANK = "rerank"
+
+    @property
+    def output(self) -> str:
+        """Name of the FP32 output: `embedding` `[rows, D]` or `score` `[rows, 1]`."""
+        return "embedding" if self is Task.EMBED else "score"
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class Precision(StrEnum):
+    """Number format of the weights inside the graph; the output is FP32 in every one."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+    """On GPUs only."""
+    INT8 = "int8"
+    """On a CPU 8-bit weights and activations, a scale for each weight row and for each token; on a GPU 8-bit
+    weights in blocks under fp16 activations."""
