@@ -14,8 +14,10 @@ from typing import Annotated
 import typer
 
 from .model_shape import SHAPES
-from .readme import NoSection, newest_whole_record, put_section, render_section
-from .record import Record, RecordFile, RecordInvalid, read_record
+from .page import render_page
+from .readme import Links, NoSection, newest_whole_record, put_section, render_section
+from .record import Record
+from .record_file import RecordFile, RecordInvalid, read_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .steps import CannotResume
@@ -27,6 +29,7 @@ CACHE = _HERE.parent / ".cache" / "benchmarks"
 RESULTS = _HERE / "results"
 PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
+PAGE = _HERE.parent / "docs" / "performance.md"
 _CORES = os.cpu_count() or 1
 _PLACES = ("--cache", "--output", "--resume", "--tokenizer")
 """Options that a record's command has no use for, or whose value only this machine knows."""
@@ -192,7 +195,9 @@ def gpu(
 @app.command()
 def report(
     records: Annotated[list[Path] | None, typer.Argument(help="Record files; the newest result if none.")] = None,
-    readme: Annotated[bool, typer.Option("--readme", help="Write the README's performance section.")] = False,
+    readme: Annotated[
+        bool, typer.Option("--readme", help="Write the README's performance section and docs/performance.md.")
+    ] = False,
     plots: Annotated[Path | None, typer.Option(help="Draw the plots of the last record into this folder.")] = None,
 ) -> None:
     """Print tables of each record, all of which must come from the same environment."""
@@ -228,12 +233,15 @@ def _show(record: Record, file: Path) -> None:
 
 
 def _write_readme(file: Path) -> None:
-    """The section and the plots that it shows."""
-    record = read_record(file)
-    text = put_section(README.read_text(encoding="utf-8"), render_section(record, PLOTS.relative_to(README.parent)))
+    """The section, the page that it leads to and the plots that both show."""
+    record, root = read_record(file), README.parent
+    section = render_section(record, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
+    text = put_section(README.read_text(encoding="utf-8"), section)
+    page = render_page(record, name=file.name, plots=Path("..") / PLOTS.relative_to(root))
     _draw(record, PLOTS)
     README.write_text(text, encoding="utf-8")
-    typer.echo(f"README.md has the figures of {file.name}", err=True)
+    PAGE.write_text(page, encoding="utf-8")
+    typer.echo(f"README.md and {PAGE.relative_to(root)} have the figures of {file.name}", err=True)
 
 
 def _draw(record: Record, folder: Path) -> None:

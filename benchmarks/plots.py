@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from . import plot_names
 from .growth import TOKENS
 from .record import Growth, Record
 from .samples import answered_latencies, fit_cost, load_speed, percentiles, spread
@@ -27,14 +28,14 @@ _DRIVER_MARKERS = "o^sD"
 def draw_plots(record: Record, folder: Path) -> list[Path]:
     """Writes every plot that the record has figures for, and returns the files."""
     draws: list[tuple[str, bool, Draw]] = [
-        ("throughput_by_peer", bool(record.rounds), partial(_draw_peers, record)),
-        ("throughput_against_latency", bool(record.loads), partial(_draw_loads, record)),
-        ("throughput_against_clients", bool(record.loads), partial(_draw_clients, record)),
-        ("quality_against_bytes", bool(record.quality), partial(_draw_quality, record)),
+        (plot_names.PEERS, bool(record.rounds), partial(_draw_peers, record)),
+        (plot_names.LATENCY, bool(record.loads), partial(_draw_loads, record)),
+        (plot_names.CLIENTS, bool(record.loads), partial(_draw_clients, record)),
+        (plot_names.QUALITY, bool(record.quality), partial(_draw_quality, record)),
     ]
     for of in dict.fromkeys(growth.of for growth in record.growth):
         chosen = [growth for growth in record.growth if growth.of == of]
-        draws.append((f"growth_{'_'.join(of.lower().split())}", True, partial(_draw_growth, chosen)))
+        draws.append((plot_names.growth(of), True, partial(_draw_growth, chosen)))
     return [file for name, wanted, draw in draws if wanted for file in _write(folder, name, draw)]
 
 

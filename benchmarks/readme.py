@@ -1,29 +1,26 @@
-"""The README's performance section out of a record."""
+"""The README's performance section out of a record: who is how fast, where, and by which command."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from .record import Record, Round, read_record
-from .tables import (
-    OURS,
-    best_products,
-    code_line,
-    is_ours,
-    limits_table,
-    loads_table,
-    machine_line,
-    model_line,
-    ours_first,
-    peers_table,
-    quality_table,
-    served_line,
-    share_of_limit,
-    workload_line,
-)
+from . import plot_names
+from .record import Record
+from .record_file import read_record
+from .tables import OURS, code_line, machine_line, model_line, peers_table, served_line, workload_line
 
 BEGIN, END = "<!-- performance: written by `python -m benchmarks report --readme` -->", "<!-- performance ends -->"
-PLOTS = ("throughput_by_peer.svg", "throughput_against_latency.svg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Links:
+    """What the section points to, as the README names it."""
+
+    plots: Path
+    """A folder."""
+    page: Path
+    """The page with everything else that the record holds."""
 
 
 class NoSection(Exception):
@@ -48,8 +45,8 @@ def put_section(readme: str, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
-def render_section(record: Record, plots: Path) -> str:
-    """Machine, command, tables and two plots; `plots` is their folder as the README names it. Raises NoSection."""
+def render_section(record: Record, links: Links) -> str:
+    """Machine, command, the table of programs and workloads, two plots; raises NoSection."""
     if not record.rounds:
         raise NoSection(f"the record of {record.started} compares no contenders; run: python -m benchmarks run")
     first = record.rounds[0]
@@ -62,22 +59,19 @@ def render_section(record: Record, plots: Path) -> str:
         peers_table(record.rounds).markdown(),
         "; ".join(workload_line(measured) for measured in record.rounds) + ".",
         *_absent(record),
-        f"![tokens a second by program]({plots / PLOTS[0]})",
-        *_limits(first),
+        f"![tokens a second by program]({links.plots / plot_names.PEERS}.svg)",
     ]
     if record.loads:
         parts += [
-            f"Through the local Triton, {served_line(record)} (in an open loop arrivals are Poisson and latency counts "
-            "from the planned start):",
-            loads_table(record.loads).markdown(),
-            f"![texts a second against p99 latency]({plots / PLOTS[1]})",
+            f"Through the local Triton, {served_line(record)}; in an open loop arrivals are Poisson and latency counts "
+            "from the planned start:",
+            f"![texts a second against p99 latency]({links.plots / plot_names.LATENCY}.svg)",
         ]
-    if record.quality:
-        parts += [
-            f"nDCG@10 of the {record.quality[0].model} through Triton at 32 to 256 components:",
-            quality_table(record.quality).markdown(),
-        ]
-    parts += [f"Not done: {what}: {why}." for what, why in record.not_done.items()]
+    parts.append(
+        f"[{links.page}]({links.page}) has the rest: settings, latencies, spreads and cosines of every contender, the "
+        "rates of matrix products alone and which share of them each reaches, where the time goes by operator, every "
+        "load on the server, quality by precision and dimension, growth, and what could not be measured."
+    )
     return "\n\n".join(parts)
 
 
@@ -87,27 +81,3 @@ def _absent(record: Record) -> list[str]:
         for name, why in measured.absent.items():
             reasons.setdefault(f"{name}: {why}", []).append(measured.workload.name)
     return [f"Not measured on {', '.join(names)}: {reason.rstrip('.')}." for reason, names in reasons.items()]
-
-
-def _limits(measured: Round) -> list[str]:
-    """The products' rates, and which share of its limit each contender reaches."""
-    if not best_products(measured):
-        return []
-    shares = [
-        f"{entry.program} {share:.0%}"
-        for entry in ours_first(measured.entries)
-        for share in [share_of_limit(entry, measured)]
-        if share is not None
-    ]
-    parts = [limits_table(measured).markdown()]
-    if shares:
-        parts.append(
-            f"Share of {measured.workload.name} that the products needed would take at the best rate of the "
-            f"contender's own precision: {', '.join(shares)}."
-        )
-    for program, operators in measured.profile.items():
-        if is_ours(program):
-            total = sum(operators.values())
-            top = sorted(operators.items(), key=lambda item: -item[1])[:5]
-            parts.append(f"{program} spends {', '.join(f'{spent / total:.0%} in {name}' for name, spent in top)}.")
-    return parts

@@ -255,10 +255,15 @@ def model_line(measured: Round) -> str:
 
 
 def workload_line(measured: Round) -> str:
-    """What was embedded or scored."""
+    """What was embedded or scored, by name."""
+    return f"{measured.workload.name}: {workload_size(measured)}"
+
+
+def workload_size(measured: Round) -> str:
+    """Texts, their lengths and the tokens of all of them."""
     work = measured.workload
     lengths = f" of {work.shortest} to {work.longest} tokens" if work.texts > 1 else ""
     texts = "1 text" if work.texts == 1 else f"{work.texts} texts"
     if work.task == "rerank":
         texts = f"1 query with {work.texts} passages, rows"
-    return f"{work.name}: {texts}{lengths}, {work.tokens:,} tokens"
+    return f"{texts}{lengths}, {work.tokens:,} tokens"

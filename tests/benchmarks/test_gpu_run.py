@@ -20,7 +20,8 @@ from benchmarks.contenders.worker import Worker
 from benchmarks.cuda_session import NotOnGpu, kernel_name, open_cuda_session
 from benchmarks.environment import Gpu, installed_versions
 from benchmarks.products import COPIED_BYTES
-from benchmarks.record import CopyGauge, Record, Sample, read_record, write_record
+from benchmarks.record import CopyGauge, Record, Sample
+from benchmarks.record_file import read_record, write_record
 from benchmarks.report import render_record
 from benchmarks.tables import copies_table
 from benchmarks.workload import GPU_STANDARD, WORKLOADS

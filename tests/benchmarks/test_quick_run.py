@@ -9,7 +9,8 @@ from benchmarks.__main__ import app
 from benchmarks.contenders import QUICK
 from benchmarks.growth import MODEL, ROWS, TOKENS
 from benchmarks.products import KINDS
-from benchmarks.record import Record, read_record
+from benchmarks.record import Record
+from benchmarks.record_file import read_record
 from benchmarks.tables import is_ours
 from qwen3_triton.client.contract import Task
 

@@ -1,28 +1,57 @@
-"""The README's figures are those of the newest whole record."""
+"""The README's figures and those of its page are of the newest whole record."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 from sample_record import sample_record
 
+from benchmarks.page import render_page
 from benchmarks.plots import draw_plots
-from benchmarks.readme import BEGIN, END, NoSection, newest_whole_record, put_section, render_section
-from benchmarks.record import read_record, write_record
+from benchmarks.readme import BEGIN, END, Links, NoSection, newest_whole_record, put_section, render_section
+from benchmarks.record_file import read_record, write_record
+from benchmarks.tables import growth_table, limits_table, loads_table, operators_table, quality_table, speed_table
 
-_PLOTS = Path("benchmarks") / "plots"
+_PAGE, _PLOTS = Path("docs") / "performance.md", Path("benchmarks") / "plots"
+_LINKS = Links(plots=_PLOTS, page=_PAGE)
+_WRITE = "run: python -m benchmarks report --readme"
 
 
 def test_section_has_machine_command_tables_and_plots() -> None:
-    section = render_section(sample_record(), _PLOTS)
+    section = render_section(sample_record(), _LINKS)
     assert section.startswith("`python -m benchmarks run` on A processor, 2 threads on 2 cores")
     assert "| qwen3-triton fp32 | 100 |" in section
     assert "| other | 33 (2.00) |" in section
     assert "Not measured on tiny: third: it needs another processor." in section
     assert "benchmarks/plots/throughput_by_peer.svg" in section
-    assert "Not done: perf_analyzer: no wheel." in section
+    assert f"]({_PAGE})" in section
+
+
+def test_page_has_every_table_plot_and_what_is_missing() -> None:
+    record = sample_record()
+    page = render_page(record, name="a-record.json", plots=Path("..") / _PLOTS)
+    assert "`a-record.json`" in page
+    for table in (
+        *(speed_table(measured) for measured in record.rounds),
+        limits_table(record.rounds[0]),
+        operators_table(record.rounds[0]),
+        loads_table(record.loads),
+        quality_table(record.quality),
+        growth_table(record.growth),
+    ):
+        assert table.lines and table.markdown() in page
+    assert "Not measured: third: it needs another processor." in page
+    assert "- perf_analyzer: no wheel." in page
+
+
+def test_plots_that_are_shown_are_drawn(tmp_path: Path) -> None:
+    record = sample_record()
+    shown = render_section(record, _LINKS) + render_page(record, name="a-record.json", plots=_PLOTS)
+    names = set(re.findall(rf"\]\({_PLOTS}/(\w+)\.svg\)", shown))
+    assert names == {file.stem for file in draw_plots(record, tmp_path)}
 
 
 def test_section_goes_between_the_markers_and_nowhere_else() -> None:
@@ -34,7 +63,7 @@ def test_section_goes_between_the_markers_and_nowhere_else() -> None:
 
 def test_record_without_contenders_makes_no_section() -> None:
     with pytest.raises(NoSection, match="compares no contenders"):
-        render_section(dataclasses.replace(sample_record(), rounds=()), _PLOTS)
+        render_section(dataclasses.replace(sample_record(), rounds=()), _LINKS)
 
 
 def test_newest_whole_record_is_taken(tmp_path: Path) -> None:
@@ -53,7 +82,9 @@ def test_readme_is_in_step_with_the_records(project_root: Path) -> None:
         file = newest_whole_record(project_root / "benchmarks" / "results")
     except NoSection:
         return
-    assert render_section(read_record(file), _PLOTS) in readme, "run: python -m benchmarks report --readme"
+    assert render_section(read_record(file), _LINKS) in readme, _WRITE
+    page = render_page(read_record(file), name=file.name, plots=Path("..") / _PLOTS)
+    assert (project_root / _PAGE).read_text(encoding="utf-8") == page, _WRITE
 
 
 def test_every_plot_is_drawn_twice_and_alike_each_time(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from sample_record import sample_record
 
-from benchmarks.record import SCHEMA_VERSION, RecordInvalid, TokenizerFacts, read_record, write_record
+from benchmarks.record import SCHEMA_VERSION, TokenizerFacts
+from benchmarks.record_file import RecordInvalid, read_record, write_record
 
 
 def test_record_comes_back_as_written(tmp_path: Path) -> None:

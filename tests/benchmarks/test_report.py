@@ -10,7 +10,8 @@ from sample_record import OURS, entry, sample_record, sample_round
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.record import TokenizerFacts, write_record
+from benchmarks.record import TokenizerFacts
+from benchmarks.record_file import write_record
 from benchmarks.report import EnvironmentsDiffer, render_record, render_report
 from benchmarks.samples import Spread
 from benchmarks.tables import best_products, loads_table, ours_first, quality_table, ratio_to, share_of_limit

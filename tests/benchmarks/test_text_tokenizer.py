@@ -16,7 +16,8 @@ from benchmarks.__main__ import app
 from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders import Bench
 from benchmarks.model_shape import SHAPES
-from benchmarks.record import TokenizerFacts, read_record
+from benchmarks.record import TokenizerFacts
+from benchmarks.record_file import read_record
 from benchmarks.serving.measure import Served, ServingOptions
 from benchmarks.text_tokenizer import TextTokenizer, read_tokenizer
 from benchmarks.workload import END_TOKEN_ID, Workload

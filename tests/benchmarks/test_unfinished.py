@@ -15,7 +15,8 @@ from benchmarks.__main__ import app
 from benchmarks.contenders import QUICK
 from benchmarks.growth import Grown
 from benchmarks.model_shape import SHAPES
-from benchmarks.record import RecordFile, Round, TokenizerFacts, read_record
+from benchmarks.record import Round, TokenizerFacts
+from benchmarks.record_file import RecordFile, read_record
 from benchmarks.run import Part, RunOptions, run_benchmark
 from benchmarks.steps import CannotResume
 from benchmarks.tables import code_line
