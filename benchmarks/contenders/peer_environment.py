@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .contender import Bench, CannotRun
+from .reasons import public_reason
 
 TORCH = "torch==2.13.0"
 _TIMEOUT_S = 1800
-_PATH = re.compile(r"(?:\w+://|(?<![\w.])/)\S+")
 _MARK = "pins.json"
 
 
@@ -74,11 +74,6 @@ def require_no_cuda(packages: Iterable[str]) -> None:
         raise CannotRun(f"{TORCH} would bring CUDA ({', '.join(cuda[:3])}, …); configure an index with its CPU build")
 
 
-def without_paths(text: str) -> str:
-    """`text` with every absolute path and address replaced, for records that others read."""
-    return _PATH.sub("<path>", text)
-
-
 def _would_install(peer: InstalledPeer, pins: Sequence[str]) -> list[str]:
     report = peer.run("-m", "pip", "install", "--quiet", "--dry-run", "--report", "-", *pins)
     return [entry["metadata"]["name"] for entry in json.loads(report)["install"]]
@@ -91,7 +86,7 @@ def _run(command: Sequence[str]) -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True, env=variables)
     except subprocess.CalledProcessError as exc:
         lines = [line for line in exc.stderr.splitlines() if line.strip()] or ["no message"]
-        raise CannotRun(without_paths(lines[-1])[:200]) from exc
+        raise CannotRun(public_reason(lines[-1])) from exc
     except (subprocess.TimeoutExpired, OSError) as exc:
         raise CannotRun(type(exc).__name__) from exc
     return done.stdout

@@ -17,7 +17,7 @@ from ..record import Sample
 from ..rows import Rows, Vectors
 from ..workers.messages import Done, Failed, Message, Ready, Work, receive, send
 from .contender import Bench, CannotRun
-from .peer_environment import without_paths
+from .reasons import public_reason
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _STOP_S = 20
@@ -132,4 +132,4 @@ def _open(stream: object) -> BinaryIO:
 
 def _reason(answer: Message) -> str:
     why = answer.why if isinstance(answer, Failed) else f"answered with {type(answer).__name__}"
-    return without_paths(why)[:200]
+    return public_reason(why)

@@ -17,7 +17,8 @@ from typing import Any
 from qwen3_triton.server import ServerEnvironment, ensure_environment
 
 from ..contenders.contender import Bench, CannotRun
-from ..contenders.peer_environment import PeerEnvironment, without_paths
+from ..contenders.peer_environment import PeerEnvironment
+from ..contenders.reasons import public_reason
 from ..record import Request
 from ..rows import Rows
 
@@ -69,7 +70,7 @@ class PerfAnalyzer:
             )
         except subprocess.CalledProcessError as exc:
             lines = [line for line in (exc.stderr + exc.stdout).splitlines() if line.strip()] or ["no message"]
-            raise CannotRun(f"perf_analyzer: {without_paths(lines[0])[:200]}") from exc
+            raise CannotRun(f"perf_analyzer: {public_reason(lines[0])}") from exc
         except (subprocess.TimeoutExpired, OSError) as exc:
             raise CannotRun(f"perf_analyzer: {type(exc).__name__}") from exc
 

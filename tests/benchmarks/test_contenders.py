@@ -10,7 +10,8 @@ import pytest
 from fake_engine import GivenEngine, given_contender
 
 from benchmarks.contenders.contender import Bench, CannotRun, Contender, Recipe, prepare_all
-from benchmarks.contenders.peer_environment import require_no_cuda, without_paths
+from benchmarks.contenders.peer_environment import require_no_cuda
+from benchmarks.contenders.reasons import public_reason
 from benchmarks.contenders.session import own_durations
 
 
@@ -41,7 +42,14 @@ def test_cuda_packages_are_refused_before_they_are_installed() -> None:
 
 
 def test_reasons_hold_no_paths() -> None:
-    assert without_paths("no /some/where/model.onnx at https://host/x or a/b") == "no <path> at <path> or a/b"
+    assert public_reason("no /some/where/model.onnx at https://host/x or a/b") == "no <path> at <path> or a/b"
+
+
+def test_long_reason_keeps_its_beginning_and_its_end() -> None:
+    why = "Failed to allocate memory for requested buffer of size 17179869184"
+    reason = public_reason(f"RuntimeException: node failed\n{'at some_function ' * 40}{why}")
+    assert len(reason) <= 240
+    assert reason.startswith("RuntimeException: node failed at some_function") and reason.endswith(why)
 
 
 def test_time_inside_a_loop_is_counted_once() -> None:
