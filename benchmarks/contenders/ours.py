@@ -80,9 +80,9 @@ def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) ->
 def _exporter_state() -> str:
     """Changes with the exporter's code and with the packages that it computes with."""
     state = hashlib.sha256(json.dumps(installed_versions(("onnx-ir", "onnxruntime", "torch", "transformers"))).encode())
-    package = Path(qwen3_triton.export.__file__).parent
-    for file in [*sorted(package.rglob("*.py")), Path(str(contract.__file__))]:
-        state.update(file.read_bytes())
+    for package in (qwen3_triton.export, contract):
+        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
+            state.update(file.read_bytes())
     return state.hexdigest()[:12]
 
 
