@@ -7,15 +7,12 @@ from pathlib import Path
 from . import plot_names
 from .record import Record, Round
 from .tables import (
-    Table,
     code_line,
-    copies_table,
+    gauge_tables,
     growth_table,
-    limits_table,
     loads_table,
     machine_line,
     model_line,
-    operators_table,
     quality_table,
     served_line,
     speed_table,
@@ -67,12 +64,11 @@ def _image(what: str, plots: Path, name: str) -> str:
 
 
 def _round(measured: Round) -> list[str]:
-    tables: list[Table] = [limits_table(measured), copies_table(measured), operators_table(measured)]
     loads = measured.load_average
     return [
         f"### {measured.workload.name}",
         f"{workload_size(measured)}; load average {min(loads)} to {max(loads)}.",
         speed_table(measured).markdown(),
         *(f"Not measured: {name}: {why.rstrip('.')}." for name, why in measured.absent.items()),
-        *(table.markdown() for table in tables if table.lines),
+        *(table.markdown() for table in gauge_tables(measured)),
     ]

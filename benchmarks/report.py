@@ -10,13 +10,11 @@ from .order import compare_orders
 from .record import Record, Round
 from .tables import (
     code_line,
-    copies_table,
+    gauge_tables,
     growth_table,
-    limits_table,
     loads_table,
     machine_line,
     model_line,
-    operators_table,
     quality_table,
     served_line,
     speed_table,
@@ -74,5 +72,5 @@ def _render_round(measured: Round) -> str:
     loads = measured.load_average
     head = f"{workload_line(measured)}; {model_line(measured)}; load {min(loads)} to {max(loads)}"
     absent = [f"absent: {name}: {why}" for name, why in measured.absent.items()]
-    tables = [speed_table(measured), limits_table(measured), copies_table(measured), operators_table(measured)]
-    return "\n".join([head, tables[0].text(), *absent, *("\n" + table.text() for table in tables[1:] if table.lines)])
+    gauges = ("\n" + table.text() for table in gauge_tables(measured))
+    return "\n".join([head, speed_table(measured).text(), *absent, *gauges])

@@ -224,6 +224,12 @@ def operators_table(measured: Round, most: int = 6) -> Table:
     return Table(("program", "operator", "ms", "share"), tuple(lines), 2)
 
 
+def gauge_tables(measured: Round) -> list[Table]:
+    """What the machine gives, and where our time goes: those tables that the round has figures for."""
+    tables = [limits_table(measured), copies_table(measured), operators_table(measured)]
+    return [table for table in tables if table.lines]
+
+
 def machine_line(record: Record) -> str:
     """Processor, threads and versions."""
     place = record.environment

@@ -76,13 +76,18 @@ def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) ->
     return written_once(bench.cache / "model_repositories" / f"{name}-{_exporter_state()}", write)
 
 
+def exporter_sources() -> list[Path]:
+    """The code that an exported model depends on: the exporter, and the contract that it writes."""
+    packages = (qwen3_triton.export, contract)
+    return [file for package in packages for file in sorted(Path(str(package.__file__)).parent.rglob("*.py"))]
+
+
 @functools.cache
 def _exporter_state() -> str:
     """Changes with the exporter's code and with the packages that it computes with."""
     state = hashlib.sha256(json.dumps(installed_versions(("onnx-ir", "onnxruntime", "torch", "transformers"))).encode())
-    for package in (qwen3_triton.export, contract):
-        for file in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
-            state.update(file.read_bytes())
+    for file in exporter_sources():
+        state.update(file.read_bytes())
     return state.hexdigest()[:12]
 
 

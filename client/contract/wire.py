@@ -44,5 +44,5 @@ class Precision(StrEnum):
     BF16 = "bf16"
     """On GPUs only."""
     INT8 = "int8"
-    """On a CPU 8-bit weights and activations, a scale for each weight row and for each token; on a GPU 8-bit
-    weights in blocks under fp16 activations."""
+    """On a CPU 8-bit weights with a scale for each row, 8-bit activations with one for each token or a fixed one; on
+    a GPU 8-bit weights in blocks under fp16 activations."""

@@ -10,6 +10,7 @@ import pytest
 from fake_engine import GivenEngine, given_contender
 
 from benchmarks.contenders.contender import Bench, CannotRun, Contender, Recipe, prepare_all
+from benchmarks.contenders.ours import exporter_sources
 from benchmarks.contenders.peer_environment import require_no_cuda
 from benchmarks.contenders.reasons import public_reason
 from benchmarks.contenders.session import own_durations
@@ -50,6 +51,12 @@ def test_long_reason_keeps_its_beginning_and_its_end() -> None:
     reason = public_reason(f"RuntimeException: node failed\n{'at some_function ' * 40}{why}")
     assert len(reason) <= 240
     assert reason.startswith("RuntimeException: node failed at some_function") and reason.endswith(why)
+
+
+def test_cached_exports_depend_on_every_file_of_exporter_and_contract(project_root: Path) -> None:
+    wanted = [file for room in ("export", "client/contract") for file in (project_root / room).rglob("*.py")]
+    assert len(wanted) > 10
+    assert {file.resolve() for file in exporter_sources()} == {file.resolve() for file in wanted}
 
 
 def test_time_inside_a_loop_is_counted_once() -> None:
