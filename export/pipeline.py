@@ -27,7 +27,7 @@ from .int8.calibration import (
     held_out_texts,
     read_calibration,
 )
-from .int8.plan import measure_rounding
+from .int8.plan import measure_errors
 from .int8.report import report_quantization, require_int8_error
 from .options import ExportOptions, Int8Options
 from .preparation import Prepared, model_name, prepare, refuse_unfit
@@ -101,7 +101,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         if form.plan is not None and calibration is not None and held_out is not None:
             report = prepared.task.measure(written, held_out, max_int8_error(prepared, options))
             require_int8_error(report)
-            measured = measure_rounding(form.plan, held_out.rows, progress)
+            measured = measure_errors(form.plan.checkpoint, held_out.rows, progress)
             quantization = report_quantization(
                 form.plan, measured, report, calibration, staged.graph(version), prepared.max_tokens
             )

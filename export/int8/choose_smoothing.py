@@ -8,13 +8,14 @@ guessed: each site takes the one with which its 8-bit products come closest to t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from ..passes.smooth import LayerScales, Site, spread_to_queries
 from ..reading.checkpoint import Checkpoint
 from ..reading.config import ModelConfig
-from .layer_walk import DecoderLayer, embed_texts
+from .layer_walk import DecoderLayer, embed_texts, finish_texts
 from .products import ProductGroup
 from .rounding import multiply
 
@@ -33,16 +34,26 @@ _QUIET = 0.1
 """A channel counts at least this share of the median one: calibration may not have met what wakes it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Smoothing:
+    """What a calibration run gives."""
+
+    scales: dict[int, LayerScales]
+    """By layer."""
+    vectors: torch.Tensor
+    """float32 [texts, hidden]: the exact final vectors, which no smoothing changes."""
+
+
 def choose_smoothing(
     checkpoint: Checkpoint,
     rows: Sequence[Sequence[int]],
     sites: Sequence[Site],
     on_layer: Callable[[int, int], None],
-) -> dict[int, LayerScales]:
-    """Layer index → scales of `sites`, from the activations of `rows` of ids; `on_layer` hears how many are done."""
+) -> Smoothing:
+    """The scales of `sites`, from the activations of `rows` of ids; `on_layer` hears how many layers are done."""
     batches = embed_texts(checkpoint.weights["embed_tokens.weight"].fp32(), rows)
     stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
-    layers: dict[int, LayerScales] = {}
+    scales: dict[int, LayerScales] = {}
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
         with layer.watched() as seen:
@@ -51,9 +62,9 @@ def choose_smoothing(
                 batches[place] = layer.run(batch)
                 parts.append({group: values[batch.real][::stride] for group, values in seen.items()})
         inputs = {group: torch.cat([part[group] for part in parts]) for group in ProductGroup}
-        layers[index] = _choose(layer, inputs, sites, checkpoint.config)
+        scales[index] = _choose(layer, inputs, sites, checkpoint.config)
         on_layer(index + 1, checkpoint.config.layers)
-    return layers
+    return Smoothing(scales=scales, vectors=finish_texts(checkpoint, batches))
 
 
 def _choose(

@@ -13,8 +13,8 @@ from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts
 from .products import TABLE, ProductGroup
 from .rounding import round_rows
 
-_ERROR_TOKENS = 4096
-"""About as many are enough for a group's mean error; rounding each group alone takes three passes through a layer."""
+_SAMPLE_TOKENS = 4096
+"""About as many are enough for a group's mean error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,61 +32,65 @@ class GroupError:
     """Numbers in their matrices."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Int8Measurement:
-    """Errors of every group in the order of the model, and cosines with all but the kept ones rounded."""
+def measure_groups(
+    checkpoint: Checkpoint, rows: Sequence[Sequence[int]], on_layer: Callable[[int, int], None]
+) -> tuple[GroupError, ...]:
+    """The rounding error of every group of `checkpoint`'s products over `rows` of ids, in the order of the model.
 
-    groups: tuple[GroupError, ...]
-    cosines: torch.Tensor
-    """float64 [texts]: of each text's final vector to the exact one."""
-
-    @property
-    def worst(self) -> float:
-        """1 − the smallest cosine."""
-        return 1.0 - float(self.cosines.min())
-
-
-def measure_int8(
-    checkpoint: Checkpoint,
-    rows: Sequence[Sequence[int]],
-    kept: frozenset[str],
-    on_layer: Callable[[int, int], None],
-) -> Int8Measurement:
-    """The rounding errors of `checkpoint` over `rows` of ids, `kept` holding the paths of products left exact.
-
-    Errors of single groups come from the exact stream, so that they can be told apart; they add up in squares. They are
-    those of a sample where there are many rows; the cosines are of all.
+    Each is measured alone in the exact stream, so that they can be told apart; they add up in squares. A sample is
+    taken of many rows.
     """
     table = checkpoint.weights["embed_tokens.weight"]
-    exact = embed_texts(table.fp32(), rows)
-    coded = [replace(batch, hidden=round_rows(batch.hidden)) for batch in exact]
-    error, numbers = _stream_error(coded, exact), math.prod(table.shape)
-    groups = [GroupError(layer=None, group=None, paths=(TABLE,), error=error, weights=numbers)]
-    if TABLE in kept:
-        coded = list(exact)
-    stride = max(1, sum(map(len, rows)) // _ERROR_TOKENS)
-    tokens = sum(int(batch.real.sum()) for batch in exact[::stride])
+    batches = embed_texts(table.fp32(), rows)
+    tokens = sum(int(batch.real.sum()) for batch in batches)
+    squares = sum(_squared_errors(replace(batch, hidden=round_rows(batch.hidden)), batch) for batch in batches)
+    groups = [
+        GroupError(
+            layer=None, group=None, paths=(TABLE,), error=math.sqrt(squares / tokens), weights=math.prod(table.shape)
+        )
+    ]
+    batches = batches[:: max(1, sum(map(len, rows)) // _SAMPLE_TOKENS)]
+    tokens = sum(int(batch.real.sum()) for batch in batches)
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
         errors = dict.fromkeys(ProductGroup, 0.0)
-        for place, batch in enumerate(exact):
-            exact[place] = layer.run(batch) if place % stride else _measure_layer(layer, batch, errors)
-        paths = {group: group.paths(index, checkpoint.config) for group in ProductGroup}
+        batches = [_measure_layer(layer, batch, errors) for batch in batches]
         groups += [
             GroupError(
                 layer=index,
                 group=group,
-                paths=paths[group],
+                paths=group.paths(index, checkpoint.config),
                 error=math.sqrt(squares / tokens),
                 weights=group.weights(checkpoint.config),
             )
             for group, squares in errors.items()
         ]
-        with layer.rounded([group for group in ProductGroup if not kept.issuperset(paths[group])]):
-            coded = [layer.run(batch) for batch in coded]
         on_layer(index + 1, checkpoint.config.layers)
-    truth, answers = finish_texts(checkpoint, exact).double(), finish_texts(checkpoint, coded).double()
-    return Int8Measurement(groups=tuple(groups), cosines=torch.nn.functional.cosine_similarity(truth, answers))
+    return tuple(groups)
+
+
+def measure_cosines(
+    checkpoint: Checkpoint,
+    rows: Sequence[Sequence[int]],
+    kept: frozenset[str],
+    exact: torch.Tensor,
+    on_layer: Callable[[int, int], None],
+) -> torch.Tensor:
+    """float64 [texts]: cosines of `rows`' final vectors with all products rounded to the `exact` ones [texts, hidden].
+
+    `kept` holds the paths of products that are not rounded.
+    """
+    batches = embed_texts(checkpoint.weights["embed_tokens.weight"].fp32(), rows)
+    if TABLE not in kept:
+        batches = [replace(batch, hidden=round_rows(batch.hidden)) for batch in batches]
+    for index in range(checkpoint.config.layers):
+        layer = DecoderLayer(checkpoint, index)
+        rounded = [group for group in ProductGroup if not kept.issuperset(group.paths(index, checkpoint.config))]
+        with layer.rounded(rounded):
+            batches = [layer.run(batch) for batch in batches]
+        on_layer(index + 1, checkpoint.config.layers)
+    answers = finish_texts(checkpoint, batches)
+    return torch.nn.functional.cosine_similarity(exact.double(), answers.double())
 
 
 def _measure_layer(layer: DecoderLayer, batch: TextBatch, errors: dict[ProductGroup, float]) -> TextBatch:
@@ -96,19 +100,15 @@ def _measure_layer(layer: DecoderLayer, batch: TextBatch, errors: dict[ProductGr
         (layer.feed, (ProductGroup.GATE_UP, ProductGroup.DOWN)),
     )
     for half, groups in halves:
-        after = batch.plus(half(batch.hidden))
+        with layer.watched() as seen:
+            after = batch.plus(half(batch.hidden))
         for group in groups:
             with layer.rounded([group]):
-                changed = batch.plus(half(batch.hidden))
-            errors[group] += _squared_errors(changed, after)
+                # what reads no norm is the last product of its half
+                update = half(batch.hidden) if group.reads_norm else layer.multiply(group, seen[group])
+            errors[group] += _squared_errors(batch.plus(update), after)
         batch = after
     return batch
-
-
-def _stream_error(coded: Sequence[TextBatch], exact: Sequence[TextBatch]) -> float:
-    tokens = sum(int(batch.real.sum()) for batch in exact)
-    squares = sum(_squared_errors(ours, truth) for ours, truth in zip(coded, exact, strict=True))
-    return math.sqrt(squares / tokens)
 
 
 def _squared_errors(coded: TextBatch, exact: TextBatch) -> float:

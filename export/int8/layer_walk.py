@@ -90,6 +90,13 @@ class DecoderLayer:
         update: torch.Tensor = self._layer.mlp(self._layer.post_attention_layernorm(hidden))
         return update
 
+    @torch.inference_mode()
+    def multiply(self, group: ProductGroup, inputs: torch.Tensor) -> torch.Tensor:
+        """The only product of `group` of `inputs` [B, L, in]: [B, L, out]."""
+        (linear,) = group.linears
+        values: torch.Tensor = self._layer.get_submodule(linear)(inputs)
+        return values
+
     def run(self, batch: TextBatch) -> TextBatch:
         """The batch behind both halves."""
         batch = batch.plus(self.attend(batch.hidden))

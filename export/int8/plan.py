@@ -12,7 +12,8 @@ from ..passes.smooth import Site, smooth_weights
 from ..progress import Progress
 from ..reading.checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
-from .error import GroupError, Int8Measurement, measure_int8
+from .error import GroupError, measure_cosines, measure_groups
+from .products import ProductGroup
 from .rounding import NORM_STEP
 
 SITES = (Site.VALUE, Site.INTERMEDIATE)
@@ -31,8 +32,8 @@ class Int8Plan:
     checkpoint: Checkpoint
     kept: tuple[GroupError, ...]
     """The worst first."""
-    calibrated: Int8Measurement
-    """Over the calibration texts, with `kept` in floats."""
+    worst: float
+    """1 - the smallest cosine over the calibration texts, with `kept` in floats."""
 
     @property
     def norm_step(self) -> float:
@@ -42,12 +43,13 @@ class Int8Plan:
     @property
     def kept_paths(self) -> frozenset[str]:
         """The graph's names of the products kept."""
-        return frozenset(path for group in self.kept for path in group.paths)
+        return _paths(self.kept)
 
     @property
     def kept_share(self) -> float:
         """Multiply-adds a token that stay in floats, of all that the layers' products have."""
-        return _multiply_adds(self.kept) / _multiply_adds(self.calibrated.groups)
+        config = self.checkpoint.config
+        return _multiply_adds(self.kept) / (config.layers * sum(group.weights(config) for group in ProductGroup))
 
 
 def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, progress: Progress) -> Int8Plan:
@@ -58,44 +60,55 @@ def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: 
     """
     progress.stage("smoothing, layer by layer")
     rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, make_rotation(checkpoint.config.hidden)))
-    scales = choose_smoothing(rotated, rows, SITES, progress.step)
-    smoothed = rotated.with_weights(smooth_weights(rotated.weights, scales, checkpoint.config.head_dim))
-    goal = max_error / MARGIN
-    plan = Int8Plan(checkpoint=smoothed, kept=(), calibrated=_measure(smoothed, rows, (), progress))
+    smoothing = choose_smoothing(rotated, rows, SITES, progress.step)
+    weights = smooth_weights(rotated.weights, smoothing.scales, rotated.config.head_dim)
+    smoothed = rotated.with_weights(weights)
+
+    def keep(kept: tuple[GroupError, ...]) -> Int8Plan:
+        progress.stage(f"measuring what 8 bits change{f', products kept in floats: {len(kept)}' if kept else ''}")
+        cosines = measure_cosines(smoothed, rows, _paths(kept), smoothing.vectors, progress.step)
+        return Int8Plan(checkpoint=smoothed, kept=kept, worst=1.0 - float(cosines.min()))
+
+    goal, groups, plan = max_error / MARGIN, (), keep(())
     for _ in range(_ROUNDS):
-        kept = choose_kept(plan.calibrated, plan.kept, goal)
+        if plan.worst <= goal:
+            break
+        groups = groups or measure_errors(smoothed, rows, progress)
+        kept = choose_kept(groups, plan.worst, plan.kept, goal)
         if kept == plan.kept:
             break
-        plan = Int8Plan(checkpoint=smoothed, kept=kept, calibrated=_measure(smoothed, rows, kept, progress))
-    if not plan.calibrated.worst <= max_error:
+        plan = keep(kept)
+    if not plan.worst <= max_error:
         raise Int8ErrorTooLarge(
-            f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.calibrated.worst:.2g} over the "
+            f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.worst:.2g} over the "
             f"calibration texts, with {plan.kept_share:.0%} of the multiply-adds kept in fp32, and must be "
             f"{max_error:.2g}; give a larger --max-int8-error, or --precision fp32"
         )
     return plan
 
 
-def measure_rounding(plan: Int8Plan, rows: Sequence[Sequence[int]], progress: Progress) -> Int8Measurement:
-    """What 8 bits change over other `rows` than those of the calibration."""
-    progress.stage("measuring the error of every product over held-out texts")
-    return measure_int8(plan.checkpoint, rows, plan.kept_paths, progress.step)
+def measure_errors(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], progress: Progress) -> tuple[GroupError, ...]:
+    """`measure_groups`, which takes its time."""
+    progress.stage("measuring the error of every product")
+    return measure_groups(checkpoint, rows, progress.step)
 
 
-def choose_kept(measurement: Int8Measurement, kept: tuple[GroupError, ...], goal: float) -> tuple[GroupError, ...]:
-    """`kept` and the groups that must join it for the worst error to fall to `goal`.
+def choose_kept(
+    groups: Sequence[GroupError], worst: float, kept: tuple[GroupError, ...], goal: float
+) -> tuple[GroupError, ...]:
+    """`kept` and those of all `groups` that must join it for the error to fall from `worst` to `goal`.
 
     Squared errors of groups add up to the error of all, so the next one is always that with the largest square for
     its weights. Stops at MOST_KEPT.
     """
-    paths = {path for group in kept for path in group.paths}
-    rounded = [group for group in measurement.groups if not paths.issuperset(group.paths)]
+    paths = _paths(kept)
+    rounded = [group for group in groups if not paths.issuperset(group.paths)]
     rounded.sort(key=lambda group: group.error**2 / group.weights, reverse=True)
     total = sum(group.error**2 for group in rounded)
-    room = MOST_KEPT * _multiply_adds(measurement.groups) - _multiply_adds(kept)
+    room = MOST_KEPT * _multiply_adds(groups) - _multiply_adds(kept)
     chosen, left = list(kept), total
     for group in rounded:
-        if measurement.worst * left <= goal * total:
+        if worst * left <= goal * total:
             break
         if _multiply_adds([group]) <= room:
             chosen.append(group)
@@ -104,11 +117,8 @@ def choose_kept(measurement: Int8Measurement, kept: tuple[GroupError, ...], goal
     return tuple(chosen)
 
 
-def _measure(
-    checkpoint: Checkpoint, rows: Sequence[Sequence[int]], kept: Sequence[GroupError], progress: Progress
-) -> Int8Measurement:
-    progress.stage(f"measuring what 8 bits change{', products kept in floats: ' + str(len(kept)) if kept else ''}")
-    return measure_int8(checkpoint, rows, frozenset(path for group in kept for path in group.paths), progress.step)
+def _paths(groups: Sequence[GroupError]) -> frozenset[str]:
+    return frozenset(path for group in groups for path in group.paths)
 
 
 def _multiply_adds(groups: Sequence[GroupError]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...client.contract import LayerErrors, ParityReport, QuantizationReport, ScoreParityReport, SourceIdentity
@@ -10,21 +11,21 @@ from ..errors import Int8ErrorTooLarge
 from ..reading.checkpoint import decoder_shapes
 from ..reading.config import ModelConfig
 from .calibration import CalibrationTexts
-from .error import Int8Measurement
+from .error import GroupError
 from .plan import Int8Plan
 from .products import ProductGroup
 
 
 def report_quantization(
     plan: Int8Plan,
-    measured: Int8Measurement,
+    measured: Sequence[GroupError],
     held_out: ParityReport | ScoreParityReport,
     calibration: CalibrationTexts,
     file: Path,
     max_tokens: int,
 ) -> QuantizationReport:
     """The report of the graph in `file`, for rows of up to `max_tokens`, from what was measured over held-out texts."""
-    table, *groups = measured.groups
+    table, *groups = measured
     errors = {(group.layer, group.group): group.error for group in groups}
     config = plan.checkpoint.config
     return QuantizationReport(

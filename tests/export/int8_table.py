@@ -29,7 +29,7 @@ from tiny_checkpoint import TinyCheckpoint
 from qwen3_triton.export import SourceReference
 from qwen3_triton.export.int8.calibration import held_out_texts, read_calibration
 from qwen3_triton.export.int8.choose_smoothing import choose_smoothing
-from qwen3_triton.export.int8.error import measure_int8
+from qwen3_triton.export.int8.error import measure_cosines
 from qwen3_triton.export.int8.plan import SITES
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
@@ -64,14 +64,15 @@ def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoi
         rotation = make_rotation(checkpoint.config.hidden)
         checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, rotation))
     if passes.sites:
-        scales = choose_smoothing(checkpoint, calibration, passes.sites, ignore)
+        scales = choose_smoothing(checkpoint, calibration, passes.sites, ignore).scales
         checkpoint = checkpoint.with_weights(smooth_weights(checkpoint.weights, scales, checkpoint.config.head_dim))
     return checkpoint
 
 
-def cosines(checkpoint: Checkpoint, rows: Rows) -> torch.Tensor:
-    """Of every row's vector with all products rounded to the exact one."""
-    return measure_int8(checkpoint, rows, frozenset(), ignore).cosines
+def cosines(checkpoint: Checkpoint, rows: Rows, kept: frozenset[str] = frozenset()) -> torch.Tensor:
+    """Of every row's vector with all products but the `kept` ones rounded to the exact one."""
+    exact = choose_smoothing(checkpoint, rows, (), ignore).vectors
+    return measure_cosines(checkpoint, rows, kept, exact, ignore)
 
 
 def ignore(_done: int, _total: int) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import torch
 from int8_table import PASSES, apply, cosines, ignore
 from outlier_checkpoint import (
     SHAPE,
@@ -22,7 +21,7 @@ from written_graph import Vectors, min_cosine, official_vectors, write_graph
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import Int8ErrorTooLarge, SilentProgress, SourceReference
-from qwen3_triton.export.int8.error import GroupError, Int8Measurement, measure_int8
+from qwen3_triton.export.int8.error import GroupError, measure_groups
 from qwen3_triton.export.int8.plan import MOST_KEPT, Int8Plan, choose_kept, plan_int8
 from qwen3_triton.export.int8.products import TABLE, ProductGroup
 from qwen3_triton.export.proof.reference import ReferenceModel
@@ -30,7 +29,6 @@ from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
 
 CALIBRATION = rows_with_first_token(24, seed=11)
 HELD_OUT = rows_with_first_token(24, seed=12)
-NONE: frozenset[str] = frozenset()
 CASES: dict[str, Callable[[Tensors], Tensors]] = {
     "plain": dict,
     "outliers": with_outliers,
@@ -60,7 +58,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_the_checkpoints_are_as_bad_as_they_say(case: Case) -> None:
-    worst = measure_int8(case.checkpoint, HELD_OUT, NONE, ignore).cosines.min()
+    worst = cosines(case.checkpoint, HELD_OUT).min()
     assert worst >= 0.99 if case.name == "plain" else worst <= 0.85
     peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, 4, ignore).peaks
     assert (peaks.residual >= 3000) == (case.name == "outliers-and-massive")
@@ -82,7 +80,7 @@ def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path:
     answers = written.session.run_alone(HELD_OUT)
     assert not case.plan.kept
     assert min_cosine(answers, case.truth) >= MUST_REACH[case.name]
-    predicted = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore).cosines
+    predicted = cosines(case.plan.checkpoint, HELD_OUT)
     # a code that falls on the other side of a half moves single texts
     assert min_cosine(answers, case.truth) == pytest.approx(float(predicted.min()), abs=6e-4)
 
@@ -101,33 +99,35 @@ def test_rotation_and_smoothing_together_are_best(case: Case) -> None:
 
 
 def test_errors_of_products_add_up_to_the_error_of_the_vectors(case: Case) -> None:
-    measured = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore)
-    predicted = 0.5 * sum(group.error**2 for group in measured.groups)
+    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore)
+    predicted = 0.5 * sum(group.error**2 for group in groups)
     # random weights carry an error further than trained ones, where it is within a third
-    assert 0.5 * predicted <= 1 - float(measured.cosines.mean()) <= 3 * predicted
-    assert len(measured.groups) == 1 + SHAPE.layers * len(ProductGroup)
-    assert measured.groups[0].paths == (TABLE,)
-    assert sum(group.weights for group in measured.groups) == sum(
+    assert 0.5 * predicted <= 1 - float(cosines(case.plan.checkpoint, HELD_OUT).mean()) <= 3 * predicted
+    assert len(groups) == 1 + SHAPE.layers * len(ProductGroup)
+    assert groups[0].paths == (TABLE,)
+    assert sum(group.weights for group in groups) == sum(
         values.numel() for values in realistic_tensors().values() if values.dim() == 2
     )
 
 
 def test_what_is_kept_is_not_rounded(case: Case) -> None:
-    measured = measure_int8(case.plan.checkpoint, HELD_OUT, NONE, ignore)
-    everything = frozenset(path for group in measured.groups for path in group.paths)
-    assert measure_int8(case.plan.checkpoint, HELD_OUT, everything, ignore).worst <= 1e-6
-    half = frozenset(path for group in measured.groups[:9] for path in group.paths)
-    assert measure_int8(case.plan.checkpoint, HELD_OUT, half, ignore).worst < measured.worst
+    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore)
+    everything, half = (frozenset(path for group in some for path in group.paths) for some in (groups, groups[:9]))
+    least, between, worst = (
+        1 - float(cosines(case.plan.checkpoint, HELD_OUT, kept).min()) for kept in (everything, half, frozenset[str]())
+    )
+    assert least <= 1e-6
+    assert between < worst
 
 
 def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
     loose = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
-    goal = loose.calibrated.worst * 0.6
+    goal = loose.worst * 0.6
     plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, SilentProgress())
     assert plan.kept
-    assert plan.calibrated.worst <= goal
+    assert plan.worst <= goal
     assert 0 < plan.kept_share < MOST_KEPT
     truth = official_vectors(source, HELD_OUT)
     mixed = write_graph(
@@ -140,7 +140,7 @@ def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
     )
     answers = mixed.session.run(HELD_OUT)
     assert 1 - min_cosine(answers, truth) <= 2 * goal
-    predicted = measure_int8(plan.checkpoint, HELD_OUT, plan.kept_paths, ignore).cosines
+    predicted = cosines(plan.checkpoint, HELD_OUT, plan.kept_paths)
     assert min_cosine(answers, truth) == pytest.approx(float(predicted.min()), abs=6e-4)
 
 
@@ -148,23 +148,19 @@ def group(path: str, error: float, weights: int = 100) -> GroupError:
     return GroupError(layer=0, group=ProductGroup.DOWN, paths=(path,), error=error, weights=weights)
 
 
-def measured(groups: tuple[GroupError, ...], worst: float) -> Int8Measurement:
-    return Int8Measurement(groups=groups, cosines=torch.tensor([1.0, 1.0 - worst], dtype=torch.float64))
-
-
 def test_the_largest_square_for_its_weights_is_kept_first() -> None:
     a, b, c, d = group("a", 0.1), group("b", 0.2, 1000), group("c", 0.05), group("d", 0.01)
     # squares 0.01, 0.04, 0.0025, 0.0001 over weights: a, b, c, d
     groups = (d, c, b, a, group("rest", 0.0, 2000))
-    assert choose_kept(measured(groups, 0.05), (), 0.06) == ()
-    assert choose_kept(measured(groups, 0.05), (), 0.045) == (a,)
-    assert choose_kept(measured(groups, 0.05), (), 0.003) == (a, b)
-    assert choose_kept(measured(groups, 0.05), (a,), 0.001) == (a, b, c)
+    assert choose_kept(groups, 0.05, (), 0.06) == ()
+    assert choose_kept(groups, 0.05, (), 0.045) == (a,)
+    assert choose_kept(groups, 0.05, (), 0.003) == (a, b)
+    assert choose_kept(groups, 0.05, (a,), 0.001) == (a, b, c)
 
 
 def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
     groups = tuple(group(name, 0.1) for name in "abcdef")
-    assert len(choose_kept(measured(groups, 0.5), (), 0.0)) == 3
+    assert len(choose_kept(groups, 0.5, (), 0.0)) == 3
 
 
 def test_more_than_half_is_an_error_that_says_so(tmp_path: Path) -> None:
