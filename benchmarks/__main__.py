@@ -17,7 +17,7 @@ from .model_shape import SHAPES
 from .page import render_page
 from .readme import Links, NoSection, newest_whole_record, put_section, render_section
 from .record import Record
-from .record_file import RecordFile, RecordInvalid, read_record
+from .record_file import RecordFile, RecordInvalid, identify, read_record
 from .report import EnvironmentsDiffer, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .steps import CannotResume
@@ -212,7 +212,7 @@ def report(
         found = [read_record(file) for file in files]
         typer.echo(render_report(found))
         if plots is not None:
-            _draw(found[-1], plots)
+            _draw(found[-1], files[-1], plots)
     except (RecordInvalid, EnvironmentsDiffer, NoSection) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
@@ -238,17 +238,18 @@ def _write_readme(file: Path) -> None:
     section = render_section(record, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
     text = put_section(README.read_text(encoding="utf-8"), section)
     page = render_page(record, name=file.name, plots=Path("..") / PLOTS.relative_to(root))
-    _draw(record, PLOTS)
+    _draw(record, file, PLOTS)
     README.write_text(text, encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
     typer.echo(f"README.md and {PAGE.relative_to(root)} have the figures of {file.name}", err=True)
 
 
-def _draw(record: Record, folder: Path) -> None:
+def _draw(record: Record, file: Path, folder: Path) -> None:
+    """The plots of `record`, which lies in `file`."""
     from .plots import draw_plots
 
-    for file in draw_plots(record, folder):
-        typer.echo(f"plot: {file.name}", err=True)
+    for plot in draw_plots(record, folder, identify(file)):
+        typer.echo(f"plot: {plot.name}", err=True)
 
 
 def _said() -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from .checkpoint import cached_checkpoint
-from .contenders.contender import Bench, CannotRun, Contender, Recipe
+from .contenders.contender import Bench, CannotRun, Contender, Recipe, prepare_all
 from .measurement import interleave
 from .model_shape import SHAPES, ModelShape
 from .products import needed_flops
@@ -68,12 +68,14 @@ def measure_growth(recipes: Sequence[Recipe], shape: ModelShape, options: Growth
     cases: list[_Case] = []
     with ExitStack() as undo:
         own = dataclasses.replace(bench, max_tokens=max(*options.tokens, bench.max_tokens), undo=undo)
+        bench.say("growth: rows and tokens")
         for contender in _contenders(recipes, own, not_done):
             batches = [(ROWS, float(rows), [_ROW_TOKENS] * rows) for rows in options.rows]
             batches += [(TOKENS, float(tokens), [tokens]) for tokens in options.tokens]
             for of, size, lengths in batches:
                 cases.append(_case(contender, of, size, draw_rows(lengths, shape.vocabulary)))
         for grown in options.shapes:
+            bench.say(f"growth: {grown.layers} layers of hidden width {grown.hidden}")
             rows = draw_rows(options.model_tokens, grown.vocabulary)
             checkpoint = cached_checkpoint(grown, bench.cache)
             size = needed_flops(grown, rows) / sum(options.model_tokens) / 1e9
@@ -90,13 +92,9 @@ def draw_rows(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
 
 
 def _contenders(recipes: Sequence[Recipe], bench: Bench, not_done: dict[str, str]) -> list[Contender]:
-    contenders: list[Contender] = []
-    for recipe in recipes:
-        try:
-            contenders += recipe.prepare(bench)
-        except CannotRun as exc:
-            not_done[f"growth of {recipe.program}"] = str(exc)
-    return contenders
+    prepared = prepare_all(recipes, bench)
+    not_done.update({f"growth of {program}": why for program, why in prepared.absent.items()})
+    return prepared.contenders
 
 
 def _case(contender: Contender, of: str, size: float, rows: Rows) -> _Case:
@@ -107,6 +105,7 @@ def _case(contender: Contender, of: str, size: float, rows: Rows) -> _Case:
 
 
 def _measure(cases: list[_Case], repetitions: int, bench: Bench, not_done: dict[str, str]) -> tuple[Growth, ...]:
+    bench.say(f"growth: {len(cases)} sizes, a first pass of each")
     for case in list(cases):
         try:
             case.run()

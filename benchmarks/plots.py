@@ -25,8 +25,8 @@ _LOOP_LINES = {"closed": "-", "open": "--"}
 _DRIVER_MARKERS = "o^sD"
 
 
-def draw_plots(record: Record, folder: Path) -> list[Path]:
-    """Writes every plot that the record has figures for, and returns the files."""
+def draw_plots(record: Record, folder: Path, source: str) -> list[Path]:
+    """Writes every plot that the record has figures for, `source` in their metadata, and returns the files."""
     draws: list[tuple[str, bool, Draw]] = [
         (plot_names.PEERS, bool(record.rounds), partial(_draw_peers, record)),
         (plot_names.LATENCY, bool(record.loads), partial(_draw_loads, record)),
@@ -36,18 +36,18 @@ def draw_plots(record: Record, folder: Path) -> list[Path]:
     for of in dict.fromkeys(growth.of for growth in record.growth):
         chosen = [growth for growth in record.growth if growth.of == of]
         draws.append((plot_names.growth(of), True, partial(_draw_growth, chosen)))
-    return [file for name, wanted, draw in draws if wanted for file in _write(folder, name, draw)]
+    return [file for name, wanted, draw in draws if wanted for file in _write(folder, name, draw, source)]
 
 
-def _write(folder: Path, name: str, draw: Draw) -> list[Path]:
+def _write(folder: Path, name: str, draw: Draw, source: str) -> list[Path]:
     # the same record gives the same bytes
     with mpl.rc_context({"svg.hashsalt": name, "font.size": 9, "svg.fonttype": "none"}):
         figure = Figure(figsize=(7, 4), layout="constrained")
         draw(figure)
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"{name}.png", folder / f"{name}.svg"]
-        figure.savefig(files[0], dpi=120, metadata={"Software": None})
-        figure.savefig(files[1], metadata={"Date": None})
+        figure.savefig(files[0], dpi=120, metadata={"Software": None, "Source": source})
+        figure.savefig(files[1], metadata={"Date": None, "Source": source})
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -53,6 +54,11 @@ class RecordFile:
         newer = self.file.with_suffix(".newer")
         newer.write_text(_render(record), encoding="utf-8")
         newer.replace(self.file)
+
+
+def identify(file: Path) -> str:
+    """Name and content of a record, for what is made from it."""
+    return f"{file.name} sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
 
 def write_record(record: Record, file: Path) -> None:

@@ -21,6 +21,7 @@ from ..reranker_checkpoint import cached_reranker
 from ..rows import Rows
 from ..staging import written_once
 from .contender import Bench, CannotRun, Contender, Recipe
+from .export_progress import StageLines
 from .session import Feed, profile_operators
 from .worker import Worker
 
@@ -69,7 +70,7 @@ def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) ->
             parity_budget_s=5.0,
         )
         try:
-            export_model(options)
+            export_model(options, StageLines(bench.say))
         except ExportError as exc:
             raise CannotRun(str(exc)) from exc
 

@@ -12,7 +12,7 @@ from sample_record import sample_record
 from benchmarks.page import render_page
 from benchmarks.plots import draw_plots
 from benchmarks.readme import BEGIN, END, Links, NoSection, newest_whole_record, put_section, render_section
-from benchmarks.record_file import read_record, write_record
+from benchmarks.record_file import identify, read_record, write_record
 from benchmarks.tables import growth_table, limits_table, loads_table, operators_table, quality_table, speed_table
 
 _PAGE, _PLOTS = Path("docs") / "performance.md", Path("benchmarks") / "plots"
@@ -51,7 +51,7 @@ def test_plots_that_are_shown_are_drawn(tmp_path: Path) -> None:
     record = sample_record()
     shown = render_section(record, _LINKS) + render_page(record, name="a-record.json", plots=_PLOTS)
     names = set(re.findall(rf"\]\({_PLOTS}/(\w+)\.svg\)", shown))
-    assert names == {file.stem for file in draw_plots(record, tmp_path)}
+    assert names == {file.stem for file in draw_plots(record, tmp_path, "a record")}
 
 
 def test_section_goes_between_the_markers_and_nowhere_else() -> None:
@@ -85,11 +85,15 @@ def test_readme_is_in_step_with_the_records(project_root: Path) -> None:
     assert render_section(read_record(file), _LINKS) in readme, _WRITE
     page = render_page(read_record(file), name=file.name, plots=Path("..") / _PLOTS)
     assert (project_root / _PAGE).read_text(encoding="utf-8") == page, _WRITE
+    shown = set(re.findall(rf"{_PLOTS}/\w+\.svg", readme + page))
+    assert shown
+    for plot in shown:
+        assert identify(file) in (project_root / plot).read_text(encoding="utf-8"), f"{plot}: {_WRITE}"
 
 
 def test_every_plot_is_drawn_twice_and_alike_each_time(tmp_path: Path) -> None:
-    first = draw_plots(sample_record(), tmp_path / "first")
-    second = draw_plots(sample_record(), tmp_path / "second")
+    first = draw_plots(sample_record(), tmp_path / "first", "a record")
+    second = draw_plots(sample_record(), tmp_path / "second", "a record")
     assert {file.name for file in first} == {
         f"{name}.{kind}"
         for name in (
