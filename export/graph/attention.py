@@ -1,12 +1,12 @@
 """Causal attention on a CPU over one group of texts of like length; only attention sees the few padded cells.
 
-    q [t, heads·head_dim]    ─ norm ─ gather head rows ─→ [b, heads, s, head_dim] ─ rope ─┐
-    k [t, kv_heads·head_dim] ─ norm ─ gather head rows ─→ [b, kv_heads, s, head_dim] ─ rope ─ scores ─ shares ─┐
-    v [t, kv_heads·head_dim] ──────── gather head rows ─→ [b, kv_heads, s, head_dim] ───────────────────── context
-                                                         [t, heads·head_dim] ←─ gather head rows ─────────────┘
+    [t, q·k·v] ─ gather head rows ─→ q [b, heads, s, head_dim] ─ norm ─ rope ─┐
+               ├ gather head rows ─→ k [b, kv_heads, s, head_dim] ─ norm ─ rope ─ scores ─ shares ─┐
+               └ gather head rows ─→ v [b, kv_heads, s, head_dim] ───────────────────────────── context
+                                         [t, heads·head_dim] ←─────────── gather head rows ────────┘
 
-One gather lays out rows and heads at once. In the last layer only each row's last token asks, and the values are
-projected after they are mixed.
+One gather lays out rows and heads at once, out of one product for q, k and v. In the last layer only each row's last
+token asks, and the values are projected after they are mixed.
 """
 
 from __future__ import annotations
@@ -18,10 +18,19 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .builder import MICROSOFT, GraphBuilder
-from .decoder import DecoderParts, last_tokens
+from .decoder import DecoderParts
 from .groups import TextGroup
 from .mixing import QueryBlocks, lay_out_blocks, mask_where, mix_causally, share_keys, stack_queries
-from .products import ScaledRows, load_weight, multiply_out, prepare_normed, prepare_operand, project
+from .products import (
+    Operand,
+    ScaledRows,
+    float_rows,
+    load_weight,
+    multiply_out,
+    prepare_operand,
+    project,
+    take_rows,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +39,13 @@ class HeadLayout:
 
     group: TextGroup
     query_rows: ir.Value
-    """INT64 [b, heads, s]: row of [t·heads, head_dim]."""
+    """INT64 [b, heads, s]: row of [t·(heads + 2·kv_heads), head_dim], a token's q, k and v one behind the other."""
     key_rows: ir.Value
-    """INT64 [b, kv_heads, s]: row of [t·kv_heads, head_dim]."""
+    """INT64 [b, kv_heads, s]: of the same rows."""
+    value_rows: ir.Value
+    """INT64 [b, kv_heads, s]: of the same rows."""
+    last_key_rows: ir.Value
+    """INT64 [b, kv_heads, s]: row of [t·kv_heads, head_dim], keys alone."""
     context_rows: ir.Value
     """INT64 [t, heads]: row of [b·heads·s, head_dim]."""
     behind: ir.Value
@@ -43,72 +56,73 @@ class HeadLayout:
 def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> HeadLayout:
     """The layout of `group`."""
     config = parts.config
+    keys, values, stride = (config.heads + part * config.kv_heads for part in range(3))
     cells, longest = g.op("Unsqueeze", group.token_of_cell, g.constant([1])), group.longest
     step = g.op("Mod", group.cell_of_token, longest)
     of_row = g.op("Mul", g.op("Sub", group.cell_of_token, step), g.constant([config.heads]))
-    of_head = g.op("Mul", _heads(g, config.heads, [1, -1]), longest)
+    of_head = g.op("Mul", _heads(g, range(config.heads), [1, -1]), longest)
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
     steps = g.op("Range", g.constant(0), g.op("Squeeze", longest), g.constant(1))
     lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
     return HeadLayout(
         group=group,
-        query_rows=_head_rows(g, cells, config.heads, "query_rows"),
-        key_rows=_head_rows(g, cells, config.kv_heads, "key_rows"),
+        query_rows=_head_rows(g, cells, stride, range(keys), "query_rows"),
+        key_rows=_head_rows(g, cells, stride, range(keys, values), "key_rows"),
+        value_rows=_head_rows(g, cells, stride, range(values, stride), "value_rows"),
+        last_key_rows=_head_rows(g, cells, config.kv_heads, range(config.kv_heads), "last_key_rows"),
         context_rows=g.op("Add", first, of_head, name="context_rows"),
         behind=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
         blocks=lay_out_blocks(g, longest),
     )
 
 
-def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.Value, layer: str) -> ir.Value:
+def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: str) -> ir.Value:
     """Every token's attention output [t, hidden] from the normed stream [t, hidden]."""
-    config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    entered = prepare_normed(g, form, normed, config.hidden, list("qkv"))
-    # the head norm takes out the scales of q and k
-    q = project(g, form, "q", entered, [f"{name}.q_proj.weight"]).values
-    k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
-    v = multiply_out(g, project(g, form, "v", entered, [f"{name}.v_proj.weight"]))
+    config, name = parts.config, f"{layer}.self_attn"
+    tensors = [f"{name}.{part}_proj.weight" for part in "qkv"]
+    joint = _split_heads(g, parts, multiply_out(g, project(g, parts.form, "qkv", entered, tensors)))
+    q, k, v = (
+        g.op("Gather", joint, rows, axis=0, name=f"{part}_grid")
+        for part, rows in (("q", layout.query_rows), ("k", layout.key_rows), ("v", layout.value_rows))
+    )
     first = g.constant([0])
-    q = g.op("Gather", _norm(g, parts, q, name, "q"), layout.query_rows, axis=0, name="q_grid")
-    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
-    q, k = _rotate(g, parts, q, first, "q"), _rotate(g, parts, k, first, "k")
-    v = g.op("Gather", _split_heads(g, parts, v), layout.key_rows, axis=0, name="v_grid")
-    context = mix_causally(g, config, form.dtype, layout.blocks, q, k, v)
+    q, k = (_rotate(g, parts, _norm(g, parts, heads, name, part), first, part) for part, heads in (("q", q), ("k", k)))
+    context = mix_causally(g, config, parts.form.dtype, layout.blocks, q, k, v)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
     return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), name)
 
 
-def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, normed: ir.Value, layer: str) -> ir.Value:
+def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: str) -> ir.Value:
     """Each row's last token's attention output [b, hidden] from the normed stream [t, hidden].
 
     Only one token asks, so values are not needed token by token: the shares mix the normed stream itself, and each
     head's part of W_v goes over its mix, Σ p·(W_v x) = W_v (Σ p·x).
     """
     config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    entered = prepare_normed(g, form, normed, config.hidden, ["k"])
-    k = project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values
-    last = last_tokens(g, layout.group.packed, normed, "asking")
-    asking = prepare_normed(g, form, last, config.hidden, ["q"])
-    q = _norm(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values, name, "q")
+    # the head norm takes out the scales of q and k
+    k = _split_heads(g, parts, project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values)
+    asking = take_rows(g, entered, layout.group.packed.last, "asking")
+    q = _split_heads(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values)
+    q = _norm(g, parts, q, name, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
     q = _rotate(g, parts, q, position, "q")
-    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.key_rows, axis=0, name="k_grid")
+    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.last_key_rows, axis=0, name="k_grid")
     k = _rotate(g, parts, k, g.constant([0]), "k")
     shares = share_keys(g, config, form.dtype, stack_queries(g, config, q), k, layout.behind)
     shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
-    grid = g.op("Gather", normed, layout.group.token_of_cell, axis=0, name="normed_grid")
+    grid = g.op("Gather", float_rows(g, entered), layout.group.token_of_cell, axis=0, name="normed_grid")
     mixes = g.op("MatMul", shares, grid, name="mix")
     return _project_output(g, parts, _project_mixes(g, parts, mixes, f"{name}.v_proj.weight"), name)
 
 
-def _heads(g: GraphBuilder, heads: int, shape: list[int]) -> ir.Value:
-    return g.op("Reshape", g.constant(list(range(heads))), g.constant(shape))
+def _heads(g: GraphBuilder, heads: range, shape: list[int]) -> ir.Value:
+    return g.op("Reshape", g.constant(list(heads)), g.constant(shape))
 
 
-def _head_rows(g: GraphBuilder, cells: ir.Value, heads: int, name: str) -> ir.Value:
-    """INT64 [b, heads, s] from cells [b, 1, s]."""
-    return g.op("Add", g.op("Mul", cells, g.constant([heads])), _heads(g, heads, [-1, 1]), name=name)
+def _head_rows(g: GraphBuilder, cells: ir.Value, stride: int, heads: range, name: str) -> ir.Value:
+    """INT64 [b, heads, s] from cells [b, 1, s], a token having `stride` rows."""
+    return g.op("Add", g.op("Mul", cells, g.constant([stride])), _heads(g, heads, [-1, 1]), name=name)
 
 
 def _split_heads(g: GraphBuilder, parts: DecoderParts, values: ir.Value) -> ir.Value:
@@ -150,11 +164,10 @@ def _project_mixes(g: GraphBuilder, parts: DecoderParts, mixes: ir.Value, tensor
 
 
 def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, name: str, part: str) -> ir.Value:
-    """RMSNorm over head_dim of each head: [·, width] → [· heads, head_dim]."""
+    """RMSNorm over head_dim of each head [..., head_dim]."""
     gain = load_weight(g, parts.form, f"{part}_norm.gain", [f"{name}.{part}_norm.weight"], transpose=False)
-    rows = _split_heads(g, parts, heads)
     eps = parts.config.norm_eps
-    return g.op("SimplifiedLayerNormalization", rows, gain, name=f"{part}_norm", axis=-1, epsilon=eps, stash_type=1)
+    return g.op("SimplifiedLayerNormalization", heads, gain, name=f"{part}_norm", axis=-1, epsilon=eps, stash_type=1)
 
 
 def _rotate(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, part: str) -> ir.Value:

@@ -16,6 +16,7 @@ from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
 from .pages import lay_out_pages
+from .products import Operand, float_rows
 from .row_grid import lay_out_rows
 from .tokens import PackedTokens
 
@@ -24,9 +25,9 @@ from .tokens import PackedTokens
 class Attention:
     """Both take the normed stream [T, hidden] and the layer's name."""
 
-    attend: Callable[[ir.Value, str], ir.Value]
+    attend: Callable[[Operand, str], ir.Value]
     """Every token's output: [T, hidden]."""
-    attend_last: Callable[[ir.Value, str], ir.Value]
+    attend_last: Callable[[Operand, str], ir.Value]
     """Each row's last token's output: [G, hidden]."""
 
 
@@ -48,12 +49,14 @@ def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedToken
         with g.scope("rows"):
             pages = lay_out_pages(g, parts, packed, max_tokens)
         return Attention(
-            attend=lambda normed, layer: on_pages.attend(g, parts, pages, normed, layer),
-            attend_last=lambda normed, layer: on_pages.attend_last(g, parts, packed, pages, normed, layer),
+            attend=lambda normed, layer: on_pages.attend(g, parts, pages, float_rows(g, normed), layer),
+            attend_last=lambda normed, layer: on_pages.attend_last(
+                g, parts, packed, pages, float_rows(g, normed), layer
+            ),
         )
     with g.scope("rows"):
         grid = lay_out_rows(g, packed)
     return Attention(
-        attend=lambda normed, layer: on_rows.attend(g, parts, grid, normed, layer),
-        attend_last=lambda normed, layer: on_rows.attend_last(g, parts, grid, normed, layer),
+        attend=lambda rows, layer: on_rows.attend(g, parts, grid, float_rows(g, rows), layer),
+        attend_last=lambda rows, layer: on_rows.attend_last(g, parts, grid, float_rows(g, rows), layer),
     )

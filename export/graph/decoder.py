@@ -6,22 +6,26 @@ residual [T, hidden] ─ norm ─ attention ─┐
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..passes.rotate import UNROTATE
 from ..reading.config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
 from .cuda_profile import CudaProfile
 from .products import (
+    Operand,
     ProductFormat,
     ScaledRows,
     gather_rows,
     load_weight,
     multiply_out,
-    prepare_normed,
+    norm_and_round,
     prepare_operand,
     project,
+    round_normed,
 )
 from .tokens import PackedTokens
 
@@ -86,15 +90,35 @@ def normalize(g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str)
     return normed, Stream(residual, None)
 
 
+def enter_products(
+    g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str, products: Sequence[str], *, floats: bool = False
+) -> tuple[Operand, Stream]:
+    """`normalize` as the named products of this scope take it, in floats as well where `floats`.
+
+    Where the stream is rotated, every gain has gone into the weights behind it, and codes need no normed rows.
+    """
+    form, step = parts.form, parts.form.norm_step
+    in_steps = step is not None and all(form.is_quantized(g.path(product)) for product in products)
+    if step is not None and in_steps and not floats and UNROTATE in form.weights:
+        residual = stream.residual
+        if stream.update is not None:
+            residual = g.op("Add", residual, stream.update, name="residual")
+        codes = norm_and_round(g, residual, parts.config.hidden, parts.eps, step)
+        return Operand(None, codes), Stream(residual, None)
+    normed, stream = normalize(g, parts, stream, tensor)
+    if step is not None and in_steps:
+        return Operand(ScaledRows(normed), round_normed(g, normed, step)), stream
+    return prepare_operand(g, form, ScaledRows(normed), parts.config.hidden, products), stream
+
+
 def last_tokens(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
     """[G, ·] from [T, ·]."""
     return g.op("Gather", values, packed.last, axis=0, name=name)
 
 
-def feed_forward(g: GraphBuilder, parts: DecoderParts, hidden: ir.Value, layer: str) -> ir.Value:
+def feed_forward(g: GraphBuilder, parts: DecoderParts, entered: Operand, layer: str) -> ir.Value:
     """down(silu(gate(x)) · up(x)) of the normed stream."""
     form, config = parts.form, parts.config
-    entered = prepare_normed(g, form, hidden, config.hidden, ["gate", "up"])
     tensors = [f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight"]
     if parts.joint_products:
         joint = multiply_out(g, project(g, form, "gate_up", entered, tensors))

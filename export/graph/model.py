@@ -13,7 +13,7 @@ from ..reading.weights import Weights
 from .attention_choice import Attention, attention_of_batch, attention_of_group
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .cuda_profile import CUDA_OPSET, CudaProfile
-from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, last_tokens, normalize
+from .decoder import DecoderParts, Stream, embed_tokens, enter_products, feed_forward, last_tokens
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .products import ProductFormat
@@ -122,12 +122,12 @@ def _add_layer(
     layer = f"layers.{index}"
     last = index == parts.config.layers - 1
     with g.scope("attention"):
-        normed, stream = normalize(g, parts, stream, f"{layer}.input_layernorm.weight")
-        attended = (attention.attend_last if last else attention.attend)(normed, layer)
+        products = ["q", "k"] if last else ["qkv"]
+        entered, stream = enter_products(g, parts, stream, f"{layer}.input_layernorm.weight", products, floats=last)
+        attended = (attention.attend_last if last else attention.attend)(entered, layer)
     if last:
         stream = Stream(last_tokens(g, packed, stream.residual, "residual"), None)
     with g.scope("mlp"):
-        normed, stream = normalize(
-            g, parts, Stream(stream.residual, attended), f"{layer}.post_attention_layernorm.weight"
-        )
-        return Stream(stream.residual, feed_forward(g, parts, normed, layer))
+        stream, norm = Stream(stream.residual, attended), f"{layer}.post_attention_layernorm.weight"
+        entered, stream = enter_products(g, parts, stream, norm, ["gate", "up"])
+        return Stream(stream.residual, feed_forward(g, parts, entered, layer))

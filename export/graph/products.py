@@ -10,8 +10,9 @@ none depends on their order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -81,8 +82,10 @@ class Codes:
 class Operand:
     """What products are taken of: rows in floats, and as codes where an 8-bit product asks for them."""
 
-    rows: ScaledRows
+    rows: ScaledRows | None
+    """None where only 8-bit products read them."""
     codes: Codes | None
+    """None where none does."""
 
 
 def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
@@ -90,11 +93,18 @@ def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
     return rows.values if rows.scale is None else g.op("Mul", rows.values, rows.scale, name="scaled")
 
 
+def float_rows(g: GraphBuilder, operand: Operand) -> ir.Value:
+    """The float rows of an operand that has them."""
+    if operand.rows is None:
+        raise ValueError(f"the operand was prepared for 8-bit products only, below {g.path('')}")
+    return multiply_out(g, operand.rows)
+
+
 def prepare_operand(
     g: GraphBuilder, form: ProductFormat, rows: ScaledRows, width: int, products: Sequence[str]
 ) -> Operand:
     """`rows` [·, width] as the named `products` of this scope take them, quantised once for all of them."""
-    if not _any_quantized(g, form, products):
+    if not any(form.is_quantized(g.path(product)) for product in products):
         return Operand(rows, None)
     values = rows.values
     axis = g.constant([1])
@@ -102,26 +112,46 @@ def prepare_operand(
     highest = g.op("ReduceMax", values, axis, keepdims=1)
     peak = g.op("Max", highest, lowest, g.scalar(_SMALLEST_PEAK, FP32), name="peak")
     scale = g.op("Mul", peak, g.scalar(1 / LARGEST_CODE, FP32), name="scale")
-    zero = g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")
-    codes = g.op("QuantizeLinear", values, scale, zero, axis=1, block_size=width, name="codes")
+    codes = g.op("QuantizeLinear", values, scale, _zeros(g, scale), axis=1, block_size=width, name="codes")
     if rows.scale is not None:
         scale = g.op("Mul", scale, rows.scale, name="scale")
     return Operand(rows, Codes(values=codes, scale=scale))
 
 
-def prepare_normed(
-    g: GraphBuilder, form: ProductFormat, rows: ir.Value, width: int, products: Sequence[str]
-) -> Operand:
-    """`rows` [·, width] out of a norm, as `prepare_operand` has them, in steps of `form.norm_step` if it is given."""
-    if form.norm_step is None or not _any_quantized(g, form, products):
-        return prepare_operand(g, form, ScaledRows(rows), width, products)
-    step = g.scalar(form.norm_step, FP32)
-    codes = g.op("QuantizeLinear", rows, step, g.constant(ZERO_CODE, np.uint8), name="codes")
-    return Operand(ScaledRows(rows), Codes(values=codes, step=form.norm_step))
+def round_normed(g: GraphBuilder, rows: ir.Value, step: float) -> Codes:
+    """`rows` [·, n] out of a norm, in steps of `step`."""
+    codes = g.op("QuantizeLinear", rows, g.scalar(step, FP32), g.constant(ZERO_CODE, np.uint8), name="codes")
+    return Codes(values=codes, step=step)
 
 
-def _any_quantized(g: GraphBuilder, form: ProductFormat, products: Sequence[str]) -> bool:
-    return any(form.is_quantized(g.path(product)) for product in products)
+def norm_and_round(g: GraphBuilder, rows: ir.Value, width: int, eps: float, step: float) -> Codes:
+    """`rows` [·, width] behind RMSNorm without a gain, in steps of `step`: one division does both."""
+    squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")
+    length = g.op("Sqrt", g.op("Add", squares, g.scalar(width * eps, FP32)), name="length")
+    scale = g.op("Mul", length, g.scalar(step / math.sqrt(width), FP32), name="scale")
+    codes = g.op("QuantizeLinear", rows, scale, _zeros(g, scale), axis=1, block_size=width, name="codes")
+    return Codes(values=codes, step=step)
+
+
+def take_rows(g: GraphBuilder, operand: Operand, indices: ir.Value, name: str) -> Operand:
+    """The rows of `operand` at INT64 [n] `indices`."""
+
+    def take(values: ir.Value) -> ir.Value:
+        return g.op("Gather", values, indices, axis=0, name=name)
+
+    def take_scale(scale: ir.Value | None) -> ir.Value | None:
+        return None if scale is None else take(scale)
+
+    rows, codes = operand.rows, operand.codes
+    return Operand(
+        None if rows is None else ScaledRows(take(rows.values), take_scale(rows.scale)),
+        None if codes is None else replace(codes, values=take(codes.values), scale=take_scale(codes.scale)),
+    )
+
+
+def _zeros(g: GraphBuilder, scale: ir.Value) -> ir.Value:
+    """What stands for zero, once for each scale."""
+    return g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")
 
 
 def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, tensors: list[str]) -> ScaledRows:
@@ -130,11 +160,11 @@ def project(g: GraphBuilder, form: ProductFormat, name: str, operand: Operand, t
     columns = sum(source.shape[0] for source in sources)
     if form.is_in_blocks(g.path(name)):
         shape = columns, sources[0].shape[1]
-        rows = multiply_out(g, operand.rows)
+        rows = float_rows(g, operand)
         return ScaledRows(multiply_blocks(g, name, rows, shape, form.dtype, lambda: _joined(sources)))
     if not form.is_quantized(g.path(name)):
         weight = load_weight(g, form, f"{name}.weight", tensors)
-        return ScaledRows(g.op("MatMul", multiply_out(g, operand.rows), weight, name=name))
+        return ScaledRows(g.op("MatMul", float_rows(g, operand), weight, name=name))
     if operand.codes is None:
         raise ValueError(f"the operand was not prepared for the 8-bit product {g.path(name)}")
     values = g.op(

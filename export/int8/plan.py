@@ -69,7 +69,8 @@ def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: 
         cosines = measure_cosines(smoothed, rows, _paths(kept), smoothing.vectors, progress.step)
         return Int8Plan(checkpoint=smoothed, kept=kept, worst=1.0 - float(cosines.min()))
 
-    goal, groups, plan = max_error / MARGIN, (), keep(())
+    goal, plan = max_error / MARGIN, keep(())
+    groups: tuple[GroupError, ...] = ()
     for _ in range(_ROUNDS):
         if plan.worst <= goal:
             break

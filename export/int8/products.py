@@ -32,7 +32,7 @@ class ProductGroup(StrEnum):
         """The graph's names of the products that are 8 bits unless they are kept."""
         if self is ProductGroup.QKV and layer == config.layers - 1:
             # the graph mixes before it projects the last values, in floats
-            return tuple(f"layers.{layer}.{path}" for path in _PATHS[self][:2])
+            return tuple(f"layers.{layer}.{path}" for path in _LAST_QKV)
         return tuple(f"layers.{layer}.{path}" for path in _PATHS[self])
 
     def weights(self, config: ModelConfig) -> int:
@@ -52,8 +52,9 @@ _LINEARS = {
     ProductGroup.DOWN: ("mlp.down_proj",),
 }
 _PATHS = {
-    ProductGroup.QKV: ("attention.q", "attention.k", "attention.v"),
+    ProductGroup.QKV: ("attention.qkv",),
     ProductGroup.OUTPUT: ("attention.output",),
     ProductGroup.GATE_UP: ("mlp.gate", "mlp.up"),
     ProductGroup.DOWN: ("mlp.down",),
 }
+_LAST_QKV = ("attention.q", "attention.k")

@@ -21,8 +21,9 @@ from qwen3_triton.client import Precision
 LAYERS = 3
 VOCABULARY = 1000
 QUERIES_PER_KEY = 2
-# products of a layer; in the last one only keys see every token
-PRODUCTS = {"attention.q", "attention.k", "attention.v", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+# products of a layer, and of the last one, where only keys see every token
+PRODUCTS = {"attention.qkv", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
+LAST_PRODUCTS = {"attention.q", "attention.k", "attention.v", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
 WEIGHTS = {Precision.FP32: "weight", Precision.FP16: "weight", Precision.INT8: "codes"}
 WEIGHT_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 PRODUCT_OPERATORS = {"MatMul", "MatMulIntegerToFloat"}
@@ -68,7 +69,7 @@ def watch_products(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
     """Runs the file with every product as an additional output."""
     nodes = group_nodes(onnx.load(graph.file, load_external_data=False))
     products = {node.output[0]: node.name for node in nodes if node.op_type in PRODUCT_OPERATORS}
-    products = {value: name for value, name in products.items() if name.split(".", 2)[-1] in PRODUCTS}
+    products = {value: name for value, name in products.items() if name.split(".", 2)[-1] in PRODUCTS | LAST_PRODUCTS}
     watched = run_watched(graph.file, products, rows, fuse=False)
     embedding = watched.pop("embedding")
     return Watched({products[value]: answer.shape[-2] for value, answer in watched.items()}, embedding)
@@ -88,7 +89,7 @@ def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph:
     ]
     watched = watch_products(graph, batch)
     inner = {f"layers.{index}.{name}": tokens for index in range(LAYERS - 1) for name in PRODUCTS}
-    last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in PRODUCTS}
+    last = {f"layers.{LAYERS - 1}.{name}": len(good) for name in LAST_PRODUCTS}
     last[f"layers.{LAYERS - 1}.attention.k"] = tokens
     last[f"layers.{LAYERS - 1}.attention.v"] = len(good) * QUERIES_PER_KEY
     assert watched.rows == inner | last
@@ -105,18 +106,19 @@ def test_each_weight_stands_once_and_in_its_shape(proto: onnx.ModelProto, precis
     kind = WEIGHTS[precision]
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     shapes = {name: list(tensor.dims) for name, tensor in tensors.items()}
-    assert shapes[f"layers.0.attention.q.{kind}"] == [40, 4 * 16]
+    assert shapes[f"layers.0.attention.qkv.{kind}"] == [40, (4 + 2 + 2) * 16]
+    assert shapes[f"layers.{LAYERS - 1}.attention.q.{kind}"] == [40, 4 * 16]
     assert shapes[f"layers.{LAYERS - 1}.attention.k.{kind}"] == [40, 2 * 16]
     assert shapes[f"layers.{LAYERS - 1}.attention.v.weight"] == [2, 40, 16]
     assert shapes[f"embedding.table.{kind}"] == [VOCABULARY, 40]
-    of_one = sorted(name for name in shapes if name.startswith("layers.0.attention.q."))
+    of_one = sorted(name for name in shapes if name.startswith("layers.0.attention.qkv."))
     if precision is Precision.INT8:
-        assert of_one == ["layers.0.attention.q.codes", "layers.0.attention.q.scale"]
-        assert shapes["layers.0.attention.q.scale"] == [4 * 16]
+        assert of_one == ["layers.0.attention.qkv.codes", "layers.0.attention.qkv.scale"]
+        assert shapes["layers.0.attention.qkv.scale"] == [(4 + 2 + 2) * 16]
         assert shapes["embedding.table.scale"] == [VOCABULARY, 1]
         assert {tensors[name].data_type for name in tensors if name.endswith(".codes")} == {onnx.TensorProto.INT8}
     else:
-        assert of_one == ["layers.0.attention.q.weight"]
+        assert of_one == ["layers.0.attention.qkv.weight"]
 
 
 def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
@@ -127,7 +129,7 @@ def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
     tensors = [tensor.name for tensor in proto.graph.initializer]
     path = re.compile(r"(constant|rope|embedding|head|layers\.\d+\.(attention|mlp))(\.[\w.+-]+)+")
     assert [name for name in tensors if not path.fullmatch(name)] == []
-    assert {"layers.1.attention.q", "layers.1.mlp.down", "layers.2.attention.k"} <= set(names)
+    assert {"layers.1.attention.qkv", "layers.1.mlp.down", "layers.2.attention.k"} <= set(names)
 
 
 def test_no_reshape_stands_at_the_border_of_a_short_texts_attention(proto: onnx.ModelProto) -> None:
@@ -177,7 +179,7 @@ def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProt
     assert data.is_file()
     outside = [tensor for tensor in proto.graph.initializer if tensor.external_data]
     expected = {
-        f"{path}.{WEIGHTS[precision]}" for path in ("embedding.table", "layers.0.attention.q", "layers.2.mlp.down")
+        f"{path}.{WEIGHTS[precision]}" for path in ("embedding.table", "layers.0.attention.qkv", "layers.2.mlp.down")
     }
     assert expected <= {tensor.name for tensor in outside}
     places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}

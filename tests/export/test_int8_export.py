@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from outlier_checkpoint import realistic_tensors, with_outliers, write_tensors
+from outlier_checkpoint import SHAPE, realistic_tensors, with_outliers, write_tensors
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes
 
@@ -84,10 +84,18 @@ def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_toke
         for tensor in onnx.load(file).graph.initializer
         if tensor.name.startswith("constant.")
     }
-    for path in ("attention.q", "attention.k", "attention.v", "mlp.gate", "mlp.up"):
-        codes, _, step, *_ = maker[f"layers.0.{path}"].input
+    for path in ("layers.0.attention.qkv", "layers.0.mlp.gate", "layers.0.mlp.up", "layers.3.attention.k"):
+        codes, _, step, *_ = maker[path].input
         assert maker[codes].op_type == "QuantizeLinear"
-        assert steps[maker[codes].input[1]] == steps[step] == np.float32(NORM_STEP)
+        assert steps[step] == np.float32(NORM_STEP)
+    # the last layer reads its normed rows in floats as well
+    codes, *_ = maker["layers.3.attention.k"].input
+    assert steps[maker[codes].input[1]] == np.float32(NORM_STEP)
+    # elsewhere norming and rounding are one division by the root mean square and the step
+    rows, scale, *_ = maker[maker["layers.0.mlp.gate"].input[0]].input
+    assert maker[rows].op_type == "Add"
+    assert maker[scale].op_type == "Mul"
+    assert np.float32(NORM_STEP / SHAPE.hidden**0.5) in [steps.get(name) for name in maker[scale].input]
     for path in ("attention.output", "mlp.down"):
         codes, _, step, *_ = maker[f"layers.0.{path}"].input
         assert maker[codes].input[1] in maker

@@ -17,7 +17,10 @@ from watched_graph import group_nodes, run_watched
 from written_graph import BESIDE_BLOCKS, WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
+from qwen3_triton.export.passes.rotate import rotate_stream
+from qwen3_triton.export.passes.rotation import make_rotation
 from qwen3_triton.export.proof.runtime import WrittenModel, pad_row
+from qwen3_triton.export.reading.weights import Weights
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
@@ -98,6 +101,29 @@ def test_normed_rows_go_in_one_step_and_are_cut_where_the_codes_end(stepped: Wri
     assert np.array_equal(met[codes].astype(np.int32) - 128, cut.astype(np.int32))
     sums = cut.astype(np.int64) @ met[weight].astype(np.int64)
     assert met[product.output[0]] == pytest.approx(sums * met[weight_scale] * STEP, rel=1e-5, abs=1e-6)
+
+
+def test_norm_and_rounding_are_one_division_where_the_stream_is_rotated(source: Path, tmp_path: Path) -> None:
+    def rotate(weights: Weights) -> Weights:
+        return rotate_stream(weights, make_rotation(TinyCheckpoint().hidden))
+
+    rotated = write_graph(source, tmp_path / "out", Precision.INT8, change=rotate, norm_step=STEP)
+    nodes = group_nodes(onnx.load(rotated.file, load_external_data=False))
+    maker = {output: node for node in nodes for output in node.output}
+    for name in ("layers.0.attention.qkv", "layers.1.attention.qkv", "layers.2.mlp.gate"):
+        codes = maker[name].input[0]
+        rows, scale, _ = maker[codes].input
+        met = run_watched(rotated.file, [rows, scale, codes], ROWS, fuse=False)
+        assert met[scale] == pytest.approx(STEP * np.sqrt((met[rows] ** 2).mean(1, keepdims=True) + 1e-6), rel=1e-5)
+        cut = np.clip(np.rint(met[rows] / met[scale]), -128, 127).astype(np.int32)
+        assert np.array_equal(met[codes].astype(np.int32) - 128, cut)
+        assert cut.min() == -128
+    # values of the last layer are mixed out of normed rows in floats
+    assert maker[maker["layers.2.attention.k"].input[0]].input[0] in maker
+    norms = [node.name for node in nodes if node.op_type.endswith("SimplifiedLayerNormalization")]
+    assert {name for name in norms if name.endswith(".norm")} == {"layers.2.attention.norm", "head.norm"}
+    fine = write_graph(source, tmp_path / "fine", Precision.INT8, change=rotate, norm_step=5 / 127)
+    assert min_cosine(fine.session.run(ROWS), official_vectors(source, ROWS)) >= 0.99
 
 
 def stored(graph: WrittenGraph) -> dict[str, NDArray[Any]]:
@@ -183,7 +209,7 @@ def test_kept_products_stay_in_floats(source: Path, tmp_path: Path, graph: Writt
     assert everything.pop(late_values) == "MatMul"
     assert set(everything.values()) == {"MatMulIntegerToFloat"}
     truth = official_vectors(source, ROWS)
-    kept = frozenset({"layers.0.mlp.down", "layers.1.attention.q", "layers.1.attention.v", "layers.2.mlp.up"})
+    kept = frozenset({"layers.0.mlp.down", "layers.1.attention.qkv", "layers.2.mlp.up"})
     mixed = write_graph(source, tmp_path / "mixed", Precision.INT8, kept=kept)
     assert {name for name, kind in products(mixed.file).items() if kind == "MatMul"} == kept | {late_values}
     assert min_cosine(mixed.session.run(ROWS), truth) >= GATE
