@@ -92,9 +92,10 @@ def draw_rows(lengths: Sequence[int], vocabulary: int) -> list[list[int]]:
 
 
 def _contenders(recipes: Sequence[Recipe], bench: Bench, not_done: dict[str, str]) -> list[Contender]:
+    """Each program in the first of the ways to load it."""
     prepared = prepare_all(recipes, bench)
     not_done.update({f"growth of {program}": why for program, why in prepared.absent.items()})
-    return prepared.contenders
+    return list({contender.program: contender for contender in reversed(prepared.contenders)}.values())[::-1]
 
 
 def _case(contender: Contender, of: str, size: float, rows: Rows) -> _Case:

@@ -36,7 +36,10 @@ _SCORE_GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 1e-1
 """Those of the export."""
 _PROMPT_TOKENS = 1024
 """Room for the reranker's prompt and the exporter's probes, one token a letter."""
+_COPIES = (1, 2)
+"""Of the model, in one process: as many instances behind Triton."""
 _PACKED_ROWS = (None, 1, 4, 8)
+_SHARED_ROWS = (2, 4, 8)
 
 
 def program(precision: Precision | str) -> str:
@@ -100,19 +103,23 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
         def profile(rows: Rows) -> Mapping[str, int]:
             return profile_operators(graph, threads, feed_rows(rows))
 
-        return [
-            Contender(
+        def contender(copies: int) -> Contender:
+            """One copy with every thread takes all rows at once or batches; several share batches between them."""
+            each = threads // copies
+            options = {"model": str(graph), "copies": str(copies), "threads": str(each)}
+            return Contender(
                 program=program(precision),
-                options="",
-                engine=Worker.started(bench, "packed_graph", {"model": str(graph), "threads": str(threads)}),
-                batch_rows=_PACKED_ROWS,
+                options="" if copies == 1 else f"{copies} copies, {each} thread{'s' if each > 1 else ''} each",
+                engine=Worker.started(bench, "packed_graph", options),
+                batch_rows=_PACKED_ROWS if copies == 1 else _SHARED_ROWS,
                 arithmetic=_ARITHMETIC[precision],
                 gate_min_cosine=_GATES[precision],
                 gate_max_score_error=_SCORE_GATES[precision],
                 padded=False,
                 profile=profile,
             )
-        ]
+
+        return [contender(copies) for copies in _COPIES if threads % copies == 0]
 
     return Recipe(program=program(precision), prepare=prepare, task=task)
 

@@ -1,12 +1,15 @@
-"""This project's packed graph in an ONNX Runtime session, without a server.
+"""This project's packed graph in ONNX Runtime sessions, without a server.
 
-Options: model (a file), threads, device (cpu or cuda), provider (JSON, options of the CUDA provider).
+Options: model (a file), copies (sessions that share the batches between them), threads (of each copy), device (cpu or
+cuda), provider (JSON, options of the CUDA provider).
 """
 
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -18,19 +21,30 @@ from .serve import Embed, Options, serve
 
 
 def _load(options: Options) -> Embed:
-    session = _open(options)
+    copies = int(options.get("copies", "1"))
+    free: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(copies):
+        free.put(_open(options))
+    pool = ThreadPoolExecutor(copies)
 
     def run(rows: Rows) -> Vectors:
         ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
         lengths = np.asarray([len(row) for row in rows], np.int32)
-        return np.asarray(session.run(None, {"input_ids": ids, "row_lengths": lengths})[0], np.float32)
+        session = free.get()
+        try:
+            return np.asarray(session.run(None, {"input_ids": ids, "row_lengths": lengths})[0], np.float32)
+        finally:
+            free.put(session)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
         if batch_rows >= len(rows):
             return run(rows)
+        # the longest first, so that copies come to an end together
+        batches = [*sorted_places(rows, batch_rows)][::-1]
         answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
-        for places in sorted_places(rows, batch_rows):
-            for place, vector in zip(places, run([rows[place] for place in places]), strict=True):
+        found = pool.map(run, [[rows[place] for place in places] for places in batches])
+        for places, vectors in zip(batches, found, strict=True):
+            for place, vector in zip(places, vectors, strict=True):
                 answers[place] = vector
         return np.stack(answers)
 
