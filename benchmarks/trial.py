@@ -44,7 +44,7 @@ def try_settings(contender: Contender, rows: Rows, best_s: float, *, rivals: boo
     trials = Trials()
     for setting in contender.settings(len(rows)):
         try:
-            setting.embed(_warming_rows(rows, setting.batch_rows))
+            setting.embed(_warming_rows(rows, setting))
             trials.entries.append(Trial(setting=setting, samples=setting.time(rows)))
         except CannotRun as exc:
             trials.failures.append(exc)
@@ -55,9 +55,10 @@ def try_settings(contender: Contender, rows: Rows, best_s: float, *, rivals: boo
     return trials
 
 
-def _warming_rows(rows: Rows, batch_rows: int) -> Rows:
-    """Short ones that make a full batch and the smaller one that is left at the end, as `rows` do."""
-    return [row[-_WARM_TOKENS:] for row in rows[: batch_rows + len(rows) % batch_rows]]
+def _warming_rows(rows: Rows, setting: Setting) -> Rows:
+    """Short ones that make a full batch for each copy and the smaller one that is left at the end, as `rows` do."""
+    full = setting.batch_rows * setting.contender.copies
+    return [row[-_WARM_TOKENS:] for row in rows[: full + len(rows) % setting.batch_rows]]
 
 
 def _go_again(trials: Trials, rows: Rows, best_s: float) -> None:

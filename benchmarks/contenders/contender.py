@@ -68,6 +68,8 @@ class Contender:
     """Smallest cosine to the reference with which its time counts; of one that embeds."""
     gate_max_score_error: float | None = None
     """Largest difference from the reference's score likewise; of one that reranks."""
+    copies: int = 1
+    """How many of the program share the batches; fewer batches than copies are not tried."""
     padded: bool = True
     """Whether rows of a batch are padded to one width."""
     profile: Callable[[Rows], Mapping[str, int]] | None = None
@@ -76,7 +78,8 @@ class Contender:
     def settings(self, texts: int) -> list[Setting]:
         """Every different way to run `texts` rows."""
         sizes = dict.fromkeys(min(size or texts, texts) for size in self.batch_rows)
-        return [Setting(contender=self, batch_rows=size, texts=texts) for size in sizes]
+        shared = [size for size in sizes if -(-texts // size) >= self.copies]
+        return [Setting(contender=self, batch_rows=size, texts=texts) for size in shared]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

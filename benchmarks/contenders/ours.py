@@ -115,6 +115,7 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
                 arithmetic=_ARITHMETIC[precision],
                 gate_min_cosine=_GATES[precision],
                 gate_max_score_error=_SCORE_GATES[precision],
+                copies=copies,
                 padded=False,
                 profile=profile,
             )

@@ -29,6 +29,10 @@ def test_copies_share_the_batches_and_change_no_bit(tmp_path: Path) -> None:
         one, two = prepare_all(OURS[:1], bench).contenders
         assert (one.options, two.options) == ("", "2 copies, 1 thread each")
         assert two.settings(len(rows))[0].name == f"{two.options}, sorted packed batches of 2"
+        # with one batch the second copy would have nothing to do
+        assert [setting.batch_rows for setting in two.settings(4)] == [2]
+        assert two.settings(1) == []
+        assert len(one.settings(1)) == 1
         whole = one.engine.embed(rows, len(rows))
         for size in (1, 2, 4):
             assert np.array_equal(two.engine.embed(rows, size), whole)
