@@ -23,7 +23,7 @@ from .tokens import PackedTokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Both take the normed stream [T, hidden] and the layer's name."""
+    """Both take the normed stream [T, hidden], as its products take it, and the layer's name."""
 
     attend: Callable[[Operand, str], ir.Value]
     """Every token's output: [T, hidden]."""
@@ -57,6 +57,6 @@ def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedToken
     with g.scope("rows"):
         grid = lay_out_rows(g, packed)
     return Attention(
-        attend=lambda rows, layer: on_rows.attend(g, parts, grid, float_rows(g, rows), layer),
-        attend_last=lambda rows, layer: on_rows.attend_last(g, parts, grid, float_rows(g, rows), layer),
+        attend=lambda normed, layer: on_rows.attend(g, parts, grid, float_rows(g, normed), layer),
+        attend_last=lambda normed, layer: on_rows.attend_last(g, parts, grid, float_rows(g, normed), layer),
     )

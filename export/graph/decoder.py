@@ -93,8 +93,9 @@ def normalize(g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str)
 def enter_products(
     g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str, products: Sequence[str], *, floats: bool = False
 ) -> tuple[Operand, Stream]:
-    """`normalize` as the named products of this scope take it, in floats as well where `floats`.
+    """The normed stream [·, hidden] as the named products of this scope take it, and the stream with its update added.
 
+    `floats` asks for the rows in floats as well.
     Where the stream is rotated, every gain has gone into the weights behind it, and codes need no normed rows.
     """
     form, step = parts.form, parts.form.norm_step

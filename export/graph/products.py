@@ -94,7 +94,7 @@ def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
 
 
 def float_rows(g: GraphBuilder, operand: Operand) -> ir.Value:
-    """The float rows of an operand that has them."""
+    """The float rows [·, n] of `operand`; ValueError where it has codes alone."""
     if operand.rows is None:
         raise ValueError(f"the operand was prepared for 8-bit products only, below {g.path('')}")
     return multiply_out(g, operand.rows)
@@ -134,7 +134,7 @@ def norm_and_round(g: GraphBuilder, rows: ir.Value, width: int, eps: float, step
 
 
 def take_rows(g: GraphBuilder, operand: Operand, indices: ir.Value, name: str) -> Operand:
-    """The rows of `operand` at INT64 [n] `indices`."""
+    """The rows [i, n] of `operand` [·, n] at INT64 [i] `indices`."""
 
     def take(values: ir.Value) -> ir.Value:
         return g.op("Gather", values, indices, axis=0, name=name)
@@ -150,7 +150,7 @@ def take_rows(g: GraphBuilder, operand: Operand, indices: ir.Value, name: str) -
 
 
 def _zeros(g: GraphBuilder, scale: ir.Value) -> ir.Value:
-    """What stands for zero, once for each scale."""
+    """UINT8 [·, 1], what stands for zero, for every one of `scale` [·, 1]."""
     return g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")
 
 
