@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup demo test check bench-quick clean
+.PHONY: setup demo test check bench-quick batch-strategy clean
 
 setup: $(VENV)/.installed
 	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=strict -e .
@@ -34,3 +34,13 @@ bench-quick: setup
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+
+# The libraries are in git, so that an installation needs no compiler; a test holds them to their source.
+STRATEGY := export/batching/batch_strategy.c
+STRATEGY_FLAGS := -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -Wall -Wextra -Werror -fPIC -shared -fvisibility=hidden -s
+
+batch-strategy: export/batching/x86_64/batchstrategy.so export/batching/aarch64/batchstrategy.so
+
+export/batching/%/batchstrategy.so: $(STRATEGY)
+	@mkdir -p $(@D)
+	$*-linux-gnu-gcc $(STRATEGY_FLAGS) -DSOURCE_SHA256='"$(shell sha256sum $(STRATEGY) | cut -c1-64)"' -o $@ $<

@@ -16,7 +16,15 @@ from ..client.contract import (
     RerankContract,
     RetrievalReport,
 )
-from ..export.options import CudaAttention, EvaluationOptions, Int8Options, PairTemplate, ServingOptions, TaskChoice
+from ..export.options import (
+    CudaAttention,
+    EvaluationOptions,
+    Int8Options,
+    PairTemplate,
+    ServerArchitecture,
+    ServingOptions,
+    TaskChoice,
+)
 from ..export.release import DEFAULT_RELEASE, TritonRelease
 
 _SERVING = ServingOptions()
@@ -75,8 +83,26 @@ def export(
         typer.Option(min=0.0, max=1.0, help="Largest loss of that nDCG@10 (0 to 1); nothing is written beyond it."),
     ] = _EVALUATION.max_ndcg_loss,
     max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
+    max_batch_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most tokens in one batch; a longer request is computed by itself. If not given: what the device "
+            "computes in about a second (CPU) or a tenth of a second (GPU).",
+        ),
+    ] = _SERVING.max_batch_tokens,
+    token_budget: Annotated[
+        bool,
+        typer.Option(
+            "--token-budget/--no-token-budget",
+            help="Bound batches by tokens with a batching strategy library in the model's folder, or by rows alone.",
+        ),
+    ] = _SERVING.token_budget,
+    server_arch: Annotated[
+        ServerArchitecture, typer.Option(help="Processor architecture of the server, for that library.")
+    ] = _SERVING.server_architecture,
     queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="Longest wait for company, microseconds.")
+        int, typer.Option(min=0, help="Longest wait for other requests while the model is idle, microseconds.")
     ] = _SERVING.queue_delay_us,
     instances: Annotated[
         int, typer.Option(min=1, help="Copies of the model; on a CPU with --threads.")
@@ -118,6 +144,9 @@ def export(
         evaluation=EvaluationOptions(folder=evaluation, max_ndcg_loss=max_ndcg_loss),
         serving=ServingOptions(
             max_batch_rows=max_batch_rows,
+            max_batch_tokens=max_batch_tokens,
+            token_budget=token_budget,
+            server_architecture=server_arch,
             queue_delay_us=queue_delay_us,
             instances=instances,
             threads=threads,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .contract import EmbeddingContract
+from .lost_rows import ExpectedOutput
 from .preparation import ConnectedModel
 from .prompts import prompt_documents, prompt_queries
 from .replies import RowReply, collect_embeddings
@@ -27,6 +28,11 @@ class EmbeddingCall:
     contract: EmbeddingContract
     requests: Iterator[RowRequest]
     """Packed as they are taken; empty where there are no texts."""
+
+    @property
+    def output(self) -> ExpectedOutput:
+        """The vectors."""
+        return ExpectedOutput(name=self.contract.task.output, width=self.contract.dimension)
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """FP32 `[texts, dim]` unit rows in the order of `texts`; errors as `collect_embeddings`."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from .contract import CONTRACT_PARAMETER, INPUT_IDS, Contract
+from .contract import CONTRACT_PARAMETER, INPUT_IDS, TOKEN_BUDGET_PARAMETER, Contract
 from .errors import ContractMismatch
 
 ContractT = TypeVar("ContractT", bound=Contract)
@@ -24,6 +24,8 @@ class ServedModel(Generic[ContractT]):
     contract: ContractT
     max_batch_rows: int
     """Most rows that one request may hold."""
+    max_batch_tokens: int | None
+    """Most tokens of one batch; None where only rows are limited."""
 
 
 def read_served_model(config: Any, kind: type[ContractT]) -> ServedModel[ContractT]:
@@ -40,7 +42,23 @@ def read_served_model(config: Any, kind: type[ContractT]) -> ServedModel[Contrac
         raise ContractMismatch(f"model {config.name!r} is for task {contract.task}, this client for {kind.task}")
     if config.max_batch_size < 1:
         raise ContractMismatch(f"model {config.name!r} takes no batches (max_batch_size {config.max_batch_size})")
-    return ServedModel(name=config.name, contract=contract, max_batch_rows=config.max_batch_size)
+    return ServedModel(
+        name=config.name,
+        contract=contract,
+        max_batch_rows=config.max_batch_size,
+        max_batch_tokens=_read_token_budget(config),
+    )
+
+
+def _read_token_budget(config: Any) -> int | None:
+    if TOKEN_BUDGET_PARAMETER not in config.parameters:
+        return None
+    text = config.parameters[TOKEN_BUDGET_PARAMETER].string_value
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ContractMismatch(
+            f"config.pbtxt of model {config.name!r} has {TOKEN_BUDGET_PARAMETER} {text!r}, not a whole number above 0"
+        )
+    return int(text)
 
 
 def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:

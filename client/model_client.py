@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from .channel import TritonChannel
+from .lost_rows import infer_with_resends
 from .preparation import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, ClientOptions
 
 PreparationT = TypeVar("PreparationT")
@@ -20,8 +22,8 @@ class ModelClient(ABC, Generic[PreparationT]):
 
     Reads the model's contract from the server when it is made, and refuses there and then what does not fit.
     Much of a call travels in several requests at once; the answers come in the caller's order.
-    Safe to share between threads. Nothing is tried twice: ServerUnavailable and ServerOverloaded are worth
-    another try, when and how often is the caller's choice.
+    Safe to share between threads. Only rows that the server lost through another client's invalid request are sent
+    again; whether to retry after ServerUnavailable and ServerOverloaded is the caller's choice.
     """
 
     def __init__(
@@ -77,7 +79,8 @@ class ModelClient(ABC, Generic[PreparationT]):
         self.close()
 
     def _infer(self, call: Call[AnswerT]) -> AnswerT:
-        replies = self._channel.infer_all(call.requests, max_in_flight=self._options.max_in_flight)
+        infer = partial(self._channel.infer_all, max_in_flight=self._options.max_in_flight)
+        replies = infer_with_resends(infer, call.requests, call.output)
         # closing cancels what is still out when a reply does not fit
         with closing(replies):
             return call.finish(replies)

@@ -10,6 +10,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from tokenizers import Tokenizer
 
 from .errors import BadInput
+from .lost_rows import ExpectedOutput
 from .messages import ContractT, read_served_model
 from .replies import RowReply
 from .requests import RequestLimits, RowRequest, limit_requests
@@ -28,6 +29,10 @@ class Call(Protocol[AnswerT_co]):
     @property
     def requests(self) -> Iterator[RowRequest]:
         """Packed as they are taken; empty where there is nothing to ask."""
+
+    @property
+    def output(self) -> ExpectedOutput:
+        """Where the answers are in a reply."""
 
     def finish(self, replies: Iterable[RowReply]) -> AnswerT_co:
         """The caller's answer from every reply, in any order."""
@@ -70,6 +75,6 @@ def connect_model(config: Any, kind: type[ContractT], options: ClientOptions) ->
     return ConnectedModel(
         contract=served.contract,
         tokenizer=load_tokenizer(file, identity),
-        limits=limit_requests(served.max_batch_rows, options.max_rows_per_request),
+        limits=limit_requests(served.max_batch_rows, options.max_rows_per_request, served.max_batch_tokens),
         truncate=options.truncate,
     )

@@ -30,18 +30,18 @@ def collect_embeddings(
 ) -> NDArray[np.float32]:
     """FP32 `[texts, dim]` unit rows in the order of `texts`, from replies in any order.
 
-    Raises BadInput that names the first text of a NaN row, once every reply is in, so that it is the same
-    text each time; ContractMismatch for a reply of another shape or type.
+    A later reply to a row replaces an earlier one. Raises BadInput that names the first text of a NaN row, once every
+    reply is in, so that it is the same text each time; ContractMismatch for a reply of another shape or type.
     """
     embeddings = np.empty((len(texts), dim), np.float32)
-    bad: list[int] = []
+    is_bad = np.zeros(len(texts), np.bool_)
     for reply in replies:
         positions = reply.request.positions
         vectors = read_output(reply.response, contract.task.output, (len(positions), contract.dimension))
         # a sum is finite only where every component is
-        bad += positions[~np.isfinite(vectors.sum(axis=1))].tolist()
+        is_bad[positions] = ~np.isfinite(vectors.sum(axis=1))
         embeddings[positions] = cut_vectors(vectors, dim)
-    _refuse_nan(bad, texts, "embedding")
+    _refuse_nan(np.flatnonzero(is_bad).tolist(), texts, "embedding")
     return embeddings
 
 

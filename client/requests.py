@@ -12,26 +12,36 @@ from .contract import PADDING_ID
 from .errors import BadInput
 from .tokenization import TokenRows
 
+MAX_REQUEST_TOKENS = 16_384
+"""Most tokens of one request, however large the server's batches may be."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
     """How much one request may hold."""
 
     rows: int
-    tokens: int = 16_384
+    tokens: int = MAX_REQUEST_TOKENS
     """Padding included; a single row is sent whatever its length."""
 
 
-def limit_requests(max_batch_rows: int, max_rows: int | None) -> RequestLimits:
-    """The limits of a server that takes `max_batch_rows` and a caller who wants at most `max_rows`, if set.
+def limit_requests(max_batch_rows: int, max_rows: int | None, max_batch_tokens: int | None = None) -> RequestLimits:
+    """Return the limits for requests to one server.
 
-    Raises BadInput where `max_rows` is below 1.
+    Args:
+        max_batch_rows: Most rows that the server takes.
+        max_rows: Most rows that the caller wants in a request, or None.
+        max_batch_tokens: Most tokens of one of the server's batches, or None where only rows are limited.
+
+    Raises:
+        BadInput: `max_rows` is below 1.
     """
+    tokens = min(MAX_REQUEST_TOKENS, max_batch_tokens or MAX_REQUEST_TOKENS)
     if max_rows is None:
-        return RequestLimits(rows=max_batch_rows)
+        return RequestLimits(rows=max_batch_rows, tokens=tokens)
     if max_rows < 1:
         raise BadInput(f"max_rows_per_request is {max_rows}, it must be at least 1")
-    return RequestLimits(rows=min(max_rows, max_batch_rows))
+    return RequestLimits(rows=min(max_rows, max_batch_rows), tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .contract import RerankContract
 from .errors import BadInput
+from .lost_rows import ExpectedOutput
 from .preparation import ConnectedModel
 from .prompts import prompt_pairs
 from .replies import RowReply, collect_scores
@@ -37,6 +38,11 @@ class ScoreCall:
     requests: Iterator[RowRequest]
     """Packed as they are taken; empty where there are no pairs."""
 
+    @property
+    def output(self) -> ExpectedOutput:
+        """The scores."""
+        return ExpectedOutput(name=self.contract.task.output, width=1)
+
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """FP32 `[pairs]` scores in the order of the pairs; errors as `collect_scores`."""
         return collect_scores(replies, self.texts, self.contract)
@@ -53,6 +59,11 @@ class RankCall:
     def requests(self) -> Iterator[RowRequest]:
         """Those of the scores."""
         return self.scores.requests
+
+    @property
+    def output(self) -> ExpectedOutput:
+        """That of the scores."""
+        return self.scores.output
 
     def finish(self, replies: Iterable[RowReply]) -> list[RankedDocument]:
         """The best documents first; errors as `collect_scores`."""

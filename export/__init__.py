@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         Int8Options,
         MergeOptions,
         PairTemplate,
+        ServerArchitecture,
         ServingOptions,
         TaskChoice,
     )
@@ -62,6 +63,7 @@ _HOMES = {
     "ParityFailed": "errors",
     "Progress": "progress",
     "RuntimeVersion": "release",
+    "ServerArchitecture": "options",
     "ServingOptions": "options",
     "SilentProgress": "progress",
     "SourceMissing": "errors",
@@ -98,6 +100,7 @@ __all__ = [
     "ParityFailed",
     "Progress",
     "RuntimeVersion",
+    "ServerArchitecture",
     "ServingOptions",
     "SilentProgress",
     "SourceMissing",

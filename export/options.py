@@ -38,14 +38,30 @@ class CudaAttention(StrEnum):
     """Packed tokens and a paged cache for PagedAttention: no padding, but more work a token up to 1.28."""
 
 
+class ServerArchitecture(StrEnum):
+    """Processor architecture of the machines that Triton runs on, by its name in Linux."""
+
+    X86_64 = "x86_64"
+    AARCH64 = "aarch64"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServingOptions:
     """How Triton batches and runs the model."""
 
     max_batch_rows: int = 64
     """Most rows of one batch, over all requests in it."""
-    queue_delay_us: int = 2000
-    """How long a request may wait for company, microseconds."""
+    max_batch_tokens: int | None = None
+    """Most tokens of one batch, over all requests in it; None: what the device computes in about a second (CPU) or a
+    tenth of a second (GPU)."""
+    token_budget: bool = True
+    """Bound batches by tokens, with a batching strategy library in the model's folder; False: by rows alone, as few as
+    keep rows of the longest kind within the budget."""
+    server_architecture: ServerArchitecture = ServerArchitecture.X86_64
+    """What the library is for."""
+    queue_delay_us: int = 0
+    """How long a request may wait for others while an instance is free, microseconds. Requests that arrive while every
+    instance is busy share a batch anyway."""
     instances: int = 1
     """Copies of the model, each with `threads` of its own: several that take every core are slower than one."""
     threads: int = 0

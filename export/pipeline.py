@@ -18,6 +18,9 @@ from ..client.contract import (
     RerankContract,
     TokenizerIdentity,
 )
+from .batching.budget import TokenBudget, measure_token_budget
+from .batching.library import copy_library
+from .batching.limits import BatchLimits, limit_batches
 from .errors import ExportError
 from .form import form_weights, max_int8_error
 from .graph import CudaProfile, GraphOptions
@@ -34,12 +37,13 @@ from .preparation import Prepared, model_name, prepare, refuse_unfit
 from .progress import Progress, SilentProgress
 from .proof.reference import ReferenceModel
 from .proof.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
+from .proof.runtime import WrittenModel
 from .proof.written_check import open_for_check
 from .reading.retrieval_set import RetrievalSet, read_retrieval_set
 from .tasks.task import ContractFields, Proof
 from .writing.config_pbtxt import render_config
 from .writing.graph_file import write_graph
-from .writing.memory import tell_memory
+from .writing.memory import report_memory
 from .writing.staging import refuse_existing, staged_folder
 
 _REFERENCE_BATCH = 4
@@ -87,9 +91,6 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         norm_step=None if form.plan is None else form.plan.norm_step,
         cuda=_cuda_profile(options),
     )
-    if options.device is Device.CUDA:
-        config, serving = prepared.checkpoint.config, options.serving
-        tell_memory(config, options.precision, prepared.max_tokens, serving, progress)
     version = max(folder.versions(), default=0) + 1
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         staged = ModelFolder(content)
@@ -119,7 +120,10 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             contract = dataclasses.replace(contract, retrieval=found)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
         staged.manifest.write_text(contract.to_json() + "\n", encoding="utf-8")
-        staged.config.write_text(render_config(name, contract, options.serving, version), encoding="utf-8")
+        limits = _limit_batches(written, prepared, options, progress)
+        staged.config.write_text(render_config(name, contract, options.serving, limits, version), encoding="utf-8")
+        if limits.tokens is not None:
+            copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
     return ExportResult(folder=folder, name=name, version=version, contract=contract, bytes_written=size)
 
@@ -162,6 +166,30 @@ def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
     if options.device is not Device.CUDA:
         return None
     return CudaProfile(runtime=options.triton_release.runtime, attention=options.cuda_attention)
+
+
+def _limit_batches(
+    written: WrittenModel, prepared: Prepared, options: ExportOptions, progress: Progress
+) -> BatchLimits:
+    """The limits of a batch, which are noted with where they are from."""
+    config, serving = prepared.checkpoint.config, options.serving
+    if serving.max_batch_tokens is None:
+        progress.stage("measuring how many tokens a batch should hold")
+        budget = measure_token_budget(written, options.device, config, prepared.max_tokens)
+    else:
+        budget = TokenBudget(serving.max_batch_tokens, "as chosen")
+    on_gpu = options.device is Device.CUDA
+    attention = options.cuda_attention if on_gpu else None
+    limits = limit_batches(serving, config, prepared.max_tokens, attention, budget.tokens)
+    if limits.tokens is None:
+        progress.note(
+            f"a batch holds at most {limits.rows} rows of up to {prepared.max_tokens:,} tokens, {budget.source}"
+        )
+    else:
+        progress.note(f"a batch holds at most {limits.tokens:,} tokens in {limits.rows} rows, {budget.source}")
+    if on_gpu:
+        report_memory(config, options.precision, limits, prepared.max_tokens, serving.gpu_memory_bytes, progress)
+    return limits
 
 
 def _read_calibration(options: ExportOptions) -> CalibrationTexts | None:

@@ -9,12 +9,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 import qwen3_triton.export
 from qwen3_triton.client import contract
-from qwen3_triton.client.contract import INPUT_IDS, ROW_LENGTHS, ModelFolder, Precision, Task
+from qwen3_triton.client.contract import ModelFolder, Precision, Task
 from qwen3_triton.export import ExportError, ExportOptions, SourceReference, TaskChoice
+from qwen3_triton.export.batching.inputs import batch_inputs
 
 from ..environment import installed_versions
 from ..reranker_checkpoint import cached_reranker
@@ -126,11 +125,8 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
 
 
 def feed_rows(rows: Rows) -> Feed:
-    """`rows` as the graph takes them."""
-    return {
-        INPUT_IDS: np.concatenate([np.asarray(row, np.int64) for row in rows]),
-        ROW_LENGTHS: np.asarray([len(row) for row in rows], np.int32),
-    }
+    """Return `rows` as one request's inputs of the graph."""
+    return batch_inputs(rows)
 
 
 OURS = tuple(_recipe(precision, Task.EMBED) for precision in PRECISIONS)

@@ -30,9 +30,10 @@ def _load(options: Options) -> Embed:
     def run(rows: Rows) -> Vectors:
         ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
         lengths = np.asarray([len(row) for row in rows], np.int32)
+        feed = {"input_ids": ids, "row_lengths": lengths, "request_lengths": np.asarray([len(ids)], np.int32)}
         session = free.get()
         try:
-            return np.asarray(session.run(None, {"input_ids": ids, "row_lengths": lengths})[0], np.float32)
+            return np.asarray(session.run(None, feed)[0], np.float32)
         finally:
             free.put(session)
 

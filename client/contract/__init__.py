@@ -17,16 +17,30 @@ from .reports import (
     ScoreParityReport,
 )
 from .templates import PairPrompts, Prompts
-from .wire import CONTRACT_PARAMETER, INPUT_IDS, PADDING_ID, ROW_LENGTHS, Device, Precision, Task
+from .wire import (
+    CONTRACT_PARAMETER,
+    INPUT_IDS,
+    LOST_ROW_BITS,
+    PADDING_ID,
+    REQUEST_LENGTHS,
+    ROW_LENGTHS,
+    TOKEN_BUDGET_PARAMETER,
+    Device,
+    Precision,
+    Task,
+)
 
 __all__ = [
     "CONTRACT_PARAMETER",
     "INPUT_IDS",
+    "LOST_ROW_BITS",
     "MAX_COMPANY_SCORE_ERROR",
     "MIN_COMPANY_COSINE",
     "PADDING_ID",
+    "REQUEST_LENGTHS",
     "ROW_LENGTHS",
     "SCHEMA_VERSION",
+    "TOKEN_BUDGET_PARAMETER",
     "Contract",
     "Device",
     "EmbeddingContract",

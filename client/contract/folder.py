@@ -31,6 +31,10 @@ class ModelFolder:
         """The ONNX file of a version; its weights lie beside it in `model.onnx.data`."""
         return self.path / str(version) / "model.onnx"
 
+    def batch_strategy(self, version: int) -> Path:
+        """The library that bounds the batches of a version by tokens."""
+        return self.path / str(version) / "batchstrategy.so"
+
     def versions(self) -> list[int]:
         """Version numbers present, ascending; empty where the folder does not exist."""
         if not self.path.is_dir():

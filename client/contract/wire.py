@@ -7,11 +7,23 @@ from enum import StrEnum
 CONTRACT_PARAMETER = "contract"
 """Key of the JSON in the `parameters` of `config.pbtxt`."""
 
+TOKEN_BUDGET_PARAMETER = "max_batch_tokens"
+"""Key of the most tokens of one batch in the `parameters` of `config.pbtxt`; absent where only rows are limited."""
+
 INPUT_IDS = "input_ids"
 """INT64 `[rows, width]` on the wire: token ids, a negative id is padding wherever it stands."""
 
 ROW_LENGTHS = "row_lengths"
 """INT32 `[rows]`, added by Triton: the width of each row of the batch."""
+
+REQUEST_LENGTHS = "request_lengths"
+"""INT32 `[requests]`, added by Triton: number of ids in each request of the batch, padding included."""
+
+LOST_ROW_BITS = 0x7FC00001
+"""Bits of the NaN in a row whose ids did not reach the graph: the row itself may be fine, and can be sent again.
+
+A row that is itself invalid has the ordinary quiet NaN, 0x7FC00000.
+"""
 
 PADDING_ID = -1
 """What this project's client pads with; every negative id means the same."""

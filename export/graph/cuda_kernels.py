@@ -69,6 +69,7 @@ CUDA_KERNELS = (
     CudaKernel("Max", 13, (*_FLOATS, _INT64)),
     CudaKernel("Min", 13, (_INT64,)),
     CudaKernel("Mul", 14, (*_FLOATS, _INT64)),
+    CudaKernel("Not", 1, (_BOOL,)),
     CudaKernel("Range", 11, (_INT64,)),
     CudaKernel("ReduceL2", 18, (_FP32, _FP16)),
     CudaKernel("Reshape", 14, (*_FLOATS, _INT64)),

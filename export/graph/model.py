@@ -55,7 +55,7 @@ class GraphOptions:
 
 
 def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
-    """The model `input_ids` INT64 [N], `row_lengths` INT32 [R] → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1].
+    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1].
 
     `weights` are read when the model is written. They must have been rescaled by `options.rescale`, and hold
     `score.weight` as `rerank_head` makes it where the task is reranking.
@@ -94,7 +94,7 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
     width = 1 if options.task is Task.RERANK else config.hidden
     output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", width])
     graph = ir.Graph(
-        [inputs.input_ids, inputs.row_lengths],
+        list(inputs),
         [output],
         nodes=g.nodes,
         initializers=list(g.initializers.values()),

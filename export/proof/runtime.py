@@ -9,7 +9,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from ...client.contract import INPUT_IDS, PADDING_ID, ROW_LENGTHS
+from ...client.contract import PADDING_ID
+from ..batching.inputs import batch_inputs
 
 RUNTIME_NAME = f"onnxruntime {onnxruntime.__version__}"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -42,9 +43,7 @@ class WrittenModel:
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """One batch: rows of ids, padding as negative ids → float32 [rows, D]."""
-        flat = np.fromiter((token for row in rows for token in row), dtype=np.int64)
-        lengths = np.asarray([len(row) for row in rows], dtype=np.int32)
-        (answer,) = self._session.run(None, {INPUT_IDS: flat, ROW_LENGTHS: lengths})
+        (answer,) = self._session.run(None, batch_inputs(rows))
         return np.asarray(answer, dtype=np.float32)
 
     def run_alone(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

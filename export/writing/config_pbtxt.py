@@ -5,7 +5,17 @@ from __future__ import annotations
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
-from ...client.contract import CONTRACT_PARAMETER, INPUT_IDS, ROW_LENGTHS, Contract, Device, Precision
+from ...client.contract import (
+    CONTRACT_PARAMETER,
+    INPUT_IDS,
+    REQUEST_LENGTHS,
+    ROW_LENGTHS,
+    TOKEN_BUDGET_PARAMETER,
+    Contract,
+    Device,
+    Precision,
+)
+from ..batching.limits import BatchLimits
 from ..options import ServingOptions
 from ..release import TritonRelease
 from .cuda_options import cuda_provider_options
@@ -15,21 +25,21 @@ _GPU_WARMUP_TOKENS = (16, 128, 512)
 _SAME_AS_REQUESTED = "1"
 
 
-def render_config(name: str, contract: Contract, serving: ServingOptions, version: int) -> str:
-    """The text of `config.pbtxt` for model `name`, whose only version is `version`."""
+def render_config(name: str, contract: Contract, serving: ServingOptions, limits: BatchLimits, version: int) -> str:
+    """Return the text of `config.pbtxt` for model `name`, whose only version is `version`."""
     config = triton.ModelConfig(
         name=name,
         backend="onnxruntime",
-        max_batch_size=serving.max_batch_rows,
+        max_batch_size=limits.rows,
         default_model_filename="model.onnx",
     )
     config.input.add(name=INPUT_IDS, data_type=triton.TYPE_INT64, dims=[-1], allow_ragged_batch=True)
-    config.batch_input.add(
-        kind=triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN,
-        target_name=[ROW_LENGTHS],
-        data_type=triton.TYPE_INT32,
-        source_input=[INPUT_IDS],
-    )
+    # the second kind has one entry for each request, which shows requests without ids
+    for kind, target in (
+        (triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN, ROW_LENGTHS),
+        (triton.BatchInput.BATCH_ELEMENT_COUNT, REQUEST_LENGTHS),
+    ):
+        config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
     config.output.add(name=contract.task.output, data_type=triton.TYPE_FP32, dims=[contract.dimension])
     config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
     on_gpu = contract.device is Device.CUDA
@@ -39,19 +49,22 @@ def render_config(name: str, contract: Contract, serving: ServingOptions, versio
     config.response_cache.enable = serving.response_cache
     if contract.triton_release is not None:
         _add_cuda(config, contract.precision, TritonRelease(contract.triton_release))
-    _add_warmup(config, contract, serving)
-    for key, value in _parameters(contract, serving).items():
+    _add_warmup(config, contract, limits)
+    for key, value in _parameters(contract, serving, limits).items():
         config.parameters[key].string_value = value
     text: str = text_format.MessageToString(config, as_utf8=True)
     return text
 
 
-def _parameters(contract: Contract, serving: ServingOptions) -> dict[str, str]:
+def _parameters(contract: Contract, serving: ServingOptions, limits: BatchLimits) -> dict[str, str]:
     parameters = {
         CONTRACT_PARAMETER: contract.to_json(),
         "intra_op_thread_count": str(serving.threads),
         "inter_op_thread_count": "1",
     }
+    for key, limit in ((TOKEN_BUDGET_PARAMETER, limits.tokens), ("max_batch_cells", limits.cells)):
+        if limit is not None:
+            parameters[key] = str(limit)
     if contract.device is Device.CUDA:
         # these two the backend takes from here alone: what the accelerator says of them it overwrites
         parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED
@@ -66,7 +79,7 @@ def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonR
         accelerator.parameters[key] = value
 
 
-def _add_warmup(config: triton.ModelConfig, contract: Contract, serving: ServingOptions) -> None:
+def _add_warmup(config: triton.ModelConfig, contract: Contract, limits: BatchLimits) -> None:
     """Rows of id 0, which every vocabulary has; a failing warm-up would stop the server.
 
     On a GPU several shapes, since kernels are loaded and memory is taken at their first use.
@@ -75,7 +88,7 @@ def _add_warmup(config: triton.ModelConfig, contract: Contract, serving: Serving
         _add_zeros(config, 1, _WARMUP_TOKENS)
         return
     for width in dict.fromkeys(min(tokens, contract.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
-        for rows in dict.fromkeys((1, serving.max_batch_rows)):
+        for rows in dict.fromkeys((1, limits.rows)):
             _add_zeros(config, rows, width)
 
 

@@ -1,18 +1,17 @@
-"""How much GPU memory a model takes, told before anything is deployed."""
+"""How much GPU memory a model takes, reported before anything is deployed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from ...client.contract import Precision
+from ..batching.limits import BatchLimits
 from ..graph.weight_blocks import BLOCK
-from ..options import ServingOptions
 from ..progress import Progress
 from ..reading.config import ModelConfig
 
 _BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2, Precision.INT8: 2}
 """Of one activation on a GPU."""
-_USUAL_TOKENS = 256
 _LIBRARIES = 64 << 20
 """cuBLAS's workspace and what is allocated once."""
 
@@ -24,7 +23,6 @@ class MemoryEstimate:
     weights: int
     workspace: int
     """At the peak of one batch."""
-    batch_rows: int
     batch_tokens: int
 
     @property
@@ -33,26 +31,26 @@ class MemoryEstimate:
         return self.weights + self.workspace
 
 
-def estimate_memory(config: ModelConfig, precision: Precision, rows: int, tokens_each: int) -> MemoryEstimate:
-    """What a batch of `rows` texts of `tokens_each` tokens takes.
+def estimate_memory(config: ModelConfig, precision: Precision, tokens: int, cells: int | None = None) -> MemoryEstimate:
+    """Return what a batch of `tokens` tokens takes, whose right-padded rows have `cells` cells, or no padding.
 
-    The peak is in attention or in the MLP, whichever holds more live tensors at once; batches of unequal
-    texts pad the former to the longest.
+    The peak is in attention or in the MLP, whichever holds more live tensors at once.
     """
-    tokens, size = rows * tokens_each, _BYTES[precision]
+    size, cells = _BYTES[precision], cells or tokens
     attended = config.query_width + 2 * config.kv_width
-    # the residual stream; packed, split, padded and rotated heads, the caches that come out, and the answer
-    attention = config.hidden + 4 * attended + 2 * config.kv_width + config.query_width
+    # the residual stream, packed and split heads; padded and rotated heads, the caches that come out, and the answer
+    attention = tokens * (config.hidden + 2 * attended) + cells * (
+        2 * attended + 2 * config.kv_width + config.query_width
+    )
     # the residual stream; gate and up in one, and split
-    mlp = config.hidden + 4 * config.intermediate
-    workspace = tokens * size * max(attention, mlp)
+    mlp = tokens * (config.hidden + 4 * config.intermediate)
+    workspace = size * max(attention, mlp)
     if precision is Precision.INT8:
         # one matrix at a time is turned back to fp16
         workspace += size * config.hidden * max(attended, 2 * config.intermediate)
     return MemoryEstimate(
         weights=_weight_bytes(config, precision),
         workspace=workspace + _LIBRARIES,
-        batch_rows=rows,
         batch_tokens=tokens,
     )
 
@@ -66,18 +64,23 @@ def _weight_bytes(config: ModelConfig, precision: Precision) -> int:
     return _BYTES[precision] * (matrices + table)
 
 
-def tell_memory(
-    config: ModelConfig, precision: Precision, max_tokens: int, serving: ServingOptions, progress: Progress
+def report_memory(
+    config: ModelConfig,
+    precision: Precision,
+    limits: BatchLimits,
+    max_tokens: int,
+    gpu_memory_bytes: int | None,
+    progress: Progress,
 ) -> None:
-    """Notes what full batches of usual and of the longest texts take, and whether they fit the limit."""
-    rows = serving.max_batch_rows
-    widths = dict.fromkeys((min(_USUAL_TOKENS, max_tokens), max_tokens))
-    estimates = [estimate_memory(config, precision, rows, width) for width in widths]
-    batches = ", ".join(
-        f"{estimate.workspace / 1e9:.1f} GB for {rows} texts of {width} tokens"
-        for estimate, width in zip(estimates, widths, strict=True)
+    """Note what the largest batch and the longest text take, and whether both fit the limit."""
+    largest = limits.tokens or limits.rows * max_tokens
+    batch = estimate_memory(config, precision, largest, limits.cells)
+    longest = estimate_memory(config, precision, max_tokens)
+    progress.note(
+        f"GPU memory: weights {batch.weights / 1e9:.1f} GB, workspace {batch.workspace / 1e9:.1f} GB for a batch of "
+        f"{largest:,} tokens, {longest.workspace / 1e9:.1f} GB for one text of {max_tokens:,}"
     )
-    progress.note(f"GPU memory: weights {estimates[0].weights / 1e9:.1f} GB, workspace {batches}")
-    limit = serving.gpu_memory_bytes
-    if limit is not None and limit < estimates[-1].total:
-        progress.note(f"the largest batch does not fit into {limit / 1e9:.1f} GB and will be answered with an error")
+    if gpu_memory_bytes is not None and gpu_memory_bytes < max(batch.total, longest.total):
+        progress.note(
+            f"the largest batch does not fit into {gpu_memory_bytes / 1e9:.1f} GB and will be answered with an error"
+        )

@@ -8,6 +8,7 @@ embedding [3, D]  ── split_rows ──  [2, D], [1, D]
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -22,7 +23,11 @@ Array = npt.NDArray[Any]
 
 
 class BatchInvalid(ValueError):
-    """These requests, or what the model answered, do not make a batch."""
+    """These requests, or the model's answer to them, do not make a batch."""
+
+
+class RequestInvalid(ValueError):
+    """A request cannot be part of any batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,16 @@ class Batch:
     feed: Mapping[str, Array]
     rows: tuple[int, ...]
     """Rows of each request, in order; their first axis is the batch."""
+
+
+def require_elements(request: Mapping[str, Array], settings: Settings) -> None:
+    """Raise RequestInvalid where a ragged input of `request` has no elements: no row of it can be told from another."""
+    for tensor in settings.inputs:
+        if tensor.ragged and tensor.name in request and request[tensor.name].size == 0:
+            raise RequestInvalid(
+                f"input {tensor.name} has shape {list(request[tensor.name].shape)} and no elements: "
+                "send at least one row, and at least one element for each"
+            )
 
 
 def join_requests(requests: Sequence[Mapping[str, Array]], settings: Settings) -> Batch:
@@ -45,7 +60,7 @@ def join_requests(requests: Sequence[Mapping[str, Array]], settings: Settings) -
     feed = {tensor.name: _join(tensor, [request[tensor.name] for request in requests]) for tensor in present}
     for entry in settings.batch_inputs:
         shapes = [request[entry.source].shape for request in requests if entry.source in request]
-        feed[entry.target] = item_shapes(entry, shapes, batched=settings.max_batch_size > 0)
+        feed[entry.target] = batch_input(entry, shapes, batched=settings.max_batch_size > 0)
     return Batch(feed=feed, rows=rows)
 
 
@@ -56,8 +71,10 @@ def _join(tensor: Tensor, arrays: Sequence[Array]) -> Array:
     return arrays[0] if len(arrays) == 1 else np.concatenate(arrays, axis=0)
 
 
-def item_shapes(entry: BatchInput, shapes: Sequence[tuple[int, ...]], *, batched: bool) -> Array:
-    """INT32 `[rows, axes]`, or `[rows · axes]` where flattened: the shape of each row of the source."""
+def batch_input(entry: BatchInput, shapes: Sequence[tuple[int, ...]], *, batched: bool) -> Array:
+    """Return the INT32 values of `entry`, see BatchInputKind, from the `shapes` of the requests' source input."""
+    if entry.kind is BatchInputKind.ELEMENT_COUNT:
+        return np.asarray([math.prod(shape) for shape in shapes], np.int32)
     items = [(shape[1:], shape[0]) if batched else (shape, 1) for shape in shapes]
     axes = len(items[0][0])
     repeated = [np.tile(np.asarray(item, np.int32), (rows, 1)) for item, rows in items]

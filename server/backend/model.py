@@ -8,7 +8,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from .batch import Array, BatchInvalid, join_requests, split_rows
+from .batch import Array, BatchInvalid, RequestInvalid, join_requests, require_elements, split_rows
 from .session import open_session
 from .settings import Settings
 
@@ -17,7 +17,7 @@ class TritonPythonModel:
     """Serves one instance of a model that says `backend: "onnxruntime"`, as the C++ backend does."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Opens the session; whatever is wrong becomes the reason why the model did not load."""
+        """Open the session; a failure becomes the reason why the model did not load."""
         try:
             if args["model_instance_kind"] != "CPU":
                 raise BatchInvalid("this server runs on the CPU: export with --device cpu, or use NVIDIA's container")
@@ -29,18 +29,36 @@ class TritonPythonModel:
         self._outputs = [tensor.name for tensor in self._settings.outputs]
 
     def execute(self, requests: Sequence[Any]) -> list[Any]:
-        """One response for each request, from one run for all; a failing run is every request's error."""
-        try:
-            if self._settings.max_batch_size:
-                return self._run(requests)
-            return [response for request in requests for response in self._run([request])]
-        except Exception as exc:  # noqa: BLE001  nothing that a request holds may end the stub
-            error = pb_utils.TritonError(f"{type(exc).__name__}: {exc}")
-            return [pb_utils.InferenceResponse(error=error) for _ in requests]
+        """Return one response for each request, in order.
 
-    def _run(self, requests: Sequence[Any]) -> list[Any]:
+        The valid requests are computed in one run, whose failure is the error of each of them. An invalid request gets
+        an error of its own.
+        """
+        inputs: dict[int, dict[str, Array]] = {}
+        responses: dict[int, Any] = {}
+        for index, request in enumerate(requests):
+            try:
+                arrays = self._arrays(request)
+                require_elements(arrays, self._settings)
+                inputs[index] = arrays
+            except Exception as exc:  # noqa: BLE001  no content of a request may end the stub
+                responses[index] = _error_response(exc)
+        valid = list(inputs)
+        for batch in [valid] if self._settings.max_batch_size else [[index] for index in valid]:
+            answers = self._answer([requests[index] for index in batch], [inputs[index] for index in batch])
+            responses |= zip(batch, answers, strict=True)
+        return [responses[index] for index in range(len(requests))]
+
+    def _answer(self, requests: Sequence[Any], inputs: Sequence[dict[str, Array]]) -> list[Any]:
+        """Return the responses of one run for all `requests`, or an error for each where it fails."""
+        try:
+            return self._run(requests, inputs) if requests else []
+        except Exception as exc:  # noqa: BLE001  no content of a request may end the stub
+            return [_error_response(exc) for _ in requests]
+
+    def _run(self, requests: Sequence[Any], inputs: Sequence[dict[str, Array]]) -> list[Any]:
         batched = self._settings.max_batch_size > 0
-        batch = join_requests([self._arrays(request) for request in requests], self._settings)
+        batch = join_requests(inputs, self._settings)
         answers = self._session.run(self._outputs, dict(batch.feed))
         parts = {
             name: split_rows(name, answer, batch.rows, batched=batched)
@@ -54,6 +72,15 @@ class TritonPythonModel:
     def _arrays(self, request: Any) -> dict[str, Array]:
         found = ((t.name, pb_utils.get_input_tensor_by_name(request, t.name)) for t in self._settings.inputs)
         return {name: tensor.as_numpy() for name, tensor in found if tensor is not None}
+
+
+def _error_response(exc: Exception) -> Any:
+    """Return a response with an error object of its own: the stub hangs when two responses share one."""
+    if isinstance(exc, RequestInvalid):
+        error = pb_utils.TritonError(str(exc), pb_utils.TritonError.INVALID_ARG)
+    else:
+        error = pb_utils.TritonError(f"{type(exc).__name__}: {exc}")
+    return pb_utils.InferenceResponse(error=error)
 
 
 def _response(request: Any, answers: dict[str, Array]) -> Any:

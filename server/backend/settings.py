@@ -30,10 +30,14 @@ class SettingsInvalid(ValueError):
 
 
 class BatchInputKind(StrEnum):
-    """Kinds of `batch_input` that count rows; all others count requests."""
+    """Supported kinds of `batch_input`."""
 
     ITEM_SHAPE = "BATCH_ITEM_SHAPE"
+    """INT32 `[rows, axes]`: the shape of each row."""
     ITEM_SHAPE_FLATTEN = "BATCH_ITEM_SHAPE_FLATTEN"
+    """INT32 `[rows · axes]`: the same in one axis."""
+    ELEMENT_COUNT = "BATCH_ELEMENT_COUNT"
+    """INT32 `[requests]`: the number of elements of each request, whatever its number of rows."""
 
 
 class GraphLevel(IntEnum):
@@ -124,7 +128,8 @@ def _batch_input(entry: Mapping[str, Any], inputs: tuple[Tensor, ...]) -> BatchI
     targets, sources = entry.get("target_name", []), entry.get("source_input", [])
     if entry["kind"] not in kinds:
         raise SettingsInvalid(
-            f"batch_input {', '.join(targets)}: {entry['kind']} counts requests and not rows; use {' or '.join(kinds)}"
+            f"batch_input {', '.join(targets)}: {entry['kind']} is not supported by this backend; "
+            f"use {', '.join(kinds[:-1])} or {kinds[-1]}"
         )
     if entry["data_type"] != "TYPE_INT32":
         raise SettingsInvalid(f"batch_input {', '.join(targets)}: data_type must be TYPE_INT32")

@@ -44,6 +44,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.contract_json = contract_json
         self.dimension = dimension
         self.max_batch_size = max_batch_size
+        self.max_batch_tokens: str | None = None
         self.batches: list[NDArray[np.int64]] = []
         self.fault: Fault | None = None
         self.answer: Answer = lambda vectors: vectors
@@ -69,6 +70,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         reply.config.max_batch_size = self.max_batch_size
         if self.contract_json is not None:
             reply.config.parameters["contract"].string_value = self.contract_json
+        if self.max_batch_tokens is not None:
+            reply.config.parameters["max_batch_tokens"].string_value = self.max_batch_tokens
         return reply
 
     def ModelInfer(self, request: Any, context: Any) -> Any:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sample_contract import DIMENSION, END_TOKEN, END_TOKEN_ID, make_contract
 from tokenizers import Tokenizer
 
-from qwen3_triton.client import BadInput, EmbeddingClient, EmbeddingContract
+from qwen3_triton.client import BadInput, ContractMismatch, EmbeddingClient, EmbeddingContract
 
 
 def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
@@ -181,6 +181,23 @@ def test_nan_names_its_text(client: EmbeddingClient) -> None:
     texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
     with pytest.raises(BadInput, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
         client.embed_documents(texts)
+
+
+def test_requests_stay_within_the_server_s_token_budget(triton: FakeTriton) -> None:
+    triton.max_batch_tokens = "40"
+    with EmbeddingClient(triton.url, MODEL) as client:
+        texts = sample_texts(30)
+        client.embed_documents(texts)
+    assert len(triton.batches) > 1
+    assert sum(len(batch) for batch in triton.batches) == len(texts)
+    assert all(batch.size <= 40 or len(batch) == 1 for batch in triton.batches)
+
+
+@pytest.mark.parametrize("text", ["", "0", "many", "-5", "1.5"])
+def test_a_token_budget_that_is_no_number(triton: FakeTriton, text: str) -> None:
+    triton.max_batch_tokens = text
+    with pytest.raises(ContractMismatch, match="max_batch_tokens"):
+        EmbeddingClient(triton.url, MODEL)
 
 
 def test_contract_is_the_server_s(client: EmbeddingClient, contract: EmbeddingContract) -> None:

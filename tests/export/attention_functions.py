@@ -13,6 +13,7 @@ import onnx
 import onnx.parser
 from numpy.typing import NDArray
 
+from qwen3_triton.export.batching.inputs import batch_inputs
 from qwen3_triton.export.proof.runtime import WrittenModel
 
 DOMAIN = "spelled_out"
@@ -215,8 +216,4 @@ def bookkeeping(file: Path, names: list[str], rows: list[list[int]]) -> dict[str
     cut = file.with_name("bookkeeping.onnx")
     onnx.save(model, cut)
     session = onnxruntime.InferenceSession(cut, providers=["CPUExecutionProvider"])
-    feed = {
-        "input_ids": np.asarray([token for row in rows for token in row], np.int64),
-        "row_lengths": np.asarray([len(row) for row in rows], np.int32),
-    }
-    return dict(zip(names, session.run(names, feed), strict=True))
+    return dict(zip(names, session.run(names, batch_inputs(rows)), strict=True))

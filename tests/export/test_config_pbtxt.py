@@ -19,6 +19,7 @@ from qwen3_triton.client import (
     TokenizerIdentity,
 )
 from qwen3_triton.export import ServingOptions
+from qwen3_triton.export.batching.limits import BatchLimits
 from qwen3_triton.export.writing.config_pbtxt import render_config
 
 CONTRACT = EmbeddingContract(
@@ -51,8 +52,13 @@ CONTRACT = EmbeddingContract(
 )
 
 
-def parse(serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT) -> Any:
-    return text_format.Parse(render_config("tiny", contract, serving, version), triton.ModelConfig())
+LIMITS = BatchLimits(rows=64, tokens=4096)
+
+
+def parse(
+    serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT, limits: BatchLimits = LIMITS
+) -> Any:
+    return text_format.Parse(render_config("tiny", contract, serving, limits, version), triton.ModelConfig())
 
 
 def test_defaults() -> None:
@@ -61,7 +67,7 @@ def test_defaults() -> None:
     assert config.backend == "onnxruntime"
     assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == 64
-    assert config.dynamic_batching.max_queue_delay_microseconds == 2000
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
     # a queue policy or priorities stall models of one instance
     assert not config.dynamic_batching.HasField("default_queue_policy")
     assert config.dynamic_batching.priority_levels == 0
@@ -72,6 +78,7 @@ def test_defaults() -> None:
     assert {key: value.string_value for key, value in config.parameters.items() if key != "contract"} == {
         "intra_op_thread_count": "0",
         "inter_op_thread_count": "1",
+        "max_batch_tokens": "4096",
     }
 
 
@@ -84,11 +91,13 @@ def test_rows_of_any_width_share_a_batch() -> None:
         [-1],
         True,
     )
-    [lengths] = config.batch_input
     # the kinds that count elements count requests, not rows
-    assert lengths.kind == triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN
-    assert (list(lengths.target_name), list(lengths.source_input)) == (["row_lengths"], ["input_ids"])
-    assert lengths.data_type == triton.TYPE_INT32
+    assert [(entry.kind, list(entry.target_name)) for entry in config.batch_input] == [
+        (triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN, ["row_lengths"]),
+        (triton.BatchInput.BATCH_ELEMENT_COUNT, ["request_lengths"]),
+    ]
+    assert all(entry.data_type == triton.TYPE_INT32 for entry in config.batch_input)
+    assert all(list(entry.source_input) == ["input_ids"] for entry in config.batch_input)
     [output] = config.output
     assert (output.name, output.data_type, list(output.dims)) == ("embedding", triton.TYPE_FP32, [40])
 
@@ -113,9 +122,10 @@ def test_contract_goes_round(contract: Contract) -> None:
 
 
 def test_options_are_honoured() -> None:
-    options = ServingOptions(max_batch_rows=7, queue_delay_us=123, instances=3, threads=2, response_cache=True)
-    config = parse(options, version=4)
+    options = ServingOptions(queue_delay_us=123, instances=3, threads=2, response_cache=True)
+    config = parse(options, version=4, limits=BatchLimits(rows=7, tokens=None))
     assert config.max_batch_size == 7
+    assert "max_batch_tokens" not in config.parameters
     assert config.dynamic_batching.max_queue_delay_microseconds == 123
     assert config.instance_group[0].count == 3
     assert config.parameters["intra_op_thread_count"].string_value == "2"
@@ -124,4 +134,4 @@ def test_options_are_honoured() -> None:
 
 
 def test_text_is_readable_utf8() -> None:
-    assert "東京 🦊" in render_config("tiny", CONTRACT, ServingOptions(), 1)
+    assert "東京 🦊" in render_config("tiny", CONTRACT, ServingOptions(), LIMITS, 1)

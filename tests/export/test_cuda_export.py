@@ -177,7 +177,7 @@ def test_weights_take_what_was_estimated(tmp_path: Path, precision: Precision) -
     options = cuda_options(source, tmp_path / "repository", precision)
     result = export_model(options)
     config = open_checkpoint(options.model).config
-    estimate = estimate_memory(config, precision, 64, 48)
+    estimate = estimate_memory(config, precision, 64 * 48)
     data = result.folder.graph(1).with_name("model.onnx.data").stat().st_size
     assert estimate.weights == pytest.approx(data, rel=0.03)
     assert estimate.batch_tokens == 64 * 48

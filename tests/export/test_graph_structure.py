@@ -17,6 +17,7 @@ from watched_graph import group_nodes, run_watched
 from written_graph import WrittenGraph, random_rows, write_graph
 
 from qwen3_triton.client import Precision
+from qwen3_triton.export.batching.inputs import batch_inputs
 
 LAYERS = 3
 VOCABULARY = 1000
@@ -170,6 +171,7 @@ def test_signature_is_the_wire_contract(proto: onnx.ModelProto) -> None:
     assert described(list(proto.graph.input)) == [
         ("input_ids", onnx.TensorProto.INT64, ["ids"]),
         ("row_lengths", onnx.TensorProto.INT32, ["rows"]),
+        ("request_lengths", onnx.TensorProto.INT32, ["requests"]),
     ]
     assert described(list(proto.graph.output)) == [("embedding", onnx.TensorProto.FLOAT, ["rows", 40])]
 
@@ -212,6 +214,6 @@ def _largest_output(file: Path, tokens: int, folder: Path) -> int:
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    session.run(None, {"input_ids": np.arange(tokens) % 200, "row_lengths": np.asarray([tokens], np.int32)})
+    session.run(None, batch_inputs([[token % 200 for token in range(tokens)]]))
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return max(int(event["args"]["output_size"]) for event in events if event["name"].endswith("_kernel_time"))

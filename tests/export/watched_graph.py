@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
+
+from qwen3_triton.export.batching.inputs import batch_inputs
 
 _LOOP = "groups.loop"
 
@@ -36,11 +37,8 @@ def run_watched(
         # fused products would lose their names
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
-    feed = {
-        "input_ids": np.asarray([id_ for row in rows for id_ in row], np.int64),
-        "row_lengths": np.asarray([len(row) for row in rows], np.int32),
-    }
-    answers = dict(zip([output.name for output in session.get_outputs()], session.run(None, feed), strict=True))
+    answers = session.run(None, batch_inputs(rows))
+    answers = dict(zip([output.name for output in session.get_outputs()], answers, strict=True))
     return {name: answers[f"watched.{name}"][0] for name in names} | {"embedding": answers["embedding"]}
 
 

@@ -7,7 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from qwen3_triton.server.backend.batch import BatchInvalid, item_shapes, join_requests, split_rows
+from qwen3_triton.server.backend.batch import (
+    BatchInvalid,
+    RequestInvalid,
+    batch_input,
+    join_requests,
+    require_elements,
+    split_rows,
+)
 from qwen3_triton.server.backend.settings import BatchInput, BatchInputKind, Settings
 
 SETTINGS = Settings.from_json(
@@ -25,7 +32,13 @@ SETTINGS = Settings.from_json(
                     "target_name": ["lengths"],
                     "data_type": "TYPE_INT32",
                     "source_input": ["ids"],
-                }
+                },
+                {
+                    "kind": "BATCH_ELEMENT_COUNT",
+                    "target_name": ["sizes"],
+                    "data_type": "TYPE_INT32",
+                    "source_input": ["ids"],
+                },
             ],
         }
     )
@@ -33,14 +46,22 @@ SETTINGS = Settings.from_json(
 
 
 def test_ragged_rows_stand_end_to_end_with_their_lengths() -> None:
-    requests = [{"ids": np.arange(6).reshape(2, 3)}, {"ids": np.array([[7]])}, {"ids": np.zeros((2, 0), np.int64)}]
+    requests = [{"ids": np.arange(6).reshape(2, 3)}, {"ids": np.array([[7]])}]
 
     batch = join_requests(requests, SETTINGS)
 
     np.testing.assert_array_equal(batch.feed["ids"], [0, 1, 2, 3, 4, 5, 7])
-    np.testing.assert_array_equal(batch.feed["lengths"], [3, 3, 1, 0, 0])
-    assert batch.feed["lengths"].dtype == np.int32
-    assert batch.rows == (2, 1, 2)
+    np.testing.assert_array_equal(batch.feed["lengths"], [3, 3, 1])
+    np.testing.assert_array_equal(batch.feed["sizes"], [6, 1])
+    assert batch.feed["lengths"].dtype == batch.feed["sizes"].dtype == np.int32
+    assert batch.rows == (2, 1)
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (2, 0), (0, 3), (0,)])
+def test_requests_without_elements_are_invalid(shape: tuple[int, ...]) -> None:
+    with pytest.raises(RequestInvalid, match=r"input ids has shape .* and no elements"):
+        require_elements({"ids": np.zeros(shape, np.int64)}, SETTINGS)
+    require_elements({"ids": np.zeros((1, 1), np.int64), "weight": np.zeros((1, 0))}, SETTINGS)
 
 
 def test_regular_inputs_stand_row_under_row() -> None:
@@ -59,12 +80,13 @@ def test_requests_with_different_optional_inputs_make_no_batch() -> None:
     [
         (BatchInputKind.ITEM_SHAPE, [[3, 1], [3, 1], [2, 2]]),
         (BatchInputKind.ITEM_SHAPE_FLATTEN, [3, 1, 3, 1, 2, 2]),
+        (BatchInputKind.ELEMENT_COUNT, [6, 4]),
     ],
 )
-def test_item_shapes_are_those_of_the_model_configuration_reference(kind: BatchInputKind, expected: list[int]) -> None:
+def test_batch_inputs_are_those_of_the_model_configuration_reference(kind: BatchInputKind, expected: list[int]) -> None:
     entry = BatchInput(kind=kind, target="t", source="s")
 
-    np.testing.assert_array_equal(item_shapes(entry, [(2, 3, 1), (1, 2, 2)], batched=True), expected)
+    np.testing.assert_array_equal(batch_input(entry, [(2, 3, 1), (1, 2, 2)], batched=True), expected)
 
 
 def test_answer_is_cut_by_rows() -> None:

@@ -73,10 +73,33 @@ def test_concurrent_ragged_requests_get_their_own_answers_in_shared_batches(
     assert executions_after - executions_before < REQUESTS / 2
 
 
-def test_row_without_a_token_is_answered(client: grpc.InferenceServerClient) -> None:
-    (answer,) = infer_at_once(client, "sums", [{"input_ids": np.zeros((2, 0), np.int64)}])
+@pytest.mark.parametrize("shape", [(2, 0), (1, 0), (64, 0)])
+def test_request_without_elements_is_an_error_of_its_own(
+    client: grpc.InferenceServerClient, shape: tuple[int, int]
+) -> None:
+    good = [{"input_ids": np.full((2, width), 3, np.int64)} for width in range(1, 20)]
+    empty = {"input_ids": np.zeros(shape, np.int64)}
 
-    np.testing.assert_array_equal(answer.as_numpy("total"), [[0], [0]])
+    answers = infer_at_once(client, "sums", [*good[:9], empty, *good[9:], empty])
+
+    for error in (answers.pop(9), answers.pop()):
+        assert isinstance(error, InferenceServerException)
+        assert f"input_ids has shape {list(shape)} and no elements" in str(error)
+        assert error.status() == "StatusCode.INVALID_ARGUMENT"
+    for request, answer in zip(good, answers, strict=True):
+        np.testing.assert_array_equal(answer.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
+
+
+def test_failing_batch_is_an_error_for_each_request_and_not_the_end(client: grpc.InferenceServerClient) -> None:
+    bad = {"input_ids": np.full((1, 3), tiny_models.TABLE_ROWS, np.int64)}
+    _, executions = counts(client, "lookup")
+
+    errors = infer_at_once(client, "lookup", [bad] * 12)
+
+    assert counts(client, "lookup")[1] - executions < 12
+    assert all(isinstance(error, InferenceServerException) and "Gather" in str(error) for error in errors)
+    (answer,) = infer_at_once(client, "lookup", [{"input_ids": np.array([[1, 2]], np.int64)}])
+    np.testing.assert_array_equal(answer.as_numpy("total"), [[6]])
 
 
 def test_failing_run_is_an_error_and_not_the_end(client: grpc.InferenceServerClient) -> None:

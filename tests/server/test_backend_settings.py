@@ -83,7 +83,7 @@ def test_graph_level(level: int, expected: GraphLevel) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_input": [batch_input(kind="BATCH_ELEMENT_COUNT")]}, "BATCH_ELEMENT_COUNT counts requests"),
+        ({"batch_input": [batch_input(kind="BATCH_MAX_ELEMENT_COUNT_AS_SHAPE")]}, "AS_SHAPE is not supported by"),
         ({"batch_input": [batch_input(data_type="TYPE_FP32")]}, "TYPE_INT32"),
         ({"batch_input": [batch_input(source_input=["other"])]}, "source_input"),
         ({"batch_output": [{"target_name": ["total"]}]}, "batch_output"),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
+
+from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.export import ServerArchitecture
+from qwen3_triton.export.batching.library import copy_library
 
 TABLE_ROWS = 8
 """Ids that `write_lookup`'s model knows; a larger one makes ONNX Runtime fail."""
@@ -137,3 +142,104 @@ def _write(
     onnx.save(model, folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(f'name: "{name}"{config}')
     return folder
+
+
+def write_batch_totals(
+    repository: Path,
+    name: str = "totals",
+    *,
+    max_batch_tokens: int | str | None,
+    queue_delay_us: int = 0,
+    work: int = 0,
+    instances: int = 1,
+    max_batch_cells: int | None = None,
+) -> Path:
+    """Ragged ids → for each row the tokens, rows and requests of the batch that computed it.
+
+    Args:
+        repository: Where to write.
+        name: Of the model.
+        max_batch_tokens: Budget of the batching strategy library; without the library where None.
+        queue_delay_us: Of the dynamic batcher.
+        work: Products of 256 × 256 matrices that a batch takes, about 0.3 ms each.
+        instances: Copies of the model.
+        max_batch_cells: Limit of rows × widest row.
+    """
+    limits = {"max_batch_tokens": max_batch_tokens, "max_batch_cells": max_batch_cells}
+    parameters = "".join(
+        f'parameters {{ key: "{key}" value {{ string_value: "{limit}" }} }}\n'
+        for key, limit in limits.items()
+        if limit is not None
+    )
+    config = f"""
+backend: "onnxruntime"
+max_batch_size: 64
+input [{{ name: "input_ids" data_type: TYPE_INT64 dims: [-1] allow_ragged_batch: true }}]
+output [{{ name: "totals" data_type: TYPE_INT64 dims: [3] }}]
+batch_input [
+  {{ kind: BATCH_ITEM_SHAPE_FLATTEN target_name: "row_lengths" data_type: TYPE_INT32 source_input: "input_ids" }},
+  {{ kind: BATCH_ELEMENT_COUNT target_name: "request_lengths" data_type: TYPE_INT32 source_input: "input_ids" }}
+]
+dynamic_batching {{ max_queue_delay_microseconds: {queue_delay_us} }}
+instance_group [{{ count: {instances} kind: KIND_CPU }}]
+parameters {{ key: "intra_op_thread_count" value {{ string_value: "1" }} }}
+{parameters}"""
+    inputs = [
+        *_ragged_inputs(),
+        helper.make_tensor_value_info("request_lengths", TensorProto.INT32, ["requests"]),
+    ]
+    outputs = [helper.make_tensor_value_info("totals", TensorProto.INT64, ["rows", 3])]
+    folder = _write(repository, name, config, _batch_totals(), inputs, _totals_constants(work), outputs=outputs)
+    if max_batch_tokens is not None:
+        copy_library(ServerArchitecture(platform.machine()), ModelFolder(folder).batch_strategy(1))
+    return folder
+
+
+def _batch_totals() -> list[onnx.NodeProto]:
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on"], ["go_on_next"]),
+            helper.make_node("MatMul", ["matrix", "square"], ["matrix_next"]),
+        ],
+        "work",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("matrix", TensorProto.FLOAT, [256, 256]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on_next", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("matrix_next", TensorProto.FLOAT, [256, 256]),
+        ],
+    )
+    return [
+        helper.make_node("GreaterOrEqual", ["input_ids", "none"], ["is_token"]),
+        helper.make_node("Cast", ["is_token"], ["ones"], to=TensorProto.INT64),
+        helper.make_node("ReduceSum", ["ones"], ["tokens"], keepdims=1),
+        helper.make_node("Shape", ["row_lengths"], ["rows"]),
+        helper.make_node("Shape", ["request_lengths"], ["requests"]),
+        # the work must depend on the batch, or it would be folded into a constant
+        helper.make_node("Cast", ["tokens"], ["seed"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["square", "seed"], ["start"]),
+        helper.make_node("Loop", ["steps", "yes", "start"], ["worked"], body=body),
+        helper.make_node("ReduceMax", ["worked"], ["peak"], keepdims=0),
+        helper.make_node("IsNaN", ["peak"], ["is_nan"]),
+        helper.make_node("Cast", ["is_nan"], ["nothing"], to=TensorProto.INT64),
+        helper.make_node("Add", ["tokens", "nothing"], ["counted"]),
+        helper.make_node("Concat", ["counted", "rows", "requests"], ["batch"], axis=0),
+        helper.make_node("Unsqueeze", ["batch", "none_axis"], ["batch_row"]),
+        helper.make_node("Concat", ["rows", "one"], ["shape"], axis=0),
+        helper.make_node("Tile", ["batch_row", "shape"], ["totals"]),
+    ]
+
+
+def _totals_constants(work: int) -> list[onnx.TensorProto]:
+    square = [0.5 if row == column else 0.0 for row in range(256) for column in range(256)]
+    return [
+        helper.make_tensor("none", TensorProto.INT64, [], [0]),
+        helper.make_tensor("none_axis", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        helper.make_tensor("steps", TensorProto.INT64, [], [work]),
+        helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
+        helper.make_tensor("square", TensorProto.FLOAT, [256, 256], square),
+    ]

@@ -1,0 +1,24 @@
+"""What Triton passes to an exported graph for one request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...client.contract import INPUT_IDS, REQUEST_LENGTHS, ROW_LENGTHS
+
+
+def batch_inputs(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.generic]]:
+    """Return the graph's inputs for a batch that holds one request of `rows`, each a sequence of token ids.
+
+    Rows may differ in length; negative ids are padding. Triton joins several requests in the same way, with one entry
+    of `request_lengths` for each.
+    """
+    ids = np.fromiter((token for row in rows for token in row), dtype=np.int64)
+    return {
+        INPUT_IDS: ids,
+        ROW_LENGTHS: np.asarray([len(row) for row in rows], dtype=np.int32),
+        REQUEST_LENGTHS: np.asarray([len(ids)], dtype=np.int32),
+    }

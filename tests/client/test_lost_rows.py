@@ -1,0 +1,76 @@
+"""Rows that the server lost are sent again; rows that it rejects are not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_triton import MODEL, FakeTriton
+from numpy.typing import NDArray
+from sample_contract import DIMENSION, make_rerank_contract
+
+from qwen3_triton.client import BadInput, EmbeddingClient, RerankClient, ServerError
+from qwen3_triton.client.contract import LOST_ROW_BITS
+from qwen3_triton.client.lost_rows import MAX_RESENDS
+
+LOST = np.asarray(LOST_ROW_BITS, np.uint32).view(np.float32)
+TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(30)]
+
+
+class Losing:
+    """Makes the server lose a random part of the rows of its first `replies` replies."""
+
+    def __init__(self, replies: int, share: float = 0.5) -> None:
+        self._replies = replies
+        self._share = share
+        self._rng = np.random.default_rng(3)
+
+    def __call__(self, answers: NDArray[np.float32]) -> NDArray[np.float32]:
+        self._replies -= 1
+        if self._replies >= 0:
+            answers[self._rng.random(len(answers)) < self._share] = LOST
+        return answers
+
+
+@pytest.mark.parametrize(("texts", "replies"), [(TEXTS[:3], 1), (TEXTS, 3)], ids=["one request", "many requests"])
+def test_lost_vectors_are_requested_again(
+    triton: FakeTriton, client: EmbeddingClient, texts: list[str], replies: int
+) -> None:
+    expected = client.embed_documents(texts)
+    sent = sum(len(batch) for batch in triton.batches)
+    triton.batches.clear()
+    triton.answer = Losing(replies=replies)
+    np.testing.assert_array_equal(client.embed_documents(texts), expected)
+    again = sum(len(batch) for batch in triton.batches) - sent
+    assert 0 < again < sent
+
+
+def test_lost_scores_are_requested_again(tokenizer_file: Path) -> None:
+    contract = make_rerank_contract(tokenizer_file)
+    with FakeTriton(contract.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
+        expected = client.rerank("query", TEXTS)
+        triton.answer = Losing(replies=3)
+        assert client.rerank("query", TEXTS) == expected
+
+
+def test_rows_lost_every_time_are_a_server_error(triton: FakeTriton, client: EmbeddingClient) -> None:
+    triton.answer = Losing(replies=10_000, share=1.0)
+    with pytest.raises(ServerError, match=rf"lost 2 rows {1 + MAX_RESENDS} times") as raised:
+        client.embed_documents(["a", "b"])
+    assert type(raised.value) is ServerError
+    assert len(triton.batches) == 1 + MAX_RESENDS
+
+
+def test_a_rejected_row_is_bad_input_even_beside_lost_ones(triton: FakeTriton, client: EmbeddingClient) -> None:
+    triton.answer = Losing(replies=1, share=1.0)
+    with pytest.raises(BadInput, match=r"texts\[1\] \('#'\) has no embedding"):
+        client.embed_documents(["a", "#", "c"])
+    assert [len(batch) for batch in triton.batches] == [3, 3]
+
+
+def test_ordinary_nan_is_not_sent_again(triton: FakeTriton, client: EmbeddingClient) -> None:
+    with pytest.raises(BadInput):
+        client.embed_documents(["#"])
+    assert len(triton.batches) == 1
+    assert client.embed_documents(["a"]).shape == (1, DIMENSION)

@@ -1,0 +1,192 @@
+"""What a batch may hold, as it is chosen at export and written into the model's folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from tritonclient.grpc import model_config_pb2 as triton
+
+from qwen3_triton.client import Precision
+from qwen3_triton.export import (
+    CudaAttention,
+    Device,
+    ExportOptions,
+    ExportResult,
+    ServerArchitecture,
+    ServingOptions,
+    SilentProgress,
+    SourceReference,
+    export_model,
+)
+from qwen3_triton.export.batching.library import SOURCE, library_file
+from qwen3_triton.export.batching.limits import (
+    BatchLimits,
+    choose_token_budget,
+    estimate_gpu_tokens_per_s,
+    limit_batches,
+)
+from qwen3_triton.export.reading.config import ModelConfig, RopeSettings
+
+
+def qwen3(layers: int, hidden: int, intermediate: int, heads: int) -> ModelConfig:
+    return ModelConfig(
+        architecture="Qwen3Model",
+        layers=layers,
+        hidden=hidden,
+        intermediate=intermediate,
+        heads=heads,
+        kv_heads=8,
+        head_dim=128,
+        vocabulary=151_669,
+        max_positions=32_768,
+        norm_eps=1e-6,
+        tied=True,
+        rope=RopeSettings(theta=1e6, scaling={}),
+        sliding_window=None,
+    )
+
+
+SMALL = qwen3(28, 1024, 3072, 16)
+LARGE = qwen3(36, 4096, 12_288, 32)
+
+
+class Notes(SilentProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def export_tiny(folder: Path, serving: ServingOptions, **options: Any) -> tuple[ExportResult, Any, list[str]]:
+    source = write_checkpoint(folder / "tiny", TinyCheckpoint())
+    notes = Notes()
+    written = export_model(
+        ExportOptions(
+            model=SourceReference(str(source)),
+            repository=folder / "repository",
+            max_tokens=50,
+            serving=serving,
+            **options,
+        ),
+        notes,
+    )
+    config = text_format.Parse(written.folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
+    return written, config, notes.notes
+
+
+@pytest.mark.parametrize(
+    ("device", "tokens_per_s", "budget"),
+    [
+        (Device.CPU, 3, 512),
+        (Device.CPU, 1023, 512),
+        (Device.CPU, 1025, 1024),
+        (Device.CPU, 50_000, 32_768),
+        (Device.CPU, 1e9, 65_536),
+        (Device.CUDA, 3, 4096),
+        (Device.CUDA, 100_000, 8192),
+        (Device.CUDA, 330_000, 32_768),
+    ],
+)
+def test_the_budget_is_what_the_device_computes_in_a_given_time(
+    device: Device, tokens_per_s: float, budget: int
+) -> None:
+    assert choose_token_budget(device, tokens_per_s) == budget
+
+
+def test_an_absent_gpu_is_estimated_from_the_model_s_products() -> None:
+    # 0.44 and 6.95 billion weights in the products
+    assert estimate_gpu_tokens_per_s(SMALL) == pytest.approx(100e12 / (2 * 0.440e9), rel=0.01)
+    assert estimate_gpu_tokens_per_s(LARGE) == pytest.approx(100e12 / (2 * 6.946e9), rel=0.01)
+
+
+@pytest.mark.parametrize("attention", [None, *CudaAttention])
+@pytest.mark.parametrize("config", [SMALL, LARGE], ids=["0.6B", "8B"])
+@pytest.mark.parametrize("budget", [512, 65_536, 2**40])
+def test_no_tensor_of_a_gpu_batch_outgrows_32_bits(
+    config: ModelConfig, attention: CudaAttention | None, budget: int
+) -> None:
+    limits = limit_batches(ServingOptions(), config, 8192, attention, budget)
+    assert limits.rows == 64
+    assert limits.tokens is not None
+    if attention is None:
+        assert limits == BatchLimits(rows=64, tokens=budget)
+        return
+    heads = config.query_width + 2 * config.kv_width
+    assert limits.tokens * 2 * config.intermediate < 2**31
+    assert limits.tokens == budget or limits.tokens > 60_000
+    if attention is CudaAttention.ROWS:
+        assert limits.cells is not None
+        assert limits.tokens <= limits.cells < 2**31 / heads
+    else:
+        assert limits.cells is None
+
+
+@pytest.mark.parametrize(("budget", "rows"), [(16_384, 2), (512, 1), (2**30, 64)])
+def test_without_a_token_budget_rows_are_as_few_as_keep_it(budget: int, rows: int) -> None:
+    limits = limit_batches(ServingOptions(token_budget=False), SMALL, 8192, None, budget)
+    assert limits == BatchLimits(rows=rows, tokens=None)
+
+
+def test_an_export_writes_its_budget_and_the_library(tmp_path: Path) -> None:
+    written, config, notes = export_tiny(tmp_path, ServingOptions(max_batch_tokens=777, max_batch_rows=9))
+    assert config.parameters["max_batch_tokens"].string_value == "777"
+    assert "max_batch_cells" not in config.parameters
+    assert config.max_batch_size == 9
+    library = written.folder.batch_strategy(1)
+    assert library.read_bytes() == library_file(ServerArchitecture.X86_64).read_bytes()
+    assert library.stat().st_mode & 0o777 == 0o755
+    assert "a batch holds at most 777 tokens in 9 rows, as chosen" in notes
+
+
+def test_an_export_measures_its_budget(tmp_path: Path) -> None:
+    _, config, notes = export_tiny(tmp_path, ServingOptions())
+    budget = int(config.parameters["max_batch_tokens"].string_value)
+    assert 512 <= budget <= 65_536
+    assert budget & (budget - 1) == 0
+    [note] = [note for note in notes if note.startswith("a batch holds at most")]
+    assert note.startswith(f"a batch holds at most {budget:,} tokens in 64 rows, measured here at ")
+
+
+def test_an_export_without_a_token_budget(tmp_path: Path) -> None:
+    written, config, notes = export_tiny(tmp_path, ServingOptions(max_batch_tokens=160, token_budget=False))
+    assert config.max_batch_size == 3
+    assert "max_batch_tokens" not in config.parameters
+    assert not written.folder.batch_strategy(1).exists()
+    assert "a batch holds at most 3 rows of up to 50 tokens, as chosen" in notes
+
+
+def test_an_export_for_servers_of_another_architecture(tmp_path: Path) -> None:
+    serving = ServingOptions(max_batch_tokens=600, server_architecture=ServerArchitecture.AARCH64)
+    written, _, _ = export_tiny(tmp_path, serving)
+    library = written.folder.batch_strategy(1).read_bytes()
+    assert library == library_file(ServerArchitecture.AARCH64).read_bytes()
+
+
+def test_an_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -> None:
+    _, config, notes = export_tiny(
+        tmp_path, ServingOptions(gpu_memory_bytes=1), device=Device.CUDA, precision=Precision.FP16
+    )
+    assert config.parameters["max_batch_tokens"].string_value == "65536"
+    assert config.parameters["max_batch_cells"].string_value == str(4 * 65_536)
+    assert "a batch holds at most 65,536 tokens in 64 rows, estimated for a data-centre GPU" in notes
+    assert any("for a batch of 65,536 tokens" in note for note in notes)
+    assert any("does not fit into 0.0 GB" in note for note in notes)
+
+
+@pytest.mark.parametrize("architecture", ServerArchitecture)
+def test_the_binaries_are_built_from_the_source(architecture: ServerArchitecture) -> None:
+    binary = library_file(architecture).read_bytes()
+    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    assert f"batch_strategy.c sha256:{digest}".encode() in binary, "run `make batch-strategy` and commit the binaries"
+    machine = {ServerArchitecture.X86_64: 62, ServerArchitecture.AARCH64: 183}[architecture]
+    assert binary[:4] == b"\x7fELF"
+    assert int.from_bytes(binary[18:20], "little") == machine
+    # the oldest glibc that either architecture has symbols of; every image is newer
+    versions = {part.split(b"\0")[0] for part in binary.split(b"GLIBC_")[1:]}
+    assert versions <= {b"2.2.5", b"2.17"}

@@ -1,0 +1,97 @@
+"""A batch in which Triton copied only a part of the ids: no row without its own ids is ever answered."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from written_graph import random_rows, write_graph
+
+from qwen3_triton.client import Precision
+from qwen3_triton.client.contract import LOST_ROW_BITS
+from qwen3_triton.export.graph import CudaProfile
+
+BAD_ROW_BITS = 0x7FC00000
+VOCABULARY = 300
+Requests = list[list[list[int]]]
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8", "cuda fp32 twin"])
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSession:
+    folder = tmp_path_factory.mktemp("lost")
+    source = write_checkpoint(folder / "tiny", TinyCheckpoint())
+    twin = request.param.startswith("cuda")
+    written = write_graph(
+        source,
+        folder / "out",
+        Precision.INT8 if request.param == "int8" else Precision.FP32,
+        cuda=CudaProfile(cpu_twin=True) if twin else None,
+    )
+    return onnxruntime.InferenceSession(written.file, providers=["CPUExecutionProvider"])
+
+
+def run(session: onnxruntime.InferenceSession, requests: Requests, stale: int = 0) -> NDArray[np.float32]:
+    """The answers to a batch of `requests`, whose ids from the first empty request on are those of `stale` instead."""
+    rng = np.random.default_rng(stale)
+    ids: list[int] = []
+    intact = True
+    for request in requests:
+        own = [token for row in request for token in row]
+        intact &= bool(own)
+        ids += own if intact else rng.integers(-1, VOCABULARY + 5, len(own)).tolist()
+    feed = {
+        "input_ids": np.asarray(ids, np.int64),
+        "row_lengths": np.asarray([len(row) for request in requests for row in request], np.int32),
+        "request_lengths": np.asarray([sum(map(len, request)) for request in requests], np.int32),
+    }
+    answers: NDArray[np.float32] = session.run(None, feed)[0]
+    return answers
+
+
+def bits(answers: NDArray[np.float32]) -> list[set[int]]:
+    """The distinct bit patterns of each row."""
+    return [set(row.view(np.uint32).tolist()) for row in answers]
+
+
+ROWS = random_rows([3, 9, 1, 17, 5, 5, 8])
+BEFORE: Requests = [[ROWS[0]], [ROWS[4], ROWS[5]]]
+AFTER: Requests = [[ROWS[1]], [ROWS[2]], [ROWS[3]]]
+
+
+@pytest.mark.parametrize("stale", range(4))
+@pytest.mark.parametrize("rows", [0, 1, 5], ids=["no rows", "one empty row", "five empty rows"])
+def test_rows_behind_an_empty_request_are_lost_and_those_before_are_exact(
+    session: onnxruntime.InferenceSession, rows: int, stale: int
+) -> None:
+    empty: Requests = [[[]] * rows]
+    answers = run(session, [*BEFORE, *empty, *AFTER], stale)
+    np.testing.assert_array_equal(answers[:3], run(session, BEFORE))
+    found = bits(answers[3:])
+    assert found[:rows] == [{BAD_ROW_BITS}] * rows
+    assert found[rows:] == [{LOST_ROW_BITS}] * 3
+
+
+@pytest.mark.parametrize("rows", [0, 4])
+def test_everything_behind_a_first_empty_request_is_lost(session: onnxruntime.InferenceSession, rows: int) -> None:
+    answers = run(session, [[[]] * rows, *AFTER, [[]], *BEFORE])
+    assert bits(answers) == [{BAD_ROW_BITS}] * rows + [{LOST_ROW_BITS}] * 3 + [{BAD_ROW_BITS}] + [{LOST_ROW_BITS}] * 3
+
+
+def test_an_empty_request_at_the_end_costs_nothing(session: onnxruntime.InferenceSession) -> None:
+    answers = run(session, [*BEFORE, *AFTER, [[]]])
+    np.testing.assert_array_equal(answers[:-1], run(session, [*BEFORE, *AFTER]))
+    assert bits(answers[-1:]) == [{BAD_ROW_BITS}]
+
+
+def test_a_batch_of_empty_requests_alone(session: onnxruntime.InferenceSession) -> None:
+    assert bits(run(session, [[[], []]])) == [{BAD_ROW_BITS}] * 2
+    assert run(session, [[]]).shape[0] == 0
+
+
+def test_an_invalid_row_is_not_lost(session: onnxruntime.InferenceSession) -> None:
+    invalid: Requests = [[[VOCABULARY]], [[-1, -1]], [[1] * 65]]
+    answers = run(session, [*invalid, *AFTER])
+    assert bits(answers[:3]) == [{BAD_ROW_BITS}] * 3
+    np.testing.assert_array_equal(answers[3:], run(session, AFTER))
