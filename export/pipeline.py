@@ -18,7 +18,6 @@ from ..client.contract import (
     RerankContract,
     TokenizerIdentity,
 )
-from .batching.budget import TokenBudget, measure_token_budget
 from .batching.library import copy_library
 from .batching.limits import BatchLimits, limit_batches
 from .errors import ExportError
@@ -38,6 +37,7 @@ from .progress import Progress, SilentProgress
 from .proof.reference import ReferenceModel
 from .proof.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
 from .proof.runtime import WrittenModel
+from .proof.token_budget import TokenBudget, measure_token_budget
 from .proof.written_check import open_for_check
 from .reading.retrieval_set import RetrievalSet, read_retrieval_set
 from .tasks.task import ContractFields, Proof

@@ -22,7 +22,7 @@ ARROWS = {
     "cli": {"client": {"*"}, "export": {"*"}, "server": {"*"}},
 }
 # the rooms of the exporter, data going from the first to the last; each knows only those before it
-EXPORT_ROOMS = ("reading", "passes", "graph", "writing", "proof", "int8", "tasks")
+EXPORT_ROOMS = ("reading", "passes", "graph", "batching", "writing", "proof", "int8", "tasks")
 # tokenizers brings huggingface_hub, tritonclient brings grpc and protobuf
 CLIENT_LIBRARIES = {"numpy", "tokenizers", "huggingface_hub", "tritonclient", "grpc", "google"}
 HEAVY = {"torch", "transformers", "safetensors", "onnx_ir", "onnxruntime", "huggingface_hub", "peft"}

@@ -6,9 +6,9 @@ import time
 from dataclasses import dataclass
 
 from ...client.contract import Device
-from ..proof.runtime import WrittenModel
+from ..batching.limits import choose_token_budget, estimate_gpu_tokens_per_s
 from ..reading.config import ModelConfig
-from .limits import choose_token_budget, estimate_gpu_tokens_per_s
+from .runtime import WrittenModel
 
 _ROW_TOKENS = 128
 _ROWS = 4
