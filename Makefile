@@ -6,14 +6,13 @@ PIP := $(BIN)/pip --disable-pip-version-check
 .PHONY: setup demo test check bench-quick batch-strategy clean
 
 setup: $(VENV)/.installed
-	@$(PIP) install --quiet --no-deps --no-build-isolation --config-settings editable_mode=strict -e .
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt setuptools wheel
 	@$(PIP) install --quiet -c constraints.txt torch
-	@$(PIP) install --quiet -c constraints.txt --no-build-isolation --config-settings editable_mode=strict -e '.[dev]'
+	@$(PIP) install --quiet -c constraints.txt --no-build-isolation -e '.[dev]'
 	@touch $@
 
 demo: setup
@@ -25,7 +24,7 @@ test: setup
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy -p qwen3_triton.client -p qwen3_triton.export -p qwen3_triton.server -p qwen3_triton.cli
+	@$(BIN)/mypy -p qwen3_triton
 	@$(BIN)/mypy examples benchmarks
 	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
 

@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from .. import __version__
 from ..client.errors import ClientError
 from .embed import embed
 from .export import export
@@ -27,9 +28,20 @@ app.command()(embed)
 app.command()(rerank)
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"qwen3-triton {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main(_debug: bool = typer.Option(False, "--debug", help="Show tracebacks.")) -> None:
-    """Options before the sub-command; `run` reads them, since it must also catch what happens here."""
+def main(
+    _debug: bool = typer.Option(False, "--debug", help="Show tracebacks."),
+    _version: bool = typer.Option(
+        False, "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+    ),
+) -> None:
+    """Options before the sub-command; `run` reads --debug, since it must also catch errors raised here."""
 
 
 def run() -> None:

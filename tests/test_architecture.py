@@ -19,7 +19,7 @@ ARROWS = {
     "client": {},
     "export": {"client": {"contract", "errors"}},
     "server": {},
-    "cli": {"client": {"*"}, "export": {"*"}, "server": {"*"}},
+    "cli": {"__version__": {"*"}, "client": {"*"}, "export": {"*"}, "server": {"*"}},
 }
 # the rooms of the exporter, data going from the first to the last; each knows only those before it
 EXPORT_ROOMS = ("reading", "passes", "graph", "batching", "writing", "proof", "int8", "tasks")

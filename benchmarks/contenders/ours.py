@@ -81,8 +81,8 @@ def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) ->
 
 def exporter_sources() -> list[Path]:
     """The code that an exported model depends on: the exporter, and the contract that it writes."""
-    packages = (qwen3_triton.export, contract)
-    return [file for package in packages for file in sorted(Path(str(package.__file__)).parent.rglob("*.py"))]
+    folders = [Path(str(package.__file__)).parent for package in (qwen3_triton.export, contract)]
+    return [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in (".py", ".so")]
 
 
 @functools.cache

@@ -28,7 +28,7 @@ from benchmarks.workload import GPU_STANDARD, WORKLOADS
 
 GPU = Gpu(name="A GPU", memory_bytes=80 * 10**9, driver="580.1", cuda="13.0", providers="CUDAExecutionProvider")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU answers")
-# what the machine of a GPU run need not have, this project's own installation among it
+# what the machine of a GPU run need not have
 _BARE = """
 import importlib.abc, runpy, sys
 
@@ -38,7 +38,6 @@ class Refuse(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Refuse())
-sys.path[:] = [place for place in sys.path if "__editable__" not in place]
 runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 """
 
