@@ -9,12 +9,11 @@ import typer
 
 from ..client.contract import (
     Device,
-    EmbeddingContract,
     ParityReport,
     Precision,
     QuantizationReport,
-    RerankContract,
     RetrievalReport,
+    ScoreParityReport,
 )
 from ..export.options import (
     CudaAttention,
@@ -156,16 +155,16 @@ def export(
     )
     with open_progress() as progress:
         result = export_model(options, progress)
-    _show(result.contract)
-    if result.contract.quantization is not None:
-        _show_quantization(result.contract.quantization)
-    if result.contract.retrieval is not None:
-        _show_retrieval(result.contract.retrieval, result.contract.precision)
+    manifest = result.manifest
+    _show_parity(manifest.parity)
+    if manifest.quantization is not None:
+        _show_quantization(manifest.quantization)
+    if manifest.retrieval is not None:
+        _show_retrieval(manifest.retrieval, manifest.contract.precision)
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")
 
 
-def _show(contract: EmbeddingContract | RerankContract) -> None:
-    parity = contract.parity
+def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
     if isinstance(parity, ParityReport):
         asked = f"{parity.texts} texts"
         company = f"cosine {parity.min_company_cosine:.7f}"

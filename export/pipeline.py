@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ..client.contract import (
     Device,
     EmbeddingContract,
+    Manifest,
     ModelFolder,
     Precision,
     RerankContract,
@@ -56,8 +56,13 @@ class ExportResult:
     folder: ModelFolder
     name: str
     version: int
-    contract: EmbeddingContract | RerankContract
+    manifest: Manifest
     bytes_written: int
+
+    @property
+    def contract(self) -> EmbeddingContract | RerankContract:
+        """What clients must know of the model."""
+        return self.manifest.contract
 
 
 def export_model(options: ExportOptions, progress: Progress | None = None) -> ExportResult:
@@ -98,7 +103,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         write_graph(form.checkpoint, staged.graph(version), graph, progress.step)
         progress.stage("comparing the written file with the reference")
         written = open_for_check(staged.graph(version), form.checkpoint, graph, content.parent, progress)
-        contract = prepared.task.prove(written, proof, _contract_fields(prepared, options))
+        proven = prepared.task.prove(written, proof, _contract_fields(prepared, options))
+        quantization = None
         if form.plan is not None and calibration is not None and held_out is not None:
             report = prepared.task.measure(written, held_out, max_int8_error(prepared, options))
             require_int8_error(report)
@@ -106,7 +112,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             quantization = report_quantization(
                 form.plan, measured, report, calibration, staged.graph(version), prepared.max_tokens
             )
-            contract = dataclasses.replace(contract, quantization=quantization)
+        found = None
         if retrieval is not None and true_ndcg is not None:
             progress.stage(f"retrieval with the {options.precision} graph")
             found = report_retrieval(
@@ -117,15 +123,24 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
                 max_loss=options.evaluation.max_ndcg_loss,
             )
             require_ndcg(found)
-            contract = dataclasses.replace(contract, retrieval=found)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
-        staged.manifest.write_text(contract.to_json() + "\n", encoding="utf-8")
+        manifest = Manifest(
+            contract=proven.contract,
+            device=options.device,
+            triton_release=options.triton_release if options.device is Device.CUDA else None,
+            checkpoint=prepared.checkpoint.identity(),
+            adapters=tuple(adapter.identity() for adapter in prepared.adapters),
+            parity=proven.parity,
+            quantization=quantization,
+            retrieval=found,
+        )
+        staged.manifest.write_text(manifest.to_json() + "\n", encoding="utf-8")
         limits = _limit_batches(written, prepared, options, progress)
-        staged.config.write_text(render_config(name, contract, options.serving, limits, version), encoding="utf-8")
+        staged.config.write_text(render_config(name, manifest, options.serving, limits, version), encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
-    return ExportResult(folder=folder, name=name, version=version, contract=contract, bytes_written=size)
+    return ExportResult(folder=folder, name=name, version=version, manifest=manifest, bytes_written=size)
 
 
 def _ask_reference(model: ReferenceModel, prepared: Prepared, budget_s: float, progress: Progress) -> Proof:
@@ -214,8 +229,4 @@ def _contract_fields(prepared: Prepared, options: ExportOptions) -> ContractFiel
         vocabulary_size=prepared.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=prepared.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
-        device=options.device,
-        triton_release=options.triton_release if options.device is Device.CUDA else None,
-        checkpoint=prepared.checkpoint.identity(),
-        adapters=tuple(adapter.identity() for adapter in prepared.adapters),
     )

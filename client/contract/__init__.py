@@ -1,12 +1,13 @@
-"""The wire contract: what an exported model says of itself, as data that both sides share.
+"""What an exported model states about itself, as data that the exporter and its clients share.
 
-The same JSON stands in `manifest.json` and in the `parameters` of `config.pbtxt`; the exporter writes
-it and the client reads it from the server, so nothing about a model is typed twice.
+`config.pbtxt` has the contract as JSON in its `parameters`, where clients read it from the server. `manifest.json` has
+the same fields, and beside them sources, parity and other reports, which no client parses.
 """
 
 from .document import SCHEMA_VERSION, Contract, EmbeddingContract, RerankContract
 from .folder import ModelFolder
 from .identities import SourceIdentity, TokenizerIdentity
+from .manifest import Manifest
 from .reports import (
     MAX_COMPANY_SCORE_ERROR,
     MIN_COMPANY_COSINE,
@@ -45,6 +46,7 @@ __all__ = [
     "Device",
     "EmbeddingContract",
     "LayerErrors",
+    "Manifest",
     "ModelFolder",
     "PairPrompts",
     "ParityReport",

@@ -17,7 +17,7 @@ from ..reading.checkpoint import Checkpoint, decoder_shapes
 from ..reading.probe import PROBE_TEXTS, long_text
 from ..reading.retrieval_set import OPTION, NamedText, RetrievalSet
 from ..reading.tokenizer import CheckpointTokenizer
-from .task import ContractFields, Proof
+from .task import ContractFields, Proof, ProvenContract
 
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
@@ -88,20 +88,20 @@ class EmbeddingTask:
         """The cosines to the reference, none of which may be below 1 − `max_error`."""
         return measure_parity(model, proof.rows, proof.answers.vectors, 1 - max_error)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract:
-        """The contract with the cosines to the reference."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
+        """Return the contract and the cosines to the reference."""
         precision = fields["precision"]
         company_gate = COMPANY_GATES.get(precision, MIN_COMPANY_COSINE)
         parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[precision], company_gate)
         require_parity(parity)
-        return EmbeddingContract(
+        contract = EmbeddingContract(
             dimension=self.hidden,
             min_dimension=min(SMALLEST_DIMENSION, self.hidden),
             end_token_id=self.tokenizer.end_token_id,
             prompts=self.prompts,
-            parity=parity,
             **fields,
         )
+        return ProvenContract(contract=contract, parity=parity)
 
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""

@@ -19,7 +19,7 @@ from ..reading.cross_encoder import AnswerIds
 from ..reading.probe import PROBE_PAIRS, long_text
 from ..reading.retrieval_set import OPTION, RetrievalSet
 from ..reading.tokenizer import CheckpointTokenizer
-from .task import ContractFields, Proof
+from .task import ContractFields, Proof, ProvenContract
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +86,14 @@ class RerankTask:
         """The distances of scores from the reference, none of which may be beyond `max_error`."""
         return measure_score_parity(model, proof.rows, proof.answers.vectors, max_error)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> RerankContract:
-        """The contract with the scores' distance from the reference."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
+        """Return the contract and the distances of scores from the reference."""
         precision = fields["precision"]
         company_gate = COMPANY_SCORE_GATES.get(precision, MAX_COMPANY_SCORE_ERROR)
         parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[precision], company_gate)
         require_parity(parity)
-        return RerankContract(dimension=1, prompts=self.prompts, parity=parity, **fields)
+        contract = RerankContract(dimension=1, prompts=self.prompts, **fields)
+        return ProvenContract(contract=contract, parity=parity)
 
     def _body(self, query: str, document: str) -> str:
         instruction = self.prompts.default_instruction or ""

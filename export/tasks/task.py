@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
 from ...client.contract import (
-    Device,
     EmbeddingContract,
     ParityReport,
     Precision,
     RerankContract,
     ScoreParityReport,
-    SourceIdentity,
     Task,
     TokenizerIdentity,
 )
@@ -40,10 +38,14 @@ class ContractFields(TypedDict):
     vocabulary_size: int
     tokenizer: TokenizerIdentity
     precision: Precision
-    device: Device
-    triton_release: str | None
-    checkpoint: SourceIdentity
-    adapters: tuple[SourceIdentity, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenContract:
+    """The contract of a written model, and how closely it answers as the reference does."""
+
+    contract: EmbeddingContract | RerankContract
+    parity: ParityReport | ScoreParityReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +97,8 @@ class ExportTask(Protocol):
     def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport | ScoreParityReport:
         """The report on the proof's rows, whose gate is `max_error`."""
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> EmbeddingContract | RerankContract:
-        """The contract of the written model; raises ParityFailed where it does not answer as the reference does."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
+        """Return the contract and parity of the written model; raise ParityFailed where it misses the reference."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from qwen3_triton.client import (
     EmbeddingContract,
     LayerErrors,
+    Manifest,
     PairPrompts,
     ParityReport,
     Precision,
@@ -60,20 +61,6 @@ def make_contract(tokenizer_file: Path, **changes: Any) -> EmbeddingContract:
             sha256=hashlib.sha256(tokenizer_file.read_bytes()).hexdigest(), origin=str(tokenizer_file.parent)
         ),
         precision=Precision.FP32,
-        checkpoint=SourceIdentity(reference="acme/tiny@main", sha256="0" * 64),
-        adapters=(SourceIdentity(reference="adapters/a", sha256="1" * 64, weight=0.5),),
-        parity=ParityReport(
-            reference="transformers 5.0",
-            runtime="1.23",
-            texts=3,
-            longest_tokens=9,
-            min_cosine=0.9999999,
-            mean_cosine=1.0,
-            max_abs_error=1e-6,
-            min_company_cosine=1.0,
-            company_bit_identical=True,
-            gate_min_cosine=0.999999,
-        ),
     )
     return dataclasses.replace(contract, **changes)
 
@@ -93,8 +80,28 @@ def make_rerank_contract(tokenizer_file: Path, **changes: Any) -> RerankContract
         ),
         tokenizer=embedding.tokenizer,
         precision=Precision.FP32,
-        checkpoint=embedding.checkpoint,
-        parity=ScoreParityReport(
+    )
+    return dataclasses.replace(contract, **changes)
+
+
+def make_manifest(contract: EmbeddingContract | RerankContract, **changes: Any) -> Manifest:
+    """A manifest around `contract`, some fields replaced."""
+    parity: ParityReport | ScoreParityReport
+    if isinstance(contract, EmbeddingContract):
+        parity = ParityReport(
+            reference="transformers 5.0",
+            runtime="1.23",
+            texts=3,
+            longest_tokens=9,
+            min_cosine=0.9999999,
+            mean_cosine=1.0,
+            max_abs_error=1e-6,
+            min_company_cosine=1.0,
+            company_bit_identical=True,
+            gate_min_cosine=0.999999,
+        )
+    else:
+        parity = ScoreParityReport(
             reference="transformers 5.0",
             runtime="1.23",
             pairs=3,
@@ -106,17 +113,22 @@ def make_rerank_contract(tokenizer_file: Path, **changes: Any) -> RerankContract
             max_company_error=0.0,
             company_bit_identical=True,
             gate_max_score_error=1e-4,
-        ),
+        )
+    manifest = Manifest(
+        contract=contract,
+        checkpoint=SourceIdentity(reference="acme/tiny@main", sha256="0" * 64),
+        adapters=(SourceIdentity(reference="adapters/a", sha256="1" * 64, weight=0.5),),
+        parity=parity,
     )
-    return dataclasses.replace(contract, **changes)
+    return dataclasses.replace(manifest, **changes)
 
 
-def make_quantization(contract: EmbeddingContract | RerankContract) -> QuantizationReport:
-    """A report that fits `contract`, which it borrows the parity report of."""
+def make_quantization(parity: ParityReport | ScoreParityReport) -> QuantizationReport:
+    """A report whose held-out figures are those of `parity`."""
     return QuantizationReport(
         calibration=SourceIdentity(reference="built-in", sha256="2" * 64),
         calibration_texts=52,
-        held_out=contract.parity,
+        held_out=parity,
         table_error=0.007,
         layer_errors=(
             LayerErrors(qkv=0.004, output=0.003, gate_up=0.007, down=0.01),

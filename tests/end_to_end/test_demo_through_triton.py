@@ -19,7 +19,7 @@ from examples.demo.evaluation import load_evaluation_set, ndcg_at_10
 from examples.demo.retrieval_set import write_retrieval_set
 from examples.demo.run import MAX_NDCG_LOSS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
-from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Precision
+from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Manifest, Precision
 from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
 from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
 from qwen3_triton.export.proof.reference import ReferenceModel
@@ -189,7 +189,7 @@ def test_the_manifest_has_the_ndcg_that_triton_gives(deployment: Deployment) -> 
             queries = client.embed_queries(list(evaluation_set.queries))
             return ndcg_at_10(queries, client.embed_documents(list(evaluation_set.documents)), evaluation_set.relevance)
 
-    manifest = Contract.from_json((deployment.repository / "demo-int8" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = Manifest.from_json((deployment.repository / "demo-int8" / "manifest.json").read_text(encoding="utf-8"))
     report = manifest.retrieval
     assert report is not None
     assert (report.queries, report.documents) == (len(evaluation_set.queries), len(evaluation_set.documents))
@@ -214,11 +214,11 @@ def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
 
 
 def test_contract_from_the_server_is_the_manifest(deployment: Deployment) -> None:
-    manifest = Contract.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = Manifest.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
     with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
         config = asked.get_model_config("demo-fp16").config
-    assert Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value) == manifest
+    assert Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value) == manifest.contract
     with deployment.client(Precision.FP16) as client:
-        assert client.contract == manifest
+        assert client.contract == manifest.contract
     assert manifest.parity.passed
     assert manifest.adapters[0].sha256 != manifest.checkpoint.sha256

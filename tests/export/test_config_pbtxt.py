@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tritonclient.grpc import model_config_pb2 as triton
 from qwen3_triton.client import (
     Contract,
     EmbeddingContract,
+    Manifest,
     ParityReport,
     Precision,
     Prompts,
@@ -35,6 +37,9 @@ CONTRACT = EmbeddingContract(
     ),
     tokenizer=TokenizerIdentity(sha256="ab" * 32, origin="/models/tiny"),
     precision=Precision.FP16,
+)
+MANIFEST = Manifest(
+    contract=CONTRACT,
     checkpoint=SourceIdentity(reference="acme/tiny@v1", sha256="cd" * 32),
     adapters=(SourceIdentity(reference="adapters/a", sha256="ef" * 32, weight=-0.25),),
     parity=ParityReport(
@@ -56,9 +61,9 @@ LIMITS = BatchLimits(rows=64, tokens=4096)
 
 
 def parse(
-    serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT, limits: BatchLimits = LIMITS
+    serving: ServingOptions, version: int = 1, manifest: Manifest = MANIFEST, limits: BatchLimits = LIMITS
 ) -> Any:
-    return text_format.Parse(render_config("tiny", contract, serving, limits, version), triton.ModelConfig())
+    return text_format.Parse(render_config("tiny", manifest, serving, limits, version), triton.ModelConfig())
 
 
 def test_defaults() -> None:
@@ -114,11 +119,13 @@ def test_warm_up_sends_ids_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "contract", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None, adapters=())], ids=["full", "bare"]
+    "contract", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None)], ids=["full", "no end token"]
 )
-def test_contract_goes_round(contract: Contract) -> None:
-    held = parse(ServingOptions(), contract=contract).parameters["contract"].string_value
+def test_contract_goes_round_without_what_clients_do_not_need(contract: EmbeddingContract) -> None:
+    manifest = dataclasses.replace(MANIFEST, contract=contract)
+    held = parse(ServingOptions(), manifest=manifest).parameters["contract"].string_value
     assert Contract.from_json(held) == contract
+    assert not json.loads(held).keys() & {"checkpoint", "adapters", "parity", "quantization", "retrieval", "device"}
 
 
 def test_options_are_honoured() -> None:
@@ -134,4 +141,4 @@ def test_options_are_honoured() -> None:
 
 
 def test_text_is_readable_utf8() -> None:
-    assert "東京 🦊" in render_config("tiny", CONTRACT, ServingOptions(), LIMITS, 1)
+    assert "東京 🦊" in render_config("tiny", MANIFEST, ServingOptions(), LIMITS, 1)

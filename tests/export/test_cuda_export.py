@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
-from qwen3_triton.client import Contract, ParityReport, Precision, ScoreParityReport
+from qwen3_triton.client import Manifest, ParityReport, Precision, ScoreParityReport
 from qwen3_triton.export import (
     CudaAttention,
     Device,
@@ -66,12 +66,12 @@ def test_report_says_what_ran(
     notes = Notes()
     options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
     result = export_model(options, notes)
-    assert result.contract.parity.runtime.endswith(said)
-    assert result.contract.parity.passed
+    assert result.manifest.parity.runtime.endswith(said)
+    assert result.manifest.parity.passed
     assert any(note.startswith("no GPU here") for note in notes.notes)
     assert any(note.startswith("GPU memory: weights") for note in notes.notes)
-    held = Contract.from_json(result.folder.manifest.read_text(encoding="utf-8"))
-    assert held == result.contract
+    held = Manifest.from_json(result.folder.manifest.read_text(encoding="utf-8"))
+    assert held == result.manifest
     assert (held.device, held.triton_release) == (Device.CUDA, "25.11")
     # the twin is no part of the model
     assert sorted(entry.name for entry in result.folder.path.iterdir()) == [
@@ -94,12 +94,12 @@ def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAtte
     source = write_checkpoint(tmp_path / "reranker", tiny)
     options = cuda_options(source, tmp_path / "repository", precision, cuda_attention=attention, max_tokens=480)
     result = export_model(options)
-    parity = result.contract.parity
+    parity = result.manifest.parity
     assert isinstance(parity, ScoreParityReport)
     assert parity.max_score - parity.min_score > 0.05
     assert parity.max_score_error <= parity.gate_max_score_error == SCORE_GATES[precision]
     assert parity.gate_max_company_error == (5e-2 if precision is Precision.BF16 else 1e-3)
-    assert Contract.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.contract
+    assert Manifest.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.manifest
 
 
 def test_configuration_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
@@ -134,14 +134,14 @@ def test_a_cpu_model_is_configured_as_before(tmp_path: Path, tiny_source: Path) 
     assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_CPU
     assert not config.optimization.execution_accelerators.gpu_execution_accelerator
     assert len(config.model_warmup) == 1
-    assert (result.contract.device, result.contract.triton_release) == (Device.CPU, None)
+    assert (result.manifest.device, result.manifest.triton_release) == (Device.CPU, None)
 
 
 def test_a_contract_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
     result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
-    fields = json.loads(result.contract.to_json())
+    fields = json.loads(result.manifest.to_json())
     del fields["device"], fields["triton_release"]
-    assert Contract.from_json(json.dumps(fields)) == result.contract
+    assert Manifest.from_json(json.dumps(fields)) == result.manifest
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path) -> None:
@@ -165,7 +165,7 @@ def test_fp16_activations_under_eight_bit_weights_are_rescaled(tmp_path: Path) -
     notes = Notes()
     result = export_model(cuda_options(source, tmp_path / "repository", Precision.INT8), notes)
     assert any(note.startswith("rescaled against overflow") for note in notes.notes)
-    parity = result.contract.parity
+    parity = result.manifest.parity
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.999
 

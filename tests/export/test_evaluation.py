@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from retrieval_sets import write_set
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
-from qwen3_triton.client import Contract, EmbeddingContract, Precision, RetrievalReport
+from qwen3_triton.client import Manifest, Precision, RetrievalReport
 from qwen3_triton.export import (
     EvaluationOptions,
     ExportError,
@@ -72,7 +72,7 @@ def options(source: Path, repository: Path, folder: Path | None, **changes: obje
 
 
 def retrieval_of(result: ExportResult) -> RetrievalReport:
-    report = result.contract.retrieval
+    report = result.manifest.retrieval
     assert report is not None
     return report
 
@@ -98,8 +98,8 @@ def test_the_manifest_holds_both_figures(source: Path, folder: Path, tmp_path: P
     stages = Stages()
     result = export_model(options(source, tmp_path, folder), stages)
     report = retrieval_of(result)
-    manifest = Contract.from_json(result.folder.manifest.read_text())
-    assert isinstance(manifest, EmbeddingContract)
+    manifest = Manifest.from_json(result.folder.manifest.read_text())
+    assert manifest == result.manifest
     assert manifest.retrieval == report
     assert (report.queries, report.documents) == (8, 24)
     assert report.evaluation.reference == str(folder)
@@ -140,7 +140,7 @@ def test_int8_is_measured_with_its_own_graph(source: Path, as_found: Path, int8:
     assert report.reference_ndcg_at_10 == pytest.approx(1, abs=1e-6)
     assert report.gate_max_ndcg_loss == 0.2
     assert 0.0001 < report.ndcg_loss <= 0.2
-    assert result.contract.quantization is not None
+    assert result.manifest.quantization is not None
 
 
 def test_a_loss_beyond_the_gate_writes_nothing(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_loss_beyond_the_gate_writes_nothing(source: Path, as_found: Path, int
 
 def test_without_a_set_nothing_is_measured(source: Path, tmp_path: Path) -> None:
     stages = Stages()
-    assert export_model(options(source, tmp_path, None), stages).contract.retrieval is None
+    assert export_model(options(source, tmp_path, None), stages).manifest.retrieval is None
     assert not [stage for stage in stages.steps if "retrieval" in stage]
 
 
@@ -189,7 +189,7 @@ def test_a_text_without_a_token_is_named(folder: Path, tmp_path: Path) -> None:
         corpus.write('{"_id": "nothing", "text": ""}\n')
     with pytest.raises(SourceMissing, match="the text 'nothing' has no token"):
         export_model(options(endless, tmp_path / "repository", empty))
-    assert export_model(options(endless, tmp_path / "repository", folder)).contract.retrieval is not None
+    assert export_model(options(endless, tmp_path / "repository", folder)).manifest.retrieval is not None
 
 
 def test_batches_hold_every_row_once_and_few_tokens() -> None:

@@ -22,7 +22,7 @@ from transformers import Qwen3Config
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
-from qwen3_triton.client import Contract, EmbeddingContract, ParityReport, Precision
+from qwen3_triton.client import Contract, EmbeddingContract, Manifest, ParityReport, Precision
 from qwen3_triton.client.contract import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
@@ -47,8 +47,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers
 ROWS = random_rows([1, 6, 30])
 
 
+def read_manifest(folder: ModelFolder) -> Manifest:
+    return Manifest.from_json(folder.manifest.read_text(encoding="utf-8"))
+
+
 def read_contract(folder: ModelFolder) -> EmbeddingContract:
-    contract = Contract.from_json(folder.manifest.read_text(encoding="utf-8"))
+    contract = read_manifest(folder).contract
     assert isinstance(contract, EmbeddingContract)
     return contract
 
@@ -64,6 +68,7 @@ def files_of(folder: Path) -> dict[str, str]:
 def assert_whole(folder: ModelFolder, version: int = 1) -> None:
     """The folder holds exactly one complete version, whose file answers."""
     assert sorted(files_of(folder.path)) == [
+        f"{version}/batchstrategy.so",
         f"{version}/model.onnx",
         f"{version}/model.onnx.data",
         "config.pbtxt",
@@ -132,13 +137,15 @@ def test_manifest_says_what_was_exported(exported: Exported) -> None:
     assert contract.prompts.default_instruction == 'Find the 東京 "law"'
     digest = hashlib.sha256((exported.source / "tokenizer.json").read_bytes()).hexdigest()
     assert contract.tokenizer.sha256 == digest
-    [adapter] = contract.adapters
+    manifest = read_manifest(exported.result.folder)
+    [adapter] = manifest.adapters
     assert (adapter.reference, adapter.weight) == (str(exported.adapter), 1.0)
     weights = (exported.adapter / "adapter_model.safetensors").read_bytes()
     assert adapter.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
     weights = (exported.source / "model.safetensors").read_bytes()
-    assert contract.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
-    report = contract.parity
+    assert manifest.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
+    report = manifest.parity
+    assert isinstance(report, ParityReport)
     assert report.passed
     assert report.texts >= 30
     assert report.longest_tokens == 100
@@ -159,10 +166,11 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layers=1, end_token=False, hidden=24))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), precision=precision)
     result = export_model(options)
-    contract = read_contract(result.folder)
+    contract, report = read_contract(result.folder), result.manifest.parity
     assert contract.end_token_id is None
     assert contract.min_dimension == 24
-    assert contract.parity.min_cosine >= parity.GATES[precision]
+    assert isinstance(report, ParityReport)
+    assert report.min_cosine >= parity.GATES[precision]
     assert_whole(result.folder)
 
 
@@ -241,8 +249,8 @@ def test_max_tokens_outside_the_positions(tmp_path: Path, tiny_source: Path, tok
 @pytest.mark.parametrize("tokens", [2, 256])
 def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
-    contract = export_model(options).contract
-    assert (contract.max_tokens, contract.parity.longest_tokens) == (tokens, tokens)
+    manifest = export_model(options).manifest
+    assert (manifest.contract.max_tokens, manifest.parity.longest_tokens) == (tokens, tokens)
 
 
 def test_length_comes_from_the_checkpoint(tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     )
     notes = Notes()
     result = export_model(options, notes)
-    parity = result.contract.parity
+    parity = result.manifest.parity
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.9999
     assert parity.min_company_cosine >= 0.9999999

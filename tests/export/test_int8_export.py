@@ -13,7 +13,7 @@ from outlier_checkpoint import SHAPE, realistic_tensors, with_outliers, write_te
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes
 
-from qwen3_triton.client import Contract, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
+from qwen3_triton.client import Manifest, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
 from qwen3_triton.export import (
     ExportError,
     ExportOptions,
@@ -70,7 +70,7 @@ def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportRe
 
 
 def quantization_of(result: ExportResult) -> QuantizationReport:
-    report = result.contract.quantization
+    report = result.manifest.quantization
     assert report is not None
     return report
 
@@ -103,7 +103,7 @@ def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_toke
 
 
 def test_the_manifest_proves_it(exported: ExportResult) -> None:
-    assert Contract.from_json(exported.folder.manifest.read_text()) == exported.contract
+    assert Manifest.from_json(exported.folder.manifest.read_text()) == exported.manifest
     assert exported.contract.precision is Precision.INT8
     report = quantization_of(exported)
     assert report.calibration.reference == BUILT_IN
@@ -124,7 +124,7 @@ def test_the_manifest_proves_it(exported: ExportResult) -> None:
 def test_its_files_are_a_third_of_fp32_at_most(exported: ExportResult, source: Path, tmp_path: Path) -> None:
     report = quantization_of(exported)
     whole = export_model(options(source, tmp_path, precision=Precision.FP32))
-    assert whole.contract.quantization is None
+    assert whole.manifest.quantization is None
     of_graph = [
         sum(file.stat().st_size for file in result.folder.graph(1).parent.iterdir()) for result in (exported, whole)
     ]
@@ -202,7 +202,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_reranker_is_judged_by_its_scores(reranker: Path, texts: Path, tmp_path: Path) -> None:
     result = export_model(options(reranker, tmp_path, max_tokens=480, int8=Int8Options(calibration=texts)))
     assert result.contract.task is Task.RERANK
-    assert Contract.from_json(result.folder.manifest.read_text()) == result.contract
+    assert Manifest.from_json(result.folder.manifest.read_text()) == result.manifest
     held_out = quantization_of(result).held_out
     assert isinstance(held_out, ScoreParityReport)
     assert held_out.gate_max_score_error == 0.1

@@ -1,0 +1,87 @@
+"""What an export states about the model that it wrote: the contract, the sources, and what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ContractMismatch
+from .document import SCHEMA_VERSION, EmbeddingContract, RerankContract, read_contract
+from .fields import as_list, known_fields, read_object
+from .identities import SourceIdentity
+from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
+from .wire import Device, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The content of `manifest.json`. Clients need the contract alone, which `config.pbtxt` has a copy of."""
+
+    contract: EmbeddingContract | RerankContract
+    device: Device = Device.CPU
+    triton_release: str | None = None
+    """Image that the operators of a graph for GPUs were chosen for; None for a CPU."""
+    checkpoint: SourceIdentity
+    adapters: tuple[SourceIdentity, ...] = ()
+    parity: ParityReport | ScoreParityReport
+    quantization: QuantizationReport | None = None
+    """Of an int8 model for a CPU."""
+    retrieval: RetrievalReport | None = None
+    """Of an embedding model that was exported with a retrieval set."""
+
+    def to_json(self) -> str:
+        """Return JSON text, one object with the contract's fields and these, that `from_json` reads back."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "contract"}
+        return json.dumps(self.contract.to_fields() | fields, ensure_ascii=False, indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> Manifest:
+        """Read the manifest in `text`; unknown fields are ignored.
+
+        Raises:
+            ContractMismatch: It is not a manifest, or one of a newer schema version than this code reads.
+        """
+        fields = read_object(text, SCHEMA_VERSION)
+        contract = read_contract(fields)
+        report = ScoreParityReport if contract.task is Task.RERANK else ParityReport
+        try:
+            return Manifest(**known_fields(Manifest, fields) | _nested(fields, report) | {"contract": contract})
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ContractMismatch(f"malformed manifest of schema {contract.schema_version}: {exc}") from exc
+
+
+def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
+    quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
+    return {
+        "device": Device(str(fields.get("device", Device.CPU))),
+        "checkpoint": _source(fields["checkpoint"]),
+        "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
+        "parity": report(**known_fields(report, fields["parity"])),
+        "quantization": None if quantization is None else _quantization(quantization, report),
+        "retrieval": None if retrieval is None else _retrieval(retrieval),
+    }
+
+
+def _source(value: object) -> SourceIdentity:
+    return SourceIdentity(**known_fields(SourceIdentity, value))
+
+
+def _quantization(value: object, report: type[ParityReport] | type[ScoreParityReport]) -> QuantizationReport:
+    fields = known_fields(QuantizationReport, value)
+    nested = {
+        "calibration": _source(fields["calibration"]),
+        "held_out": report(**known_fields(report, fields["held_out"])),
+        "layer_errors": tuple(
+            LayerErrors(**known_fields(LayerErrors, layer)) for layer in as_list(fields, "layer_errors")
+        ),
+        "kept": tuple(str(name) for name in as_list(fields, "kept")),
+    }
+    return QuantizationReport(**fields | nested)
+
+
+def _retrieval(value: object) -> RetrievalReport:
+    fields = known_fields(RetrievalReport, value)
+    return RetrievalReport(**fields | {"evaluation": _source(fields["evaluation"])})
