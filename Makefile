@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup demo test check bench-quick batch-strategy clean
+.PHONY: setup demo test check fix coverage bench-quick batch-strategy clean
 
 setup: $(VENV)/.installed
 
@@ -27,6 +27,13 @@ check: setup
 	@$(BIN)/mypy -p qwen3_triton
 	@$(BIN)/mypy examples benchmarks
 	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
+
+fix: setup
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+coverage: setup
+	@$(BIN)/python -m pytest --cov --cov-report=term-missing
 
 bench-quick: setup
 	@$(BIN)/python -m benchmarks run --quick

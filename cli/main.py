@@ -11,6 +11,7 @@ from .. import __version__
 from ..client.errors import ClientError
 from .embed import embed
 from .export import export
+from .inspect import inspect
 from .merge import merge
 from .rerank import rerank
 from .serve import serve
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.command()(export)
 app.command()(merge)
+app.command()(inspect)
 app.command()(serve)
 app.command()(embed)
 app.command()(rerank)
@@ -78,7 +80,7 @@ def _own_errors() -> tuple[type[Exception], ...]:
 
 def _extra() -> str:
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "export")
-    return {"serve": "server", "embed": "cli", "rerank": "cli"}.get(command, "export")
+    return {"serve": "server", "embed": "cli", "rerank": "cli", "inspect": "cli"}.get(command, "export")
 
 
 def _fail(line: str) -> None:

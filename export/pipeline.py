@@ -44,6 +44,7 @@ from .tasks.task import ContractFields, Proof
 from .writing.config_pbtxt import render_config
 from .writing.graph_file import write_graph
 from .writing.memory import report_memory
+from .writing.provenance import record_provenance
 from .writing.staging import refuse_existing, staged_folder
 
 _REFERENCE_BATCH = 4
@@ -124,6 +125,10 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             )
             require_ndcg(found)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
+        limits = _limit_batches(written, prepared, options, progress)
+        staged.config.write_text(render_config(name, proven.contract, options, limits, version), encoding="utf-8")
+        if limits.tokens is not None:
+            copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         manifest = Manifest(
             contract=proven.contract,
             device=options.device,
@@ -133,12 +138,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             parity=proven.parity,
             quantization=quantization,
             retrieval=found,
+            provenance=record_provenance(options, staged),
         )
         staged.manifest.write_text(manifest.to_json() + "\n", encoding="utf-8")
-        limits = _limit_batches(written, prepared, options, progress)
-        staged.config.write_text(render_config(name, manifest, options.serving, limits, version), encoding="utf-8")
-        if limits.tokens is not None:
-            copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
     return ExportResult(folder=folder, name=name, version=version, manifest=manifest, bytes_written=size)
 

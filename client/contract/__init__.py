@@ -6,7 +6,7 @@ the same fields, and beside them sources, parity and other reports, which no cli
 
 from .document import SCHEMA_VERSION, Contract, EmbeddingContract, RerankContract
 from .folder import ModelFolder
-from .identities import SourceIdentity, TokenizerIdentity
+from .identities import Provenance, SourceIdentity, TokenizerIdentity
 from .manifest import Manifest
 from .reports import (
     MAX_COMPANY_SCORE_ERROR,
@@ -52,6 +52,7 @@ __all__ = [
     "ParityReport",
     "Precision",
     "Prompts",
+    "Provenance",
     "QuantizationReport",
     "RerankContract",
     "RetrievalReport",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -12,6 +13,22 @@ class TokenizerIdentity:
     sha256: str
     origin: str
     """Hub id or directory that the file came from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """How a model came about."""
+
+    tool_version: str
+    """Of qwen3-triton."""
+    created: str
+    """When the export ended: ISO 8601, UTC."""
+    packages: Mapping[str, str]
+    """Version of Python and of each library that computed or wrote something, by name."""
+    options: Mapping[str, object]
+    """Of the export, by name."""
+    files: Mapping[str, str]
+    """SHA-256 of every other file in the model's folder, in hexadecimal, by path relative to the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

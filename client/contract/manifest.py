@@ -10,8 +10,8 @@ from typing import Any
 
 from ..errors import ContractMismatch
 from .document import SCHEMA_VERSION, EmbeddingContract, RerankContract, read_contract
-from .fields import as_list, known_fields, read_object
-from .identities import SourceIdentity
+from .fields import as_list, as_object, known_fields, read_object
+from .identities import Provenance, SourceIdentity
 from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
 from .wire import Device, Task
 
@@ -31,6 +31,8 @@ class Manifest:
     """Of an int8 model for a CPU."""
     retrieval: RetrievalReport | None = None
     """Of an embedding model that was exported with a retrieval set."""
+    provenance: Provenance | None = None
+    """None in manifests of versions that did not record it."""
 
     def to_json(self) -> str:
         """Return JSON text, one object with the contract's fields and these, that `from_json` reads back."""
@@ -55,6 +57,7 @@ class Manifest:
 
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
     quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
+    provenance = fields.get("provenance")
     return {
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
@@ -62,6 +65,7 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "parity": report(**known_fields(report, fields["parity"])),
         "quantization": None if quantization is None else _quantization(quantization, report),
         "retrieval": None if retrieval is None else _retrieval(retrieval),
+        "provenance": None if provenance is None else _provenance(provenance),
     }
 
 
@@ -80,6 +84,13 @@ def _quantization(value: object, report: type[ParityReport] | type[ScoreParityRe
         "kept": tuple(str(name) for name in as_list(fields, "kept")),
     }
     return QuantizationReport(**fields | nested)
+
+
+def _provenance(value: object) -> Provenance:
+    fields = known_fields(Provenance, value)
+    for name in ("packages", "options", "files"):
+        as_object(fields[name])
+    return Provenance(**fields)
 
 
 def _retrieval(value: object) -> RetrievalReport:

@@ -11,12 +11,12 @@ from ...client.contract import (
     REQUEST_LENGTHS,
     ROW_LENGTHS,
     TOKEN_BUDGET_PARAMETER,
+    Contract,
     Device,
-    Manifest,
     Precision,
 )
 from ..batching.limits import BatchLimits
-from ..options import ServingOptions
+from ..options import ExportOptions
 from ..release import TritonRelease
 from .cuda_options import cuda_provider_options
 
@@ -25,9 +25,9 @@ _GPU_WARMUP_TOKENS = (16, 128, 512)
 _SAME_AS_REQUESTED = "1"
 
 
-def render_config(name: str, manifest: Manifest, serving: ServingOptions, limits: BatchLimits, version: int) -> str:
+def render_config(name: str, contract: Contract, options: ExportOptions, limits: BatchLimits, version: int) -> str:
     """Return the text of `config.pbtxt` for model `name`, whose only version is `version`."""
-    contract = manifest.contract
+    serving = options.serving
     config = triton.ModelConfig(
         name=name,
         backend="onnxruntime",
@@ -43,34 +43,34 @@ def render_config(name: str, manifest: Manifest, serving: ServingOptions, limits
         config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
     config.output.add(name=contract.task.output, data_type=triton.TYPE_FP32, dims=[contract.dimension])
     config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
-    on_gpu = manifest.device is Device.CUDA
+    on_gpu = options.device is Device.CUDA
     kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=serving.instances)
     config.version_policy.specific.versions.append(version)
     config.response_cache.enable = serving.response_cache
-    if manifest.triton_release is not None:
-        _add_cuda(config, contract.precision, TritonRelease(manifest.triton_release))
-    _add_warmup(config, manifest, limits)
-    for key, value in _parameters(manifest, serving, limits).items():
+    if on_gpu:
+        _add_cuda(config, contract.precision, options.triton_release)
+    _add_warmup(config, contract, options.device, limits)
+    for key, value in _parameters(contract, options, limits).items():
         config.parameters[key].string_value = value
     text: str = text_format.MessageToString(config, as_utf8=True)
     return text
 
 
-def _parameters(manifest: Manifest, serving: ServingOptions, limits: BatchLimits) -> dict[str, str]:
+def _parameters(contract: Contract, options: ExportOptions, limits: BatchLimits) -> dict[str, str]:
     parameters = {
-        CONTRACT_PARAMETER: manifest.contract.to_json(),
-        "intra_op_thread_count": str(serving.threads),
+        CONTRACT_PARAMETER: contract.to_json(),
+        "intra_op_thread_count": str(options.serving.threads),
         "inter_op_thread_count": "1",
     }
     for key, limit in ((TOKEN_BUDGET_PARAMETER, limits.tokens), ("max_batch_cells", limits.cells)):
         if limit is not None:
             parameters[key] = str(limit)
-    if manifest.device is Device.CUDA:
+    if options.device is Device.CUDA:
         # these two the backend takes from here alone: what the accelerator says of them it overwrites
         parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED
-        if serving.gpu_memory_bytes is not None:
-            parameters["gpu_mem_limit"] = str(serving.gpu_memory_bytes)
+        if options.serving.gpu_memory_bytes is not None:
+            parameters["gpu_mem_limit"] = str(options.serving.gpu_memory_bytes)
     return parameters
 
 
@@ -80,15 +80,15 @@ def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonR
         accelerator.parameters[key] = value
 
 
-def _add_warmup(config: triton.ModelConfig, manifest: Manifest, limits: BatchLimits) -> None:
+def _add_warmup(config: triton.ModelConfig, contract: Contract, device: Device, limits: BatchLimits) -> None:
     """Rows of id 0, which every vocabulary has; a failing warm-up would stop the server.
 
     On a GPU several shapes, since kernels are loaded and memory is taken at their first use.
     """
-    if manifest.device is Device.CPU:
+    if device is Device.CPU:
         _add_zeros(config, 1, _WARMUP_TOKENS)
         return
-    for width in dict.fromkeys(min(tokens, manifest.contract.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
+    for width in dict.fromkeys(min(tokens, contract.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
         for rows in dict.fromkeys((1, limits.rows)):
             _add_zeros(config, rows, width)
 

@@ -13,14 +13,11 @@ from tritonclient.grpc import model_config_pb2 as triton
 from qwen3_triton.client import (
     Contract,
     EmbeddingContract,
-    Manifest,
-    ParityReport,
     Precision,
     Prompts,
-    SourceIdentity,
     TokenizerIdentity,
 )
-from qwen3_triton.export import ServingOptions
+from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference
 from qwen3_triton.export.batching.limits import BatchLimits
 from qwen3_triton.export.writing.config_pbtxt import render_config
 
@@ -38,32 +35,18 @@ CONTRACT = EmbeddingContract(
     tokenizer=TokenizerIdentity(sha256="ab" * 32, origin="/models/tiny"),
     precision=Precision.FP16,
 )
-MANIFEST = Manifest(
-    contract=CONTRACT,
-    checkpoint=SourceIdentity(reference="acme/tiny@v1", sha256="cd" * 32),
-    adapters=(SourceIdentity(reference="adapters/a", sha256="ef" * 32, weight=-0.25),),
-    parity=ParityReport(
-        reference="transformers 5 fp32",
-        runtime="onnxruntime 1.23",
-        texts=33,
-        longest_tokens=128,
-        min_cosine=0.99999912345678,
-        mean_cosine=0.9999999,
-        max_abs_error=1.25e-07,
-        min_company_cosine=1.0,
-        company_bit_identical=True,
-        gate_min_cosine=0.9999,
-    ),
-)
-
-
 LIMITS = BatchLimits(rows=64, tokens=4096)
 
 
+def render(serving: ServingOptions, version: int, contract: Contract, limits: BatchLimits) -> str:
+    options = ExportOptions(model=SourceReference("models/tiny"), serving=serving)
+    return render_config("tiny", contract, options, limits, version)
+
+
 def parse(
-    serving: ServingOptions, version: int = 1, manifest: Manifest = MANIFEST, limits: BatchLimits = LIMITS
+    serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT, limits: BatchLimits = LIMITS
 ) -> Any:
-    return text_format.Parse(render_config("tiny", manifest, serving, limits, version), triton.ModelConfig())
+    return text_format.Parse(render(serving, version, contract, limits), triton.ModelConfig())
 
 
 def test_defaults() -> None:
@@ -122,8 +105,7 @@ def test_warm_up_sends_ids_that_exist() -> None:
     "contract", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None)], ids=["full", "no end token"]
 )
 def test_contract_goes_round_without_what_clients_do_not_need(contract: EmbeddingContract) -> None:
-    manifest = dataclasses.replace(MANIFEST, contract=contract)
-    held = parse(ServingOptions(), manifest=manifest).parameters["contract"].string_value
+    held = parse(ServingOptions(), contract=contract).parameters["contract"].string_value
     assert Contract.from_json(held) == contract
     assert not json.loads(held).keys() & {"checkpoint", "adapters", "parity", "quantization", "retrieval", "device"}
 
@@ -141,4 +123,4 @@ def test_options_are_honoured() -> None:
 
 
 def test_text_is_readable_utf8() -> None:
-    assert "東京 🦊" in render_config("tiny", MANIFEST, ServingOptions(), LIMITS, 1)
+    assert "東京 🦊" in render(ServingOptions(), 1, CONTRACT, LIMITS)

@@ -1,0 +1,97 @@
+"""`qwen3-triton inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..client.contract import EmbeddingContract, Manifest, ModelFolder, PairPrompts, Prompts
+from ..client.contract.integrity import find_changed_files
+from ..client.errors import ContractMismatch
+from .reports import show_reports
+
+_SHORT_HASH = 12
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="NAME_OR_FOLDER", help="Model in the repository, or its folder.")],
+    repository: Annotated[Path, typer.Option(help="Triton model repository to look in.")] = Path("model_repository"),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest and the check of its files as JSON.")
+    ] = False,
+) -> None:
+    """Show what an exported model is, and check its files against the hashes in its manifest."""
+    folder = _find_folder(model, repository)
+    manifest = Manifest.from_json(folder.manifest.read_text(encoding="utf-8"))
+    changed = find_changed_files(folder, manifest)
+    if as_json:
+        fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
+        typer.echo(json.dumps({"manifest": fields, "changed_files": changed}, ensure_ascii=False, indent=2))
+    else:
+        _show(folder, manifest)
+    if changed:
+        raise ContractMismatch(
+            f"{folder.path}: {'; '.join(changed)} since the export: restore the files, or export the model again"
+        )
+
+
+def _find_folder(model: str, repository: Path) -> ModelFolder:
+    candidates = [repository / model, Path(model)]
+    for candidate in candidates:
+        folder = ModelFolder(candidate)
+        if folder.manifest.is_file():
+            return folder
+    looked = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
+    raise ContractMismatch(
+        f"no exported model {model!r}: {looked} do not exist; give its name and --repository, or its folder"
+    )
+
+
+def _show(folder: ModelFolder, manifest: Manifest) -> None:
+    contract = manifest.contract
+    versions = ", ".join(map(str, folder.versions())) or "none"
+    typer.echo(f"{folder.path} (version {versions}): {contract.task} model, {contract.precision} for {manifest.device}")
+    _line("output", _describe_output(manifest))
+    _line("rows", f"at most {contract.max_tokens:,} tokens, ids 0 to {contract.vocabulary_size - 1:,}")
+    if isinstance(contract, EmbeddingContract):
+        _line("end token", "none" if contract.end_token_id is None else str(contract.end_token_id))
+    for name, text in _describe_prompts(contract.prompts).items():
+        _line(name, repr(text))
+    _line("tokenizer", f"{contract.tokenizer.origin} ({contract.tokenizer.sha256[:_SHORT_HASH]})")
+    _line("checkpoint", f"{manifest.checkpoint.reference} ({manifest.checkpoint.sha256[:_SHORT_HASH]})")
+    for adapter in manifest.adapters:
+        _line("adapter", f"{adapter.reference} x {adapter.weight:g} ({adapter.sha256[:_SHORT_HASH]})")
+    if manifest.triton_release is not None:
+        _line("image", f"nvcr.io/nvidia/tritonserver:{manifest.triton_release}-py3 or newer")
+    provenance = manifest.provenance
+    if provenance is None:
+        _line("exported", "by a version that recorded neither its own number nor hashes of its files")
+    else:
+        packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
+        _line("exported", f"{provenance.created} by qwen3-triton {provenance.tool_version} ({packages})")
+        _line("files", f"{len(provenance.files)} checked against their hashes")
+    show_reports(manifest)
+
+
+def _describe_output(manifest: Manifest) -> str:
+    contract = manifest.contract
+    if isinstance(contract, EmbeddingContract):
+        return f"{contract.task.output}, {contract.dimension} components, or the first {contract.min_dimension} or more"
+    return f"{contract.task.output} in 0 to 1"
+
+
+def _describe_prompts(prompts: Prompts | PairPrompts) -> dict[str, str]:
+    if isinstance(prompts, Prompts):
+        texts = {"query": prompts.query, "document": prompts.document}
+    else:
+        texts = {"prefix": prompts.prefix, "body": prompts.body, "suffix": prompts.suffix}
+    if prompts.default_instruction is not None:
+        texts["instruction"] = prompts.default_instruction
+    return texts
+
+
+def _line(name: str, text: str) -> None:
+    typer.echo(f"  {name:<12}{text}")

@@ -1,0 +1,71 @@
+"""The reports of a manifest, as the command line shows them."""
+
+from __future__ import annotations
+
+import typer
+
+from ..client.contract import (
+    Manifest,
+    ParityReport,
+    Precision,
+    QuantizationReport,
+    RetrievalReport,
+    ScoreParityReport,
+)
+
+
+def show_reports(manifest: Manifest) -> None:
+    """Print parity, and quantisation and retrieval where they were measured."""
+    _show_parity(manifest.parity)
+    if manifest.quantization is not None:
+        _show_quantization(manifest.quantization)
+    if manifest.retrieval is not None:
+        _show_retrieval(manifest.retrieval, manifest.contract.precision)
+
+
+def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
+    if isinstance(parity, ParityReport):
+        asked = f"{parity.texts} texts"
+        company = f"cosine {parity.min_company_cosine:.7f}"
+        figures = (
+            f"min cosine {parity.min_cosine:.8f} (gate {parity.gate_min_cosine}), mean {parity.mean_cosine:.8f}, "
+            f"max error {parity.max_abs_error:.1e}"
+        )
+    else:
+        asked = f"{parity.pairs} pairs"
+        company = f"difference {parity.max_company_error:.1e}"
+        figures = (
+            f"largest difference of a score {parity.max_score_error:.1e} (gate {parity.gate_max_score_error:g}), "
+            f"mean {parity.mean_score_error:.1e}, scores {parity.min_score:.3f} to {parity.max_score:.3f}"
+        )
+    typer.echo(f"parity with {parity.reference}: {asked}, up to {parity.longest_tokens} tokens")
+    typer.echo(f"  {figures}")
+    same = "bit-identical" if parity.company_bit_identical else company
+    typer.echo(f"  alone against in company: {same}  ({parity.runtime})")
+
+
+def _show_quantization(report: QuantizationReport) -> None:
+    calibration, held_out = report.calibration, report.held_out
+    typer.echo(f"int8, calibrated with {report.calibration_texts} texts ({calibration.reference})")
+    if isinstance(held_out, ParityReport):
+        typer.echo(
+            f"  {held_out.texts} held-out texts: min cosine {held_out.min_cosine:.5f} "
+            f"(gate {held_out.gate_min_cosine:g}), mean {held_out.mean_cosine:.5f}"
+        )
+    else:
+        typer.echo(
+            f"  {held_out.pairs} held-out pairs: largest difference of a score {held_out.max_score_error:.1e} "
+            f"(gate {held_out.gate_max_score_error:g}), mean {held_out.mean_score_error:.1e}"
+        )
+    typer.echo(f"  kept in fp32: {', '.join(report.kept) or 'nothing'} ({report.kept_share:.1%} of the multiply-adds)")
+    typer.echo(f"  {report.bytes / 1e6:.1f} MB, {report.bytes / report.fp32_bytes:.2f} times fp32")
+
+
+def _show_retrieval(report: RetrievalReport, precision: Precision) -> None:
+    limit = report.gate_max_ndcg_loss
+    gate = "" if limit is None else f", {limit:g} allowed"
+    typer.echo(f"retrieval over {report.evaluation.reference}: {report.queries} queries, {report.documents} documents")
+    typer.echo(
+        f"  nDCG@10 {report.ndcg_at_10:.4f} in {precision}, {report.reference_ndcg_at_10:.4f} in {report.reference} "
+        f"(loss {report.ndcg_loss:.4f}{gate})"
+    )
