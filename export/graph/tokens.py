@@ -112,9 +112,9 @@ def _row_is_lost(g: GraphBuilder, inputs: WireInputs, widths: ir.Value, ends: ir
     earlier batches, which must not be computed.
     """
     lengths = g.op("Cast", inputs.request_lengths, to=INT64, name="request_lengths")
-    is_empty = g.op("Cast", g.op("Equal", lengths, g.constant(0)), to=INT64)
+    is_empty = g.op("Sub", g.constant(1), g.op("Min", lengths, g.constant(1)), name="request_is_empty")
     empty_so_far = g.op("CumSum", is_empty, g.constant(0), name="empty_requests")
-    copied = g.op("Mul", lengths, g.op("Cast", g.op("Equal", empty_so_far, g.constant(0)), to=INT64))
+    copied = g.op("Where", g.op("Equal", empty_so_far, g.constant(0)), lengths, g.constant(0), name="copied")
     # a running sum's last element, because ReduceSum would need cuDNN on a GPU
     ids_copied = g.op("Gather", g.op("CumSum", copied, g.constant(0)), g.constant([-1]), axis=0, name="ids_copied")
     behind = g.op("Greater", ends, ids_copied)

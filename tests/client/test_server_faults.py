@@ -97,13 +97,16 @@ def test_failed_calls(
 @BOTH_PATHS
 def test_slow_server(triton: FakeTriton, texts: int) -> None:
     release = threading.Event()
-    triton.fault = lambda *_: release.wait(5)
-    with EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client:
-        started = time.monotonic()
-        with pytest.raises(ServerTimeout, match=r"no answer within 0\.2 s"):
+    # a client that waited would get its answer
+    triton.fault = lambda *_: release.wait(60)
+    try:
+        with (
+            EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client,
+            pytest.raises(ServerTimeout, match=r"no answer within 0\.2 s"),
+        ):
             client.embed_documents(["a"] * texts)
-        assert time.monotonic() - started < 3
-    release.set()
+    finally:
+        release.set()
 
 
 def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
@@ -113,20 +116,19 @@ def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
         if number == 2:
             context.abort(grpc.StatusCode.INTERNAL, "broken")
         gone = threading.Event()
-        if not context.add_callback(gone.set) or gone.wait(4):
+        if not context.add_callback(gone.set) or gone.wait(60):
             ended.append(number)
 
     triton.fault = fault
-    started = time.monotonic()
+    deadline_s = time.monotonic() + 30
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=4) as client:
         with pytest.raises(ServerError, match="broken"):
             client.embed_documents(["a"] * 50)
-        while len(ended) < len(triton.batches) - 1 and time.monotonic() - started < 4:
+        while len(ended) < len(triton.batches) - 1 and time.monotonic() < deadline_s:
             time.sleep(0.01)
     # the fourth may be cancelled before the server has seen it
     assert len(triton.batches) in (3, 4)
     assert len(ended) == len(triton.batches) - 1
-    assert time.monotonic() - started < 4
 
 
 def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> None:
