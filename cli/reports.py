@@ -41,7 +41,7 @@ def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
     typer.echo(f"parity with {parity.reference}: {asked}, up to {parity.longest_tokens} tokens")
     typer.echo(f"  {figures}")
     same = "bit-identical" if parity.company_bit_identical else company
-    typer.echo(f"  alone against in company: {same}  ({parity.runtime})")
+    typer.echo(f"  alone and batched: {same}  ({parity.runtime})")
 
 
 def _show_quantization(report: QuantizationReport) -> None:

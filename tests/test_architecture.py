@@ -17,7 +17,7 @@ OUTSIDE = ("benchmarks", "tests", "examples")
 # what one room may import of another one; `*` is everything
 ARROWS = {
     "client": {},
-    "export": {"client": {"contract", "errors"}},
+    "export": {"__version__": {"*"}, "client": {"contract", "errors"}},
     "server": {},
     "cli": {"__version__": {"*"}, "client": {"*"}, "export": {"*"}, "server": {"*"}},
 }

@@ -22,10 +22,10 @@ _WRITE = "run: python -m benchmarks report --readme"
 
 def test_section_has_machine_command_tables_and_plots() -> None:
     section = render_section(sample_record(), _LINKS)
-    assert section.startswith("`python -m benchmarks run` on A processor, 2 threads on 2 cores")
+    assert section.startswith("Tokens per second in one run on A processor, 2 threads on 2 cores")
     assert "| qwen3-triton fp32 | 100 |" in section
     assert "| other | 33 (2.00) |" in section
-    assert "Not measured on tiny: third: it needs another processor." in section
+    assert "needs another processor" not in section
     assert "benchmarks/plots/throughput_by_peer.svg" in section
     assert f"]({_PAGE})" in section
 

@@ -104,7 +104,7 @@ def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     assert folder.versions() == [1]
     assert "wrote model_repository/tiny version 1" in result.stdout
     assert "min cosine 0.9999" in result.stdout
-    assert "alone against in company" in result.stdout
+    assert "alone and batched:" in result.stdout
     manifest = json.loads(folder.manifest.read_text())
     assert manifest["precision"] == "fp16"
     assert manifest["max_tokens"] == 64
