@@ -48,7 +48,7 @@ def export(
     instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
     template: Annotated[
         PairTemplate | None,
-        typer.Option(help="Rerankers: what stands between instruction, query and document; line if not given."),
+        typer.Option(help="Rerankers: what separates instruction, query and document; line if not given."),
     ] = None,
     calibration: Annotated[
         Path | None,

@@ -34,13 +34,13 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
     if any(phrase in words for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
         return ServerUnavailable(f"{url}: model {model!r} is not loaded there ({details})")
     if _QUEUE_FULL in words or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in words):
-        return ServerOverloaded(f"{url}: model {model!r} has no room for the request, try later ({details})")
+        return ServerOverloaded(f"{url}: model {model!r} has a full queue; try again later ({details})")
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnavailable(f"{url}: no Triton answers over gRPC ({details})")
+        return ServerUnavailable(f"{url}: no Triton server reachable over gRPC ({details})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ServerTimeout(
-            f"{url}: model {model!r} gave no answer within {timeout_s:g} s: raise timeout_s, or send less at once"
+            f"{url}: model {model!r} did not answer within {timeout_s:g} s: increase timeout_s or send fewer texts"
         )
     if code is grpc.StatusCode.CANCELLED:
         return ServerError(f"{url}: the call to model {model!r} was cancelled ({details})")
-    return ServerError(f"{url}: model {model!r} answered {code.name}: {details}")
+    return ServerError(f"{url}: model {model!r} returned {code.name}: {details}")

@@ -79,7 +79,7 @@ def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.
         if output.datatype == "FP32" and tuple(output.shape) == shape and len(content) == 4 * math.prod(shape):
             return np.frombuffer(content, "<f4").reshape(shape)
         raise ContractMismatch(
-            f"the reply holds {name} {output.datatype} {list(output.shape)} in {len(content)} bytes, "
-            f"the contract promises FP32 {list(shape)}: was the model replaced? connect anew"
+            f"the reply has {name} {output.datatype} {list(output.shape)} in {len(content)} bytes, "
+            f"the contract promises FP32 {list(shape)}: was the model replaced? reconnect"
         )
-    raise ContractMismatch(f"the reply holds no {name}: was the model replaced? connect anew")
+    raise ContractMismatch(f"the reply has no output {name}: was the model replaced? reconnect")

@@ -111,7 +111,7 @@ def _check_top_k(top_k: int | None) -> int | None:
     try:
         wanted = operator.index(top_k)
     except TypeError as exc:
-        raise BadInput(f"top_k is of type {type(top_k).__name__}, an int is wanted") from exc
+        raise BadInput(f"top_k is of type {type(top_k).__name__}, expected int") from exc
     if wanted < 1:
         raise BadInput(f"top_k is {wanted}, it must be at least 1")
     return wanted
@@ -120,6 +120,6 @@ def _check_top_k(top_k: int | None) -> int | None:
 def _check_pair(pair: Sequence[str], index: int) -> tuple[str, str]:
     # a string of two characters would unpack as well
     if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise BadInput(f"pairs[{index}] is no pair of a query and a document")
+        raise BadInput(f"pairs[{index}] is not a (query, document) pair")
     query, document = pair
     return check_text(query, f"pairs[{index}][0]"), check_text(document, f"pairs[{index}][1]")

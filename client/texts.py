@@ -34,7 +34,7 @@ def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
     Raises BadInput that names the first one that is no str or holds a lone surrogate.
     """
     if isinstance(texts, str | bytes):
-        raise BadInput(f"{argument} is one string, a list of strings is wanted: put it in [ ]")
+        raise BadInput(f"{argument} is a single string, expected a list of strings: put it in [ ]")
     checked = list(texts)
     for index, text in enumerate(checked):
         check_text(text, f"{argument}[{index}]")
@@ -44,7 +44,7 @@ def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
 def check_text(text: object, name: str) -> str:
     """`text`; raises BadInput where it is no str or holds a lone surrogate, which no tokenizer was trained on."""
     if not isinstance(text, str):
-        raise BadInput(f"{name} is of type {type(text).__name__}, a str is wanted")
+        raise BadInput(f"{name} is of type {type(text).__name__}, expected str")
     if text.isascii():
         return text
     try:

@@ -41,7 +41,7 @@ def find_tokenizer(
 
 def _existing(file: Path, argument: str) -> Path:
     if not file.is_file():
-        raise BadInput(f"{argument}: there is no file {file}")
+        raise BadInput(f"{argument}: {file} does not exist")
     return file
 
 

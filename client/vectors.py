@@ -21,7 +21,7 @@ def check_dimension(contract: EmbeddingContract, dim: int | None) -> int:
     try:
         wanted = operator.index(dim)
     except TypeError as exc:
-        raise BadInput(f"dim is of type {type(dim).__name__}, an int is wanted") from exc
+        raise BadInput(f"dim is of type {type(dim).__name__}, expected int") from exc
     if not contract.min_dimension <= wanted <= contract.dimension:
         raise BadInput(f"dim is {wanted}, the model offers {contract.min_dimension} to {contract.dimension}")
     return wanted

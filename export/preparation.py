@@ -53,7 +53,7 @@ def model_name(options: ExportOptions) -> str:
     """The folder of the model in its repository; raises ExportError where it is no name."""
     name = options.name or Path(options.model.location).resolve().name
     if not _NAME.fullmatch(name):
-        raise ExportError(f"'{name}' is no model name; give --name with letters, digits, '.', '_' and '-'")
+        raise ExportError(f"'{name}' is not a valid model name; give --name with letters, digits, '.', '_' and '-'")
     return name
 
 
@@ -82,7 +82,9 @@ def _choose_task(
     recognition = recognise_task(checkpoint, tokenizer, adapters, options.task)
     if recognition.task is Task.RERANK:
         if options.task is TaskChoice.AUTO:
-            progress.note(f"taken for a reranker, since {recognition.reason}; --task embed makes it an embedding model")
+            progress.note(
+                f"exporting a reranker, because {recognition.reason}; --task embed exports an embedding model"
+            )
         settings = read_cross_encoder_settings(checkpoint.directory)
         instruction = settings.instruction if options.instruction is None else options.instruction
         return RerankTask(

@@ -20,7 +20,7 @@ class RuntimeVersion:
         """The version in `text`, `1.23.2` or `1.23.2+cu13`; raises ValueError."""
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if found is None:
-            raise ValueError(f"'{text}' is no version of ONNX Runtime")
+            raise ValueError(f"'{text}' is not a version of ONNX Runtime")
         return cls(int(found[1]), int(found[2]), int(found[3] or 0))
 
     def __str__(self) -> str:

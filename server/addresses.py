@@ -57,7 +57,7 @@ def _resolve(host: str) -> str:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise AddressInvalid(
-            f"{host!r} is no IPv4 address or name that this machine knows ({exc.strerror or exc}): "
+            f"{host!r} is not an IPv4 address or a host name that this machine can resolve ({exc.strerror or exc}): "
             "use --host 127.0.0.1, or 0.0.0.0 to listen on every interface"
         ) from exc
     return str(found[0][4][0])
@@ -67,7 +67,7 @@ def _resolve(host: str) -> str:
 def _hold(ip: str, port: int | None, option: str) -> Iterator[int]:
     """`port` (a free one where None), bound while the context lasts."""
     if port is not None and not 0 < port <= _LARGEST_PORT:
-        raise AddressInvalid(f"{option} {port} is no port: use 1 to {_LARGEST_PORT}")
+        raise AddressInvalid(f"{option} {port} is not a valid port: use 1 to {_LARGEST_PORT}")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
         if port is not None:
             # as Triton does: a port whose old connections are still closing is free

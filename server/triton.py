@@ -226,10 +226,10 @@ def _await_models(server: TritonServer, repository: Path, names: tuple[str, ...]
 def _refuse_failed(states: ModelStates, repository: Path, names: tuple[str, ...], log: str) -> None:
     causes = find_causes(states, names, log)
     if causes:
-        told = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
+        reasons = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
         folders = ", ".join(str(repository / name) for name in causes)
         raise ModelFailed(
-            f"{len(causes)} of {len(names)} models did not load: {told} -- mend or remove {folders}, "
+            f"{len(causes)} of {len(names)} models did not load: {reasons} -- fix or remove {folders}, "
             "or export again with --overwrite",
             causes=causes,
         )
@@ -244,4 +244,6 @@ def _died(process: subprocess.Popen[bytes], log: Log, addresses: Addresses | Non
     tail = log.tail()
     last = tail.splitlines()[-1] if tail else "its log is empty"
     where = f"see {log.path}" if log.path else "keep its log with --log-file to see more"
-    return ServerDied(f"tritonserver ended by itself (status {process.returncode}): {last} -- {where}", log_tail=tail)
+    return ServerDied(
+        f"tritonserver exited unexpectedly (status {process.returncode}): {last} -- {where}", log_tail=tail
+    )

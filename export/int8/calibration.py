@@ -72,7 +72,7 @@ def _parse(content: bytes, reference: str, *, as_json: bool) -> CalibrationTexts
         raise SourceMissing(f"--calibration {reference}: line {line} is not UTF-8") from exc
     numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise SourceMissing(f"--calibration {reference}: holds no text; give one text a line")
+        raise SourceMissing(f"--calibration {reference}: has no texts; give one text per line")
     texts = tuple(_text_of(line, number, reference) if as_json else line for number, line in numbered)
     return CalibrationTexts(texts=texts, reference=reference, sha256=hashlib.sha256(content).hexdigest())
 
@@ -85,7 +85,7 @@ def _text_of(line: str, number: int, reference: str) -> str:
         text = None
     if not isinstance(text, str) or not text.strip():
         raise SourceMissing(
-            f'--calibration {reference}: line {number} is no JSON object with a "text"; '
+            f'--calibration {reference}: line {number} is not a JSON object with a "text"; '
             'each line must be one, such as {"text": "how do I sort a list?"}'
         )
     return text

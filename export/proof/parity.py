@@ -122,9 +122,9 @@ def _figures(report: ParityReport | ScoreParityReport) -> str:
     if isinstance(report, ParityReport):
         return (
             f"min cosine {report.min_cosine:.7f} to {report.reference} (must reach {report.gate_min_cosine}), "
-            f"{report.min_company_cosine:.7f} in company"
+            f"{report.min_company_cosine:.7f} between alone and batched"
         )
     return (
         f"a score differs by {report.max_score_error:.1e} from {report.reference} "
-        f"(may by {report.gate_max_score_error:g}), by {report.max_company_error:.1e} in company"
+        f"(may by {report.gate_max_score_error:g}), by {report.max_company_error:.1e} between alone and batched"
     )

@@ -108,7 +108,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     except KeyError as exc:
         raise refuse(f"{exc} is missing") from exc
     except (TypeError, ValueError) as exc:
-        raise refuse(f"a field is no number ({exc})") from exc
+        raise refuse(f"a field is not a number ({exc})") from exc
 
 
 def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:

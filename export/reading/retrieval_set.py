@@ -100,10 +100,10 @@ def _read_texts(file: Path) -> list[NamedText]:
     for place, line in _lines(file):
         text = _parse_text(line, place)
         if text.name in texts:
-            raise SourceMissing(f"{place}: the _id '{text.name}' stands there a second time")
+            raise SourceMissing(f"{place}: duplicate _id '{text.name}'")
         texts[text.name] = text
     if not texts:
-        raise SourceMissing(f"{OPTION} {file}: holds no text")
+        raise SourceMissing(f"{OPTION} {file}: has no texts")
     return list(texts.values())
 
 
@@ -153,5 +153,5 @@ def _parse_score(text: str, place: str) -> float:
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise SourceMissing(f"{place}: the score '{text}' is no number")
+        raise SourceMissing(f"{place}: the score '{text}' is not a number")
     return score

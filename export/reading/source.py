@@ -47,7 +47,7 @@ class AdapterReference:
         try:
             return cls(SourceReference.parse(location), float(weight))
         except ValueError as exc:
-            raise SourceMissing(f"adapter '{text}': '{weight}' is no number; write DIR or DIR=WEIGHT") from exc
+            raise SourceMissing(f"adapter '{text}': '{weight}' is not a number; write DIR or DIR=WEIGHT") from exc
 
     def __str__(self) -> str:
         return str(self.source) if self.weight == 1.0 else f"{self.source}={self.weight:g}"
@@ -62,7 +62,7 @@ def resolve_directory(source: SourceReference) -> Path:
     if local.is_dir():
         return local
     if not _HUB_ID.fullmatch(source.location):
-        raise SourceMissing(f"'{source}' is no directory and no hub id of the form owner/name[@revision]")
+        raise SourceMissing(f"'{source}' is neither a directory nor a hub id of the form owner/name[@revision]")
     from huggingface_hub import snapshot_download
 
     try:
@@ -70,6 +70,6 @@ def resolve_directory(source: SourceReference) -> Path:
     except Exception as exc:
         reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise SourceMissing(
-            f"'{source}' is no local directory and could not be fetched from the hub: {reason}"
+            f"'{source}' is not a local directory and could not be fetched from the hub: {reason}"
         ) from exc
     return Path(fetched)

@@ -63,7 +63,7 @@ def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
     for file in files:
         for name, tensor in _read_file(file).items():
             if name in tensors:
-                raise UnsupportedCheckpoint(f"{directory}: tensor '{name}' stands in two files")
+                raise UnsupportedCheckpoint(f"{directory}: tensor '{name}' is in two files")
             tensors[name] = tensor
     return tensors
 

@@ -124,7 +124,7 @@ def recognise_task(
     if len(said) > 1:
         raise UnsupportedCheckpoint("one adapter was trained for embeddings and another for scores; give --task")
     if said:
-        return Recognition(said.pop(), "its adapter was trained for that")
+        return Recognition(said.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(checkpoint.directory)}
     if "Pooling" in modules or LOGIT_SCORE in modules:
         return Recognition(Task.EMBED if "Pooling" in modules else Task.RERANK, "modules.json says so")
@@ -132,10 +132,10 @@ def recognise_task(
     if head is not None:
         if head.shape[0] > 2:
             raise UnsupportedCheckpoint(
-                f"{checkpoint.source}: a classifier of {head.shape[0]} labels is no reranker; "
+                f"{checkpoint.source}: a classifier of {head.shape[0]} labels is not a reranker; "
                 "give --task embed to use its decoder for embeddings"
             )
         return Recognition(Task.RERANK, "it has a score head")
     if checkpoint.config.architecture == "Qwen3ForCausalLM" and tokenizer.end_token_id is None:
         return Recognition(Task.RERANK, "it is a causal LM whose tokenizer appends no end token")
-    return Recognition(Task.EMBED, "nothing speaks of scores")
+    return Recognition(Task.EMBED, "no source has a score head or scoring settings")

@@ -58,7 +58,7 @@ def test_no_lines(triton: FakeTriton) -> None:
 
 
 def test_tokenizer_is_passed_on(triton: FakeTriton, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="there is no file"):
+    with pytest.raises(BadInput, match="does not exist"):
         run(triton, "--tokenizer", str(tmp_path / "gone.json"), text="a")
 
 

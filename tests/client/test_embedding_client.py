@@ -151,8 +151,8 @@ def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        ("one string", "a list of strings is wanted"),
-        (b"bytes", "a list of strings is wanted"),
+        ("one string", "expected a list of strings"),
+        (b"bytes", "expected a list of strings"),
         (["a", 3], r"texts\[1\] is of type int"),
         (["a", None], r"texts\[1\] is of type NoneType"),
         (["a", "b", "ab\ud800c"], r"texts\[2\] holds a lone surrogate U\+D800 at character 2"),

@@ -144,7 +144,7 @@ def test_special_tokens_of_a_text_are_what_the_tokenizer_makes_of_them(
 @pytest.mark.parametrize(
     ("query", "documents", "message"),
     [
-        ("q", "one string", "documents is one string, a list of strings is wanted"),
+        ("q", "one string", "documents is a single string, expected a list of strings"),
         ("q", ["a", 3], r"documents\[1\] is of type int"),
         ("q", ["a", "b\ud800"], r"documents\[1\] holds a lone surrogate U\+D800 at character 1"),
         (None, ["a"], "query is of type NoneType"),
@@ -163,12 +163,12 @@ def test_texts_that_cannot_be_ranked(
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([("a", "b"), "ab"], r"pairs\[1\] is no pair"),
-        ([("a", "b", "c")], r"pairs\[0\] is no pair"),
-        ([3], r"pairs\[0\] is no pair"),
+        ([("a", "b"), "ab"], r"pairs\[1\] is not a"),
+        ([("a", "b", "c")], r"pairs\[0\] is not a"),
+        ([3], r"pairs\[0\] is not a"),
         ([("a", None)], r"pairs\[0\]\[1\] is of type NoneType"),
         ([("\ud800", "b")], r"pairs\[0\]\[0\] holds a lone surrogate"),
-        ("ab", r"pairs\[0\] is no pair"),
+        ("ab", r"pairs\[0\] is not a"),
     ],
 )
 def test_pairs_that_cannot_be_scored(

@@ -64,7 +64,7 @@ def test_no_lines(reranking_triton: FakeTriton) -> None:
 def test_bad_arguments(reranking_triton: FakeTriton, triton: FakeTriton, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="top_k is 0"):
         run(reranking_triton, "--query", "a", "--top-k", "0", text="b")
-    with pytest.raises(BadInput, match="there is no file"):
+    with pytest.raises(BadInput, match="does not exist"):
         run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "gone.json"), text="b")
     with pytest.raises(ContractMismatch, match="for task embed, this client for rerank"):
         run(triton, "--query", "a", text="b")

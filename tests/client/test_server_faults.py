@@ -44,7 +44,7 @@ def test_nobody_listens() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{held.getsockname()[1]}"
-        with pytest.raises(ServerUnavailable, match=f"{url}: no Triton answers") as raised:
+        with pytest.raises(ServerUnavailable, match=f"{url}: no Triton server reachable") as raised:
             EmbeddingClient(url, MODEL, timeout_s=5)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
 
@@ -102,7 +102,7 @@ def test_slow_server(triton: FakeTriton, texts: int) -> None:
     try:
         with (
             EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client,
-            pytest.raises(ServerTimeout, match=r"no answer within 0\.2 s"),
+            pytest.raises(ServerTimeout, match=r"did not answer within 0\.2 s"),
         ):
             client.embed_documents(["a"] * texts)
     finally:
@@ -143,7 +143,7 @@ def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> 
 def test_server_gone_in_between(contract: EmbeddingContract) -> None:
     with FakeTriton(contract.to_json(), DIMENSION) as triton:
         client = EmbeddingClient(triton.url, MODEL)
-    with client, pytest.raises(ServerUnavailable, match="no Triton answers"):
+    with client, pytest.raises(ServerUnavailable, match="no Triton server reachable"):
         client.embed_documents(["a"])
 
 
@@ -185,7 +185,7 @@ def test_reply_of_another_shape_or_type(triton: FakeTriton, client: EmbeddingCli
 
 def test_reply_without_the_output(client: EmbeddingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fake_triton.write_reply", lambda vectors: write_reply(vectors, "score"))
-    with pytest.raises(ContractMismatch, match="holds no embedding"):
+    with pytest.raises(ContractMismatch, match="has no output embedding"):
         client.embed_documents(["a", "b"])
 
 

@@ -31,7 +31,7 @@ def test_origin_on_this_machine(tokenizer_file: Path) -> None:
 
 @pytest.mark.parametrize("argument", ["tokenizer", "repository"])
 def test_what_is_given_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
-    with pytest.raises(BadInput, match=f"{argument}=: there is no file"):
+    with pytest.raises(BadInput, match=f"{argument}=: .* does not exist"):
         find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
 
 

@@ -54,14 +54,14 @@ def test_a_file_of_json_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.txt", b"", "holds no text; give one text a line"),
-        ("a.txt", b"\n  \n", "holds no text; give one text a line"),
+        ("a.txt", b"", "has no texts; give one text per line"),
+        ("a.txt", b"\n  \n", "has no texts; give one text per line"),
         ("a.txt", b"good\n\xff\xfe bad\n", "line 2 is not UTF-8"),
-        ("a.jsonl", b'{"text": "good"}\n\nnonsense\n', 'line 3 is no JSON object with a "text"'),
-        ("a.jsonl", b'{"texts": "a"}', "line 1 is no JSON object"),
-        ("a.jsonl", b'["a"]', "line 1 is no JSON object"),
-        ("a.jsonl", b'{"text": 3}', "line 1 is no JSON object"),
-        ("a.jsonl", b'{"text": " "}', "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": "good"}\n\nnonsense\n', 'line 3 is not a JSON object with a "text"'),
+        ("a.jsonl", b'{"texts": "a"}', "line 1 is not a JSON object"),
+        ("a.jsonl", b'["a"]', "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"text": 3}', "line 1 is not a JSON object"),
+        ("a.jsonl", b'{"text": " "}', "line 1 is not a JSON object"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:

@@ -128,7 +128,7 @@ def test_integer_weights_are_refused(tmp_path: Path) -> None:
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     save_file({"norm.weight": torch.ones(40)}, source / "model-extra.safetensors")
-    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' stands in two files"):
+    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' is in two files"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -150,8 +150,11 @@ def test_half_a_download_is_named(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantised"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'"),
         ({"rope_theta": None}, "rope_theta"),
-        ({"hidden_size": "wide"}, "a field is no number"),
-        ({"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2, "sliding_window": None}, "no number"),
+        ({"hidden_size": "wide"}, "a field is not a number"),
+        (
+            {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2, "sliding_window": None},
+            "not a number",
+        ),
     ],
 )
 def test_config_that_the_graph_would_get_wrong_is_refused(
@@ -181,7 +184,7 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["no/such/folder", "nowhere", "/no/such/folder"])
 def test_no_such_source(reference: str) -> None:
-    with pytest.raises(SourceMissing, match=f"'{reference}' is no directory and no hub id"):
+    with pytest.raises(SourceMissing, match=f"'{reference}' is neither a directory nor a hub id"):
         open_checkpoint(SourceReference(reference))
 
 

@@ -189,5 +189,5 @@ def test_releases_know_their_runtime() -> None:
     assert TritonRelease.R25_11.runtime == RuntimeVersion(1, 23, 2)
     assert RuntimeVersion.parse("1.31.1+cu13") == RuntimeVersion(1, 31, 1)
     assert RuntimeVersion(1, 9) < RuntimeVersion(1, 23)
-    with pytest.raises(ValueError, match="'none' is no version"):
+    with pytest.raises(ValueError, match="'none' is not a version"):
         RuntimeVersion.parse("none")

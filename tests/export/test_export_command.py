@@ -133,24 +133,24 @@ def test_max_tokens_beyond_the_positions(here: Runner, tmp_path: Path, tiny_sour
 
 @pytest.mark.parametrize("model", ["no-such-folder", "./no/such/folder"])
 def test_missing_model(here: Runner, model: str) -> None:
-    assert_one_error_line(here("export", model, "--name", "x"), holding=f"'{model}' is no directory")
+    assert_one_error_line(here("export", model, "--name", "x"), holding=f"'{model}' is neither a directory")
 
 
 def test_hub_id_without_a_network_is_one_line(tmp_path: Path) -> None:
     result = run("export", "acme/no-such-model@v1", "--name", "x", cwd=tmp_path)
-    assert_one_error_line(result, holding="'acme/no-such-model@v1' is no local directory and could not be fetched")
+    assert_one_error_line(result, holding="'acme/no-such-model@v1' is not a local directory and could not be fetched")
 
 
 def test_bad_adapter_weight(here: Runner, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--adapter", "some/where=heavy")
-    assert_one_error_line(result, holding="'heavy' is no number; write DIR or DIR=WEIGHT")
+    assert_one_error_line(result, holding="'heavy' is not a number; write DIR or DIR=WEIGHT")
 
 
 def test_reranker(here: Runner, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", RERANKER)
     result = here("export", source, "--max-tokens", "400", "--template", "blank-line", "--instruction", "Find it")
     assert result.returncode == 0
-    assert "note: taken for a reranker, since it has a score head; --task embed makes it an embedding model" in (
+    assert "note: exporting a reranker, because it has a score head; --task embed exports an embedding model" in (
         result.stderr
     )
     assert "20 pairs" not in result.stderr
@@ -239,7 +239,7 @@ def test_int8_options_need_int8(tiny_source: Path, here: Runner, arguments: tupl
 def test_a_bad_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\nb\n', encoding="utf-8")
     result = here("export", tiny_source, "--precision", "int8", "--calibration", "texts.jsonl")
-    assert_one_error_line(result, holding="--calibration texts.jsonl: line 2 is no JSON object")
+    assert_one_error_line(result, holding="--calibration texts.jsonl: line 2 is not a JSON object")
     assert not (tmp_path / "model_repository").exists()
 
 

@@ -235,7 +235,7 @@ def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "with space", "ü"])
 def test_bad_names_are_refused(tmp_path: Path, tiny_source: Path, name: str) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), name=name or "-")
-    with pytest.raises(ExportError, match="is no model name"):
+    with pytest.raises(ExportError, match="is not a valid model name"):
         export_model(options)
 
 

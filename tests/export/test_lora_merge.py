@@ -290,7 +290,7 @@ def test_adapter_text_form(text: str, weight: float, shown: str) -> None:
 
 @pytest.mark.parametrize("text", ["adapters/a=", "adapters/a=half", "adapters/a=1,5"])
 def test_adapter_weight_that_is_no_number(text: str) -> None:
-    with pytest.raises(SourceMissing, match="is no number; write DIR or DIR=WEIGHT"):
+    with pytest.raises(SourceMissing, match="is not a number; write DIR or DIR=WEIGHT"):
         AdapterReference.parse(text)
 
 

@@ -114,7 +114,7 @@ def test_server_that_was_killed_is_told_and_leaves_nothing(
 ) -> None:
     with start_triton(sums_repository) as server:
         kill(server)
-        with pytest.raises(ServerDied, match="ended by itself"):
+        with pytest.raises(ServerDied, match="exited unexpectedly"):
             server.wait()
         await_nothing_left(server.pid, shared_memory=False)
     assert not shared_memory_of(server.pid)
