@@ -31,22 +31,22 @@ def embed(
     url: Annotated[str, typer.Option(help="HOST:PORT of Triton's gRPC port.")] = "localhost:8001",
     kind: Annotated[Kind, typer.Option(help="What the texts are.")] = Kind.DOCUMENT,
     instruction: Annotated[
-        str | None, typer.Option(help="Task description for queries; the model's default where left out.")
+        str | None, typer.Option(help="Task description for queries; the model's default if not given.")
     ] = None,
-    dim: Annotated[int | None, typer.Option(help="Number of leading components; all of them where left out.")] = None,
+    dim: Annotated[int | None, typer.Option(help="Number of leading components; all if not given.")] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     output: Annotated[
         str,
         typer.Option(help="File to write: .npy as float32 [texts, dim], else JSON lines. - is standard output."),
     ] = STANDARD_STREAM,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="The model's tokenizer.json; found through the model where left out.")
+        Path | None, typer.Option(help="The model's tokenizer.json; located through the model if not given.")
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
     ] = None,
 ) -> None:
-    """Embed texts with a served model; one vector a line, in the order of the texts."""
+    """Embed texts with a served model; one vector per line, in the order of the texts."""
     from qwen3_triton.client import EmbeddingClient
 
     if instruction is not None and kind is Kind.DOCUMENT:
@@ -64,9 +64,9 @@ def embed(
 
 
 def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
-    """Nothing; `file` then holds the vectors, or what it held before where writing failed.
+    """Write `vectors` to `file`, which keeps its old content if writing fails.
 
-    `.npy` as float32 `[texts, dim]`, any other name as JSON lines. Raises BadInput where that fails.
+    `.npy` is written as float32 `[texts, dim]`, any other name as JSON lines. Raises BadInput if that fails.
     """
     import numpy as np
 

@@ -32,14 +32,16 @@ def export(
     ] = None,
     repository: Annotated[Path, typer.Option(help="Triton model repository to write into.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's folder name if not given.")] = None,
-    task: Annotated[TaskChoice, typer.Option(help="auto goes by what the sources say.")] = TaskChoice.AUTO,
+    task: Annotated[
+        TaskChoice, typer.Option(help="auto decides by the checkpoint and its adapters.")
+    ] = TaskChoice.AUTO,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     triton_release: Annotated[
         TritonRelease, typer.Option(help="NVIDIA image that a graph for GPUs must run in.")
     ] = DEFAULT_RELEASE,
     attention: Annotated[
-        CudaAttention, typer.Option(help="On GPUs: padded rows, or pages, which pad nothing.")
+        CudaAttention, typer.Option(help="GPUs: attention over padded rows, or over pages without padding.")
     ] = CudaAttention.ROWS,
     max_tokens: Annotated[
         int | None,
@@ -52,15 +54,15 @@ def export(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="int8: texts to calibrate with, one a line or JSONL with 'text'; built-in if not given."),
+        typer.Option(help="int8: calibration texts, one per line or JSON lines with 'text'; built-in if not given."),
     ] = _INT8.calibration,
     max_int8_error: Annotated[
         float | None,
         typer.Option(
             min=1e-6,
             max=1.0,
-            help="int8: largest 1 - cosine to fp32 over held-out texts (0.01 if not given), rerankers: largest "
-            "difference of a score (0.1); products stay in fp32 to reach it.",
+            help="int8: largest 1 - cosine to fp32 over held-out texts (default 0.01), or largest "
+            "difference of a reranker's score (default 0.1); products stay in fp32 to reach it.",
         ),
     ] = _INT8.max_error,
     evaluation: Annotated[
@@ -73,14 +75,16 @@ def export(
     ] = _EVALUATION.folder,
     max_ndcg_loss: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="Largest loss of that nDCG@10 (0 to 1); nothing is written beyond it."),
+        typer.Option(
+            min=0.0, max=1.0, help="Largest acceptable loss of nDCG@10 (0 to 1); nothing is written if it is larger."
+        ),
     ] = _EVALUATION.max_ndcg_loss,
-    max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one batch.")] = _SERVING.max_batch_rows,
+    max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows of one batch.")] = _SERVING.max_batch_rows,
     max_batch_tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Most tokens in one batch; a longer request is computed by itself. If not given: what the device "
+            help="Most tokens of one batch; a larger request is computed by itself. If not given: what the device "
             "computes in about a second (CPU) or a tenth of a second (GPU).",
         ),
     ] = _SERVING.max_batch_tokens,
@@ -98,15 +102,15 @@ def export(
         int, typer.Option(min=0, help="Longest wait for other requests while the model is idle, microseconds.")
     ] = _SERVING.queue_delay_us,
     instances: Annotated[
-        int, typer.Option(min=1, help="Copies of the model; on a CPU with --threads.")
+        int, typer.Option(min=1, help="Instances of the model; set --threads too on a CPU.")
     ] = _SERVING.instances,
     threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads of one copy; 0 takes every core.")
+        int, typer.Option(min=0, help="CPU threads of one instance; 0 for all cores.")
     ] = _SERVING.threads,
     gpu_memory_gb: Annotated[
-        float | None, typer.Option(min=0.1, help="Most GPU memory of one copy, GB; no limit if not given.")
+        float | None, typer.Option(min=0.1, help="GPU memory limit of one instance, GB; no limit if not given.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a model of that name.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model of that name.")] = False,
 ) -> None:
     """Convert a checkpoint, with LoRA adapters merged in, to a model that Triton serves."""
     from ..export import (

@@ -28,7 +28,7 @@ class LineProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to put away."""
+        """Do nothing: there is no display to close."""
 
     def stage(self, text: str) -> None:
         """Writes the stage's line."""

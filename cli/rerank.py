@@ -13,21 +13,19 @@ from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
 
 def rerank(
     model: Annotated[str, typer.Option(help="Name of the model on the server.")],
-    query: Annotated[str, typer.Option(help="What the documents are judged by.")],
+    query: Annotated[str, typer.Option(help="The query.")],
     url: Annotated[str, typer.Option(help="HOST:PORT of Triton's gRPC port.")] = "localhost:8001",
-    instruction: Annotated[
-        str | None, typer.Option(help="Task description; the model's default where left out.")
-    ] = None,
-    top_k: Annotated[int | None, typer.Option(help="How many of the best; all of them where left out.")] = None,
+    instruction: Annotated[str | None, typer.Option(help="Task description; the model's default if not given.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Number of documents to print; all if not given.")] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="The model's tokenizer.json; found through the model where left out.")
+        Path | None, typer.Option(help="The model's tokenizer.json; located through the model if not given.")
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
     ] = None,
 ) -> None:
-    """Rank documents for a query; one JSON object a line, the best first, "position" counting lines from 0."""
+    """Rank documents for a query; one JSON object per line, best first, "position" counting lines from 0."""
     from qwen3_triton.client import RerankClient
 
     texts = read_texts(source)

@@ -16,10 +16,10 @@ def serve(
         "model_repository"
     ),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="Port that clients use.")] = 8001,
+    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC interface, which clients use.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port of the HTTP interface.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of the Prometheus metrics.")] = 8002,
-    log_file: Annotated[Path | None, typer.Option(help="Keep Triton's log here.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
 ) -> None:
     """Serve a model repository with a real Triton on this machine, until Ctrl-C."""
     from qwen3_triton.server import ServerOptions, start_triton

@@ -1,4 +1,4 @@
-"""The connection to one model on one Triton, synchronous."""
+"""The synchronous connection to one model on one Triton server."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .replies import RowReply
 from .requests import RowRequest
 
 CHANNEL_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-"""No limit on a message: a reply of 4,096 rows × 4,096 floats is 64 MiB, gRPC's own limit 4 MiB."""
+"""No limit on message sizes: a reply of 4,096 rows × 4,096 floats has 64 MiB, and gRPC's default limit is 4 MiB."""
 
 
 class TritonChannel:
-    """Calls to one model; safe to share between threads. Nothing is sent before the first call.
+    """Calls one model. Safe to share between threads; nothing is sent before the first call.
 
     Speaks through tritonclient's generated stub: its `InferenceServerClient.async_infer` loses
     a callback when two threads share a client.
@@ -40,15 +40,15 @@ class TritonChannel:
         self._stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
 
     def model_config(self) -> Any:
-        """The model's ModelConfig message."""
+        """Return the model's ModelConfig message."""
         request = service_pb2.ModelConfigRequest(name=self.model)
         with self._errors():
             return self._stub.ModelConfig(request, timeout=self.timeout_s).config
 
     def infer_all(self, requests: Iterable[RowRequest], *, max_in_flight: int) -> Generator[RowReply, None, None]:
-        """Replies in the order in which they come, with at most `max_in_flight` requests out at a time.
+        """Yield replies in the order of their arrival, with at most `max_in_flight` requests in flight.
 
-        The first error ends it; the requests still out are then cancelled, as when it is closed early.
+        After the first error, or when the generator is closed early, the requests in flight are cancelled.
         """
         waiting = iter(requests)
         ahead = list(islice(waiting, 2))
@@ -88,7 +88,7 @@ class TritonChannel:
         call.add_done_callback(done.put)
 
     def close(self) -> None:
-        """Nothing; ends every call. A second time does no harm."""
+        """Close the connection and cancel pending calls. Idempotent."""
         self._channel.close()
 
     def _errors(self) -> AbstractContextManager[None]:

@@ -15,35 +15,42 @@ from .preparation import ClientOptions, connect_model
 
 
 class EmbeddingClient(ModelClient[EmbeddingPreparation]):
-    """Texts to unit vectors through an exported model on a Triton server.
+    """Embeds texts with an exported model on a Triton server. Safe to share between threads.
 
-    Connects when it is made and shares its connection between threads, as `ModelClient` says.
-
-    - An empty list gives an array of no rows, without a call.
-    - An empty text is embedded as what is left of it, its prompt and its end token.
-    - A text longer than the model's `max_tokens` is cut and keeps its end token;
-      BadInput with `truncate=False`.
-    - BadInput too, before anything is sent: no str, a lone surrogate, a row without any token, a dimension
-      that the model does not offer, an instruction where its prompt takes none.
+    - An empty list gives an array without rows, and no request is sent.
+    - An empty text is embedded as its prompt and its end token.
+    - A text longer than the model's `max_tokens` is truncated and keeps its end token; BadInput with `truncate=False`.
+    - BadInput is raised, before anything is sent, for a text that is not a str or has a lone surrogate, a row without
+      tokens, a dimension that the model does not offer, and an instruction if its prompt takes none.
     """
 
     @property
     def contract(self) -> EmbeddingContract:
-        """What the model said of itself when the client connected."""
+        """The model's contract, as it was when the client connected."""
         return self._preparation.contract
 
     def embed_queries(
         self, texts: Iterable[str], instruction: str | None = None, dim: int | None = None
     ) -> NDArray[np.float32]:
-        """FP32 `[n, dim]` unit rows of queries, in the order of `texts`.
+        """Embed queries.
 
-        `instruction=None` is the model's default; `dim=None` is its full width. Raises BadInput, ServerError
-        and its kinds, ContractMismatch where the reply is not what the contract promised.
+        Args:
+            texts: The queries, without prompt.
+            instruction: Task description for the prompt; None for the model's default.
+            dim: Number of leading components, renormalised; None for all.
+
+        Returns:
+            float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
+
+        Raises:
+            BadInput: An argument is invalid, or the server answered NaN for a text.
+            ServerError: The server is unreachable or did not answer; see its subclasses.
+            ContractMismatch: The reply does not match the contract.
         """
         return self._infer(self._preparation.queries(texts, instruction, dim))
 
     def embed_documents(self, texts: Iterable[str], dim: int | None = None) -> NDArray[np.float32]:
-        """FP32 `[n, dim]` unit rows of documents, in the order of `texts`; otherwise as `embed_queries`."""
+        """Embed documents; arguments, result and errors as in `embed_queries`, without an instruction."""
         return self._infer(self._preparation.documents(texts, dim))
 
     @staticmethod

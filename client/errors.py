@@ -1,38 +1,38 @@
-"""What the client raises.
+"""Exceptions of the client.
 
 ClientError
-├── ContractMismatch       the contract is absent, newer than this client, or of another task or tokenizer
-├── BadInput               a text, instruction or dimension that cannot be sent; names which text and why
-└── ServerError            the call reached for a server and failed
-    ├── ServerUnavailable  nobody answers, or the model is not loaded; worth another try
-    ├── ServerOverloaded   the server refused for want of room; worth another try later
+├── ContractMismatch       the model's contract is missing, malformed or newer, or of another task or tokenizer
+├── BadInput               a text, instruction or dimension that cannot be sent; the message names it and says why
+└── ServerError            the server could not be reached, or did not answer a valid request
+    ├── ServerUnavailable  server unreachable, or model not loaded; worth a retry
+    ├── ServerOverloaded   queue full; worth a retry later
     └── ServerTimeout      no answer within `timeout_s`
 """
 
 
 class ClientError(Exception):
-    """Root of every error that the client raises."""
+    """Base class of all exceptions that the client raises."""
 
 
 class ContractMismatch(ClientError):
-    """The contract of the model and this client do not fit together."""
+    """The contract or manifest of a model cannot be used by this client."""
 
 
 class BadInput(ClientError, ValueError):
-    """An argument that cannot be sent; the message names it and says why."""
+    """An argument cannot be sent; the message names it and says why."""
 
 
 class ServerError(ClientError):
-    """The server did not answer a well-formed call."""
+    """The server did not answer a valid request."""
 
 
 class ServerUnavailable(ServerError):
-    """Nobody answers at the address, or the model is not loaded there."""
+    """The server is unreachable, or the model is not loaded."""
 
 
 class ServerOverloaded(ServerError):
-    """The server refused the call for want of room."""
+    """The server rejected the request because its queue is full."""
 
 
 class ServerTimeout(ServerError):
-    """No answer came within `timeout_s`."""
+    """The server did not answer within `timeout_s`."""

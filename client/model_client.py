@@ -1,4 +1,4 @@
-"""What the synchronous clients of every task have in common: a connection and its end."""
+"""Base class of the synchronous clients: the connection and its lifetime."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ AnswerT = TypeVar("AnswerT")
 class ModelClient(ABC, Generic[PreparationT]):
     """A connection to one model.
 
-    Reads the model's contract from the server when it is made, and refuses there and then what does not fit.
-    Much of a call travels in several requests at once; the answers come in the caller's order.
-    Safe to share between threads. Only rows that the server lost through another client's invalid request are sent
-    again; whether to retry after ServerUnavailable and ServerOverloaded is the caller's choice.
+    The model's contract is read from the server when the client is created, which fails if the client cannot use it.
+    A call is split into several concurrent requests; results are in the caller's order. Safe to share between threads.
+    Only rows that the server lost through another client's invalid request are sent again; whether to retry after
+    ServerUnavailable and ServerOverloaded is the caller's choice.
     """
 
     def __init__(
@@ -38,13 +38,23 @@ class ModelClient(ABC, Generic[PreparationT]):
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         truncate: bool = True,
     ) -> None:
-        """Connects to `model` at `url`, HOST:PORT of Triton's gRPC port.
+        """Connect to a model.
 
-        `tokenizer` is a tokenizer.json or its directory, `repository` a model repository on this machine;
-        without either the contract's origin tells. `timeout_s` is for each request by itself, its wait at
-        the server included. `max_rows_per_request=None` is what the server takes, and never more than that.
-        `max_in_flight` requests of one call are out at once at most. `truncate=False` refuses long texts.
-        Raises ServerError and its kinds, ContractMismatch, BadInput.
+        Args:
+            url: HOST:PORT of Triton's gRPC port.
+            model: Name of the model on the server.
+            tokenizer: A tokenizer.json or its directory.
+            repository: A model repository on this machine that has the model and its tokenizer. Without `tokenizer` and
+                `repository`, the tokenizer comes from the origin that the contract names.
+            timeout_s: Seconds for each request, including its time in the server's queue.
+            max_rows_per_request: Most rows of a request; None for as many as the server accepts.
+            max_in_flight: Most concurrent requests of one call.
+            truncate: Truncate texts that are too long; False raises BadInput.
+
+        Raises:
+            ServerError: The server is unreachable or did not answer; see its subclasses.
+            ContractMismatch: The client cannot use the model.
+            BadInput: An argument is invalid.
         """
         self._options = ClientOptions(
             tokenizer=tokenizer,
@@ -67,7 +77,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         """What turns a caller's texts into calls of the model that a ModelConfig message describes."""
 
     def close(self) -> None:
-        """Nothing; ends the connection and every call on it."""
+        """Close the connection and cancel pending calls. Idempotent."""
         self._channel.close()
 
     def __enter__(self) -> Self:

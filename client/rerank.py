@@ -15,36 +15,44 @@ from .rerank_call import RankedDocument, RerankPreparation
 
 
 class RerankClient(ModelClient[RerankPreparation]):
-    """Queries and documents to scores through an exported reranker on a Triton server.
+    """Scores documents for a query with an exported reranker on a Triton server. Safe to share between threads.
 
-    Connects when it is made and shares its connection between threads, as `ModelClient` says.
-
-    - An empty list gives an empty answer, without a call.
-    - An empty query or document is judged as it is, with the prompt around it.
-    - Where query and document together are longer than the model takes, the end of the body is cut, which is the
-      document's in the official template, and the suffix that asks for the answer stays whole; BadInput with
-      `truncate=False`.
-    - BadInput too, before anything is sent: no str, a lone surrogate, no pair, a `top_k` below 1, an
-      instruction where the prompt takes none.
+    - An empty list gives an empty result, and no request is sent.
+    - An empty query or document is scored with the prompt around it.
+    - If query and document together are longer than the model's `max_tokens`, the end of the body is truncated, which
+      is the document's end in the official template, and the suffix stays whole; BadInput with `truncate=False`.
+    - BadInput is raised, before anything is sent, for a text that is not a str or has a lone surrogate, something that
+      is not a pair, a `top_k` below 1, and an instruction if the prompt takes none.
     """
 
     @property
     def contract(self) -> RerankContract:
-        """What the model said of itself when the client connected."""
+        """The model's contract, as it was when the client connected."""
         return self._preparation.contract
 
     def rerank(
         self, query: str, documents: Iterable[str], instruction: str | None = None, top_k: int | None = None
     ) -> list[RankedDocument]:
-        """The best `top_k` of `documents` for `query`, all of them for None, as `(position, score)`.
+        """Rank documents for a query.
 
-        Sorted by score, the best first, equal scores by their position; `instruction=None` is the model's default.
-        Raises BadInput, ServerError and its kinds, ContractMismatch where the reply is not what the contract promised.
+        Args:
+            query: The query.
+            documents: The documents.
+            instruction: Task description for the prompt; None for the model's default.
+            top_k: Number of documents to return; None for all.
+
+        Returns:
+            `(position, score)` of the best documents: highest score first, equal scores by position.
+
+        Raises:
+            BadInput: An argument is invalid, or the server answered NaN for a document.
+            ServerError: The server is unreachable or did not answer; see its subclasses.
+            ContractMismatch: The reply does not match the contract.
         """
         return self._infer(self._preparation.rank(query, documents, instruction, top_k))
 
     def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None = None) -> NDArray[np.float32]:
-        """FP32 `[n]` scores in 0…1 of pairs of query and document, in their order; otherwise as `rerank`."""
+        """Score (query, document) pairs: float32 `[n]`, 0 to 1, in the order of `pairs`. Errors as in `rerank`."""
         return self._infer(self._preparation.score(pairs, instruction))
 
     @staticmethod
