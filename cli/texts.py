@@ -10,13 +10,13 @@ from qwen3_triton.client.errors import BadInput
 
 STANDARD_STREAM = "-"
 TEXTS_HELP = (
-    "UTF-8 file, one text a line, blank lines too; in a .jsonl each line is a JSON string "
+    "UTF-8 file with one text per line, blank lines included; in a .jsonl each line is a JSON string "
     'or an object with "text". - is standard input.'
 )
 
 
 def read_texts(source: str) -> list[str]:
-    """The texts of a file or, for `-`, of standard input: one a line, the line's end left off.
+    """Return the texts of a file, or of standard input for `-`: one per line, without line ends.
 
     A name that ends with .jsonl holds JSON: each line a string or an object with a string "text".
     Raises BadInput that names the file, and the line where one is to blame.

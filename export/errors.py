@@ -1,14 +1,14 @@
-"""What the exporter raises.
+"""Exceptions of the exporter.
 
 ExportError
-├── SourceMissing            a checkpoint, adapter or file that is not there or cannot be read
-├── UnsupportedCheckpoint    the checkpoint says something of itself that this project does not do
-├── AdapterMismatch          an adapter that does not fit its base; lists the keys
-├── ModelExists              the name is taken in the repository
-├── StagingFailed            the repository cannot be written to in one piece
-├── Int8ErrorTooLarge        8 bits change the answers by more than --max-int8-error allows
-├── NdcgLossTooLarge         a retrieval set's nDCG@10 falls by more than --max-ndcg-loss allows
-└── ParityFailed             the written model does not answer as the reference; carries the report
+├── SourceMissing            a checkpoint, adapter or file does not exist or cannot be read
+├── UnsupportedCheckpoint    the checkpoint has a setting that this project does not support
+├── AdapterMismatch          an adapter does not match its base model; lists the keys
+├── ModelExists              the repository already has a model of that name
+├── StagingFailed            the model cannot be written atomically
+├── Int8ErrorTooLarge        the int8 model is further from fp32 than the limit allows
+├── NdcgLossTooLarge         the model loses more nDCG@10 on the retrieval set than the limit allows
+└── ParityFailed             the written model does not match the reference; has the report
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ KEYS_SHOWN = 8
 
 
 class ExportError(Exception):
-    """Root of every error that the exporter raises."""
+    """Base class of all exceptions of the exporter."""
 
 
 class SourceMissing(ExportError):
-    """A checkpoint, adapter or file is not there or cannot be read."""
+    """A checkpoint, adapter or file does not exist or cannot be read."""
 
 
 class UnsupportedCheckpoint(ExportError):
-    """The checkpoint asks for something that this project does not do."""
+    """The checkpoint has a setting that this project does not support."""
 
 
 class AdapterMismatch(ExportError):
-    """An adapter and its base do not fit together."""
+    """An adapter does not match its base model."""
 
 
 class ModelExists(ExportError):
-    """The target name is taken."""
+    """The target already exists."""
 
 
 class StagingFailed(ExportError):
-    """The target cannot be written to in one piece."""
+    """The target cannot be written atomically."""
 
 
 class Int8ErrorTooLarge(ExportError):
-    """The int8 model is further from fp32 than asked for."""
+    """The int8 model is further from fp32 than the limit allows."""
 
 
 class NdcgLossTooLarge(ExportError):
-    """The written model finds less of a retrieval set than asked for."""
+    """The written model loses more nDCG@10 than the limit allows."""
 
 
 class ParityFailed(ExportError):
-    """The written model does not answer as the reference does."""
+    """The written model does not match the reference."""
 
     def __init__(self, message: str, report: ParityReport | ScoreParityReport) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ class ParityFailed(ExportError):
 
 
 def list_keys(keys: Sequence[str]) -> str:
-    """The first keys of a sorted list as text, and how many more there are."""
+    """Return the first keys in sorted order as text, and how many more there are."""
     shown = ", ".join(sorted(keys)[:KEYS_SHOWN])
     more = len(keys) - KEYS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -39,7 +39,7 @@ Progress = Callable[[str], None]
 
 
 def no_progress(_line: str) -> None:
-    """Tells nobody."""
+    """Ignore progress."""
 
 
 @dataclass(frozen=True, slots=True)

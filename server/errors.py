@@ -1,13 +1,13 @@
-"""What the local server raises.
+"""Exceptions of the local server.
 
 ServerError
-├── EnvironmentFailed    the server's own Python environment cannot be made on this machine
-├── RepositoryEmpty      there is no model to serve at the path given
-├── AddressInvalid       a host or port that cannot be listened on, for another reason than being taken
-│   └── PortTaken        somebody else listens there already
-├── ModelFailed          Triton runs, but a model does not load; carries the cause of each
-├── ServerDied           the process ended by itself; carries the end of its log
-└── ServerNotReady       it runs, but was not ready within `ready_timeout_s`
+├── EnvironmentFailed    the server's own Python environment cannot be installed on this machine
+├── RepositoryEmpty      the repository does not exist or has no model
+├── AddressInvalid       the server cannot listen on a host or port
+│   └── PortTaken        another process already listens on the port
+├── ModelFailed          Triton runs, but a model did not load; has the cause of each
+├── ServerDied           the process exited unexpectedly; has the end of its log
+└── ServerNotReady       the process runs, but was not ready within `ready_timeout_s`
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 
 class ServerError(Exception):
-    """Root of every error of the local server; the message is one line that says what to do."""
+    """Base class of all exceptions of the local server; the message is one line that says what to do."""
 
 
 class EnvironmentFailed(ServerError):
@@ -56,7 +56,7 @@ class _WithLog(ServerError):
 
 
 class ServerDied(_WithLog):
-    """`tritonserver` ended without being asked to."""
+    """`tritonserver` exited unexpectedly."""
 
 
 class ServerNotReady(_WithLog):
