@@ -75,7 +75,7 @@ typedef struct {
   Totals offered;    /* settled, and the requests accepted in the present evaluation */
   bool started;      /* a request was offered in the present evaluation */
   bool kept;         /* not all requests of the last evaluation had been cancelled when this one began */
-  Request **seen;    /* accepted in the last evaluation; alive as long as their batch has not run */
+  Request **seen;    /* with a delay: accepted in the last evaluation; alive as long as their batch has not run */
   size_t seen_count, seen_capacity;
 
   Request *refused; /* first request refused by a waiting batch, and since when */
@@ -220,7 +220,7 @@ static bool accepts(Batcher *batcher, Request *request) {
   }
   batcher->refused = NULL;
   batcher->offered = all;
-  remember(batcher, request);
+  if (batcher->delays) remember(batcher, request);
   return true;
 }
 
@@ -299,7 +299,7 @@ EXPORT Error *TRITONBACKEND_ModelBatchInitialize(const Batcher *shared, void **u
     batcher->settled = batcher->offered = (Totals){0};
     batcher->seen_count = 0;
     batcher->kept = false;
-  } else if (batcher->started) {
+  } else if (batcher->started && batcher->delays) {
     batcher->kept = any_not_cancelled(batcher);
   }
   batcher->started = false;
