@@ -1,11 +1,10 @@
-"""The prompt of a model around the caller's texts."""
+"""Puts the caller's texts into the prompts of a model."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
-from .contract import PairPrompts, Prompts
+from .contract import PairPrompts, Prompts, fill_template
 from .errors import BadInput, ContractMismatch
 from .texts import check_text
 
@@ -32,34 +31,25 @@ def prompt_pairs(
     prompts: PairPrompts, queries: Sequence[str], documents: Sequence[str], instruction: str | None = None
 ) -> list[str]:
     """The body of each query and document, without prefix and suffix; as `prompt_queries` otherwise."""
-    pieces = _split(prompts.body, (_QUERY, _DOCUMENT))
-    before, between, after = _insert_instruction(pieces, prompts.body, instruction, prompts.default_instruction)
+    values = _check(prompts.body, (_QUERY, _DOCUMENT), instruction, prompts.default_instruction)
     pairs = zip(queries, documents, strict=True)
-    if prompts.body.index(_QUERY) < prompts.body.index(_DOCUMENT):
-        return [before + query + between + document + after for query, document in pairs]
-    return [before + document + between + query + after for query, document in pairs]
+    return [fill_template(prompts.body, query=query, document=document, **values) for query, document in pairs]
 
 
 def _fill(template: str, texts: Sequence[str], instruction: str | None, default: str | None) -> list[str]:
-    head, tail = _insert_instruction(_split(template, (_TEXT,)), template, instruction, default)
-    return [head + text + tail for text in texts]
+    values = _check(template, (_TEXT,), instruction, default)
+    return [fill_template(template, text=text, **values) for text in texts]
 
 
-def _split(template: str, places: tuple[str, ...]) -> list[str]:
-    """What stands around the places in a template, which is one piece more than there are places."""
+def _check(template: str, places: tuple[str, ...], instruction: str | None, default: str | None) -> dict[str, str]:
+    """Return the values that are the same for every text: the instruction, where `template` takes one."""
     if any(template.count(place) != 1 for place in places):
-        raise ContractMismatch(f"the model's prompt {template!r} does not hold {' and '.join(places)} exactly once")
-    # the texts come last and are never searched, so braces in them stay what they are
-    return re.split("|".join(map(re.escape, places)), template)
-
-
-def _insert_instruction(pieces: list[str], template: str, instruction: str | None, default: str | None) -> list[str]:
+        raise ContractMismatch(f"the model's prompt {template!r} does not have {' and '.join(places)} exactly once")
     if _INSTRUCTION not in template:
         if instruction is not None:
             raise BadInput(f"instruction: the model's prompt {template!r} takes none, leave it out")
-        return pieces
+        return {}
     chosen = default if instruction is None else instruction
     if chosen is None:
         raise BadInput(f"instruction: the model's prompt {template!r} needs one and the model has no default")
-    check_text(chosen, "instruction")
-    return [piece.replace(_INSTRUCTION, chosen) for piece in pieces]
+    return {"instruction": check_text(chosen, "instruction")}

@@ -17,7 +17,7 @@ from .reports import (
     RetrievalReport,
     ScoreParityReport,
 )
-from .templates import PairPrompts, Prompts
+from .templates import PairPrompts, Prompts, fill_template
 from .wire import (
     CONTRACT_PARAMETER,
     INPUT_IDS,
@@ -60,4 +60,5 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "fill_template",
 ]

@@ -1,8 +1,20 @@
-"""What a model wants around the texts that it judges."""
+"""Prompt templates of a model, and how they are filled."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+_PLACEHOLDER = re.compile(r"\{(text|query|document|instruction)\}")
+
+
+def fill_template(template: str, **values: str) -> str:
+    """Return `template` with each placeholder `{name}` replaced by the value of that name.
+
+    Values are inserted in one pass and never searched, so braces in a caller's text stay what they are. Placeholders
+    without a value stay too.
+    """
+    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

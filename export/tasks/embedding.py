@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...client.contract import MIN_COMPANY_COSINE, EmbeddingContract, ParityReport, Precision, Prompts, Task
+from ...client.contract import (
+    MIN_COMPANY_COSINE,
+    EmbeddingContract,
+    ParityReport,
+    Precision,
+    Prompts,
+    Task,
+    fill_template,
+)
 from ..errors import SourceMissing
 from ..passes.merge import merge_adapters
 from ..proof.parity import COMPANY_GATES, GATES, measure_parity, require_parity
@@ -44,7 +52,7 @@ class EmbeddingTask:
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
         """Each probe text as a query and as a document."""
-        texts = [self._as_query(text) for text in PROBE_TEXTS] + list(PROBE_TEXTS)
+        texts = [fill(text) for fill in (self._as_query, self._as_document) for text in PROBE_TEXTS]
         return [row for row in self.tokenizer.rows(texts, max_tokens) if row]
 
     def long_row(self, tokens: int) -> list[int]:
@@ -59,7 +67,7 @@ class EmbeddingTask:
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Every text as a document, and every third as a query besides."""
-        filled = [*texts, *(self._as_query(text) for text in texts[::3])]
+        filled = [*map(self._as_document, texts), *map(self._as_query, texts[::3])]
         return [row for row in self.tokenizer.rows(filled, max_tokens) if row]
 
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
@@ -68,7 +76,7 @@ class EmbeddingTask:
         Raises SourceMissing for a text without a token, which no client may send either.
         """
         queries = [self._as_query(query.text) for query in source.queries]
-        documents = [self.prompts.document.replace("{text}", document.text) for document in source.documents]
+        documents = [self._as_document(document.text) for document in source.documents]
         rows = self.tokenizer.rows([*queries, *documents], max_tokens)
         for row, text in zip(rows, (*source.queries, *source.documents), strict=True):
             if not row:
@@ -105,7 +113,11 @@ class EmbeddingTask:
 
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""
-        return self.prompts.query.replace("{instruction}", instruction).replace("{text}", text)
+        return fill_template(self.prompts.query, text=text, instruction=instruction)
+
+    def _as_document(self, text: str) -> str:
+        instruction = self.prompts.default_instruction or ""
+        return fill_template(self.prompts.document, text=text, instruction=instruction)
 
 
 def _no_token(source: RetrievalSet, text: NamedText) -> str:

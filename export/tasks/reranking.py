@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...client.contract import MAX_COMPANY_SCORE_ERROR, PairPrompts, Precision, RerankContract, ScoreParityReport, Task
+from ...client.contract import (
+    MAX_COMPANY_SCORE_ERROR,
+    PairPrompts,
+    Precision,
+    RerankContract,
+    ScoreParityReport,
+    Task,
+    fill_template,
+)
 from ..errors import ExportError
 from ..passes.merge import merge_adapters
 from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
@@ -97,5 +105,4 @@ class RerankTask:
 
     def _body(self, query: str, document: str) -> str:
         instruction = self.prompts.default_instruction or ""
-        body = self.prompts.body.replace("{instruction}", instruction)
-        return body.replace("{query}", query).replace("{document}", document)
+        return fill_template(self.prompts.body, query=query, document=document, instruction=instruction)

@@ -1,0 +1,74 @@
+"""The exporter fills prompts exactly as the client does, also around texts that look like placeholders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from qwen3_triton.client import PairPrompts, Prompts, SourceIdentity
+from qwen3_triton.client.prompts import prompt_documents, prompt_pairs, prompt_queries
+from qwen3_triton.export.reading.retrieval_set import NamedText, RetrievalSet
+from qwen3_triton.export.reading.tokenizer import CheckpointTokenizer
+from qwen3_triton.export.tasks.embedding import EmbeddingTask
+from qwen3_triton.export.tasks.reranking import RerankTask
+
+HOSTILE = ["{document}", "{query} and {instruction}", "{text}", "a {", "{instruction}{document}{query}", "\\1 {0} %s"]
+PROMPTS = Prompts(
+    query="Instruct: {instruction}\nQuery:{text}",
+    document="passage ({instruction}): {text}",
+    default_instruction="{text}",
+)
+PAIRS = PairPrompts(
+    prefix="<", body="{instruction} | {query} | {document}", suffix=">", default_instruction="find {document}"
+)
+
+
+class Recorder:
+    """Stands in for a tokenizer: keeps the texts that it is given."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def rows(self, texts: Sequence[str], _max_tokens: int) -> list[list[int]]:
+        self.texts += texts
+        return [[1]] * len(texts)
+
+    def pair_rows(self, _prompts: PairPrompts, bodies: Sequence[str], _max_tokens: int) -> list[list[int]]:
+        self.texts += bodies
+        return [[1]] * len(bodies)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def embedding(recorder: Recorder) -> EmbeddingTask:
+    tokenizer = cast(CheckpointTokenizer, recorder)
+    return EmbeddingTask(prompts=PROMPTS, stated_max_tokens=None, tokenizer=tokenizer, hidden=8)
+
+
+def test_calibration_texts(recorder: Recorder, embedding: EmbeddingTask) -> None:
+    embedding.text_rows(HOSTILE, 64)
+    assert recorder.texts == prompt_documents(PROMPTS, HOSTILE) + prompt_queries(PROMPTS, HOSTILE[::3])
+
+
+def test_retrieval_sets(recorder: Recorder, embedding: EmbeddingTask, tmp_path: Path) -> None:
+    named = tuple(NamedText(name=str(number), text=text) for number, text in enumerate(HOSTILE))
+    identity = SourceIdentity(reference=str(tmp_path), sha256="0" * 64)
+    count = len(named)
+    found = RetrievalSet(identity=identity, queries=named, documents=named, gains=({},) * count, own=(None,) * count)
+    embedding.retrieval_rows(found, 64)
+    assert recorder.texts == prompt_queries(PROMPTS, HOSTILE) + prompt_documents(PROMPTS, HOSTILE)
+
+
+def test_pairs_of_a_reranker(recorder: Recorder) -> None:
+    tokenizer = cast(CheckpointTokenizer, recorder)
+    task = RerankTask(prompts=PAIRS, stated_max_tokens=None, answers=None, tokenizer=tokenizer)
+    task.text_rows(HOSTILE, 64)
+    assert recorder.texts == prompt_pairs(PAIRS, HOSTILE, [*HOSTILE[1:], HOSTILE[0]])
+    assert recorder.texts[0] == "find {document} | {document} | {query} and {instruction}"
