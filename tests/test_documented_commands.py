@@ -13,7 +13,7 @@ import typer.main
 from qwen3_triton.cli.main import app
 
 _PAGES = ("README.md", "docs/*.md", "deploy/README.md", "examples/demo/README.md")
-_COMMAND = re.compile(r"(?:^|\| )(qwen3-triton [a-z][^|<>&]*)", re.MULTILINE)
+_COMMAND = re.compile(r"(?:^|\| )(qwen3-triton [a-z][^|<>&\n]*)", re.MULTILINE)
 
 
 def documented_commands(root: Path) -> list[str]:
