@@ -54,7 +54,7 @@ def _read_token_budget(config: Any) -> int | None:
     if TOKEN_BUDGET_PARAMETER not in config.parameters:
         return None
     text = config.parameters[TOKEN_BUDGET_PARAMETER].string_value
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
         raise ContractMismatch(
             f"config.pbtxt of model {config.name!r} has {TOKEN_BUDGET_PARAMETER} {text!r}, not a whole number above 0"
         )

@@ -14,8 +14,9 @@
  *  - Refusing the first request offered to a waiting batch makes the scheduler thread poll until the batch runs.
  *    That costs CPU time, so a batch is closed from three quarters of its budget on wherever that needs no poll.
  *
- * The bound: a batch holds at most max_batch_tokens tokens, or one request that is larger by itself. Where a queue delay
- * is configured, requests whose callers cancelled them may come on top.
+ * The bound: a batch holds at most max_batch_tokens tokens, or one request that is larger by itself. There are two
+ * exceptions. A batch that has waited for an instance for more than 30 s takes the request that it refused. Where a
+ * queue delay is configured, requests whose callers cancelled them may come on top.
  */
 #include <stdbool.h>
 #include <stddef.h>

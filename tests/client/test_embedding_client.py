@@ -193,7 +193,7 @@ def test_requests_stay_within_the_server_s_token_budget(triton: FakeTriton) -> N
     assert all(batch.size <= 40 or len(batch) == 1 for batch in triton.batches)
 
 
-@pytest.mark.parametrize("text", ["", "0", "many", "-5", "1.5"])
+@pytest.mark.parametrize("text", ["", "0", "many", "-5", "1.5", "9" * 5000])
 def test_a_token_budget_that_is_no_number(triton: FakeTriton, text: str) -> None:
     triton.max_batch_tokens = text
     with pytest.raises(ContractMismatch, match="max_batch_tokens"):
