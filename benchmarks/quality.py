@@ -21,7 +21,7 @@ from qwen3_triton.export import (
     export_model,
     write_merged_checkpoint,
 )
-from qwen3_triton.server import ServerError, start_triton
+from qwen3_triton.server import LocalServerError, start_triton
 
 from .contenders.contender import Bench, CannotRun
 from .contenders.transformers_model import load_fp32
@@ -79,7 +79,7 @@ def measure_quality(options: QualityOptions, bench: Bench) -> Quality:
         try:
             for each, exact, vectors in zip(sets, truth, _served(bench, precision, sets), strict=True):
                 scores += _scores(each, precision, vectors, exact)
-        except (CannotRun, ExportError, ServerError) as exc:
+        except (CannotRun, ExportError, LocalServerError) as exc:
             not_done[f"quality of {precision}"] = str(exc)
     return Quality(scores=tuple(scores), not_done=not_done)
 

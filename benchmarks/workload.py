@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 END_TOKEN_ID = 0
 """Last id of every row to embed, as the tokenizer of the benchmark checkpoint appends it."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from qwen3_triton.client.errors import BadInput
+from qwen3_triton.client.errors import InvalidInputError
 
 from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
 
@@ -50,7 +50,7 @@ def embed(
     from qwen3_triton.client import EmbeddingClient
 
     if instruction is not None and kind is Kind.DOCUMENT:
-        raise BadInput("--instruction is for --kind query, documents take none")
+        raise InvalidInputError("--instruction is for --kind query, documents take none")
     texts = read_texts(source)
     with EmbeddingClient(url, model, tokenizer=tokenizer, repository=repository) as client:
         vectors = (
@@ -66,7 +66,7 @@ def embed(
 def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
     """Write `vectors` to `file`, which keeps its old content if writing fails.
 
-    `.npy` is written as float32 `[texts, dim]`, any other name as JSON lines. Raises BadInput if that fails.
+    `.npy` is written as float32 `[texts, dim]`, any other name as JSON lines. Raises InvalidInputError if that fails.
     """
     import numpy as np
 
@@ -81,7 +81,7 @@ def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
             os.fsync(stream.fileno())
         temporary.replace(file)
     except OSError as exc:
-        raise BadInput(f"--output: cannot write {file}: {exc.strerror or exc}") from exc
+        raise InvalidInputError(f"--output: cannot write {file}: {exc.strerror or exc}") from exc
     finally:
         temporary.unlink(missing_ok=True)
 

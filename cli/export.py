@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import Device, Precision
+from ..client.manifest import Device, Precision
 from ..export.options import (
     CudaAttention,
     EvaluationOptions,
@@ -153,5 +153,5 @@ def export(
     )
     with open_progress() as progress:
         result = export_model(options, progress)
-    show_reports(result.manifest)
+    show_reports(result.record)
     typer.echo(f"wrote {result.folder.path} version {result.version} ({result.bytes_written / 1e6:.1f} MB, {device})")

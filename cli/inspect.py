@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ..client.contract import EmbeddingContract, Manifest, ModelFolder, PairPrompts, Prompts
-from ..client.contract.integrity import find_changed_files
-from ..client.errors import ContractMismatch
+from ..client.errors import ManifestError
+from ..client.manifest import EmbeddingManifest, ExportRecord, ModelFolder, PairPrompts, Prompts
+from ..client.manifest.integrity import find_changed_files
 from .reports import show_reports
 
 _SHORT_HASH = 12
@@ -25,15 +25,15 @@ def inspect(
 ) -> None:
     """Show what an exported model is, and check its files against the hashes in its manifest."""
     folder = _find_folder(model, repository)
-    manifest = Manifest.from_json(folder.manifest.read_text(encoding="utf-8"))
-    changed = find_changed_files(folder, manifest)
+    record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
+    changed = find_changed_files(folder, record)
     if as_json:
         fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
         typer.echo(json.dumps({"manifest": fields, "changed_files": changed}, ensure_ascii=False, indent=2))
     else:
-        _show(folder, manifest)
+        _show(folder, record)
     if changed:
-        raise ContractMismatch(
+        raise ManifestError(
             f"{folder.path}: {'; '.join(changed)} since the export: restore the files, or export the model again"
         )
 
@@ -45,42 +45,42 @@ def _find_folder(model: str, repository: Path) -> ModelFolder:
         if folder.manifest.is_file():
             return folder
     looked = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
-    raise ContractMismatch(
+    raise ManifestError(
         f"no exported model {model!r}: {looked} do not exist; give its name and --repository, or its folder"
     )
 
 
-def _show(folder: ModelFolder, manifest: Manifest) -> None:
-    contract = manifest.contract
+def _show(folder: ModelFolder, record: ExportRecord) -> None:
+    manifest = record.manifest
     versions = ", ".join(map(str, folder.versions())) or "none"
-    typer.echo(f"{folder.path} (version {versions}): {contract.task} model, {contract.precision} for {manifest.device}")
-    _line("output", _describe_output(manifest))
-    _line("rows", f"at most {contract.max_tokens:,} tokens, ids 0 to {contract.vocabulary_size - 1:,}")
-    if isinstance(contract, EmbeddingContract):
-        _line("end token", "none" if contract.end_token_id is None else str(contract.end_token_id))
-    for name, text in _describe_prompts(contract.prompts).items():
+    typer.echo(f"{folder.path} (version {versions}): {manifest.task} model, {manifest.precision} for {record.device}")
+    _line("output", _describe_output(record))
+    _line("rows", f"at most {manifest.max_tokens:,} tokens, ids 0 to {manifest.vocabulary_size - 1:,}")
+    if isinstance(manifest, EmbeddingManifest):
+        _line("end token", "none" if manifest.end_token_id is None else str(manifest.end_token_id))
+    for name, text in _describe_prompts(manifest.prompts).items():
         _line(name, repr(text))
-    _line("tokenizer", f"{contract.tokenizer.origin} ({contract.tokenizer.sha256[:_SHORT_HASH]})")
-    _line("checkpoint", f"{manifest.checkpoint.reference} ({manifest.checkpoint.sha256[:_SHORT_HASH]})")
-    for adapter in manifest.adapters:
+    _line("tokenizer", f"{manifest.tokenizer.origin} ({manifest.tokenizer.sha256[:_SHORT_HASH]})")
+    _line("checkpoint", f"{record.checkpoint.reference} ({record.checkpoint.sha256[:_SHORT_HASH]})")
+    for adapter in record.adapters:
         _line("adapter", f"{adapter.reference} x {adapter.weight:g} ({adapter.sha256[:_SHORT_HASH]})")
-    if manifest.triton_release is not None:
-        _line("image", f"nvcr.io/nvidia/tritonserver:{manifest.triton_release}-py3 or newer")
-    provenance = manifest.provenance
+    if record.triton_release is not None:
+        _line("image", f"nvcr.io/nvidia/tritonserver:{record.triton_release}-py3 or newer")
+    provenance = record.provenance
     if provenance is None:
         _line("exported", "by a version that recorded neither its own number nor hashes of its files")
     else:
         packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
         _line("exported", f"{provenance.created} by qwen3-triton {provenance.tool_version} ({packages})")
         _line("files", f"{len(provenance.files)} checked against their hashes")
-    show_reports(manifest)
+    show_reports(record)
 
 
-def _describe_output(manifest: Manifest) -> str:
-    contract = manifest.contract
-    if isinstance(contract, EmbeddingContract):
-        return f"{contract.task.output}, {contract.dimension} components, or the first {contract.min_dimension} or more"
-    return f"{contract.task.output} in 0 to 1"
+def _describe_output(record: ExportRecord) -> str:
+    manifest = record.manifest
+    if isinstance(manifest, EmbeddingManifest):
+        return f"{manifest.task.output}, {manifest.dimension} components, or the first {manifest.min_dimension} or more"
+    return f"{manifest.task.output} in 0 to 1"
 
 
 def _describe_prompts(prompts: Prompts | PairPrompts) -> dict[str, str]:

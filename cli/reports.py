@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from ..client.contract import (
-    Manifest,
+from ..client.manifest import (
+    ExportRecord,
     ParityReport,
     Precision,
     QuantizationReport,
@@ -14,33 +14,33 @@ from ..client.contract import (
 )
 
 
-def show_reports(manifest: Manifest) -> None:
+def show_reports(record: ExportRecord) -> None:
     """Print parity, and quantisation and retrieval where they were measured."""
-    _show_parity(manifest.parity)
-    if manifest.quantization is not None:
-        _show_quantization(manifest.quantization)
-    if manifest.retrieval is not None:
-        _show_retrieval(manifest.retrieval, manifest.contract.precision)
+    _show_parity(record.parity)
+    if record.quantization is not None:
+        _show_quantization(record.quantization)
+    if record.retrieval is not None:
+        _show_retrieval(record.retrieval, record.manifest.precision)
 
 
 def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
     if isinstance(parity, ParityReport):
         asked = f"{parity.texts} texts"
-        company = f"cosine {parity.min_company_cosine:.7f}"
+        company = f"cosine {parity.min_batched_cosine:.7f}"
         figures = (
-            f"min cosine {parity.min_cosine:.8f} (gate {parity.gate_min_cosine}), mean {parity.mean_cosine:.8f}, "
+            f"min cosine {parity.min_cosine:.8f} (gate {parity.cosine_tolerance}), mean {parity.mean_cosine:.8f}, "
             f"max error {parity.max_abs_error:.1e}"
         )
     else:
         asked = f"{parity.pairs} pairs"
-        company = f"difference {parity.max_company_error:.1e}"
+        company = f"difference {parity.max_batched_score_error:.1e}"
         figures = (
-            f"largest difference of a score {parity.max_score_error:.1e} (gate {parity.gate_max_score_error:g}), "
+            f"largest difference of a score {parity.max_score_error:.1e} (gate {parity.score_tolerance:g}), "
             f"mean {parity.mean_score_error:.1e}, scores {parity.min_score:.3f} to {parity.max_score:.3f}"
         )
     typer.echo(f"parity with {parity.reference}: {asked}, up to {parity.longest_tokens} tokens")
     typer.echo(f"  {figures}")
-    same = "bit-identical" if parity.company_bit_identical else company
+    same = "bit-identical" if parity.batched_bit_identical else company
     typer.echo(f"  alone and batched: {same}  ({parity.runtime})")
 
 
@@ -50,19 +50,21 @@ def _show_quantization(report: QuantizationReport) -> None:
     if isinstance(held_out, ParityReport):
         typer.echo(
             f"  {held_out.texts} held-out texts: min cosine {held_out.min_cosine:.5f} "
-            f"(gate {held_out.gate_min_cosine:g}), mean {held_out.mean_cosine:.5f}"
+            f"(gate {held_out.cosine_tolerance:g}), mean {held_out.mean_cosine:.5f}"
         )
     else:
         typer.echo(
             f"  {held_out.pairs} held-out pairs: largest difference of a score {held_out.max_score_error:.1e} "
-            f"(gate {held_out.gate_max_score_error:g}), mean {held_out.mean_score_error:.1e}"
+            f"(gate {held_out.score_tolerance:g}), mean {held_out.mean_score_error:.1e}"
         )
-    typer.echo(f"  kept in fp32: {', '.join(report.kept) or 'nothing'} ({report.kept_share:.1%} of the multiply-adds)")
+    typer.echo(
+        f"  fp32 layers: {', '.join(report.fp32_layers) or 'nothing'} ({report.fp32_share:.1%} of the multiply-adds)"
+    )
     typer.echo(f"  {report.bytes / 1e6:.1f} MB, {report.bytes / report.fp32_bytes:.2f} times fp32")
 
 
 def _show_retrieval(report: RetrievalReport, precision: Precision) -> None:
-    limit = report.gate_max_ndcg_loss
+    limit = report.ndcg_loss_tolerance
     gate = "" if limit is None else f", {limit:g} allowed"
     typer.echo(f"retrieval over {report.evaluation.reference}: {report.queries} queries, {report.documents} documents")
     typer.echo(

@@ -3,9 +3,18 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from .contract import (
-    Contract,
-    EmbeddingContract,
+from .errors import (
+    ClientError,
+    InvalidInputError,
+    ManifestError,
+    ServerError,
+    ServerOverloadedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
+from .manifest import (
+    EmbeddingManifest,
+    ExportRecord,
     LayerErrors,
     Manifest,
     PairPrompts,
@@ -13,21 +22,12 @@ from .contract import (
     Precision,
     Prompts,
     QuantizationReport,
-    RerankContract,
+    RerankManifest,
     RetrievalReport,
     ScoreParityReport,
     SourceIdentity,
     Task,
     TokenizerIdentity,
-)
-from .errors import (
-    BadInput,
-    ClientError,
-    ContractMismatch,
-    ServerError,
-    ServerOverloaded,
-    ServerTimeout,
-    ServerUnavailable,
 )
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ if TYPE_CHECKING:
     from .rerank_call import RankedDocument
 
 __all__ = [
-    "BadInput",
     "ClientError",
-    "Contract",
-    "ContractMismatch",
     "EmbeddingClient",
-    "EmbeddingContract",
+    "EmbeddingManifest",
+    "ExportRecord",
+    "InvalidInputError",
     "LayerErrors",
     "Manifest",
+    "ManifestError",
     "PairPrompts",
     "ParityReport",
     "Precision",
@@ -51,13 +51,13 @@ __all__ = [
     "QuantizationReport",
     "RankedDocument",
     "RerankClient",
-    "RerankContract",
+    "RerankManifest",
     "RetrievalReport",
     "ScoreParityReport",
     "ServerError",
-    "ServerOverloaded",
-    "ServerTimeout",
-    "ServerUnavailable",
+    "ServerOverloadedError",
+    "ServerTimeoutError",
+    "ServerUnavailableError",
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
@@ -67,7 +67,7 @@ _HOMES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "Rera
 
 
 def __getattr__(name: str) -> object:
-    # contract and errors are read by every command, which need not wait 0.5 s for gRPC
+    # manifest and errors are read by every command, which need not wait 0.5 s for gRPC
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from .errors import BadInput
+from .errors import InvalidInputError
 from .grpc_errors import map_grpc_errors
 from .messages import write_infer_request
 from .replies import RowReply
@@ -30,9 +30,9 @@ class TritonChannel:
 
     def __init__(self, url: str, model: str, *, timeout_s: float) -> None:
         if url.startswith(("http://", "https://")):
-            raise BadInput(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
+            raise InvalidInputError(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
         if not timeout_s > 0:
-            raise BadInput(f"timeout_s is {timeout_s}, it must be above 0")
+            raise InvalidInputError(f"timeout_s is {timeout_s}, it must be above 0")
         self.url = url
         self.model = model
         self.timeout_s = timeout_s

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import EmbeddingContract
+from .connected_model import ClientOptions, connect_model
 from .embedding_call import EmbeddingPreparation
+from .manifest import EmbeddingManifest
 from .model_client import ModelClient
-from .preparation import ClientOptions, connect_model
 
 
 class EmbeddingClient(ModelClient[EmbeddingPreparation]):
@@ -19,15 +19,16 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
 
     - An empty list gives an array without rows, and no request is sent.
     - An empty text is embedded as its prompt and its end token.
-    - A text longer than the model's `max_tokens` is truncated and keeps its end token; BadInput with `truncate=False`.
-    - BadInput is raised, before anything is sent, for a text that is not a str or has a lone surrogate, a row without
-      tokens, a dimension that the model does not offer, and an instruction if its prompt takes none.
+    - A text longer than the model's `max_tokens` is truncated and keeps its end token; with `truncate=False` it raises
+      InvalidInputError.
+    - InvalidInputError is raised, before anything is sent, for a text that is not a str or has a lone surrogate, a row
+      without tokens, a dimension that the model does not offer, and an instruction if its prompt takes none.
     """
 
     @property
-    def contract(self) -> EmbeddingContract:
-        """The model's contract, as it was when the client connected."""
-        return self._preparation.contract
+    def manifest(self) -> EmbeddingManifest:
+        """The model's manifest, as it was when the client connected."""
+        return self._preparation.manifest
 
     def embed_queries(
         self, texts: Iterable[str], instruction: str | None = None, dim: int | None = None
@@ -43,9 +44,9 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
 
         Raises:
-            BadInput: An argument is invalid, or the server answered NaN for a text.
+            InvalidInputError: An argument is invalid, or the server answered NaN for a text.
             ServerError: The server is unreachable or did not answer; see its subclasses.
-            ContractMismatch: The reply does not match the contract.
+            ManifestError: The reply does not match the manifest.
         """
         return self._infer(self._preparation.queries(texts, instruction, dim))
 
@@ -55,4 +56,4 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
 
     @staticmethod
     def _prepare(config: Any, options: ClientOptions) -> EmbeddingPreparation:
-        return EmbeddingPreparation(connect_model(config, EmbeddingContract, options))
+        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, options))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import EmbeddingContract
+from .connected_model import ConnectedModel
 from .lost_rows import ExpectedOutput
-from .preparation import ConnectedModel
+from .manifest import EmbeddingManifest
 from .prompts import prompt_documents, prompt_queries
 from .replies import RowReply, collect_embeddings
 from .requests import RowRequest, pack_requests
@@ -25,42 +25,42 @@ class EmbeddingCall:
 
     texts: Texts
     dim: int
-    contract: EmbeddingContract
+    manifest: EmbeddingManifest
     requests: Iterator[RowRequest]
     """Packed as they are taken; empty where there are no texts."""
 
     @property
     def output(self) -> ExpectedOutput:
         """The vectors."""
-        return ExpectedOutput(name=self.contract.task.output, width=self.contract.dimension)
+        return ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """FP32 `[texts, dim]` unit rows in the order of `texts`; errors as `collect_embeddings`."""
-        return collect_embeddings(replies, self.texts, self.contract, self.dim)
+        return collect_embeddings(replies, self.texts, self.manifest, self.dim)
 
 
 class EmbeddingPreparation:
     """Turns texts into calls of one model; pure, shared by every transport."""
 
-    def __init__(self, model: ConnectedModel[EmbeddingContract]) -> None:
+    def __init__(self, model: ConnectedModel[EmbeddingManifest]) -> None:
         self._model = model
-        self.contract = model.contract
+        self.manifest = model.manifest
         self._tokenizer = RowTokenizer(
-            tokenizer=model.tokenizer, end_token_id=self.contract.end_token_id, max_tokens=self.contract.max_tokens
+            tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
 
     def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None) -> EmbeddingCall:
-        """The call that embeds queries. Raises BadInput, see `EmbeddingClient`."""
+        """The call that embeds queries. Raises InvalidInputError, see `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_queries(self.contract.prompts, checked.texts, instruction), dim)
+        return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim)
 
     def documents(self, texts: Iterable[str], dim: int | None) -> EmbeddingCall:
-        """The call that embeds documents. Raises BadInput, see `EmbeddingClient`."""
+        """The call that embeds documents. Raises InvalidInputError, see `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_documents(self.contract.prompts, checked.texts), dim)
+        return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim)
 
     def _call(self, texts: Texts, prompted: list[str], dim: int | None) -> EmbeddingCall:
-        checked_dim = check_dimension(self.contract, dim)
+        checked_dim = check_dimension(self.manifest, dim)
         tokens = self._tokenizer.tokenize(texts, prompted, truncate=self._model.truncate)
         requests = pack_requests(tokens, self._model.limits)
-        return EmbeddingCall(texts=texts, dim=checked_dim, contract=self.contract, requests=requests)
+        return EmbeddingCall(texts=texts, dim=checked_dim, manifest=self.manifest, requests=requests)

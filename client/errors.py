@@ -1,12 +1,12 @@
 """Exceptions of the client.
 
 ClientError
-├── ContractMismatch       the model's contract is missing, malformed or newer, or of another task or tokenizer
-├── BadInput               a text, instruction or dimension that cannot be sent; the message names it and says why
-└── ServerError            the server could not be reached, or did not answer a valid request
-    ├── ServerUnavailable  server unreachable, or model not loaded; worth a retry
-    ├── ServerOverloaded   queue full; worth a retry later
-    └── ServerTimeout      no answer within `timeout_s`
+├── ManifestError               the model's manifest is missing, malformed or newer, or of another task or tokenizer
+├── InvalidInputError           a text, instruction or dimension cannot be sent; the message says which and why
+└── ServerError                 the server could not be reached, or did not answer a valid request
+    ├── ServerUnavailableError  server unreachable, or model not loaded; worth a retry
+    ├── ServerOverloadedError   queue full; worth a retry later
+    └── ServerTimeoutError      no answer within `timeout_s`
 """
 
 
@@ -14,11 +14,11 @@ class ClientError(Exception):
     """Base class of all exceptions that the client raises."""
 
 
-class ContractMismatch(ClientError):
-    """The contract or manifest of a model cannot be used by this client."""
+class ManifestError(ClientError):
+    """The manifest of a model cannot be used by this client."""
 
 
-class BadInput(ClientError, ValueError):
+class InvalidInputError(ClientError, ValueError):
     """An argument cannot be sent; the message names it and says why."""
 
 
@@ -26,13 +26,13 @@ class ServerError(ClientError):
     """The server did not answer a valid request."""
 
 
-class ServerUnavailable(ServerError):
+class ServerUnavailableError(ServerError):
     """The server is unreachable, or the model is not loaded."""
 
 
-class ServerOverloaded(ServerError):
+class ServerOverloadedError(ServerError):
     """The server rejected the request because its queue is full."""
 
 
-class ServerTimeout(ServerError):
+class ServerTimeoutError(ServerError):
     """The server did not answer within `timeout_s`."""

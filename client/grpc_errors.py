@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from .errors import ServerError, ServerOverloaded, ServerTimeout, ServerUnavailable
+from .errors import ServerError, ServerOverloadedError, ServerTimeoutError, ServerUnavailableError
 
 # Triton's own words, which come under different status codes in different versions
 _NOT_LOADED = ("no available versions", "unknown model", "is not ready")
@@ -32,13 +32,13 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
     code, details = error.code(), error.details() or ""
     words = details.lower()
     if any(phrase in words for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
-        return ServerUnavailable(f"{url}: model {model!r} is not loaded there ({details})")
+        return ServerUnavailableError(f"{url}: model {model!r} is not loaded there ({details})")
     if _QUEUE_FULL in words or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in words):
-        return ServerOverloaded(f"{url}: model {model!r} has a full queue; try again later ({details})")
+        return ServerOverloadedError(f"{url}: model {model!r} has a full queue; try again later ({details})")
     if code is grpc.StatusCode.UNAVAILABLE:
-        return ServerUnavailable(f"{url}: no Triton server reachable over gRPC ({details})")
+        return ServerUnavailableError(f"{url}: no Triton server reachable over gRPC ({details})")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        return ServerTimeout(
+        return ServerTimeoutError(
             f"{url}: model {model!r} did not answer within {timeout_s:g} s: increase timeout_s or send fewer texts"
         )
     if code is grpc.StatusCode.CANCELLED:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import LOST_ROW_BITS
 from .errors import ServerError
+from .manifest import LOST_ROW_BITS
 from .messages import read_output
 from .replies import RowReply
 from .requests import RowRequest
@@ -33,7 +33,7 @@ class ExpectedOutput:
     width: int
 
     def find_lost(self, reply: RowReply) -> NDArray[np.bool_]:
-        """Return BOOL `[rows]`: which rows of the reply are lost. Raises ContractMismatch for any other output."""
+        """Return BOOL `[rows]`: which rows of the reply are lost. Raises ManifestError for any other output."""
         answers = read_output(reply.response, self.name, (len(reply.request.positions), self.width))
         lost: NDArray[np.bool_] = answers[:, 0].view(np.uint32) == LOST_ROW_BITS
         return lost

@@ -10,41 +10,39 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from .contract import CONTRACT_PARAMETER, INPUT_IDS, TOKEN_BUDGET_PARAMETER, Contract
-from .errors import ContractMismatch
+from .errors import ManifestError
+from .manifest import INPUT_IDS, MANIFEST_PARAMETER, TOKEN_BUDGET_PARAMETER, Manifest
 
-ContractT = TypeVar("ContractT", bound=Contract)
+ManifestT = TypeVar("ManifestT", bound=Manifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ServedModel(Generic[ContractT]):
+class ServedModel(Generic[ManifestT]):
     """A model as the server has it."""
 
     name: str
-    contract: ContractT
+    manifest: ManifestT
     max_batch_rows: int
     """Most rows that one request may hold."""
     max_batch_tokens: int | None
     """Most tokens of one batch; None where only rows are limited."""
 
 
-def read_served_model(config: Any, kind: type[ContractT]) -> ServedModel[ContractT]:
-    """The contract and limits in a ModelConfig message.
+def read_served_model(config: Any, kind: type[ManifestT]) -> ServedModel[ManifestT]:
+    """The manifest and limits in a ModelConfig message.
 
-    Raises ContractMismatch where the model carries no contract, a newer one, or one of another kind.
+    Raises ManifestError where the model carries no manifest, a newer one, or one of another kind.
     """
-    if CONTRACT_PARAMETER not in config.parameters:
-        raise ContractMismatch(
-            f"model {config.name!r} carries no contract: serve a folder that qwen3-triton export wrote"
-        )
-    contract = Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value)
-    if not isinstance(contract, kind):
-        raise ContractMismatch(f"model {config.name!r} is for task {contract.task}, this client for {kind.task}")
+    if MANIFEST_PARAMETER not in config.parameters:
+        raise ManifestError(f"model {config.name!r} carries no manifest: serve a folder that qwen3-triton export wrote")
+    manifest = Manifest.from_json(config.parameters[MANIFEST_PARAMETER].string_value)
+    if not isinstance(manifest, kind):
+        raise ManifestError(f"model {config.name!r} is for task {manifest.task}, this client for {kind.task}")
     if config.max_batch_size < 1:
-        raise ContractMismatch(f"model {config.name!r} takes no batches (max_batch_size {config.max_batch_size})")
+        raise ManifestError(f"model {config.name!r} takes no batches (max_batch_size {config.max_batch_size})")
     return ServedModel(
         name=config.name,
-        contract=contract,
+        manifest=manifest,
         max_batch_rows=config.max_batch_size,
         max_batch_tokens=_read_token_budget(config),
     )
@@ -55,7 +53,7 @@ def _read_token_budget(config: Any) -> int | None:
         return None
     text = config.parameters[TOKEN_BUDGET_PARAMETER].string_value
     if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) > 0):
-        raise ContractMismatch(
+        raise ManifestError(
             f"config.pbtxt of model {config.name!r} has {TOKEN_BUDGET_PARAMETER} {text!r}, not a whole number above 0"
         )
     return int(text)
@@ -71,15 +69,15 @@ def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:
 def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
     """FP32 `shape` output `name` of a ModelInferResponse, a read-only view.
 
-    Raises ContractMismatch where the reply holds anything else.
+    Raises ManifestError where the reply holds anything else.
     """
     for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
         if output.name != name:
             continue
         if output.datatype == "FP32" and tuple(output.shape) == shape and len(content) == 4 * math.prod(shape):
             return np.frombuffer(content, "<f4").reshape(shape)
-        raise ContractMismatch(
+        raise ManifestError(
             f"the reply has {name} {output.datatype} {list(output.shape)} in {len(content)} bytes, "
-            f"the contract promises FP32 {list(shape)}: was the model replaced? reconnect"
+            f"the manifest promises FP32 {list(shape)}: was the model replaced? reconnect"
         )
-    raise ContractMismatch(f"the reply has no output {name}: was the model replaced? reconnect")
+    raise ManifestError(f"the reply has no output {name}: was the model replaced? reconnect")

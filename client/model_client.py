@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from .channel import TritonChannel
+from .connected_model import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, ClientOptions
 from .lost_rows import infer_with_resends
-from .preparation import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, ClientOptions
 
 PreparationT = TypeVar("PreparationT")
 AnswerT = TypeVar("AnswerT")
@@ -20,10 +20,10 @@ AnswerT = TypeVar("AnswerT")
 class ModelClient(ABC, Generic[PreparationT]):
     """A connection to one model.
 
-    The model's contract is read from the server when the client is created, which fails if the client cannot use it.
+    The model's manifest is read from the server when the client is created, which fails if the client cannot use it.
     A call is split into several concurrent requests; results are in the caller's order. Safe to share between threads.
     Only rows that the server lost through another client's invalid request are sent again; whether to retry after
-    ServerUnavailable and ServerOverloaded is the caller's choice.
+    ServerUnavailableError and ServerOverloadedError is the caller's choice.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class ModelClient(ABC, Generic[PreparationT]):
             model: Name of the model on the server.
             tokenizer: A tokenizer.json or its directory.
             repository: A model repository on this machine that has the model and its tokenizer. Without `tokenizer` and
-                `repository`, the tokenizer comes from the origin that the contract names.
+                `repository`, the tokenizer comes from the origin that the manifest names.
             timeout_s: Seconds for each request, including its time in the server's queue.
             max_rows_per_request: Most rows of a request; None for as many as the server accepts.
             max_in_flight: Most concurrent requests of one call.
-            truncate: Truncate texts that are too long; False raises BadInput.
+            truncate: Truncate texts that are too long; False raises InvalidInputError.
 
         Raises:
             ServerError: The server is unreachable or did not answer; see its subclasses.
-            ContractMismatch: The client cannot use the model.
-            BadInput: An argument is invalid.
+            ManifestError: The client cannot use the model.
+            InvalidInputError: An argument is invalid.
         """
         self._options = ClientOptions(
             tokenizer=tokenizer,

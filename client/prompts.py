@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .contract import PairPrompts, Prompts, fill_template
-from .errors import BadInput, ContractMismatch
+from .errors import InvalidInputError, ManifestError
+from .manifest import PairPrompts, Prompts, fill_template
 from .texts import check_text
 
 _TEXT = "{text}"
@@ -15,9 +15,9 @@ _INSTRUCTION = "{instruction}"
 
 
 def prompt_queries(prompts: Prompts, texts: Sequence[str], instruction: str | None = None) -> list[str]:
-    """Each text in the query template; `instruction=None` is the contract's default instruction.
+    """Each text in the query template; `instruction=None` is the manifest's default instruction.
 
-    Raises BadInput for an instruction where the template takes none, and for none where it needs one.
+    Raises InvalidInputError for an instruction where the template takes none, and for none where it needs one.
     """
     return _fill(prompts.query, texts, instruction, prompts.default_instruction)
 
@@ -44,12 +44,12 @@ def _fill(template: str, texts: Sequence[str], instruction: str | None, default:
 def _check(template: str, places: tuple[str, ...], instruction: str | None, default: str | None) -> dict[str, str]:
     """Return the values that are the same for every text: the instruction, where `template` takes one."""
     if any(template.count(place) != 1 for place in places):
-        raise ContractMismatch(f"the model's prompt {template!r} does not have {' and '.join(places)} exactly once")
+        raise ManifestError(f"the model's prompt {template!r} does not have {' and '.join(places)} exactly once")
     if _INSTRUCTION not in template:
         if instruction is not None:
-            raise BadInput(f"instruction: the model's prompt {template!r} takes none, leave it out")
+            raise InvalidInputError(f"instruction: the model's prompt {template!r} takes none, leave it out")
         return {}
     chosen = default if instruction is None else instruction
     if chosen is None:
-        raise BadInput(f"instruction: the model's prompt {template!r} needs one and the model has no default")
+        raise InvalidInputError(f"instruction: the model's prompt {template!r} needs one and the model has no default")
     return {"instruction": check_text(chosen, "instruction")}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import PADDING_ID
-from .errors import BadInput
+from .errors import InvalidInputError
+from .manifest import PADDING_ID
 from .tokenization import TokenRows
 
 MAX_REQUEST_TOKENS = 16_384
@@ -34,13 +34,13 @@ def limit_requests(max_batch_rows: int, max_rows: int | None, max_batch_tokens: 
         max_batch_tokens: Most tokens of one of the server's batches, or None where only rows are limited.
 
     Raises:
-        BadInput: `max_rows` is below 1.
+        InvalidInputError: `max_rows` is below 1.
     """
     tokens = min(MAX_REQUEST_TOKENS, max_batch_tokens or MAX_REQUEST_TOKENS)
     if max_rows is None:
         return RequestLimits(rows=max_batch_rows, tokens=tokens)
     if max_rows < 1:
-        raise BadInput(f"max_rows_per_request is {max_rows}, it must be at least 1")
+        raise InvalidInputError(f"max_rows_per_request is {max_rows}, it must be at least 1")
     return RequestLimits(rows=min(max_rows, max_batch_rows), tokens=tokens)
 
 

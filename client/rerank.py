@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import RerankContract
+from .connected_model import ClientOptions, connect_model
+from .manifest import RerankManifest
 from .model_client import ModelClient
-from .preparation import ClientOptions, connect_model
 from .rerank_call import RankedDocument, RerankPreparation
 
 
@@ -20,15 +20,16 @@ class RerankClient(ModelClient[RerankPreparation]):
     - An empty list gives an empty result, and no request is sent.
     - An empty query or document is scored with the prompt around it.
     - If query and document together are longer than the model's `max_tokens`, the end of the body is truncated, which
-      is the document's end in the official template, and the suffix stays whole; BadInput with `truncate=False`.
-    - BadInput is raised, before anything is sent, for a text that is not a str or has a lone surrogate, something that
-      is not a pair, a `top_k` below 1, and an instruction if the prompt takes none.
+      is the document's end in the official template, and the suffix stays whole; with `truncate=False` that raises
+      InvalidInputError.
+    - InvalidInputError is raised, before anything is sent, for a text that is not a str or has a lone surrogate,
+      something that is not a pair, a `top_k` below 1, and an instruction if the prompt takes none.
     """
 
     @property
-    def contract(self) -> RerankContract:
-        """The model's contract, as it was when the client connected."""
-        return self._preparation.contract
+    def manifest(self) -> RerankManifest:
+        """The model's manifest, as it was when the client connected."""
+        return self._preparation.manifest
 
     def rerank(
         self, query: str, documents: Iterable[str], instruction: str | None = None, top_k: int | None = None
@@ -45,9 +46,9 @@ class RerankClient(ModelClient[RerankPreparation]):
             `(position, score)` of the best documents: highest score first, equal scores by position.
 
         Raises:
-            BadInput: An argument is invalid, or the server answered NaN for a document.
+            InvalidInputError: An argument is invalid, or the server answered NaN for a document.
             ServerError: The server is unreachable or did not answer; see its subclasses.
-            ContractMismatch: The reply does not match the contract.
+            ManifestError: The reply does not match the manifest.
         """
         return self._infer(self._preparation.rank(query, documents, instruction, top_k))
 
@@ -57,4 +58,4 @@ class RerankClient(ModelClient[RerankPreparation]):
 
     @staticmethod
     def _prepare(config: Any, options: ClientOptions) -> RerankPreparation:
-        return RerankPreparation(connect_model(config, RerankContract, options))
+        return RerankPreparation(connect_model(config, RerankManifest, options))

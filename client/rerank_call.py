@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import RerankContract
-from .errors import BadInput
+from .connected_model import ConnectedModel
+from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
-from .preparation import ConnectedModel
+from .manifest import RerankManifest
 from .prompts import prompt_pairs
 from .replies import RowReply, collect_scores
 from .requests import RowRequest, pack_requests
@@ -34,18 +34,18 @@ class ScoreCall:
 
     texts: Texts
     """The document of each pair, for messages."""
-    contract: RerankContract
+    manifest: RerankManifest
     requests: Iterator[RowRequest]
     """Packed as they are taken; empty where there are no pairs."""
 
     @property
     def output(self) -> ExpectedOutput:
         """The scores."""
-        return ExpectedOutput(name=self.contract.task.output, width=1)
+        return ExpectedOutput(name=self.manifest.task.output, width=1)
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """FP32 `[pairs]` scores in the order of the pairs; errors as `collect_scores`."""
-        return collect_scores(replies, self.texts, self.contract)
+        return collect_scores(replies, self.texts, self.manifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,30 +73,30 @@ class RankCall:
 class RerankPreparation:
     """Turns queries and documents into calls of one model; pure, shared by every transport."""
 
-    def __init__(self, model: ConnectedModel[RerankContract]) -> None:
+    def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
         self._model = model
-        self.contract = model.contract
-        prompts = self.contract.prompts
-        self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.contract.max_tokens)
+        self.manifest = model.manifest
+        prompts = self.manifest.prompts
+        self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
     def rank(self, query: str, documents: Iterable[str], instruction: str | None, top_k: int | None) -> RankCall:
-        """The call that ranks `documents`. Raises BadInput, see `RerankClient`."""
+        """The call that ranks `documents`. Raises InvalidInputError, see `RerankClient`."""
         checked_top_k = _check_top_k(top_k)
         check_text(query, "query")
         texts = check_texts(documents, "documents")
         return RankCall(scores=self._call([query] * len(texts), texts, instruction), top_k=checked_top_k)
 
     def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None) -> ScoreCall:
-        """The call that scores `pairs`. Raises BadInput, see `RerankClient`."""
+        """The call that scores `pairs`. Raises InvalidInputError, see `RerankClient`."""
         checked = [_check_pair(pair, index) for index, pair in enumerate(pairs)]
         documents = Texts([document for _, document in checked], "pairs")
         return self._call([query for query, _ in checked], documents, instruction)
 
     def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None) -> ScoreCall:
-        bodies = prompt_pairs(self.contract.prompts, queries, documents.texts, instruction)
+        bodies = prompt_pairs(self.manifest.prompts, queries, documents.texts, instruction)
         tokens = self._tokenizer.tokenize(documents, bodies, truncate=self._model.truncate)
         requests = pack_requests(tokens, self._model.limits)
-        return ScoreCall(texts=documents, contract=self.contract, requests=requests)
+        return ScoreCall(texts=documents, manifest=self.manifest, requests=requests)
 
 
 def rank_scores(scores: NDArray[np.float32], top_k: int | None) -> list[RankedDocument]:
@@ -111,15 +111,15 @@ def _check_top_k(top_k: int | None) -> int | None:
     try:
         wanted = operator.index(top_k)
     except TypeError as exc:
-        raise BadInput(f"top_k is of type {type(top_k).__name__}, expected int") from exc
+        raise InvalidInputError(f"top_k is of type {type(top_k).__name__}, expected int") from exc
     if wanted < 1:
-        raise BadInput(f"top_k is {wanted}, it must be at least 1")
+        raise InvalidInputError(f"top_k is {wanted}, it must be at least 1")
     return wanted
 
 
 def _check_pair(pair: Sequence[str], index: int) -> tuple[str, str]:
     # a string of two characters would unpack as well
     if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise BadInput(f"pairs[{index}] is not a (query, document) pair")
+        raise InvalidInputError(f"pairs[{index}] is not a (query, document) pair")
     query, document = pair
     return check_text(query, f"pairs[{index}][0]"), check_text(document, f"pairs[{index}][1]")

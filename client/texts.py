@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import BadInput
+from .errors import InvalidInputError
 
 _SHOWN_CHARACTERS = 40
 
@@ -31,10 +31,10 @@ class Texts:
 def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
     """The texts of the caller's `argument`.
 
-    Raises BadInput that names the first one that is no str or holds a lone surrogate.
+    Raises InvalidInputError that names the first one that is no str or holds a lone surrogate.
     """
     if isinstance(texts, str | bytes):
-        raise BadInput(f"{argument} is a single string, expected a list of strings: put it in [ ]")
+        raise InvalidInputError(f"{argument} is a single string, expected a list of strings: put it in [ ]")
     checked = list(texts)
     for index, text in enumerate(checked):
         check_text(text, f"{argument}[{index}]")
@@ -42,15 +42,15 @@ def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
 
 
 def check_text(text: object, name: str) -> str:
-    """`text`; raises BadInput where it is no str or holds a lone surrogate, which no tokenizer was trained on."""
+    """Return `text`; raise InvalidInputError if it is not a str or has a lone surrogate, which has no UTF-8 form."""
     if not isinstance(text, str):
-        raise BadInput(f"{name} is of type {type(text).__name__}, expected str")
+        raise InvalidInputError(f"{name} is of type {type(text).__name__}, expected str")
     if text.isascii():
         return text
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise BadInput(
+        raise InvalidInputError(
             f"{name} holds a lone surrogate U+{ord(text[exc.start]):04X} at character {exc.start}: "
             "it has no UTF-8 form; decode its source with errors='replace'"
         ) from exc

@@ -1,4 +1,4 @@
-"""Prompted texts to token rows, by the very tokenizer that the contract names."""
+"""Prompted texts to token rows, by the very tokenizer that the manifest names."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from .contract import TokenizerIdentity
-from .errors import BadInput, ContractMismatch
+from .errors import InvalidInputError, ManifestError
+from .manifest import TokenizerIdentity
 from .texts import Texts
 
 
@@ -45,7 +45,7 @@ def join_rows(rows: Sequence[Sequence[int]]) -> TokenRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTokenizer:
-    """The tokenizer with the contract's end token and length limit."""
+    """The tokenizer with the manifest's end token and length limit."""
 
     tokenizer: Tokenizer
     end_token_id: int | None
@@ -56,7 +56,7 @@ class RowTokenizer:
 
         An end token that a text itself ends with is not doubled. A longer row keeps its first ids and its
         end token, as transformers' `truncation=True, max_length=max_tokens` does. `texts` are the caller's,
-        for messages. Raises BadInput for a row without a token, and for a long one where not `truncate`.
+        for messages. Raises InvalidInputError for a row without a token, and for a long one where not `truncate`.
         """
         encodings = self.tokenizer.encode_batch_fast(list(prompted))
         rows = [encoding.ids for encoding in encodings]
@@ -65,7 +65,7 @@ class RowTokenizer:
             if length > self.max_tokens and not truncate:
                 raise too_long(texts.name(index), f"{length} tokens with prompt and end token", self.max_tokens)
             if not row:
-                raise BadInput(f"{texts.name(index)} has no token, and the model appends no end token")
+                raise InvalidInputError(f"{texts.name(index)} has no token, and the model appends no end token")
         return join_rows(rows)
 
     def _close_row(self, row: list[int]) -> int:
@@ -101,7 +101,7 @@ class PairTokenizer:
 
         Of a body that is too long the first ids are kept, as the model card's code does with `truncation=True`,
         `max_length=max_tokens - len(prefix) - len(suffix)`; prefix and suffix are always whole. `texts` are the
-        caller's, for messages. Raises BadInput for a long body where not `truncate`.
+        caller's, for messages. Raises InvalidInputError for a long body where not `truncate`.
         """
         room = self.max_tokens - len(self.prefix) - len(self.suffix)
         rows = []
@@ -115,22 +115,22 @@ class PairTokenizer:
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:
-    """The pair tokenizer of a contract's prefix and suffix.
+    """The pair tokenizer of a manifest's prefix and suffix.
 
-    Raises ContractMismatch where they leave no room for a body.
+    Raises ManifestError where they leave no room for a body.
     """
     fixed = [tokenizer.encode(text, add_special_tokens=False).ids for text in (prefix, suffix)]
     if sum(map(len, fixed)) >= max_tokens:
-        raise ContractMismatch(
+        raise ManifestError(
             f"the model takes {max_tokens} tokens, its prompt alone has {sum(map(len, fixed))}: "
             "export it with more --max-tokens"
         )
     return PairTokenizer(tokenizer=tokenizer, prefix=fixed[0], suffix=fixed[1], max_tokens=max_tokens)
 
 
-def too_long(name: str, length: str, max_tokens: int) -> BadInput:
+def too_long(name: str, length: str, max_tokens: int) -> InvalidInputError:
     """The error for a text that may not be cut."""
-    return BadInput(
+    return InvalidInputError(
         f"{name} has {length}, the model takes {max_tokens}: shorten it or let it be cut with truncate=True"
     )
 
@@ -138,24 +138,22 @@ def too_long(name: str, length: str, max_tokens: int) -> BadInput:
 def load_tokenizer(file: Path, identity: TokenizerIdentity) -> Tokenizer:
     """The tokenizer of `file`, its own padding and truncation switched off.
 
-    Raises BadInput where the file cannot be read, ContractMismatch where its sha256 is not the contract's.
+    Raises InvalidInputError where the file cannot be read, ManifestError where its sha256 is not the manifest's.
     """
     try:
         content = file.read_bytes()
     except OSError as exc:
-        raise BadInput(f"tokenizer: cannot read {file}: {exc.strerror or exc}") from exc
+        raise InvalidInputError(f"tokenizer: cannot read {file}: {exc.strerror or exc}") from exc
     digest = hashlib.sha256(content).hexdigest()
     if digest != identity.sha256:
-        raise ContractMismatch(
-            f"{file} is not the model's tokenizer: its sha256 is {digest}, the contract's "
+        raise ManifestError(
+            f"{file} is not the model's tokenizer: its sha256 is {digest}, the manifest's "
             f"{identity.sha256}; pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
         )
     try:
         tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:  # tokenizers raises no narrower one
-        raise ContractMismatch(
-            f"{file}: this version of tokenizers cannot read it ({exc}); upgrade tokenizers"
-        ) from exc
+        raise ManifestError(f"{file}: this version of tokenizers cannot read it ({exc}); upgrade tokenizers") from exc
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

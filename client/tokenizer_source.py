@@ -1,12 +1,12 @@
-"""Where the tokenizer of a model lies: a path given, a local repository, or the origin of the contract."""
+"""Where the tokenizer of a model lies: a path given, a local repository, or the origin of the manifest."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from .contract import ModelFolder
-from .errors import BadInput, ContractMismatch
+from .errors import InvalidInputError, ManifestError
+from .manifest import ModelFolder
 
 _FILE = "tokenizer.json"
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
@@ -18,9 +18,9 @@ def find_tokenizer(
     """Path of the model's `tokenizer.json`; its hash is still to be checked.
 
     The first that is given counts, and no other is tried: `tokenizer` (the file or its directory),
-    `repository` (a model repository on this machine), `origin` of the contract as a directory that exists
+    `repository` (a model repository on this machine), `origin` of the manifest as a directory that exists
     here, `origin` as a hub id `owner/name[@revision]`. Only the last reaches for the network.
-    Raises BadInput where a path given holds no tokenizer, ContractMismatch where the origin does not.
+    Raises InvalidInputError where a path given holds no tokenizer, ManifestError where the origin does not.
     """
     if tokenizer is not None:
         given = Path(tokenizer)
@@ -32,7 +32,7 @@ def find_tokenizer(
         return local / _FILE
     matched = _HUB_ID.fullmatch(origin)
     if matched is None:
-        raise ContractMismatch(
+        raise ManifestError(
             f"the tokenizer of model {model!r} came from {origin!r}, which is neither a directory here "
             "nor a hub id: pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
         )
@@ -41,7 +41,7 @@ def find_tokenizer(
 
 def _existing(file: Path, argument: str) -> Path:
     if not file.is_file():
-        raise BadInput(f"{argument}: {file} does not exist")
+        raise InvalidInputError(f"{argument}: {file} does not exist")
     return file
 
 
@@ -51,14 +51,14 @@ def _download(repository: str, revision: str | None) -> Path:
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError as exc:
-        raise ContractMismatch(
+        raise ManifestError(
             f"the tokenizer is {repository!r} on the hub: pip install huggingface-hub, "
             "or pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
         ) from exc
     try:
         return Path(huggingface_hub.hf_hub_download(repository, _FILE, revision=revision))
     except (HfHubHTTPError, OSError, ValueError) as exc:
-        raise ContractMismatch(
+        raise ManifestError(
             f"the tokenizer {repository!r} cannot be had from the hub ({exc}): "
             "pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
         ) from exc

@@ -7,23 +7,23 @@ import operator
 import numpy as np
 from numpy.typing import NDArray
 
-from .contract import EmbeddingContract
-from .errors import BadInput
+from .errors import InvalidInputError
+from .manifest import EmbeddingManifest
 
 
-def check_dimension(contract: EmbeddingContract, dim: int | None) -> int:
+def check_dimension(manifest: EmbeddingManifest, dim: int | None) -> int:
     """Number of components asked for; `None` is all of them.
 
-    Raises BadInput where the model does not offer it.
+    Raises InvalidInputError where the model does not offer it.
     """
     if dim is None:
-        return contract.dimension
+        return manifest.dimension
     try:
         wanted = operator.index(dim)
     except TypeError as exc:
-        raise BadInput(f"dim is of type {type(dim).__name__}, expected int") from exc
-    if not contract.min_dimension <= wanted <= contract.dimension:
-        raise BadInput(f"dim is {wanted}, the model offers {contract.min_dimension} to {contract.dimension}")
+        raise InvalidInputError(f"dim is of type {type(dim).__name__}, expected int") from exc
+    if not manifest.min_dimension <= wanted <= manifest.dimension:
+        raise InvalidInputError(f"dim is {wanted}, the model offers {manifest.min_dimension} to {manifest.dimension}")
     return wanted
 
 

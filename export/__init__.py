@@ -9,17 +9,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..client.contract import Device
+    from ..client.manifest import Device
+    from .artifacts.cuda_options import cuda_provider_options
+    from .artifacts.graph_file import write_graph
+    from .artifacts.merged_checkpoint import write_merged_checkpoint
     from .errors import (
-        AdapterMismatch,
+        AdapterMismatchError,
         ExportError,
-        Int8ErrorTooLarge,
-        ModelExists,
-        NdcgLossTooLarge,
-        ParityFailed,
-        SourceMissing,
-        StagingFailed,
-        UnsupportedCheckpoint,
+        Int8AccuracyError,
+        ModelExistsError,
+        ParityError,
+        RetrievalQualityError,
+        SourceError,
+        StagingError,
+        UnsupportedCheckpointError,
     )
     from .graph import CudaProfile, GraphOptions
     from .options import (
@@ -35,53 +38,50 @@ if TYPE_CHECKING:
     )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress
-    from .proof.ndcg import ndcg_by_query
-    from .reading.checkpoint import open_checkpoint
-    from .reading.source import AdapterReference, SourceReference
     from .release import RuntimeVersion, TritonRelease
-    from .writing.cuda_options import cuda_provider_options
-    from .writing.graph_file import write_graph
-    from .writing.merged_checkpoint import write_merged_checkpoint
+    from .sources.checkpoint import open_checkpoint
+    from .sources.references import AdapterReference, SourceReference
+    from .verification.ndcg import ndcg_by_query
 
 _HOMES = {
-    "AdapterMismatch": "errors",
-    "AdapterReference": "reading.source",
+    "AdapterMismatchError": "errors",
+    "AdapterReference": "sources.references",
     "CudaAttention": "options",
     "CudaProfile": "graph",
-    "Device": ".client.contract",
+    "Device": ".client.manifest",
     "EvaluationOptions": "options",
     "ExportError": "errors",
     "ExportOptions": "options",
     "ExportResult": "pipeline",
     "GraphOptions": "graph",
-    "Int8ErrorTooLarge": "errors",
+    "Int8AccuracyError": "errors",
     "Int8Options": "options",
     "MergeOptions": "options",
-    "ModelExists": "errors",
-    "NdcgLossTooLarge": "errors",
+    "ModelExistsError": "errors",
+    "RetrievalQualityError": "errors",
     "PairTemplate": "options",
-    "ParityFailed": "errors",
+    "ParityError": "errors",
     "Progress": "progress",
     "RuntimeVersion": "release",
     "ServerArchitecture": "options",
     "ServingOptions": "options",
     "SilentProgress": "progress",
-    "SourceMissing": "errors",
-    "SourceReference": "reading.source",
-    "StagingFailed": "errors",
+    "SourceError": "errors",
+    "SourceReference": "sources.references",
+    "StagingError": "errors",
     "TaskChoice": "options",
     "TritonRelease": "release",
-    "UnsupportedCheckpoint": "errors",
-    "cuda_provider_options": "writing.cuda_options",
+    "UnsupportedCheckpointError": "errors",
+    "cuda_provider_options": "artifacts.cuda_options",
     "export_model": "pipeline",
-    "ndcg_by_query": "proof.ndcg",
-    "open_checkpoint": "reading.checkpoint",
-    "write_graph": "writing.graph_file",
-    "write_merged_checkpoint": "writing.merged_checkpoint",
+    "ndcg_by_query": "verification.ndcg",
+    "open_checkpoint": "sources.checkpoint",
+    "write_graph": "artifacts.graph_file",
+    "write_merged_checkpoint": "artifacts.merged_checkpoint",
 }
 
 __all__ = [
-    "AdapterMismatch",
+    "AdapterMismatchError",
     "AdapterReference",
     "CudaAttention",
     "CudaProfile",
@@ -91,24 +91,24 @@ __all__ = [
     "ExportOptions",
     "ExportResult",
     "GraphOptions",
-    "Int8ErrorTooLarge",
+    "Int8AccuracyError",
     "Int8Options",
     "MergeOptions",
-    "ModelExists",
-    "NdcgLossTooLarge",
+    "ModelExistsError",
     "PairTemplate",
-    "ParityFailed",
+    "ParityError",
     "Progress",
+    "RetrievalQualityError",
     "RuntimeVersion",
     "ServerArchitecture",
     "ServingOptions",
     "SilentProgress",
-    "SourceMissing",
+    "SourceError",
     "SourceReference",
-    "StagingFailed",
+    "StagingError",
     "TaskChoice",
     "TritonRelease",
-    "UnsupportedCheckpoint",
+    "UnsupportedCheckpointError",
     "cuda_provider_options",
     "export_model",
     "ndcg_by_query",

@@ -1,21 +1,21 @@
 """Exceptions of the exporter.
 
 ExportError
-├── SourceMissing            a checkpoint, adapter or file does not exist or cannot be read
-├── UnsupportedCheckpoint    the checkpoint has a setting that this project does not support
-├── AdapterMismatch          an adapter does not match its base model; lists the keys
-├── ModelExists              the repository already has a model of that name
-├── StagingFailed            the model cannot be written atomically
-├── Int8ErrorTooLarge        the int8 model is further from fp32 than the limit allows
-├── NdcgLossTooLarge         the model loses more nDCG@10 on the retrieval set than the limit allows
-└── ParityFailed             the written model does not match the reference; has the report
+├── SourceError            a checkpoint, adapter or file does not exist or cannot be read
+├── UnsupportedCheckpointError    the checkpoint has a setting that this project does not support
+├── AdapterMismatchError          an adapter does not match its base model; lists the keys
+├── ModelExistsError              the repository already has a model of that name
+├── StagingError            the model cannot be written atomically
+├── Int8AccuracyError        the int8 model is further from fp32 than the limit allows
+├── RetrievalQualityError         the model loses more nDCG@10 on the retrieval set than the limit allows
+└── ParityError             the written model does not match the reference; has the report
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..client.contract import ParityReport, ScoreParityReport
+from ..client.manifest import ParityReport, ScoreParityReport
 
 KEYS_SHOWN = 8
 
@@ -24,35 +24,35 @@ class ExportError(Exception):
     """Base class of all exceptions of the exporter."""
 
 
-class SourceMissing(ExportError):
+class SourceError(ExportError):
     """A checkpoint, adapter or file does not exist or cannot be read."""
 
 
-class UnsupportedCheckpoint(ExportError):
+class UnsupportedCheckpointError(ExportError):
     """The checkpoint has a setting that this project does not support."""
 
 
-class AdapterMismatch(ExportError):
+class AdapterMismatchError(ExportError):
     """An adapter does not match its base model."""
 
 
-class ModelExists(ExportError):
+class ModelExistsError(ExportError):
     """The target already exists."""
 
 
-class StagingFailed(ExportError):
+class StagingError(ExportError):
     """The target cannot be written atomically."""
 
 
-class Int8ErrorTooLarge(ExportError):
+class Int8AccuracyError(ExportError):
     """The int8 model is further from fp32 than the limit allows."""
 
 
-class NdcgLossTooLarge(ExportError):
+class RetrievalQualityError(ExportError):
     """The written model loses more nDCG@10 than the limit allows."""
 
 
-class ParityFailed(ExportError):
+class ParityError(ExportError):
     """The written model does not match the reference."""
 
     def __init__(self, message: str, report: ParityReport | ScoreParityReport) -> None:

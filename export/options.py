@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from ..client.contract import Device, Precision
-from .reading.source import AdapterReference, SourceReference
+from ..client.manifest import Device, Precision
 from .release import DEFAULT_RELEASE, TritonRelease
+from .sources.references import AdapterReference, SourceReference
 
 
 class TaskChoice(StrEnum):

@@ -9,19 +9,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.contract import (
+from ..client.manifest import (
     Device,
-    EmbeddingContract,
-    Manifest,
+    EmbeddingManifest,
+    ExportRecord,
     ModelFolder,
     Precision,
-    RerankContract,
+    RerankManifest,
     TokenizerIdentity,
 )
+from .artifacts.config_pbtxt import render_config
+from .artifacts.graph_file import write_graph
+from .artifacts.memory import report_memory
+from .artifacts.provenance import record_provenance
+from .artifacts.staging import refuse_existing, staged_folder
 from .batching.library import copy_library
 from .batching.limits import BatchLimits, limit_batches
 from .errors import ExportError
-from .form import form_weights, max_int8_error
 from .graph import CudaProfile, GraphOptions
 from .int8.calibration import (
     LONGEST_ROW,
@@ -31,21 +35,17 @@ from .int8.calibration import (
 )
 from .int8.plan import measure_errors
 from .int8.report import report_quantization, require_int8_error
+from .lowering import lower_weights, max_int8_error
+from .model_sources import Prepared, model_name, prepare, refuse_unfit
 from .options import ExportOptions, Int8Options
-from .preparation import Prepared, model_name, prepare, refuse_unfit
 from .progress import Progress, SilentProgress
-from .proof.reference import ReferenceModel
-from .proof.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
-from .proof.runtime import WrittenModel
-from .proof.token_budget import TokenBudget, measure_token_budget
-from .proof.written_check import open_for_check
-from .reading.retrieval_set import RetrievalSet, read_retrieval_set
-from .tasks.task import ContractFields, Proof
-from .writing.config_pbtxt import render_config
-from .writing.graph_file import write_graph
-from .writing.memory import report_memory
-from .writing.provenance import record_provenance
-from .writing.staging import refuse_existing, staged_folder
+from .sources.retrieval_set import RetrievalSet, read_retrieval_set
+from .tasks.task import ManifestFields, Proof
+from .verification.reference import ReferenceModel
+from .verification.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
+from .verification.runtime import WrittenModel
+from .verification.token_budget import TokenBudget, measure_token_budget
+from .verification.written_check import open_for_check
 
 _REFERENCE_BATCH = 4
 
@@ -57,13 +57,13 @@ class ExportResult:
     folder: ModelFolder
     name: str
     version: int
-    manifest: Manifest
+    record: ExportRecord
     bytes_written: int
 
     @property
-    def contract(self) -> EmbeddingContract | RerankContract:
+    def manifest(self) -> EmbeddingManifest | RerankManifest:
         """What clients must know of the model."""
-        return self.manifest.contract
+        return self.record.manifest
 
 
 def export_model(options: ExportOptions, progress: Progress | None = None) -> ExportResult:
@@ -87,14 +87,14 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     held_out = None if calibration is None else _ask_held_out(model, prepared, progress)
     true_ndcg = None if retrieval is None else _ask_retrieval(model, prepared, retrieval, progress)
     del model
-    form = form_weights(prepared, options, proof.answers.peaks, calibration, progress)
+    form = lower_weights(prepared, options, proof.answers.peaks, calibration, progress)
     graph = GraphOptions(
         task=prepared.task.kind,
         precision=options.precision,
         max_tokens=prepared.max_tokens,
         rescale=form.rescale,
-        kept=frozenset() if form.plan is None else form.plan.kept_paths,
-        norm_step=None if form.plan is None else form.plan.norm_step,
+        fp32_layers=frozenset() if form.plan is None else form.plan.fp32_paths,
+        norm_output_scale=None if form.plan is None else form.plan.norm_output_scale,
         cuda=_cuda_profile(options),
     )
     version = max(folder.versions(), default=0) + 1
@@ -104,7 +104,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         write_graph(form.checkpoint, staged.graph(version), graph, progress.step)
         progress.stage("comparing the written file with the reference")
         written = open_for_check(staged.graph(version), form.checkpoint, graph, content.parent, progress)
-        proven = prepared.task.prove(written, proof, _contract_fields(prepared, options))
+        proven = prepared.task.prove(written, proof, _manifest_fields(prepared, options))
         quantization = None
         if form.plan is not None and calibration is not None and held_out is not None:
             report = prepared.task.measure(written, held_out, max_int8_error(prepared, options))
@@ -126,11 +126,11 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             require_ndcg(found)
         staged.tokenizer.write_bytes(prepared.tokenizer.file.read_bytes())
         limits = _limit_batches(written, prepared, options, progress)
-        staged.config.write_text(render_config(name, proven.contract, options, limits, version), encoding="utf-8")
+        staged.config.write_text(render_config(name, proven.manifest, options, limits, version), encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
-        manifest = Manifest(
-            contract=proven.contract,
+        record = ExportRecord(
+            manifest=proven.manifest,
             device=options.device,
             triton_release=options.triton_release if options.device is Device.CUDA else None,
             checkpoint=prepared.checkpoint.identity(),
@@ -140,9 +140,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             retrieval=found,
             provenance=record_provenance(options, staged),
         )
-        staged.manifest.write_text(manifest.to_json() + "\n", encoding="utf-8")
+        staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
-    return ExportResult(folder=folder, name=name, version=version, manifest=manifest, bytes_written=size)
+    return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
 
 
 def _ask_reference(model: ReferenceModel, prepared: Prepared, budget_s: float, progress: Progress) -> Proof:
@@ -225,8 +225,8 @@ def _read_evaluation(options: ExportOptions) -> RetrievalSet | None:
     return None
 
 
-def _contract_fields(prepared: Prepared, options: ExportOptions) -> ContractFields:
-    return ContractFields(
+def _manifest_fields(prepared: Prepared, options: ExportOptions) -> ManifestFields:
+    return ManifestFields(
         max_tokens=prepared.max_tokens,
         vocabulary_size=prepared.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=prepared.tokenizer.sha256, origin=str(options.model)),

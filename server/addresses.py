@@ -8,7 +8,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from .errors import AddressInvalid, PortTaken
+from .errors import InvalidAddressError, PortInUseError
 
 _LARGEST_PORT = 65535
 
@@ -31,7 +31,7 @@ class Addresses:
 def choose_addresses(host: str, *, grpc_port: int | None, http_port: int | None, metrics_port: int | None) -> Addresses:
     """Addresses on `host` with the ports given and free ones where `None`.
 
-    Raises PortTaken, or AddressInvalid where the host is not this machine's or the port is not allowed.
+    Raises PortInUseError, or InvalidAddressError where the host is not this machine's or the port is not allowed.
     """
     ip = _resolve(host)
     with contextlib.ExitStack() as held:  # all are held until all are known, so that no port is chosen twice
@@ -43,9 +43,9 @@ def choose_addresses(host: str, *, grpc_port: int | None, http_port: int | None,
         )
 
 
-def port_taken(host: str, port: int, option: str) -> PortTaken:
+def port_taken(host: str, port: int, option: str) -> PortInUseError:
     """The error for a port in use; `option` is what the user may change."""
-    return PortTaken(
+    return PortInUseError(
         f"port {port} on {host} is taken by another process: stop that one, or choose another port with {option}",
         port=port,
     )
@@ -56,7 +56,7 @@ def _resolve(host: str) -> str:
     try:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except OSError as exc:
-        raise AddressInvalid(
+        raise InvalidAddressError(
             f"{host!r} is not an IPv4 address or a host name that this machine can resolve ({exc.strerror or exc}): "
             "use --host 127.0.0.1, or 0.0.0.0 to listen on every interface"
         ) from exc
@@ -67,7 +67,7 @@ def _resolve(host: str) -> str:
 def _hold(ip: str, port: int | None, option: str) -> Iterator[int]:
     """`port` (a free one where None), bound while the context lasts."""
     if port is not None and not 0 < port <= _LARGEST_PORT:
-        raise AddressInvalid(f"{option} {port} is not a valid port: use 1 to {_LARGEST_PORT}")
+        raise InvalidAddressError(f"{option} {port} is not a valid port: use 1 to {_LARGEST_PORT}")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
         if port is not None:
             # as Triton does: a port whose old connections are still closing is free
@@ -77,7 +77,7 @@ def _hold(ip: str, port: int | None, option: str) -> Iterator[int]:
         except OSError as exc:
             if port is not None and exc.errno == errno.EADDRINUSE:
                 raise port_taken(ip, port, option) from exc
-            raise AddressInvalid(
+            raise InvalidAddressError(
                 f"cannot listen on {ip} port {port or 'any'}: {exc.strerror}; change --host or {option}"
             ) from exc
         yield int(held.getsockname()[1])

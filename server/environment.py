@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import EnvironmentFailed
+from .errors import EnvironmentInstallError
 
 REQUIREMENTS = ("nvidia-pytriton==0.7.0", "numpy==1.26.4", "onnxruntime==1.23.2")
 """Installed without their dependencies: none of those is needed to run `tritonserver` and a session.
@@ -96,7 +96,7 @@ def ensure_environment(progress: Progress = no_progress, *, cache: Path | None =
     """The installed environment; installs it on the first call (seconds to a minute, 250 MB of downloads).
 
     `progress` receives one line per step. An installation that was interrupted is made anew; two
-    processes at once wait for each other. Raises EnvironmentFailed.
+    processes at once wait for each other. Raises EnvironmentInstallError.
     """
     cache = cache or cache_directory()
     environment = ServerEnvironment(cache / f"server-{_fingerprint()}")
@@ -117,7 +117,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError as exc:
-        raise EnvironmentFailed(
+        raise EnvironmentInstallError(
             f"cannot write {exc.filename}: {exc.strerror}; set {CACHE_VARIABLE} to a directory that you may write"
         ) from exc
     with lock:
@@ -133,10 +133,10 @@ def _fingerprint() -> str:
 
 def _check_platform() -> None:
     if sys.platform != "linux":
-        raise EnvironmentFailed(f"tritonserver runs on Linux, not on {sys.platform}: use NVIDIA's container")
+        raise EnvironmentInstallError(f"tritonserver runs on Linux, not on {sys.platform}: use NVIDIA's container")
     if sys.version_info[:2] not in SUPPORTED_PYTHONS:
         known = " or ".join(f"{major}.{minor}" for major, minor in SUPPORTED_PYTHONS)
-        raise EnvironmentFailed(
+        raise EnvironmentInstallError(
             f"the local server needs Python {known}, this is {sys.version_info.major}.{sys.version_info.minor}: "
             "install qwen3-triton with one of those, or use NVIDIA's container"
         )
@@ -169,7 +169,9 @@ def _run(command: list[str], log: Path, what: str, *, variables: dict[str, str] 
     with log.open("a") as written:
         written.write(f"$ {' '.join(command)}\n{done.stdout}\n")
     if done.returncode != 0:
-        raise EnvironmentFailed(f"{what} failed: {_cause(done.stdout)}; {_advice(what)}; all of its output: {log}")
+        raise EnvironmentInstallError(
+            f"{what} failed: {_cause(done.stdout)}; {_advice(what)}; all of its output: {log}"
+        )
 
 
 def _cause(output: str) -> str:

@@ -1,13 +1,13 @@
 """Exceptions of the local server.
 
-ServerError
-├── EnvironmentFailed    the server's own Python environment cannot be installed on this machine
-├── RepositoryEmpty      the repository does not exist or has no model
-├── AddressInvalid       the server cannot listen on a host or port
-│   └── PortTaken        another process already listens on the port
-├── ModelFailed          Triton runs, but a model did not load; has the cause of each
-├── ServerDied           the process exited unexpectedly; has the end of its log
-└── ServerNotReady       the process runs, but was not ready within `ready_timeout_s`
+LocalServerError
+├── EnvironmentInstallError    the server's own Python environment cannot be installed on this machine
+├── EmptyRepositoryError      the repository does not exist or has no model
+├── InvalidAddressError       the server cannot listen on a host or port
+│   └── PortInUseError        another process already listens on the port
+├── ModelLoadError          Triton runs, but a model did not load; has the cause of each
+├── ServerExitedError           the process exited unexpectedly; has the end of its log
+└── ServerNotReadyError       the process runs, but was not ready within `ready_timeout_s`
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 
-class ServerError(Exception):
+class LocalServerError(Exception):
     """Base class of all exceptions of the local server; the message is one line that says what to do."""
 
 
-class EnvironmentFailed(ServerError):
+class EnvironmentInstallError(LocalServerError):
     """The server's environment could not be installed."""
 
 
-class RepositoryEmpty(ServerError):
+class EmptyRepositoryError(LocalServerError):
     """No model repository at the path, or one without a model."""
 
 
-class AddressInvalid(ServerError):
+class InvalidAddressError(LocalServerError):
     """The host is not one of this machine, or the port may not be used."""
 
 
-class PortTaken(AddressInvalid):
+class PortInUseError(InvalidAddressError):
     """Another process listens on the port."""
 
     def __init__(self, message: str, *, port: int) -> None:
@@ -39,7 +39,7 @@ class PortTaken(AddressInvalid):
         self.port = port
 
 
-class ModelFailed(ServerError):
+class ModelLoadError(LocalServerError):
     """At least one model of the repository did not load."""
 
     def __init__(self, message: str, *, causes: Mapping[str, str]) -> None:
@@ -48,16 +48,16 @@ class ModelFailed(ServerError):
         """Model name → one line of cause."""
 
 
-class _WithLog(ServerError):
+class _WithLog(LocalServerError):
     def __init__(self, message: str, *, log_tail: str) -> None:
         super().__init__(message)
         self.log_tail = log_tail
         """Last lines of Triton's log."""
 
 
-class ServerDied(_WithLog):
+class ServerExitedError(_WithLog):
     """`tritonserver` exited unexpectedly."""
 
 
-class ServerNotReady(_WithLog):
+class ServerNotReadyError(_WithLog):
     """`tritonserver` runs, but some model was still loading when time was up."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from .errors import ServerError
+from .errors import LocalServerError
 
 _TAIL_LINES = 15
 _LARGEST_READ = 4 << 20
@@ -27,7 +27,7 @@ class Log:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self.file = path.open("wb+")
             except OSError as exc:
-                raise ServerError(
+                raise LocalServerError(
                     f"cannot write the log {path}: {exc.strerror}; choose another place with --log-file"
                 ) from exc
 

@@ -15,7 +15,7 @@ from . import supervise
 from .addresses import Addresses, choose_addresses, port_taken
 from .backend_directory import ensure_backend_directory
 from .environment import Progress, ServerEnvironment, ensure_environment, no_progress
-from .errors import ModelFailed, PortTaken, ServerDied, ServerError, ServerNotReady
+from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
 from .log import Log
 from .readiness import ModelStates, ask_states, find_causes, find_port_in_use
 from .repository import find_models
@@ -91,7 +91,7 @@ class TritonServer:
         return self._log.text()
 
     def wait(self) -> None:
-        """Blocks until the server ends by itself, and then raises ServerDied."""
+        """Blocks until the server ends by itself, and then raises ServerExitedError."""
         self._process.wait()
         raise _died(self._process, self._log)
 
@@ -122,8 +122,8 @@ def start_triton(
 ) -> TritonServer:
     """A server for every model in `repository`, ready to answer; installs it first where needed.
 
-    Raises RepositoryEmpty, EnvironmentFailed, AddressInvalid, PortTaken, ModelFailed, ServerDied or
-    ServerNotReady; nothing runs then.
+    Raises EmptyRepositoryError, EnvironmentInstallError, InvalidAddressError, PortInUseError, ModelLoadError,
+    ServerExitedError or ServerNotReadyError; nothing runs then.
     """
     options = options or ServerOptions()
     repository = repository.resolve()
@@ -137,7 +137,7 @@ def start_triton(
             server = undo.enter_context(_launch(repository, options, addresses, environment))
             try:
                 server.models = _await_models(server, repository, names, options.ready_timeout_s)
-            except PortTaken as exc:
+            except PortInUseError as exc:
                 # a free port that was chosen here may be gone a moment later
                 given = (options.grpc_port, options.http_port, options.metrics_port)
                 if exc.port in given or attempt + 1 == _PORT_ATTEMPTS:
@@ -211,7 +211,7 @@ def _await_models(server: TritonServer, repository: Path, names: tuple[str, ...]
         if not server.running:
             raise _died(server._process, server._log, server.addresses)
         if time.monotonic() > deadline:
-            raise ServerNotReady(
+            raise ServerNotReadyError(
                 f"the models of {repository} were not ready within {timeout_s:g} s: give a longer time, "
                 "or look into the log",
                 log_tail=server._log.tail(),
@@ -228,14 +228,14 @@ def _refuse_failed(states: ModelStates, repository: Path, names: tuple[str, ...]
     if causes:
         reasons = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
         folders = ", ".join(str(repository / name) for name in causes)
-        raise ModelFailed(
+        raise ModelLoadError(
             f"{len(causes)} of {len(names)} models did not load: {reasons} -- fix or remove {folders}, "
             "or export again with --overwrite",
             causes=causes,
         )
 
 
-def _died(process: subprocess.Popen[bytes], log: Log, addresses: Addresses | None = None) -> ServerError:
+def _died(process: subprocess.Popen[bytes], log: Log, addresses: Addresses | None = None) -> LocalServerError:
     """Why the process ended, as far as its log tells."""
     port = find_port_in_use(log.text())
     if port is not None and addresses is not None:
@@ -244,6 +244,6 @@ def _died(process: subprocess.Popen[bytes], log: Log, addresses: Addresses | Non
     tail = log.tail()
     last = tail.splitlines()[-1] if tail else "its log is empty"
     where = f"see {log.path}" if log.path else "keep its log with --log-file to see more"
-    return ServerDied(
+    return ServerExitedError(
         f"tritonserver exited unexpectedly (status {process.returncode}): {last} -- {where}", log_tail=tail
     )

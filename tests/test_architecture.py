@@ -17,12 +17,12 @@ OUTSIDE = ("benchmarks", "tests", "examples")
 # what one room may import of another one; `*` is everything
 ARROWS = {
     "client": {},
-    "export": {"__version__": {"*"}, "client": {"contract", "errors"}},
+    "export": {"__version__": {"*"}, "client": {"manifest", "errors"}},
     "server": {},
     "cli": {"__version__": {"*"}, "client": {"*"}, "export": {"*"}, "server": {"*"}},
 }
 # the rooms of the exporter, data going from the first to the last; each knows only those before it
-EXPORT_ROOMS = ("reading", "passes", "graph", "batching", "writing", "proof", "int8", "tasks")
+EXPORT_ROOMS = ("sources", "passes", "graph", "batching", "artifacts", "verification", "int8", "tasks")
 # tokenizers brings huggingface_hub, tritonclient brings grpc and protobuf
 CLIENT_LIBRARIES = {"numpy", "tokenizers", "huggingface_hub", "tritonclient", "grpc", "google"}
 HEAVY = {"torch", "transformers", "safetensors", "onnx_ir", "onnxruntime", "huggingface_hub", "peft"}
@@ -75,7 +75,7 @@ def test_arrows_between_rooms(room: str, project_root: Path) -> None:
 @pytest.mark.parametrize("room", EXPORT_ROOMS)
 def test_data_goes_one_way_through_the_exporter(room: str, project_root: Path) -> None:
     assert {folder.parent.name for folder in (project_root / "export").glob("*/__init__.py")} == set(EXPORT_ROOMS)
-    later = {*EXPORT_ROOMS[EXPORT_ROOMS.index(room) + 1 :], "preparation", "form", "pipeline"}
+    later = {*EXPORT_ROOMS[EXPORT_ROOMS.index(room) + 1 :], "model_sources", "lowering", "pipeline"}
     taken = [
         found
         for found in imports_of(f"export/{room}", project_root)
@@ -84,7 +84,7 @@ def test_data_goes_one_way_through_the_exporter(room: str, project_root: Path) -
     assert taken == []
 
 
-def test_export_takes_the_contract_and_no_more_of_the_client(project_root: Path) -> None:
+def test_export_takes_the_manifest_and_no_more_of_the_client(project_root: Path) -> None:
     """Not through the facade either, whose names are the whole client's."""
     taken = [
         found
@@ -116,11 +116,11 @@ def test_client_needs_its_three_libraries_only(project_root: Path) -> None:
 def test_reader_of_imports_sees_relative_and_late_ones(tmp_path: Path) -> None:
     folder = tmp_path / "export" / "graph"
     folder.mkdir(parents=True)
-    source = "from ...client import contract\ndef f():\n    import torch.nn\n    from . import x\nfrom ..a.b import c\n"
+    source = "from ...client import manifest\ndef f():\n    import torch.nn\n    from . import x\nfrom ..a.b import c\n"
     (folder / "m.py").write_text(source)
     assert {found.module for found in imports_of("export", tmp_path)} == {
         "qwen3_triton.client",
-        "qwen3_triton.client.contract",
+        "qwen3_triton.client.manifest",
         "torch.nn",
         "qwen3_triton.export.graph",
         "qwen3_triton.export.graph.x",
@@ -130,14 +130,14 @@ def test_reader_of_imports_sees_relative_and_late_ones(tmp_path: Path) -> None:
     assert not allowed("export", "qwen3_triton.client.embedding")
     assert not allowed("server", "qwen3_triton.export.pipeline")
     assert not allowed("client", "qwen3_triton.cli")
-    assert allowed("export", "qwen3_triton.client.contract")
+    assert allowed("export", "qwen3_triton.client.manifest")
 
 
 @pytest.mark.parametrize(
     "code",
     [
         "import qwen3_triton.client; qwen3_triton.client.EmbeddingClient",
-        "import qwen3_triton.client.contract",
+        "import qwen3_triton.client.manifest",
         "import qwen3_triton.server",
         "import qwen3_triton.cli.main",
     ],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 from ..record import Sample
 from ..rows import Rows, Vectors

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from qwen3_triton.client.contract import Precision
+from qwen3_triton.client.manifest import Precision
 from qwen3_triton.export import (
     CudaAttention,
     CudaProfile,

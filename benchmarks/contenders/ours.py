@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import qwen3_triton.export
-from qwen3_triton.client import contract
-from qwen3_triton.client.contract import ModelFolder, Precision, Task
+from qwen3_triton.client import manifest
+from qwen3_triton.client.manifest import ModelFolder, Precision, Task
 from qwen3_triton.export import ExportError, ExportOptions, SourceReference, TaskChoice
 from qwen3_triton.export.batching.inputs import batch_inputs
 
@@ -80,8 +80,8 @@ def export_graph(bench: Bench, precision: Precision, task: Task = Task.EMBED) ->
 
 
 def exporter_sources() -> list[Path]:
-    """The code that an exported model depends on: the exporter, and the contract that it writes."""
-    folders = [Path(str(package.__file__)).parent for package in (qwen3_triton.export, contract)]
+    """The code that an exported model depends on: the exporter, and the manifest that it writes."""
+    folders = [Path(str(package.__file__)).parent for package in (qwen3_triton.export, manifest)]
     return [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in (".py", ".so")]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 from ..rows import Rows, Vectors
 from ..staging import written_once

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Sequence
 from pathlib import Path
 
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import cached_classifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker

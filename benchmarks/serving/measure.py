@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from qwen3_triton.client import EmbeddingClient, Precision
-from qwen3_triton.server import ServerError, start_triton
+from qwen3_triton.server import LocalServerError, start_triton
 
 from ..contenders.contender import Bench, CannotRun
 from ..contenders.ours import FAST_PRECISIONS, MODEL_NAME, PRECISIONS, export_graph, program
@@ -98,7 +98,7 @@ def measure_serving(workload: Workload, options: ServingOptions, bench: Bench) -
             bench.say(f"serving {program(precision)}")
             try:
                 plans += _plans(precision, texts, rows, options, bench, undo, analyzer)
-            except (CannotRun, ServerError) as exc:
+            except (CannotRun, LocalServerError) as exc:
                 not_done[f"serving {program(precision)}"] = str(exc)
         _repeat(plans, options, bench, not_done)
         tokens = tuple(map(len, rows))

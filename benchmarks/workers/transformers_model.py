@@ -26,7 +26,7 @@ def _load(options: Options) -> Embed:
     model.train(False)
     forward = torch.compile(model, dynamic=True) if options["compile"] == "yes" else model
 
-    def last_tokens(batch: PaddedBatch) -> torch.Tensor:
+    def pool_last_token(batch: PaddedBatch) -> torch.Tensor:
         ids, mask = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
         states = forward(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         chosen: torch.Tensor = states[torch.arange(len(ids), device=device), torch.from_numpy(batch.last).to(device)]
@@ -36,7 +36,7 @@ def _load(options: Options) -> Embed:
         answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
         with torch.inference_mode():
             # a GPU takes up the next batch without waiting for the answer of this one
-            running = [(batch.places, last_tokens(batch)) for batch in sorted_batches(rows, batch_rows)]
+            running = [(batch.places, pool_last_token(batch)) for batch in sorted_batches(rows, batch_rows)]
             for places, last in running:
                 for place, vector in zip(places, last.float().cpu().numpy(), strict=True):
                     answers[place] = vector / np.linalg.norm(vector)

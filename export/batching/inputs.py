@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.contract import INPUT_IDS, REQUEST_LENGTHS, ROW_LENGTHS
+from ...client.manifest import INPUT_IDS, REQUEST_LENGTHS, ROW_LENGTHS
 
 
 def batch_inputs(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.generic]]:

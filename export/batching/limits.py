@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...client.contract import Device
+from ...client.manifest import Device
 from ..options import CudaAttention, ServingOptions
-from ..reading.config import ModelConfig
+from ..sources.config import ModelConfig
 
 TURNAROUND_S = {Device.CPU: 1.0, Device.CUDA: 0.1}
 """Time in which a batch that uses up its token budget should be computed."""

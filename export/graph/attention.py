@@ -18,9 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .builder import MICROSOFT, GraphBuilder
+from .causal_attention import QueryBlocks, attend_causally, attention_weights, lay_out_blocks, mask_where, stack_queries
 from .decoder import DecoderParts
 from .groups import TextGroup
-from .mixing import QueryBlocks, lay_out_blocks, mask_where, mix_causally, share_keys, stack_queries
 from .products import (
     Operand,
     ScaledRows,
@@ -87,7 +87,7 @@ def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Op
     )
     first = g.constant([0])
     q, k = (_rotate(g, parts, _norm(g, parts, heads, name, part), first, part) for part, heads in (("q", q), ("k", k)))
-    context = mix_causally(g, config, parts.form.dtype, layout.blocks, q, k, v)
+    context = attend_causally(g, config, parts.form.dtype, layout.blocks, q, k, v)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
     return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), name)
 
@@ -109,7 +109,7 @@ def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entere
     q = _rotate(g, parts, q, position, "q")
     k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.last_key_rows, axis=0, name="k_grid")
     k = _rotate(g, parts, k, g.constant([0]), "k")
-    shares = share_keys(g, config, form.dtype, stack_queries(g, config, q), k, layout.behind)
+    shares = attention_weights(g, config, form.dtype, stack_queries(g, config, q), k, layout.behind)
     shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
     grid = g.op("Gather", float_rows(g, entered), layout.group.token_of_cell, axis=0, name="normed_grid")
     mixes = g.op("MatMul", shares, grid, name="mix")

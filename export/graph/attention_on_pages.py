@@ -13,7 +13,7 @@ import math
 import onnx_ir as ir
 
 from .builder import MICROSOFT, Attribute, GraphBuilder
-from .decoder import DecoderParts, last_tokens
+from .decoder import DecoderParts, pool_last_token
 from .packed_heads import load_gains, project_heads, project_joint_heads, project_output
 from .pages import Pages
 from .tokens import PackedTokens
@@ -29,7 +29,7 @@ def attend_last(
 ) -> ir.Value:
     """Each row's last token's attention output [G, hidden]; the operator has no way to ask for that alone."""
     context = _attend_tokens(g, parts, pages, normed, layer)
-    return project_output(g, parts, last_tokens(g, packed, context, "context"), layer)
+    return project_output(g, parts, pool_last_token(g, packed, context, "context"), layer)
 
 
 def _attend_tokens(g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: ir.Value, layer: str) -> ir.Value:
@@ -40,7 +40,7 @@ def _attend_tokens(g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: i
         "kv_num_heads": config.kv_heads,
         "scale": 1.0 / math.sqrt(config.head_dim),
     }
-    shared = (pages.keys, pages.values, pages.token_ends, pages.past, pages.table)
+    shared = (pages.keys, pages.values, pages.cu_seqlens, pages.past, pages.table)
     inputs: list[ir.Value | None]
     if pages.bounds is None:
         heads = project_heads(g, parts, normed, layer)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..passes.rotate import UNROTATE
-from ..reading.config import ModelConfig
+from ..sources.config import ModelConfig
 from .builder import MICROSOFT, GraphBuilder
 from .cuda_profile import CudaProfile
 from .products import (
@@ -98,7 +98,7 @@ def enter_products(
     `floats` asks for the rows in floats as well.
     Where the stream is rotated, every gain has gone into the weights behind it, and codes need no normed rows.
     """
-    form, step = parts.form, parts.form.norm_step
+    form, step = parts.form, parts.form.norm_output_scale
     in_steps = step is not None and all(form.is_quantized(g.path(product)) for product in products)
     if step is not None and in_steps and not floats and UNROTATE in form.weights:
         residual = stream.residual
@@ -112,7 +112,7 @@ def enter_products(
     return prepare_operand(g, form, ScaledRows(normed), parts.config.hidden, products), stream
 
 
-def last_tokens(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
+def pool_last_token(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
     """[G, ·] from [T, ·]."""
     return g.op("Gather", values, packed.last, axis=0, name=name)
 

@@ -9,8 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..passes.rotate import UNROTATE
-from ..reading.checkpoint import SCORE_HEAD
-from ..reading.weights import LazyTensor
+from ..sources.checkpoint import SCORE_HEAD
+from ..sources.weights import LazyTensor
 from .builder import GraphBuilder
 from .decoder import DecoderParts, Stream, normalize
 from .products import load_weight

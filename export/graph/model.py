@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...client.contract import Precision, Task
+from ...client.manifest import Precision, Task
 from ..passes.rescale import NO_RESCALE, Rescale
-from ..reading.config import ModelConfig
-from ..reading.weights import Weights
+from ..sources.config import ModelConfig
+from ..sources.weights import Weights
 from .attention_choice import Attention, attention_of_batch, attention_of_group
 from .builder import MICROSOFT, OPSET, GraphBuilder
 from .cuda_profile import CUDA_OPSET, CudaProfile
-from .decoder import DecoderParts, Stream, embed_tokens, enter_products, feed_forward, last_tokens
+from .decoder import DecoderParts, Stream, embed_tokens, enter_products, feed_forward, pool_last_token
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .products import ProductFormat
@@ -37,9 +37,9 @@ class GraphOptions:
     precision: Precision
     max_tokens: int
     rescale: Rescale = NO_RESCALE
-    kept: frozenset[str] = frozenset()
+    fp32_layers: frozenset[str] = frozenset()
     """Paths of products that stay in floats in an 8-bit graph, `layers.2.mlp.down` for one."""
-    norm_step: float | None = None
+    norm_output_scale: float | None = None
     """What one step of an 8-bit graph's codes of normed rows is worth; None where every row has its own scale."""
     cuda: CudaProfile | None = None
     """None for a CPU."""
@@ -72,8 +72,8 @@ def build_model(config: ModelConfig, weights: Weights, rope: RopeTables, options
             dtype=dtype,
             quantized=options.precision is Precision.INT8 and cuda is None,
             blocks=options.precision is Precision.INT8 and cuda is not None,
-            kept=options.kept,
-            norm_step=options.norm_step,
+            fp32_layers=options.fp32_layers,
+            norm_output_scale=options.norm_output_scale,
         ),
         eps=options.rescale.eps(config.norm_eps),
         cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
@@ -126,7 +126,7 @@ def _add_layer(
         entered, stream = enter_products(g, parts, stream, f"{layer}.input_layernorm.weight", products, floats=last)
         attended = (attention.attend_last if last else attention.attend)(entered, layer)
     if last:
-        stream = Stream(last_tokens(g, packed, stream.residual, "residual"), None)
+        stream = Stream(pool_last_token(g, packed, stream.residual, "residual"), None)
     with g.scope("mlp"):
         stream, norm = Stream(stream.residual, attended), f"{layer}.post_attention_layernorm.weight"
         entered, stream = enter_products(g, parts, stream, norm, ["gate", "up"])

@@ -29,7 +29,7 @@ class Pages:
     keys: ir.Value
     """[pages, PAGE, kv_heads, head_dim]"""
     values: ir.Value
-    token_ends: ir.Value
+    cu_seqlens: ir.Value
     """INT32 [G + 1]: 0, then one behind each row's last token."""
     past: ir.Value
     """INT32 [G]: zeros, nothing was computed before."""
@@ -58,7 +58,7 @@ def lay_out_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, ma
         keys=_cache(g, parts, pages, "keys", 0.0),
         # two nodes that are equal in everything would be merged to one, and keys overwritten by values
         values=_cache(g, parts, pages, "values", 1.0),
-        token_ends=g.op("Cast", ends, to=INT32, name="token_ends"),
+        cu_seqlens=g.op("Cast", ends, to=INT32, name="token_ends"),
         past=g.op("Cast", g.op("Mul", packed.starts, g.constant([0])), to=INT32, name="past"),
         table=g.op("Cast", table, to=INT32),
         cos=parts.cos if positions is None else g.op("Gather", parts.cos, positions, axis=0, name="cos"),

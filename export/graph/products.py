@@ -19,7 +19,7 @@ import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
-from ..reading.weights import LazyTensor, Weights
+from ..sources.weights import LazyTensor, Weights
 from .builder import MICROSOFT, GraphBuilder
 from .weight_blocks import multiply_blocks, round_up
 
@@ -44,18 +44,18 @@ class ProductFormat:
     quantized: bool = False
     blocks: bool = False
     """Weights in 8-bit blocks under float activations."""
-    kept: frozenset[str] = frozenset()
+    fp32_layers: frozenset[str] = frozenset()
     """Paths of products that stay in floats all the same, `layers.2.mlp.down` for one."""
-    norm_step: float | None = None
+    norm_output_scale: float | None = None
     """What one step of the codes of normed rows is worth; None where every row has a scale of its own."""
 
     def is_quantized(self, path: str) -> bool:
         """Whether the product at `path` is computed in 8 bits."""
-        return self.quantized and path not in self.kept
+        return self.quantized and path not in self.fp32_layers
 
     def is_in_blocks(self, path: str) -> bool:
         """Whether the weights of `path` are 8-bit blocks."""
-        return self.blocks and path not in self.kept
+        return self.blocks and path not in self.fp32_layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def load_weight(
 
 
 def gather_rows(g: GraphBuilder, form: ProductFormat, name: str, tensor: str, indices: ir.Value) -> ir.Value:
-    """Rows of a table `[n, width]` in floats, which lies there in 8 bits unless it is kept: `[·, width]`."""
+    """Rows `[·, width]`, in floats, of a table `[n, width]` that is stored in 8 bits unless it is an fp32 layer."""
     if not form.is_quantized(g.path(name)) and not form.is_in_blocks(g.path(name)):
         return g.op(
             "Gather", load_weight(g, form, f"{name}.weight", [tensor], transpose=False), indices, axis=0, name="tokens"

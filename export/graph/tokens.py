@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...client.contract import INPUT_IDS, LOST_ROW_BITS, REQUEST_LENGTHS, ROW_LENGTHS
+from ...client.manifest import INPUT_IDS, LOST_ROW_BITS, REQUEST_LENGTHS, ROW_LENGTHS
 from .builder import GraphBuilder
 
 INT64 = ir.DataType.INT64

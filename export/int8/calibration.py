@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from ..errors import SourceMissing
+from ..errors import SourceError
 
 BUILT_IN = "built-in"
 """Reference of this project's own calibration texts."""
@@ -35,14 +35,14 @@ def read_calibration(file: Path | None) -> CalibrationTexts:
     """The texts of `file`, or this project's own where None: several scripts, code, questions and passages.
 
     A `.jsonl` or `.json` file holds one object a line whose `text` is the text, any other file one text a line; blank
-    lines are skipped. Raises SourceMissing, which names the line, where one is not that.
+    lines are skipped. Raises SourceError, which names the line, where one is not that.
     """
     if file is None:
         return _parse(_built_in("calibration.jsonl"), BUILT_IN, as_json=True)
     try:
         content = file.read_bytes()
     except OSError as exc:
-        raise SourceMissing(f"--calibration {file}: not readable ({exc.strerror})") from exc
+        raise SourceError(f"--calibration {file}: not readable ({exc.strerror})") from exc
     return _parse(content, str(file), as_json=file.suffix in (".jsonl", ".json"))
 
 
@@ -69,10 +69,10 @@ def _parse(content: bytes, reference: str, *, as_json: bool) -> CalibrationTexts
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
-        raise SourceMissing(f"--calibration {reference}: line {line} is not UTF-8") from exc
+        raise SourceError(f"--calibration {reference}: line {line} is not UTF-8") from exc
     numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise SourceMissing(f"--calibration {reference}: has no texts; give one text per line")
+        raise SourceError(f"--calibration {reference}: has no texts; give one text per line")
     texts = tuple(_text_of(line, number, reference) if as_json else line for number, line in numbered)
     return CalibrationTexts(texts=texts, reference=reference, sha256=hashlib.sha256(content).hexdigest())
 
@@ -84,7 +84,7 @@ def _text_of(line: str, number: int, reference: str) -> str:
     except ValueError:
         text = None
     if not isinstance(text, str) or not text.strip():
-        raise SourceMissing(
+        raise SourceError(
             f'--calibration {reference}: line {number} is not a JSON object with a "text"; '
             'each line must be one, such as {"text": "how do I sort a list?"}'
         )

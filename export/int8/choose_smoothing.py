@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import torch
 
-from ..passes.smooth import LayerScales, Site, spread_to_queries
-from ..reading.checkpoint import Checkpoint
-from ..reading.config import ModelConfig
+from ..passes.smooth import LayerScales, SmoothingPoint, repeat_kv
+from ..sources.checkpoint import Checkpoint
+from ..sources.config import ModelConfig
 from .layer_walk import DecoderLayer, embed_texts, finish_texts
 from .products import ProductGroup
 from .rounding import multiply
 
-STRENGTHS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
+ALPHAS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
 """The values of α that are tried."""
 READERS = {
-    Site.ATTENTION: ProductGroup.QKV,
-    Site.VALUE: ProductGroup.OUTPUT,
-    Site.MLP: ProductGroup.GATE_UP,
-    Site.INTERMEDIATE: ProductGroup.DOWN,
+    SmoothingPoint.ATTENTION: ProductGroup.QKV,
+    SmoothingPoint.VALUE: ProductGroup.OUTPUT,
+    SmoothingPoint.MLP: ProductGroup.GATE_UP,
+    SmoothingPoint.INTERMEDIATE: ProductGroup.DOWN,
 }
 """Which products read what is smoothed."""
 
@@ -47,7 +47,7 @@ class Smoothing:
 def choose_smoothing(
     checkpoint: Checkpoint,
     rows: Sequence[Sequence[int]],
-    sites: Sequence[Site],
+    sites: Sequence[SmoothingPoint],
     on_layer: Callable[[int, int], None],
 ) -> Smoothing:
     """The scales of `sites`, from the activations of `rows` of ids; `on_layer` hears how many layers are done."""
@@ -68,13 +68,16 @@ def choose_smoothing(
 
 
 def _choose(
-    layer: DecoderLayer, inputs: Mapping[ProductGroup, torch.Tensor], sites: Sequence[Site], config: ModelConfig
+    layer: DecoderLayer,
+    inputs: Mapping[ProductGroup, torch.Tensor],
+    sites: Sequence[SmoothingPoint],
+    config: ModelConfig,
 ) -> LayerScales:
     chosen = {}
     for site in sites:
         group = READERS[site]
         weight = torch.cat([layer.weight(linear) for linear in group.linears])
-        scale = _best_scale(inputs[group], weight, config if site is Site.VALUE else None)
+        scale = _best_scale(inputs[group], weight, config if site is SmoothingPoint.VALUE else None)
         if scale is not None:
             chosen[site] = scale
     return chosen
@@ -90,12 +93,12 @@ def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: ModelConfig
         return _awake(squares.sqrt())
 
     def spread(scale: torch.Tensor) -> torch.Tensor:
-        return scale if grouped is None else spread_to_queries(scale, grouped.query_width, grouped.head_dim)
+        return scale if grouped is None else repeat_kv(scale, grouped.query_width, grouped.head_dim)
 
     exact = inputs @ weight.T
     activation, column = measure(inputs), measure(weight)
     best, least = None, _error(multiply(inputs, weight), exact)
-    for strength in STRENGTHS:
+    for strength in ALPHAS:
         scale = activation**strength / column ** (1 - strength)
         scale = scale / scale.log().mean().exp()
         error = _error(multiply(inputs / spread(scale), weight * spread(scale)), exact)

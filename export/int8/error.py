@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..reading.checkpoint import Checkpoint
+from ..sources.checkpoint import Checkpoint
 from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts
 from .products import TABLE, ProductGroup
 from .rounding import round_rows
@@ -72,20 +72,20 @@ def measure_groups(
 def measure_cosines(
     checkpoint: Checkpoint,
     rows: Sequence[Sequence[int]],
-    kept: frozenset[str],
+    fp32_layers: frozenset[str],
     exact: torch.Tensor,
     on_layer: Callable[[int, int], None],
 ) -> torch.Tensor:
     """float64 [texts]: cosines of `rows`' final vectors with all products rounded to the `exact` ones [texts, hidden].
 
-    `kept` holds the paths of products that are not rounded.
+    `fp32_layers` holds the paths of products that are not rounded.
     """
     batches = embed_texts(checkpoint.weights["embed_tokens.weight"].fp32(), rows)
-    if TABLE not in kept:
+    if TABLE not in fp32_layers:
         batches = [replace(batch, hidden=round_rows(batch.hidden)) for batch in batches]
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
-        rounded = [group for group in ProductGroup if not kept.issuperset(group.paths(index, checkpoint.config))]
+        rounded = [group for group in ProductGroup if not fp32_layers.issuperset(group.paths(index, checkpoint.config))]
         with layer.rounded(rounded):
             batches = [layer.run(batch) for batch in batches]
         on_layer(index + 1, checkpoint.config.layers)

@@ -14,8 +14,8 @@ import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
 
 from ..passes.rotate import UNROTATE
-from ..reading.checkpoint import Checkpoint
-from ..reading.transformers_config import transformers_config
+from ..sources.checkpoint import Checkpoint
+from ..sources.transformers_config import transformers_config
 from .products import ProductGroup
 from .rounding import round_normed, round_rows
 

@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..errors import Int8ErrorTooLarge
+from ..errors import Int8AccuracyError
 from ..passes.rotate import rotate_stream
 from ..passes.rotation import make_rotation
-from ..passes.smooth import Site, smooth_weights
+from ..passes.smooth import SmoothingPoint, smooth_weights
 from ..progress import Progress
-from ..reading.checkpoint import Checkpoint
+from ..sources.checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
 from .error import GroupError, measure_cosines, measure_groups
 from .products import ProductGroup
-from .rounding import NORM_STEP
+from .rounding import NORM_OUTPUT_SCALE
 
-SITES = (Site.VALUE, Site.INTERMEDIATE)
+SMOOTHING_POINTS = (SmoothingPoint.VALUE, SmoothingPoint.INTERMEDIATE)
 """What is smoothed: behind the norms the rotation leaves nothing to smooth (docs/int8.md)."""
 MARGIN = 2.0
 """Calibration must come out this many times better than what held-out texts have to reach."""
-MOST_KEPT = 0.5
+MAX_FP32_SHARE = 0.5
 """Share of the multiply-adds that may stay in floats; a model beyond it is no 8-bit model."""
 _ROUNDS = 4
 
@@ -30,59 +30,61 @@ class Int8Plan:
     """The weights to write, and which of them stay in floats."""
 
     checkpoint: Checkpoint
-    kept: tuple[GroupError, ...]
+    fp32_groups: tuple[GroupError, ...]
     """The worst first."""
     worst: float
-    """1 - the smallest cosine over the calibration texts, with `kept` in floats."""
+    """1 - the smallest cosine over the calibration texts, with `fp32_groups` in floats."""
 
     @property
-    def norm_step(self) -> float:
+    def norm_output_scale(self) -> float:
         """What one step of the codes of normed rows is worth."""
-        return NORM_STEP
+        return NORM_OUTPUT_SCALE
 
     @property
-    def kept_paths(self) -> frozenset[str]:
-        """The graph's names of the products kept."""
-        return _paths(self.kept)
+    def fp32_paths(self) -> frozenset[str]:
+        """The graph's names of the products in fp32."""
+        return _paths(self.fp32_groups)
 
     @property
-    def kept_share(self) -> float:
+    def fp32_share(self) -> float:
         """Multiply-adds a token that stay in floats, of all that the layers' products have."""
         config = self.checkpoint.config
-        return _multiply_adds(self.kept) / (config.layers * sum(group.weights(config) for group in ProductGroup))
+        return _multiply_adds(self.fp32_groups) / (config.layers * sum(group.weights(config) for group in ProductGroup))
 
 
 def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, progress: Progress) -> Int8Plan:
     """The plan for `checkpoint` from calibration `rows` of ids.
 
     Groups of products stay in floats until the smallest cosine of `rows` is 1 − max_error / MARGIN or more, as few
-    weights as will do. Raises Int8ErrorTooLarge where MOST_KEPT of them are not enough for `max_error` itself.
+    weights as will do. Raises Int8AccuracyError where MAX_FP32_SHARE of them are not enough for `max_error` itself.
     """
     progress.stage("smoothing, layer by layer")
     rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, make_rotation(checkpoint.config.hidden)))
-    smoothing = choose_smoothing(rotated, rows, SITES, progress.step)
+    smoothing = choose_smoothing(rotated, rows, SMOOTHING_POINTS, progress.step)
     weights = smooth_weights(rotated.weights, smoothing.scales, rotated.config.head_dim)
     smoothed = rotated.with_weights(weights)
 
-    def keep(kept: tuple[GroupError, ...]) -> Int8Plan:
-        progress.stage(f"measuring what 8 bits change{f', products kept in floats: {len(kept)}' if kept else ''}")
-        cosines = measure_cosines(smoothed, rows, _paths(kept), smoothing.vectors, progress.step)
-        return Int8Plan(checkpoint=smoothed, kept=kept, worst=1.0 - float(cosines.min()))
+    def keep_in_fp32(fp32_groups: tuple[GroupError, ...]) -> Int8Plan:
+        progress.stage(
+            f"measuring what 8 bits change{f', products in fp32: {len(fp32_groups)}' if fp32_groups else ''}"
+        )
+        cosines = measure_cosines(smoothed, rows, _paths(fp32_groups), smoothing.vectors, progress.step)
+        return Int8Plan(checkpoint=smoothed, fp32_groups=fp32_groups, worst=1.0 - float(cosines.min()))
 
-    goal, plan = max_error / MARGIN, keep(())
+    goal, plan = max_error / MARGIN, keep_in_fp32(())
     groups: tuple[GroupError, ...] = ()
     for _ in range(_ROUNDS):
         if plan.worst <= goal:
             break
         groups = groups or measure_errors(smoothed, rows, progress)
-        kept = choose_kept(groups, plan.worst, plan.kept, goal)
-        if kept == plan.kept:
+        fp32_groups = choose_fp32_groups(groups, plan.worst, plan.fp32_groups, goal)
+        if fp32_groups == plan.fp32_groups:
             break
-        plan = keep(kept)
+        plan = keep_in_fp32(fp32_groups)
     if not plan.worst <= max_error:
-        raise Int8ErrorTooLarge(
+        raise Int8AccuracyError(
             f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.worst:.2g} over the "
-            f"calibration texts, with {plan.kept_share:.0%} of the multiply-adds kept in fp32, and must be "
+            f"calibration texts, with {plan.fp32_share:.0%} of the multiply-adds in fp32, and must be "
             f"{max_error:.2g}; give a larger --max-int8-error, or --precision fp32"
         )
     return plan
@@ -94,20 +96,20 @@ def measure_errors(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], progre
     return measure_groups(checkpoint, rows, progress.step)
 
 
-def choose_kept(
-    groups: Sequence[GroupError], worst: float, kept: tuple[GroupError, ...], goal: float
+def choose_fp32_groups(
+    groups: Sequence[GroupError], worst: float, fp32_groups: tuple[GroupError, ...], goal: float
 ) -> tuple[GroupError, ...]:
-    """`kept` and those of all `groups` that must join it for the error to fall from `worst` to `goal`.
+    """`fp32_groups` and those of all `groups` that must join it for the error to fall from `worst` to `goal`.
 
     Squared errors of groups add up to the error of all, so the next one is always that with the largest square for
-    its weights. Stops at MOST_KEPT.
+    its weights. Stops at MAX_FP32_SHARE.
     """
-    paths = _paths(kept)
+    paths = _paths(fp32_groups)
     rounded = [group for group in groups if not paths.issuperset(group.paths)]
     rounded.sort(key=lambda group: group.error**2 / group.weights, reverse=True)
     total = sum(group.error**2 for group in rounded)
-    room = MOST_KEPT * _multiply_adds(groups) - _multiply_adds(kept)
-    chosen, left = list(kept), total
+    room = MAX_FP32_SHARE * _multiply_adds(groups) - _multiply_adds(fp32_groups)
+    chosen, left = list(fp32_groups), total
     for group in rounded:
         if worst * left <= goal * total:
             break

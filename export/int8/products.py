@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..reading.config import ModelConfig
+from ..sources.config import ModelConfig
 
 TABLE = "embedding.table"
 """The graph's name of the token embeddings."""
@@ -29,7 +29,7 @@ class ProductGroup(StrEnum):
         return self in (ProductGroup.QKV, ProductGroup.GATE_UP)
 
     def paths(self, layer: int, config: ModelConfig) -> tuple[str, ...]:
-        """The graph's names of the products that are 8 bits unless they are kept."""
+        """The graph's names of the products that are 8 bits unless they stay in fp32."""
         if self is ProductGroup.QKV and layer == config.layers - 1:
             # the graph mixes before it projects the last values, in floats
             return tuple(f"layers.{layer}.{path}" for path in _LAST_QKV)

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...client.contract import LayerErrors, ParityReport, QuantizationReport, ScoreParityReport, SourceIdentity
-from ..errors import Int8ErrorTooLarge
-from ..reading.checkpoint import decoder_shapes
-from ..reading.config import ModelConfig
+from ...client.manifest import LayerErrors, ParityReport, QuantizationReport, ScoreParityReport, SourceIdentity
+from ..errors import Int8AccuracyError
+from ..sources.checkpoint import decoder_shapes
+from ..sources.config import ModelConfig
 from .calibration import CalibrationTexts
 from .error import GroupError
 from .plan import Int8Plan
@@ -42,24 +42,24 @@ def report_quantization(
             )
             for layer in range(config.layers)
         ),
-        kept=tuple(path for group in plan.kept for path in group.paths),
-        kept_share=plan.kept_share,
+        fp32_layers=tuple(path for group in plan.fp32_groups for path in group.paths),
+        fp32_share=plan.fp32_share,
         bytes=sum(part.stat().st_size for part in file.parent.iterdir()),
         fp32_bytes=_fp32_bytes(config, max_tokens),
     )
 
 
 def require_int8_error(report: ParityReport | ScoreParityReport) -> None:
-    """Raises Int8ErrorTooLarge where the gate over held-out texts does not hold."""
+    """Raises Int8AccuracyError where the gate over held-out texts does not hold."""
     if report.passed:
         return
     if isinstance(report, ParityReport):
         found = f"1 - min cosine is {1 - report.min_cosine:.2g} over {report.texts} held-out texts"
-        limit = 1 - report.gate_min_cosine
+        limit = 1 - report.cosine_tolerance
     else:
         found = f"a score differs by {report.max_score_error:.2g} over {report.pairs} held-out pairs"
-        limit = report.gate_max_score_error
-    raise Int8ErrorTooLarge(
+        limit = report.score_tolerance
+    raise Int8AccuracyError(
         f"int8 is too far from fp32, nothing was written: {found} (--max-int8-error {limit:.4g}); give --calibration "
         "with texts of your own kind, a larger --max-int8-error, or --precision fp32"
     )

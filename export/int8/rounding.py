@@ -5,7 +5,7 @@ adds in int32 what is added here in float32; the rounding is the same.
 
 What a norm gives of a rotated stream needs no scale of its own: its mean square is one whatever the token, and the
 rotation leaves no channel that stands out, so its values are spread about like a normal distribution of variance one.
-NORM_STEP serves every token, and nothing has to be searched for its largest channel.
+NORM_OUTPUT_SCALE serves every token, and nothing has to be searched for its largest channel.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 
 LARGEST_CODE = 127
-NORM_STEP = 5.0 / LARGEST_CODE
+NORM_OUTPUT_SCALE = 5.0 / LARGEST_CODE
 """What one step of the codes of a normed rotated stream is worth. Cutting at 4 standard deviations is best on average,
 at 5 for the worst token, and narrow streams have tails."""
 
@@ -26,8 +26,8 @@ def round_rows(values: torch.Tensor) -> torch.Tensor:
 
 
 def round_normed(values: torch.Tensor) -> torch.Tensor:
-    """float32 of the same shape: multiples of NORM_STEP, what lies beyond the codes cut."""
-    return torch.round(values / NORM_STEP).clamp(-LARGEST_CODE - 1, LARGEST_CODE) * NORM_STEP
+    """float32 of the same shape: multiples of NORM_OUTPUT_SCALE, what lies beyond the codes cut."""
+    return torch.round(values / NORM_OUTPUT_SCALE).clamp(-LARGEST_CODE - 1, LARGEST_CODE) * NORM_OUTPUT_SCALE
 
 
 def multiply(inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..errors import AdapterMismatch, list_keys
-from ..reading.adapter import Adapter
-from ..reading.weights import LazyTensor, Weights
+from ..errors import AdapterMismatchError, list_keys
+from ..sources.adapter import Adapter
+from ..sources.weights import LazyTensor, Weights
 
 _LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
 _SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
@@ -61,14 +61,14 @@ class _Change:
 def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, LazyTensor]:
     """`weights` with every adapter merged in; merged tensors are fp32 and computed when read.
 
-    Raises AdapterMismatch, listing the keys, for keys that fit no tensor, for shapes that do not fit, and
+    Raises AdapterMismatchError, listing the keys, for keys that fit no tensor, for shapes that do not fit, and
     for an adapter that changes nothing.
     """
     merged = dict(weights)
     for adapter in adapters:
         changes = _read_changes(adapter, weights)
         if all(change.is_zero(weights[change.target]) for change in changes):
-            raise AdapterMismatch(
+            raise AdapterMismatchError(
                 f"adapter '{adapter.reference}' changes nothing: every B·A is zero; was it trained and saved?"
             )
         for change in changes:
@@ -107,7 +107,7 @@ def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:
             saved[found["module"]] = tensor
     strays += [f"{module}.lora_{'/'.join(pair)}" for module, pair in pairs.items() if not _complete(pair)]
     if strays or not adapter.tensors:
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"adapter '{adapter.reference}': {len(strays)} of its {len(adapter.tensors)} keys fit no tensor of "
             f"the base: {list_keys(strays) or 'it has none'}; was it trained on another model?"
         )
@@ -132,7 +132,7 @@ def _pair_change(adapter: Adapter, module: str, pair: Mapping[str, LazyTensor]) 
     factor = adapter.reference.weight * adapter.scaling(module)
     down, up = pair[side + "A"], pair[side + "B"]
     if down.shape[0] != adapter.rank(module):
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, "
             f"adapter_config.json says {adapter.rank(module)}"
         )
@@ -147,6 +147,6 @@ def _check_fit(adapter: Adapter, changes: list[_Change], weights: Weights) -> No
         if (tuple(reversed(shape)) if change.transposed else shape) != expected:
             wrong.append(f"{change.target} {list(shape)} for {list(expected)}")
     if wrong:
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"adapter '{adapter.reference}' was trained on a base of another shape: {list_keys(wrong)}"
         )

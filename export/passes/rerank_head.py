@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from ..errors import AdapterMismatch, UnsupportedCheckpoint
-from ..reading.adapter import Adapter
-from ..reading.checkpoint import LM_HEAD, SCORE_HEAD, Checkpoint, decoder_shapes
-from ..reading.cross_encoder import AnswerIds
-from ..reading.tokenizer import CheckpointTokenizer
-from ..reading.weights import LazyTensor, Weights
+from ..errors import AdapterMismatchError, UnsupportedCheckpointError
+from ..sources.adapter import Adapter
+from ..sources.checkpoint import LM_HEAD, SCORE_HEAD, Checkpoint, decoder_shapes
+from ..sources.cross_encoder import AnswerIds
+from ..sources.tokenizer import CheckpointTokenizer
+from ..sources.weights import LazyTensor, Weights
 from .merge import saved_tensors
 
 EMBEDDINGS = "embed_tokens.weight"
@@ -29,8 +29,8 @@ def open_heads(checkpoint: Checkpoint, adapters: Iterable[Adapter]) -> dict[str,
     """The checkpoint's weights with every head that an adapter may tune as a tensor of its own.
 
     A tied LM head starts as the embeddings, since an adapter on either changes that one alone; a score head that
-    only the adapters have starts as zeros, so that it becomes what they saved. Raises AdapterMismatch for an adapter
-    of a classifier where nothing has that head.
+    only the adapters have starts as zeros, so that it becomes what they saved. Raises AdapterMismatchError for an
+    adapter of a classifier where nothing has that head.
     """
     weights = dict(checkpoint.weights)
     if checkpoint.config.tied and LM_HEAD not in weights:
@@ -45,7 +45,7 @@ def open_heads(checkpoint: Checkpoint, adapters: Iterable[Adapter]) -> dict[str,
 
 def _check_adapter(adapter: Adapter, weights: Weights) -> None:
     if adapter.task_type == "SEQ_CLS" and SCORE_HEAD not in weights:
-        raise AdapterMismatch(
+        raise AdapterMismatchError(
             f"adapter '{adapter.reference}' was trained as a classifier, but neither it nor its base has "
             "score.weight: save it with modules_to_save=['score']"
         )
@@ -54,11 +54,11 @@ def _check_adapter(adapter: Adapter, weights: Weights) -> None:
 def keep_score_head(merged: Checkpoint) -> Checkpoint:
     """The merged checkpoint with `score.weight` as its only head: [1, hidden], or [2, hidden] as (no, yes).
 
-    Raises UnsupportedCheckpoint for more rows, and for two whose labels do not say which one means yes.
+    Raises UnsupportedCheckpointError for more rows, and for two whose labels do not say which one means yes.
     """
     head = merged.weights[SCORE_HEAD]
     if head.shape[0] > 2:
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"{merged.source}: score.weight has {head.shape[0]} rows; a reranker has one, or two for no and yes"
         )
     if head.shape[0] == 2:
@@ -70,21 +70,21 @@ def keep_score_head(merged: Checkpoint) -> Checkpoint:
 def take_answer_rows(base: Checkpoint, merged: Checkpoint, answers: AnswerIds) -> Checkpoint:
     """The merged checkpoint with the LM head's rows of no and yes as `score.weight` [2, hidden], its only head.
 
-    Raises UnsupportedCheckpoint without an LM head, for answers outside of the vocabulary, and for a base whose
+    Raises UnsupportedCheckpointError without an LM head, for answers outside of the vocabulary, and for a base whose
     LM head is tied by config.json and differs from the embeddings, which versions of transformers take differently.
     """
     head, rows = merged.weights.get(LM_HEAD), (answers.no, answers.yes)
     if head is None:
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"{merged.source}: neither score.weight nor lm_head.weight nor tied embeddings to make a score of; "
             "is this a reranker?"
         )
     wrong = [id_ for id_ in rows if not 0 <= id_ < head.shape[0]]
     if wrong:
-        raise UnsupportedCheckpoint(f"{merged.source}: answer token {wrong[0]} is outside of the vocabulary")
+        raise UnsupportedCheckpointError(f"{merged.source}: answer token {wrong[0]} is outside of the vocabulary")
     stored = base.weights.get(LM_HEAD) if base.config.tied else None
     if stored is not None and not torch.equal(stored.fp32_rows(rows), base.weights[EMBEDDINGS].fp32_rows(rows)):
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"{base.source}: config.json ties lm_head.weight to the embeddings, but it differs from them; "
             "set tie_word_embeddings to what was meant"
         )
@@ -92,10 +92,10 @@ def take_answer_rows(base: Checkpoint, merged: Checkpoint, answers: AnswerIds) -
 
 
 def find_answer_ids(tokenizer: CheckpointTokenizer) -> AnswerIds:
-    """The ids of `no` and `yes`; raises UnsupportedCheckpoint where the tokenizer lacks one as a single token."""
+    """The ids of `no` and `yes`; raises UnsupportedCheckpointError where the tokenizer lacks one as a single token."""
     no, yes = tokenizer.token_id(NO), tokenizer.token_id(YES)
     if no is None or yes is None:
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"{tokenizer.file}: no single token '{NO if no is None else YES}', whose logit the score is made of; "
             "is this a reranker?"
         )
@@ -110,7 +110,7 @@ def _yes_label(raw: Mapping[str, Any], source: str) -> int:
     for yes in (0, 1):
         if labels.get(yes) in _YES_LABELS and labels.get(1 - yes) in _NO_LABELS:
             return yes
-    raise UnsupportedCheckpoint(
+    raise UnsupportedCheckpointError(
         f"{source}: config.json calls the labels {' and '.join(map(repr, labels.values()))}, which does not say which "
         "one means yes; name them 'no' and 'yes' in id2label"
     )

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..errors import UnsupportedCheckpoint, list_keys
-from ..reading.checkpoint import HEADS
-from ..reading.weights import LazyTensor, Weights
+from ..errors import UnsupportedCheckpointError, list_keys
+from ..sources.checkpoint import HEADS
+from ..sources.weights import LazyTensor, Weights
 
 FP16_MAX = 65504.0
 HEADROOM = 8.0
@@ -58,10 +58,10 @@ NO_RESCALE = Rescale()
 def choose_rescale(peaks: ActivationPeaks) -> Rescale:
     """The smallest exponents that keep `peaks` below fp16's largest number by HEADROOM.
 
-    Raises UnsupportedCheckpoint where q, k, v or gate overflow, which no exponent mends.
+    Raises UnsupportedCheckpointError where q, k, v or gate overflow, which no exponent mends.
     """
     if not peaks.projection <= FP16_MAX:
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with --precision fp32"
         )
     return Rescale(residual=_exponent(peaks.residual), intermediate=_exponent(peaks.intermediate))
@@ -93,10 +93,10 @@ def _scaled(tensor: LazyTensor, shift: int) -> LazyTensor:
 
 
 def check_fp16_range(weights: Weights) -> None:
-    """Raises UnsupportedCheckpoint, listing the tensors, where a weight of the body is outside fp16's range."""
+    """Raises UnsupportedCheckpointError, listing the tensors, where a weight of the body is outside fp16's range."""
     body = {name: tensor for name, tensor in weights.items() if name not in HEADS}
     outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
     if outside:
-        raise UnsupportedCheckpoint(
+        raise UnsupportedCheckpointError(
             f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with --precision fp32"
         )

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import torch
 
-from ..reading.checkpoint import HEADS
-from ..reading.weights import LazyTensor, Weights
+from ..sources.checkpoint import HEADS
+from ..sources.weights import LazyTensor, Weights
 from .rotation import Rotation
 
 UNROTATE = "norm.unrotate.weight"

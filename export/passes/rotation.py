@@ -55,18 +55,18 @@ def make_rotation(size: int, seed: int = 0) -> Rotation:
     size asks for it: Horadam, "Hadamard Matrices and Their Applications", 2007, chapter 2. Random signs in front
     keep it from meeting a pattern in the weights.
     """
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     odd, power = size, 1
     while odd % 2 == 0:
         odd, power = odd // 2, power * 2
-    signs = torch.randint(0, 2, (size,), generator=dice).float() * 2 - 1
+    signs = torch.randint(0, 2, (size,), generator=rng).float() * 2 - 1
     if odd == 1:
         return Rotation(signs, tuple(_sylvester(power)))
     for share in (4, 8, 16, 32):
         paley = _paley(odd * share) if power % share == 0 else None
         if paley is not None:
             return Rotation(signs, (_orthogonal(paley), *_sylvester(power // share)))
-    triangle = torch.linalg.qr(torch.randn(size, size, generator=dice, dtype=torch.float64))
+    triangle = torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))
     return Rotation(signs, (triangle.Q.float(),))
 
 

@@ -11,12 +11,12 @@ from enum import StrEnum
 
 import torch
 
-from ..reading.weights import LazyTensor, Weights
+from ..sources.weights import LazyTensor, Weights
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 
 
-class Site(StrEnum):
+class SmoothingPoint(StrEnum):
     """Where a layer can be smoothed: what makes the channels → what reads them."""
 
     ATTENTION = "first norm's gain → q, k, v"
@@ -29,7 +29,7 @@ class Site(StrEnum):
     """[intermediate]"""
 
 
-LayerScales = Mapping[Site, torch.Tensor]
+LayerScales = Mapping[SmoothingPoint, torch.Tensor]
 """What the channels of each site are divided by, positive float32; a site that is missing is left alone."""
 
 
@@ -44,23 +44,23 @@ def smooth_weights(weights: Weights, layers: Mapping[int, LayerScales], head_dim
     return smoothed
 
 
-def spread_to_queries(value: torch.Tensor, query_width: int, head_dim: int) -> torch.Tensor:
+def repeat_kv(value: torch.Tensor, query_width: int, head_dim: int) -> torch.Tensor:
     """[query_width] from [kv_width]: what each query head reads of its group's values."""
     kv_heads = len(value) // head_dim
     return value.reshape(kv_heads, head_dim).repeat_interleave(query_width // len(value), dim=0).reshape(-1)
 
 
-def _changes(site: Site, scale: torch.Tensor, head_dim: int) -> Mapping[str, Change]:
+def _changes(site: SmoothingPoint, scale: torch.Tensor, head_dim: int) -> Mapping[str, Change]:
     def divide_rows(values: torch.Tensor) -> torch.Tensor:
         return values / (scale if values.dim() == 1 else scale[:, None])
 
     def multiply_columns(values: torch.Tensor) -> torch.Tensor:
-        return values * (spread_to_queries(scale, values.shape[1], head_dim) if site is Site.VALUE else scale)
+        return values * (repeat_kv(scale, values.shape[1], head_dim) if site is SmoothingPoint.VALUE else scale)
 
     makes, reads = {
-        Site.ATTENTION: ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
-        Site.VALUE: ("self_attn.v_proj", ("self_attn.o_proj",)),
-        Site.MLP: ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
-        Site.INTERMEDIATE: ("mlp.up_proj", ("mlp.down_proj",)),
+        SmoothingPoint.ATTENTION: ("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
+        SmoothingPoint.VALUE: ("self_attn.v_proj", ("self_attn.o_proj",)),
+        SmoothingPoint.MLP: ("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
+        SmoothingPoint.INTERMEDIATE: ("mlp.up_proj", ("mlp.down_proj",)),
     }[site]
     return {makes: divide_rows, **dict.fromkeys(reads, multiply_columns)}

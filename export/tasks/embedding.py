@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...client.contract import (
+from ...client.manifest import (
     MIN_COMPANY_COSINE,
-    EmbeddingContract,
+    EmbeddingManifest,
     ParityReport,
     Precision,
     Prompts,
     Task,
     fill_template,
 )
-from ..errors import SourceMissing
+from ..errors import SourceError
 from ..passes.merge import merge_adapters
-from ..proof.parity import COMPANY_GATES, GATES, measure_parity, require_parity
-from ..proof.reference import ReferenceAnswers, ReferenceModel
-from ..proof.retrieval import RetrievalRows
-from ..proof.runtime import WrittenModel
-from ..reading.adapter import Adapter
-from ..reading.checkpoint import Checkpoint, decoder_shapes
-from ..reading.probe import PROBE_TEXTS, long_text
-from ..reading.retrieval_set import OPTION, NamedText, RetrievalSet
-from ..reading.tokenizer import CheckpointTokenizer
-from .task import ContractFields, Proof, ProvenContract
+from ..sources.adapter import Adapter
+from ..sources.checkpoint import Checkpoint, decoder_shapes
+from ..sources.probe_texts import PROBE_TEXTS, long_text
+from ..sources.retrieval_set import OPTION, NamedText, RetrievalSet
+from ..sources.tokenizer import CheckpointTokenizer
+from ..verification.parity import COMPANY_GATES, GATES, measure_parity, require_parity
+from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.retrieval import RetrievalRows
+from ..verification.runtime import WrittenModel
+from .task import ManifestFields, Proof, VerifiedManifest
 
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
@@ -73,14 +73,14 @@ class EmbeddingTask:
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
         """Queries in the query prompt with the default instruction, documents in theirs.
 
-        Raises SourceMissing for a text without a token, which no client may send either.
+        Raises SourceError for a text without a token, which no client may send either.
         """
         queries = [self._as_query(query.text) for query in source.queries]
         documents = [self._as_document(document.text) for document in source.documents]
         rows = self.tokenizer.rows([*queries, *documents], max_tokens)
         for row, text in zip(rows, (*source.queries, *source.documents), strict=True):
             if not row:
-                raise SourceMissing(_no_token(source, text))
+                raise SourceError(_no_token(source, text))
         return RetrievalRows(source=source, queries=rows[: len(queries)], documents=rows[len(queries) :])
 
     @property
@@ -96,20 +96,20 @@ class EmbeddingTask:
         """The cosines to the reference, none of which may be below 1 − `max_error`."""
         return measure_parity(model, proof.rows, proof.answers.vectors, 1 - max_error)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
-        """Return the contract and the cosines to the reference."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
+        """Return the manifest and the cosines to the reference."""
         precision = fields["precision"]
         company_gate = COMPANY_GATES.get(precision, MIN_COMPANY_COSINE)
         parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[precision], company_gate)
         require_parity(parity)
-        contract = EmbeddingContract(
+        manifest = EmbeddingManifest(
             dimension=self.hidden,
             min_dimension=min(SMALLEST_DIMENSION, self.hidden),
             end_token_id=self.tokenizer.end_token_id,
             prompts=self.prompts,
             **fields,
         )
-        return ProvenContract(contract=contract, parity=parity)
+        return VerifiedManifest(manifest=manifest, parity=parity)
 
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""

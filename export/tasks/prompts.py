@@ -1,10 +1,10 @@
-"""The prompts of a contract: a reranker's templates, and another default instruction."""
+"""The prompts of a manifest: a reranker's templates, and another default instruction."""
 
 from __future__ import annotations
 
 import dataclasses
 
-from ...client.contract import PairPrompts, Prompts
+from ...client.manifest import PairPrompts, Prompts
 from ..errors import ExportError
 from ..options import PairTemplate
 

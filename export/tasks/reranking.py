@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ...client.contract import (
+from ...client.manifest import (
     MAX_COMPANY_SCORE_ERROR,
     PairPrompts,
     Precision,
-    RerankContract,
+    RerankManifest,
     ScoreParityReport,
     Task,
     fill_template,
@@ -17,17 +17,17 @@ from ...client.contract import (
 from ..errors import ExportError
 from ..passes.merge import merge_adapters
 from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
-from ..proof.parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
-from ..proof.reference import ReferenceAnswers, ReferenceModel
-from ..proof.retrieval import RetrievalRows
-from ..proof.runtime import WrittenModel
-from ..reading.adapter import Adapter
-from ..reading.checkpoint import SCORE_HEAD, Checkpoint
-from ..reading.cross_encoder import AnswerIds
-from ..reading.probe import PROBE_PAIRS, long_text
-from ..reading.retrieval_set import OPTION, RetrievalSet
-from ..reading.tokenizer import CheckpointTokenizer
-from .task import ContractFields, Proof, ProvenContract
+from ..sources.adapter import Adapter
+from ..sources.checkpoint import SCORE_HEAD, Checkpoint
+from ..sources.cross_encoder import AnswerIds
+from ..sources.probe_texts import PROBE_PAIRS, long_text
+from ..sources.retrieval_set import OPTION, RetrievalSet
+from ..sources.tokenizer import CheckpointTokenizer
+from ..verification.parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
+from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.retrieval import RetrievalRows
+from ..verification.runtime import WrittenModel
+from .task import ManifestFields, Proof, VerifiedManifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class RerankTask:
         return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
-        """The probe pairs. Raises UnsupportedCheckpoint where the prompt alone has `max_tokens` or more."""
+        """The probe pairs. Raises UnsupportedCheckpointError where the prompt alone has `max_tokens` or more."""
         bodies = [self._body(query, document) for query, document in PROBE_PAIRS]
         return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
 
@@ -94,14 +94,14 @@ class RerankTask:
         """The distances of scores from the reference, none of which may be beyond `max_error`."""
         return measure_score_parity(model, proof.rows, proof.answers.vectors, max_error)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
-        """Return the contract and the distances of scores from the reference."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
+        """Return the manifest and the distances of scores from the reference."""
         precision = fields["precision"]
         company_gate = COMPANY_SCORE_GATES.get(precision, MAX_COMPANY_SCORE_ERROR)
         parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[precision], company_gate)
         require_parity(parity)
-        contract = RerankContract(dimension=1, prompts=self.prompts, **fields)
-        return ProvenContract(contract=contract, parity=parity)
+        manifest = RerankManifest(dimension=1, prompts=self.prompts, **fields)
+        return VerifiedManifest(manifest=manifest, parity=parity)
 
     def _body(self, query: str, document: str) -> str:
         instruction = self.prompts.default_instruction or ""

@@ -6,33 +6,33 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypedDict
 
-from ...client.contract import (
-    EmbeddingContract,
+from ...client.manifest import (
+    EmbeddingManifest,
     ParityReport,
     Precision,
-    RerankContract,
+    RerankManifest,
     ScoreParityReport,
     Task,
     TokenizerIdentity,
 )
-from ..errors import UnsupportedCheckpoint
+from ..errors import UnsupportedCheckpointError
 from ..options import TaskChoice
-from ..proof.reference import ReferenceAnswers, ReferenceModel
-from ..proof.retrieval import RetrievalRows
-from ..proof.runtime import WrittenModel
-from ..reading.adapter import Adapter
-from ..reading.checkpoint import SCORE_HEAD, Checkpoint
-from ..reading.cross_encoder import LOGIT_SCORE
-from ..reading.retrieval_set import RetrievalSet
-from ..reading.sentence_transformers import read_modules
-from ..reading.tokenizer import CheckpointTokenizer
+from ..sources.adapter import Adapter
+from ..sources.checkpoint import SCORE_HEAD, Checkpoint
+from ..sources.cross_encoder import LOGIT_SCORE
+from ..sources.retrieval_set import RetrievalSet
+from ..sources.sentence_transformers import read_modules
+from ..sources.tokenizer import CheckpointTokenizer
+from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.retrieval import RetrievalRows
+from ..verification.runtime import WrittenModel
 
 _TASK_TYPES = {"SEQ_CLS": Task.RERANK, "FEATURE_EXTRACTION": Task.EMBED}
 """What PEFT's task types say; CAUSAL_LM is written for both."""
 
 
-class ContractFields(TypedDict):
-    """What the contracts of both tasks have in common."""
+class ManifestFields(TypedDict):
+    """What the manifests of both tasks have in common."""
 
     max_tokens: int
     vocabulary_size: int
@@ -41,10 +41,10 @@ class ContractFields(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProvenContract:
-    """The contract of a written model, and how closely it answers as the reference does."""
+class VerifiedManifest:
+    """The manifest of a written model, and how closely it answers as the reference does."""
 
-    contract: EmbeddingContract | RerankContract
+    manifest: EmbeddingManifest | RerankManifest
     parity: ParityReport | ScoreParityReport
 
 
@@ -97,8 +97,8 @@ class ExportTask(Protocol):
     def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport | ScoreParityReport:
         """The report on the proof's rows, whose gate is `max_error`."""
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ContractFields) -> ProvenContract:
-        """Return the contract and parity of the written model; raise ParityFailed where it misses the reference."""
+    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
+        """Return the manifest and parity of the written model; raise ParityError where it misses the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +115,14 @@ def recognise_task(
     """The task asked for, or for `auto` the one that the sources speak of, the latest word first.
 
     Adapters' task types, then sentence-transformers' modules, then a score head, then a causal LM whose tokenizer
-    appends no end token. Raises UnsupportedCheckpoint where adapters contradict each other, and for a
+    appends no end token. Raises UnsupportedCheckpointError where adapters contradict each other, and for a
     classifier of more than two labels.
     """
     if choice is not TaskChoice.AUTO:
         return Recognition(Task(choice.value), "as asked for")
     said = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
     if len(said) > 1:
-        raise UnsupportedCheckpoint("one adapter was trained for embeddings and another for scores; give --task")
+        raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; give --task")
     if said:
         return Recognition(said.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(checkpoint.directory)}
@@ -131,7 +131,7 @@ def recognise_task(
     head = checkpoint.weights.get(SCORE_HEAD)
     if head is not None:
         if head.shape[0] > 2:
-            raise UnsupportedCheckpoint(
+            raise UnsupportedCheckpointError(
                 f"{checkpoint.source}: a classifier of {head.shape[0]} labels is not a reranker; "
                 "give --task embed to use its decoder for embeddings"
             )

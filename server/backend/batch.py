@@ -22,11 +22,11 @@ from .settings import BatchInput, BatchInputKind, Settings, Tensor
 Array = npt.NDArray[Any]
 
 
-class BatchInvalid(ValueError):
+class InvalidBatchError(ValueError):
     """These requests, or the model's answer to them, do not make a batch."""
 
 
-class RequestInvalid(ValueError):
+class InvalidRequestError(ValueError):
     """A request cannot be part of any batch."""
 
 
@@ -40,10 +40,10 @@ class Batch:
 
 
 def require_elements(request: Mapping[str, Array], settings: Settings) -> None:
-    """Raise RequestInvalid where a ragged input of `request` has no elements: no row of it can be told from another."""
+    """Raise InvalidRequestError if a ragged input of `request` has no elements, so that its rows have no boundaries."""
     for tensor in settings.inputs:
         if tensor.ragged and tensor.name in request and request[tensor.name].size == 0:
-            raise RequestInvalid(
+            raise InvalidRequestError(
                 f"input {tensor.name} has shape {list(request[tensor.name].shape)} and no elements: "
                 "send at least one row, and at least one element for each"
             )
@@ -53,9 +53,9 @@ def join_requests(requests: Sequence[Mapping[str, Array]], settings: Settings) -
     """One feed for all `requests` (input name → array, batch axis first)."""
     present = [tensor for tensor in settings.inputs if tensor.name in requests[0]]
     if any(request.keys() != requests[0].keys() for request in requests):
-        raise BatchInvalid("the requests of a batch do not have the same optional inputs")
+        raise InvalidBatchError("the requests of a batch do not have the same optional inputs")
     if not present:
-        raise BatchInvalid("a request without any input")
+        raise InvalidBatchError("a request without any input")
     rows = tuple(request[present[0].name].shape[0] for request in requests) if settings.max_batch_size else (0,)
     feed = {tensor.name: _join(tensor, [request[tensor.name] for request in requests]) for tensor in present}
     for entry in settings.batch_inputs:
@@ -88,7 +88,7 @@ def split_rows(name: str, answer: Array, rows: Sequence[int], *, batched: bool) 
         return [answer]
     total = sum(rows)
     if answer.ndim == 0 or answer.shape[0] != total:
-        raise BatchInvalid(
+        raise InvalidBatchError(
             f"output {name} has shape {list(answer.shape)} for {total} rows: its first axis must be the rows"
         )
     edges = accumulate(rows, initial=0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
-from .batch import Array, BatchInvalid, RequestInvalid, join_requests, require_elements, split_rows
+from .batch import Array, InvalidBatchError, InvalidRequestError, join_requests, require_elements, split_rows
 from .session import open_session
 from .settings import Settings
 
@@ -20,7 +20,9 @@ class TritonPythonModel:
         """Open the session; a failure becomes the reason why the model did not load."""
         try:
             if args["model_instance_kind"] != "CPU":
-                raise BatchInvalid("this server runs on the CPU: export with --device cpu, or use NVIDIA's container")
+                raise InvalidBatchError(
+                    "this server runs on the CPU: export with --device cpu, or use NVIDIA's container"
+                )
             self._settings = Settings.from_json(args["model_config"])
             folder = Path(args["model_repository"]) / args["model_version"]
             self._session = open_session(folder / self._settings.model_filename, self._settings)
@@ -76,7 +78,7 @@ class TritonPythonModel:
 
 def _error_response(exc: Exception) -> Any:
     """Return a response with an error object of its own: the stub hangs when two responses share one."""
-    if isinstance(exc, RequestInvalid):
+    if isinstance(exc, InvalidRequestError):
         error = pb_utils.TritonError(str(exc), pb_utils.TritonError.INVALID_ARG)
     else:
         error = pb_utils.TritonError(f"{type(exc).__name__}: {exc}")

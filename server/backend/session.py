@@ -7,7 +7,7 @@ from typing import Any
 
 import onnxruntime
 
-from .settings import TENSOR_TYPES, GraphLevel, Settings, SettingsInvalid
+from .settings import TENSOR_TYPES, GraphLevel, InvalidSettingsError, Settings
 
 _LEVELS = {
     GraphLevel.BASIC: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -20,12 +20,12 @@ _LEVELS = {
 def open_session(path: Path, settings: Settings) -> Any:
     """An `InferenceSession` on the CPU for the graph at `path`.
 
-    Raises SettingsInvalid where the graph and the configuration differ in names or types.
+    Raises InvalidSettingsError where the graph and the configuration differ in names or types.
     """
     if path.is_dir():
         path = path / "model.onnx"
     if not path.is_file():
-        raise SettingsInvalid(f"unable to find {path}")
+        raise InvalidSettingsError(f"unable to find {path}")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = _LEVELS[settings.graph_level]
     options.intra_op_num_threads = settings.intra_op_threads
@@ -48,13 +48,15 @@ def _check(session: Any, settings: Settings) -> None:
     _compare("input", given, taken)
     _compare("output", {tensor.name: TENSOR_TYPES[tensor.type] for tensor in settings.outputs}, made)
     if missing := sorted(taken.keys() - given.keys() - optional):
-        raise SettingsInvalid(f"the graph takes {', '.join(missing)}, which config.pbtxt does not give")
+        raise InvalidSettingsError(f"the graph takes {', '.join(missing)}, which config.pbtxt does not give")
 
 
 def _compare(what: str, configured: dict[str, str], graph: dict[str, str]) -> None:
     """Every tensor of the configuration exists in the graph with the same type."""
     for name, kind in configured.items():
         if name not in graph:
-            raise SettingsInvalid(f"config.pbtxt names the {what} {name}, the graph has {', '.join(sorted(graph))}")
+            raise InvalidSettingsError(
+                f"config.pbtxt names the {what} {name}, the graph has {', '.join(sorted(graph))}"
+            )
         if graph[name] != kind:
-            raise SettingsInvalid(f"{what} {name} is {kind} in config.pbtxt and {graph[name]} in the graph")
+            raise InvalidSettingsError(f"{what} {name} is {kind} in config.pbtxt and {graph[name]} in the graph")

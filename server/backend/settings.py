@@ -25,7 +25,7 @@ TENSOR_TYPES = {
 """Triton's name of a type → ONNX Runtime's. Strings and bfloat16 do not pass through the stub as numbers."""
 
 
-class SettingsInvalid(ValueError):
+class InvalidSettingsError(ValueError):
     """The configuration asks for something that this backend cannot do."""
 
 
@@ -89,14 +89,14 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """The settings in Triton's JSON of `config.pbtxt`; raises SettingsInvalid."""
+        """The settings in Triton's JSON of `config.pbtxt`; raises InvalidSettingsError."""
         config = json.loads(text)
         parameters = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
         if config.get("batch_output"):
-            raise SettingsInvalid("batch_output is not supported by this backend: leave it out")
+            raise InvalidSettingsError("batch_output is not supported by this backend: leave it out")
         inputs = tuple(_tensor(entry) for entry in config.get("input", []))
         if not inputs or not config.get("output"):
-            raise SettingsInvalid("config.pbtxt names no input or no output: this backend does not complete it")
+            raise InvalidSettingsError("config.pbtxt names no input or no output: this backend does not complete it")
         return cls(
             inputs=inputs,
             outputs=tuple(_tensor(entry) for entry in config["output"]),
@@ -114,7 +114,7 @@ class Settings:
 
 def _tensor(entry: Mapping[str, Any]) -> Tensor:
     if entry["data_type"] not in TENSOR_TYPES:
-        raise SettingsInvalid(f"{entry['name']}: {entry['data_type']} is not supported by this backend")
+        raise InvalidSettingsError(f"{entry['name']}: {entry['data_type']} is not supported by this backend")
     return Tensor(
         name=entry["name"],
         type=entry["data_type"],
@@ -127,14 +127,14 @@ def _batch_input(entry: Mapping[str, Any], inputs: tuple[Tensor, ...]) -> BatchI
     kinds = [kind.value for kind in BatchInputKind]
     targets, sources = entry.get("target_name", []), entry.get("source_input", [])
     if entry["kind"] not in kinds:
-        raise SettingsInvalid(
+        raise InvalidSettingsError(
             f"batch_input {', '.join(targets)}: {entry['kind']} is not supported by this backend; "
             f"use {', '.join(kinds[:-1])} or {kinds[-1]}"
         )
     if entry["data_type"] != "TYPE_INT32":
-        raise SettingsInvalid(f"batch_input {', '.join(targets)}: data_type must be TYPE_INT32")
+        raise InvalidSettingsError(f"batch_input {', '.join(targets)}: data_type must be TYPE_INT32")
     if len(targets) != 1 or len(sources) != 1 or sources[0] not in {tensor.name for tensor in inputs}:
-        raise SettingsInvalid("a batch_input needs one target_name, and one source_input that is an input")
+        raise InvalidSettingsError("a batch_input needs one target_name, and one source_input that is an input")
     return BatchInput(kind=BatchInputKind(entry["kind"]), target=targets[0], source=sources[0])
 
 
@@ -142,13 +142,13 @@ def _integer(parameters: Mapping[str, str], key: str) -> int:
     try:
         return int(parameters.get(key, "0"))
     except ValueError as exc:
-        raise SettingsInvalid(f"parameter {key} must be a whole number, not {parameters[key]!r}") from exc
+        raise InvalidSettingsError(f"parameter {key} must be a whole number, not {parameters[key]!r}") from exc
 
 
 def _execution_mode(parameters: Mapping[str, str]) -> bool:
     mode = _integer(parameters, "execution_mode")
     if mode not in (0, 1):
-        raise SettingsInvalid(f"parameter execution_mode must be 0 or 1, not {mode}")
+        raise InvalidSettingsError(f"parameter execution_mode must be 0 or 1, not {mode}")
     return mode == 1
 
 
@@ -156,7 +156,7 @@ def _boolean(parameters: Mapping[str, str], key: str) -> bool:
     """True where the parameter is not given, which is ONNX Runtime's default for each of them."""
     value = parameters.get(key, "true")
     if value.lower() not in ("true", "false", "1", "0"):
-        raise SettingsInvalid(f"parameter {key} must be true or false, not {value!r}")
+        raise InvalidSettingsError(f"parameter {key} must be true or false, not {value!r}")
     return value.lower() in ("true", "1")
 
 

@@ -74,7 +74,7 @@ def sample_load() -> Load:
     """Repetitions at one and at two texts a second, with one failure."""
     slow = [
         Request(start_s=0.0, latency_s=1.0, item=0, error=None),
-        Request(start_s=0.0, latency_s=0.1, item=1, error="ServerTimeout"),
+        Request(start_s=0.0, latency_s=0.1, item=1, error="ServerTimeoutError"),
         Request(start_s=0.0, latency_s=2.0, item=0, error=None),
     ]
     fast = [Request(start_s=0.0, latency_s=0.5, item=0, error=None)]

@@ -53,8 +53,8 @@ def test_long_reason_keeps_its_beginning_and_its_end() -> None:
     assert reason.startswith("RuntimeException: node failed at some_function") and reason.endswith(why)
 
 
-def test_cached_exports_depend_on_every_file_of_exporter_and_contract(project_root: Path) -> None:
-    folders = [project_root / "export", project_root / "client" / "contract"]
+def test_cached_exports_depend_on_every_file_of_exporter_and_manifest(project_root: Path) -> None:
+    folders = [project_root / "export", project_root / "client" / "manifest"]
     wanted = [file for folder in folders for kind in ("*.py", "*.so") for file in folder.rglob(kind)]
     assert {".py", ".so"} == {file.suffix for file in wanted}
     assert {file.resolve() for file in exporter_sources()} == {file.resolve() for file in wanted}

@@ -75,7 +75,7 @@ def test_speed_is_answers_from_the_first_start_to_the_last_answer() -> None:
         [
             Request(start_s=1.0, latency_s=0.5, item=0, error=None),
             Request(start_s=1.5, latency_s=1.5, item=1, error=None),
-            Request(start_s=2.0, latency_s=0.5, item=0, error="ServerTimeout"),
+            Request(start_s=2.0, latency_s=0.5, item=0, error="ServerTimeoutError"),
         ]
     )
     speed = load_speed(requests)

@@ -14,7 +14,7 @@ from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders import ALL
 from benchmarks.model_shape import SHAPES
 from benchmarks.reranker_checkpoint import NO, YES, answer_ids, cached_classifier, cached_reranker
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 
 def test_classifier_and_causal_lm_give_the_same_scores(tmp_path: Path) -> None:

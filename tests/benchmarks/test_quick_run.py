@@ -12,7 +12,7 @@ from benchmarks.products import KINDS
 from benchmarks.record import Record
 from benchmarks.record_file import read_record
 from benchmarks.tables import is_ours
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.model_shape import SHAPES
 from benchmarks.workload import END_TOKEN_ID, WORKLOADS
-from qwen3_triton.client.contract import Task
+from qwen3_triton.client.manifest import Task
 
 _SHA256 = {
     "mix": "ec2d09a03684a0ad118a9791be02142f2110a05e3dff90edf551fd37c62d8ac1",

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from fake_triton import MODEL, FakeTriton
-from sample_contract import DIMENSION, make_contract, make_rerank_contract, write_tokenizer
+from sample_manifest import DIMENSION, make_manifest, make_rerank_manifest, write_tokenizer
 
-from qwen3_triton.client import EmbeddingClient, EmbeddingContract, RerankClient, RerankContract
+from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, RerankClient, RerankManifest
 
 
 @pytest.fixture(scope="session")
@@ -18,13 +18,13 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def contract(tokenizer_file: Path) -> EmbeddingContract:
-    return make_contract(tokenizer_file)
+def manifest(tokenizer_file: Path) -> EmbeddingManifest:
+    return make_manifest(tokenizer_file)
 
 
 @pytest.fixture
-def triton(contract: EmbeddingContract) -> Iterator[FakeTriton]:
-    with FakeTriton(contract.to_json(), DIMENSION) as server:
+def triton(manifest: EmbeddingManifest) -> Iterator[FakeTriton]:
+    with FakeTriton(manifest.to_json(), DIMENSION) as server:
         yield server
 
 
@@ -35,13 +35,13 @@ def client(triton: FakeTriton) -> Iterator[EmbeddingClient]:
 
 
 @pytest.fixture(scope="session")
-def rerank_contract(tokenizer_file: Path) -> RerankContract:
-    return make_rerank_contract(tokenizer_file)
+def rerank_manifest(tokenizer_file: Path) -> RerankManifest:
+    return make_rerank_manifest(tokenizer_file)
 
 
 @pytest.fixture
-def reranking_triton(rerank_contract: RerankContract) -> Iterator[FakeTriton]:
-    with FakeTriton(rerank_contract.to_json(), None) as server:
+def reranking_triton(rerank_manifest: RerankManifest) -> Iterator[FakeTriton]:
+    with FakeTriton(rerank_manifest.to_json(), None) as server:
         yield server
 
 

@@ -40,8 +40,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     It answers with vectors of `dimension`, or with scores where that is None.
     """
 
-    def __init__(self, contract_json: str | None, dimension: int | None, max_batch_size: int = 8) -> None:
-        self.contract_json = contract_json
+    def __init__(self, manifest_json: str | None, dimension: int | None, max_batch_size: int = 8) -> None:
+        self.manifest_json = manifest_json
         self.dimension = dimension
         self.max_batch_size = max_batch_size
         self.max_batch_tokens: str | None = None
@@ -68,8 +68,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         reply = service_pb2.ModelConfigResponse()
         reply.config.name = MODEL
         reply.config.max_batch_size = self.max_batch_size
-        if self.contract_json is not None:
-            reply.config.parameters["contract"].string_value = self.contract_json
+        if self.manifest_json is not None:
+            reply.config.parameters["manifest"].string_value = self.manifest_json
         if self.max_batch_tokens is not None:
             reply.config.parameters["max_batch_tokens"].string_value = self.max_batch_tokens
         return reply

@@ -31,7 +31,7 @@ def test_every_error_is_public_and_in_the_tree_of_the_docstring() -> None:
     ("statement", "banned"),
     [
         ("from qwen3_triton.client import EmbeddingClient", HEAVY),
-        ("from qwen3_triton.client.contract import Contract", (*HEAVY, "grpc", "numpy", "tokenizers")),
+        ("from qwen3_triton.client.manifest import Manifest", (*HEAVY, "grpc", "numpy", "tokenizers")),
         ("from qwen3_triton.client import RerankClient", HEAVY),
         ("import qwen3_triton.cli.rerank", ("torch", "transformers", "grpc", "numpy", "tokenizers")),
         ("import qwen3_triton.cli.embed", ("torch", "transformers", "grpc", "numpy", "tokenizers")),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
 
-from qwen3_triton.client import BadInput, ClientError, EmbeddingClient
+from qwen3_triton.client import ClientError, EmbeddingClient, InvalidInputError
 
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
@@ -58,12 +58,12 @@ def test_no_lines(triton: FakeTriton) -> None:
 
 
 def test_tokenizer_is_passed_on(triton: FakeTriton, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="does not exist"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         run(triton, "--tokenizer", str(tmp_path / "gone.json"), text="a")
 
 
 def test_instruction_for_documents(triton: FakeTriton) -> None:
-    with pytest.raises(BadInput, match="--kind query"):
+    with pytest.raises(InvalidInputError, match="--kind query"):
         run(triton, "--instruction", "rank", text="a")
 
 
@@ -79,7 +79,7 @@ def test_instruction_for_documents(triton: FakeTriton) -> None:
 )
 def test_bad_input_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         read_texts(str(tmp_path / name))
 
 
@@ -96,7 +96,7 @@ def test_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(InvalidInputError, match="No space left"):
         write_vectors(file, np.zeros((1, 2), np.float32))
     assert file.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["vectors.npy"]

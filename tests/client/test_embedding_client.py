@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton, row_vector
 from numpy.typing import NDArray
-from sample_contract import DIMENSION, END_TOKEN, END_TOKEN_ID, make_contract
+from sample_manifest import DIMENSION, END_TOKEN, END_TOKEN_ID, make_manifest
 from tokenizers import Tokenizer
 
-from qwen3_triton.client import BadInput, ContractMismatch, EmbeddingClient, EmbeddingContract
+from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInputError, ManifestError
 
 
 def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
@@ -111,7 +111,7 @@ def test_full_width_is_what_the_server_sent(client: EmbeddingClient) -> None:
 
 @pytest.mark.parametrize("dim", [0, -1, 3, 17, 8.0, "8"])
 def test_dimension_that_is_not_offered(triton: FakeTriton, client: EmbeddingClient, dim: Any) -> None:
-    with pytest.raises(BadInput, match="dim is"):
+    with pytest.raises(InvalidInputError, match="dim is"):
         client.embed_documents(["a"], dim=dim)
     assert triton.batches == []
 
@@ -141,7 +141,7 @@ def test_over_long_text_is_cut_by_default(triton: FakeTriton, client: EmbeddingC
 
 def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
     with EmbeddingClient(triton.url, MODEL, truncate=False) as client:
-        with pytest.raises(BadInput, match=r"texts\[1\] \('a{40}…'\) has 1001 tokens"):
+        with pytest.raises(InvalidInputError, match=r"texts\[1\] \('a{40}…'\) has 1001 tokens"):
             client.embed_documents(["a", "a" * 1000])
         assert client.embed_documents(["a" * 199]).shape == (1, DIMENSION)
     assert len(triton.batches) == 1
@@ -162,24 +162,24 @@ def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
 def test_texts_that_cannot_be_sent(
     triton: FakeTriton, client: EmbeddingClient, method: str, texts: Any, message: str
 ) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         getattr(client, method)(texts)
     assert triton.batches == []
 
 
 def test_instruction_where_the_model_takes_none(tokenizer_file: Path) -> None:
-    contract = make_contract(tokenizer_file)
-    prompts = type(contract.prompts)(query="query: {text}", document="{text}", default_instruction=None)
-    json = make_contract(tokenizer_file, prompts=prompts).to_json()
+    manifest = make_manifest(tokenizer_file)
+    prompts = type(manifest.prompts)(query="query: {text}", document="{text}", default_instruction=None)
+    json = make_manifest(tokenizer_file, prompts=prompts).to_json()
     with FakeTriton(json, DIMENSION) as triton, EmbeddingClient(triton.url, MODEL) as client:
-        with pytest.raises(BadInput, match="takes none"):
+        with pytest.raises(InvalidInputError, match="takes none"):
             client.embed_queries(["a"], instruction="rank")
         np.testing.assert_array_equal(client.embed_queries(["a"]), expected(tokenizer_file, ["query: a"]))
 
 
 def test_nan_names_its_text(client: EmbeddingClient) -> None:
     texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
-    with pytest.raises(BadInput, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
+    with pytest.raises(InvalidInputError, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
         client.embed_documents(texts)
 
 
@@ -196,12 +196,12 @@ def test_requests_stay_within_the_server_s_token_budget(triton: FakeTriton) -> N
 @pytest.mark.parametrize("text", ["", "0", "many", "-5", "1.5", "9" * 5000])
 def test_a_token_budget_that_is_no_number(triton: FakeTriton, text: str) -> None:
     triton.max_batch_tokens = text
-    with pytest.raises(ContractMismatch, match="max_batch_tokens"):
+    with pytest.raises(ManifestError, match="max_batch_tokens"):
         EmbeddingClient(triton.url, MODEL)
 
 
-def test_contract_is_the_server_s(client: EmbeddingClient, contract: EmbeddingContract) -> None:
-    assert client.contract == contract
+def test_manifest_is_the_server_s(client: EmbeddingClient, manifest: EmbeddingManifest) -> None:
+    assert client.manifest == manifest
 
 
 @pytest.mark.parametrize(
@@ -209,5 +209,5 @@ def test_contract_is_the_server_s(client: EmbeddingClient, contract: EmbeddingCo
     [{"max_in_flight": 0}, {"max_rows_per_request": 0}, {"timeout_s": 0}, {"timeout_s": float("nan")}],
 )
 def test_bad_arguments(triton: FakeTriton, argument: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match=next(iter(argument))):
+    with pytest.raises(InvalidInputError, match=next(iter(argument))):
         EmbeddingClient(triton.url, MODEL, **argument)

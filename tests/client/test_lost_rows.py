@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
 from numpy.typing import NDArray
-from sample_contract import DIMENSION, make_rerank_contract
+from sample_manifest import DIMENSION, make_rerank_manifest
 
-from qwen3_triton.client import BadInput, EmbeddingClient, RerankClient, ServerError
-from qwen3_triton.client.contract import LOST_ROW_BITS
+from qwen3_triton.client import EmbeddingClient, InvalidInputError, RerankClient, ServerError
 from qwen3_triton.client.lost_rows import MAX_RESENDS
+from qwen3_triton.client.manifest import LOST_ROW_BITS
 
 LOST = np.asarray(LOST_ROW_BITS, np.uint32).view(np.float32)
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(30)]
@@ -47,8 +47,8 @@ def test_lost_vectors_are_requested_again(
 
 
 def test_lost_scores_are_requested_again(tokenizer_file: Path) -> None:
-    contract = make_rerank_contract(tokenizer_file)
-    with FakeTriton(contract.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
+    manifest = make_rerank_manifest(tokenizer_file)
+    with FakeTriton(manifest.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
         expected = client.rerank("query", TEXTS)
         triton.answer = Losing(replies=3)
         assert client.rerank("query", TEXTS) == expected
@@ -64,13 +64,13 @@ def test_rows_lost_every_time_are_a_server_error(triton: FakeTriton, client: Emb
 
 def test_a_rejected_row_is_bad_input_even_beside_lost_ones(triton: FakeTriton, client: EmbeddingClient) -> None:
     triton.answer = Losing(replies=1, share=1.0)
-    with pytest.raises(BadInput, match=r"texts\[1\] \('#'\) has no embedding"):
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \('#'\) has no embedding"):
         client.embed_documents(["a", "#", "c"])
     assert [len(batch) for batch in triton.batches] == [3, 3]
 
 
 def test_ordinary_nan_is_not_sent_again(triton: FakeTriton, client: EmbeddingClient) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(InvalidInputError):
         client.embed_documents(["#"])
     assert len(triton.batches) == 1
     assert client.embed_documents(["a"]).shape == (1, DIMENSION)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen3_triton.client import BadInput
+from qwen3_triton.client import InvalidInputError
 from qwen3_triton.client.requests import RequestLimits, limit_requests, pack_requests
 from qwen3_triton.client.tokenization import TokenRows
 
@@ -55,5 +55,5 @@ def test_a_caller_may_only_lower_the_server_s_limit() -> None:
     assert limit_requests(32, None).rows == 32
     assert limit_requests(32, 4).rows == 4
     assert limit_requests(32, 100).rows == 32
-    with pytest.raises(BadInput, match="max_rows_per_request"):
+    with pytest.raises(InvalidInputError, match="max_rows_per_request"):
         limit_requests(32, 0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from qwen3_triton.client import BadInput, ContractMismatch, Prompts
+from qwen3_triton.client import InvalidInputError, ManifestError, Prompts
 from qwen3_triton.client.prompts import prompt_documents, prompt_queries
 
 QWEN = Prompts(query="Instruct: {instruction}\nQuery:{text}", document="{text}", default_instruction="find it")
@@ -30,23 +30,23 @@ def test_braces_of_a_template_stay_literal() -> None:
 
 
 def test_instruction_where_none_is_taken() -> None:
-    with pytest.raises(BadInput, match="takes none"):
+    with pytest.raises(InvalidInputError, match="takes none"):
         prompt_queries(Prompts(query="q: {text}", document="{text}", default_instruction=None), ["a"], "rank")
 
 
 def test_no_instruction_where_one_is_needed() -> None:
     prompts = Prompts(query=QWEN.query, document="{text}", default_instruction=None)
-    with pytest.raises(BadInput, match="needs one"):
+    with pytest.raises(InvalidInputError, match="needs one"):
         prompt_queries(prompts, ["a"])
 
 
 @pytest.mark.parametrize("instruction", [3, "a\udc00"])
 def test_bad_instruction(instruction: str) -> None:
-    with pytest.raises(BadInput, match="instruction"):
+    with pytest.raises(InvalidInputError, match="instruction"):
         prompt_queries(QWEN, ["a"], instruction)
 
 
 @pytest.mark.parametrize("template", ["no place", "{text} {text}"])
 def test_template_without_one_place_for_the_text(template: str) -> None:
-    with pytest.raises(ContractMismatch, match="exactly once"):
+    with pytest.raises(ManifestError, match="exactly once"):
         prompt_documents(Prompts(query="{text}", document=template, default_instruction=None), ["a"])

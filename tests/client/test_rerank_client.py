@@ -10,10 +10,17 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton, row_score
 from numpy.typing import NDArray
-from sample_contract import make_rerank_contract
+from sample_manifest import make_rerank_manifest
 from tokenizers import Tokenizer
 
-from qwen3_triton.client import BadInput, ContractMismatch, PairPrompts, RankedDocument, RerankClient, RerankContract
+from qwen3_triton.client import (
+    InvalidInputError,
+    ManifestError,
+    PairPrompts,
+    RankedDocument,
+    RerankClient,
+    RerankManifest,
+)
 
 PREFIX, SUFFIX = "<|im_end|>judge\n", "<|im_end|>answer\n"
 
@@ -72,7 +79,7 @@ def test_top_k_is_the_head_of_the_whole(rerank_client: RerankClient, top_k: int)
 
 @pytest.mark.parametrize("top_k", [0, -1, 2.0, "3"])
 def test_top_k_that_is_none(reranking_triton: FakeTriton, rerank_client: RerankClient, top_k: Any) -> None:
-    with pytest.raises(BadInput, match="top_k is"):
+    with pytest.raises(InvalidInputError, match="top_k is"):
         rerank_client.rerank("q", ["a"], top_k=top_k)
     assert reranking_triton.batches == []
 
@@ -126,9 +133,11 @@ def test_over_long_document_is_refused_without_truncate(reranking_triton: FakeTr
     with RerankClient(reranking_triton.url, MODEL, truncate=False) as client:
         room = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: q\n<Document>: "))
         assert len(client.rerank("q", ["a" * room])) == 1
-        with pytest.raises(BadInput, match=r"documents\[1\] \('a{40}…'\) has 201 tokens with query and prompt"):
+        with pytest.raises(
+            InvalidInputError, match=r"documents\[1\] \('a{40}…'\) has 201 tokens with query and prompt"
+        ):
             client.rerank("q", ["a", "a" * (room + 1)])
-        with pytest.raises(BadInput, match=r"pairs\[0\] \('a{40}…'\) has 201 tokens"):
+        with pytest.raises(InvalidInputError, match=r"pairs\[0\] \('a{40}…'\) has 201 tokens"):
             client.score([("q", "a" * (room + 1))])
 
 
@@ -155,7 +164,7 @@ def test_special_tokens_of_a_text_are_what_the_tokenizer_makes_of_them(
 def test_texts_that_cannot_be_ranked(
     reranking_triton: FakeTriton, rerank_client: RerankClient, query: Any, documents: Any, message: str
 ) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         rerank_client.rerank(query, documents)
     assert reranking_triton.batches == []
 
@@ -174,19 +183,19 @@ def test_texts_that_cannot_be_ranked(
 def test_pairs_that_cannot_be_scored(
     reranking_triton: FakeTriton, rerank_client: RerankClient, pairs: Any, message: str
 ) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(InvalidInputError, match=message):
         rerank_client.score(pairs)
     assert reranking_triton.batches == []
 
 
 def test_nan_names_its_document(rerank_client: RerankClient) -> None:
-    with pytest.raises(BadInput, match=r"documents\[30\] \('import #numpy'\) \(and 1 more\) has no score"):
+    with pytest.raises(InvalidInputError, match=r"documents\[30\] \('import #numpy'\) \(and 1 more\) has no score"):
         rerank_client.rerank("q", [*sample_texts(30), "import #numpy", "# too"])
 
 
 def test_reply_of_another_shape(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
     reranking_triton.answer = lambda scores: np.concatenate([scores, scores], axis=1)
-    with pytest.raises(ContractMismatch, match=r"contract promises FP32 \[1, 1\]"):
+    with pytest.raises(ManifestError, match=r"manifest promises FP32 \[1, 1\]"):
         rerank_client.rerank("q", ["a"])
 
 
@@ -198,37 +207,37 @@ def test_shared_between_threads(rerank_client: RerankClient, tokenizer_file: Pat
             assert answer == ranked(expected(tokenizer_file, "q", texts))
 
 
-def test_contract_is_the_server_s(rerank_client: RerankClient, rerank_contract: RerankContract) -> None:
-    assert rerank_client.contract == rerank_contract
+def test_manifest_is_the_server_s(rerank_client: RerankClient, rerank_manifest: RerankManifest) -> None:
+    assert rerank_client.manifest == rerank_manifest
 
 
 def test_prompt_longer_than_the_model_takes(tokenizer_file: Path) -> None:
-    contract = make_rerank_contract(tokenizer_file, max_tokens=15)
+    manifest = make_rerank_manifest(tokenizer_file, max_tokens=15)
     with (
-        FakeTriton(contract.to_json(), None) as triton,
-        pytest.raises(ContractMismatch, match="takes 15 tokens, its prompt alone has 15"),
+        FakeTriton(manifest.to_json(), None) as triton,
+        pytest.raises(ManifestError, match="takes 15 tokens, its prompt alone has 15"),
     ):
         RerankClient(triton.url, MODEL)
 
 
 def test_body_in_another_order_and_without_instruction(tokenizer_file: Path) -> None:
     prompts = PairPrompts(prefix="", body="{document} ? {query}", suffix="!", default_instruction=None)
-    contract = make_rerank_contract(tokenizer_file, prompts=prompts)
-    with FakeTriton(contract.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
+    manifest = make_rerank_manifest(tokenizer_file, prompts=prompts)
+    with FakeTriton(manifest.to_json(), None) as triton, RerankClient(triton.url, MODEL) as client:
         client.rerank("{document}", ["{query}"])
         [[row]] = triton.batches
         assert Tokenizer.from_file(str(tokenizer_file)).decode(row.tolist()) == "{query} ? {document}!"
-        with pytest.raises(BadInput, match="takes none"):
+        with pytest.raises(InvalidInputError, match="takes none"):
             client.rerank("q", ["a"], instruction="rank")
 
 
 @pytest.mark.parametrize("body", ["{query}", "{query} {document} {query}", "{document}{document}"])
 def test_body_without_one_place_for_each(tokenizer_file: Path, body: str) -> None:
     prompts = PairPrompts(prefix="", body=body, suffix="", default_instruction=None)
-    contract = make_rerank_contract(tokenizer_file, prompts=prompts)
+    manifest = make_rerank_manifest(tokenizer_file, prompts=prompts)
     with (
-        FakeTriton(contract.to_json(), None) as triton,
+        FakeTriton(manifest.to_json(), None) as triton,
         RerankClient(triton.url, MODEL) as client,
-        pytest.raises(ContractMismatch, match="exactly once"),
+        pytest.raises(ManifestError, match="exactly once"),
     ):
         client.rerank("q", ["a"])

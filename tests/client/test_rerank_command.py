@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
 
-from qwen3_triton.client import BadInput, ContractMismatch, RerankClient
+from qwen3_triton.client import InvalidInputError, ManifestError, RerankClient
 
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
@@ -62,9 +62,9 @@ def test_no_lines(reranking_triton: FakeTriton) -> None:
 
 
 def test_bad_arguments(reranking_triton: FakeTriton, triton: FakeTriton, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="top_k is 0"):
+    with pytest.raises(InvalidInputError, match="top_k is 0"):
         run(reranking_triton, "--query", "a", "--top-k", "0", text="b")
-    with pytest.raises(BadInput, match="does not exist"):
+    with pytest.raises(InvalidInputError, match="does not exist"):
         run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "gone.json"), text="b")
-    with pytest.raises(ContractMismatch, match="for task embed, this client for rerank"):
+    with pytest.raises(ManifestError, match="for task embed, this client for rerank"):
         run(triton, "--query", "a", text="b")

@@ -5,9 +5,9 @@ import random
 from pathlib import Path
 
 import pytest
-from sample_contract import END_TOKEN, END_TOKEN_ID, make_contract
+from sample_manifest import END_TOKEN, END_TOKEN_ID, make_manifest
 
-from qwen3_triton.client import BadInput, ContractMismatch, EmbeddingContract, TokenizerIdentity
+from qwen3_triton.client import EmbeddingManifest, InvalidInputError, ManifestError, TokenizerIdentity
 from qwen3_triton.client.texts import check_texts
 from qwen3_triton.client.tokenization import RowTokenizer, load_tokenizer
 
@@ -15,61 +15,61 @@ QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokeniz
 
 
 def tokenize(
-    file: Path, contract: EmbeddingContract, texts: list[str], max_tokens: int = 200, truncate: bool = True
+    file: Path, manifest: EmbeddingManifest, texts: list[str], max_tokens: int = 200, truncate: bool = True
 ) -> list[list[int]]:
-    loaded = load_tokenizer(file, contract.tokenizer)
-    limited = RowTokenizer(tokenizer=loaded, end_token_id=contract.end_token_id, max_tokens=max_tokens)
+    loaded = load_tokenizer(file, manifest.tokenizer)
+    limited = RowTokenizer(tokenizer=loaded, end_token_id=manifest.end_token_id, max_tokens=max_tokens)
     rows = limited.tokenize(check_texts(texts), texts, truncate=truncate)
     return [rows.row(index).tolist() for index in range(len(texts))]
 
 
 @pytest.mark.parametrize("text", ["abc", f"abc{END_TOKEN}", f"abc{END_TOKEN * 3}"])
-def test_end_token_stands_once(tokenizer_file: Path, contract: EmbeddingContract, text: str) -> None:
-    [row] = tokenize(tokenizer_file, contract, [text])
+def test_end_token_stands_once(tokenizer_file: Path, manifest: EmbeddingManifest, text: str) -> None:
+    [row] = tokenize(tokenizer_file, manifest, [text])
     assert row[-1] == END_TOKEN_ID
     assert row.count(END_TOKEN_ID) == 1
     assert len(row) == 4
 
 
-def test_end_token_inside_a_text_stays(tokenizer_file: Path, contract: EmbeddingContract) -> None:
-    [row] = tokenize(tokenizer_file, contract, [f"a{END_TOKEN}b"])
+def test_end_token_inside_a_text_stays(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    [row] = tokenize(tokenizer_file, manifest, [f"a{END_TOKEN}b"])
     assert [place for place, id_ in enumerate(row) if id_ == END_TOKEN_ID] == [1, 3]
 
 
-def test_empty_text_is_its_end_token(tokenizer_file: Path, contract: EmbeddingContract) -> None:
-    assert tokenize(tokenizer_file, contract, ["", END_TOKEN]) == [[END_TOKEN_ID], [END_TOKEN_ID]]
+def test_empty_text_is_its_end_token(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    assert tokenize(tokenizer_file, manifest, ["", END_TOKEN]) == [[END_TOKEN_ID], [END_TOKEN_ID]]
 
 
-def test_file_s_own_padding_and_truncation_are_off(tokenizer_file: Path, contract: EmbeddingContract) -> None:
-    assert [len(row) for row in tokenize(tokenizer_file, contract, ["a", "b" * 50])] == [2, 51]
+def test_file_s_own_padding_and_truncation_are_off(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    assert [len(row) for row in tokenize(tokenizer_file, manifest, ["a", "b" * 50])] == [2, 51]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 7, 20, 21])
 def test_cut_keeps_the_first_ids_and_the_end_token(
-    tokenizer_file: Path, contract: EmbeddingContract, max_tokens: int
+    tokenizer_file: Path, manifest: EmbeddingManifest, max_tokens: int
 ) -> None:
     text = "abcdefghijklmnopqrst"
-    [whole], [row] = (tokenize(tokenizer_file, contract, [text], limit) for limit in (200, max_tokens))
+    [whole], [row] = (tokenize(tokenizer_file, manifest, [text], limit) for limit in (200, max_tokens))
     assert row == [*whole[:-1][: max_tokens - 1], END_TOKEN_ID]
 
 
-def test_cut_behind_an_inner_end_token_does_not_double_it(tokenizer_file: Path, contract: EmbeddingContract) -> None:
-    [row] = tokenize(tokenizer_file, contract, [f"ab{END_TOKEN}cd"], max_tokens=4)
+def test_cut_behind_an_inner_end_token_does_not_double_it(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    [row] = tokenize(tokenizer_file, manifest, [f"ab{END_TOKEN}cd"], max_tokens=4)
     assert row.count(END_TOKEN_ID) == 1
     assert row[-1] == END_TOKEN_ID
 
 
-def test_over_long_text_without_truncation(tokenizer_file: Path, contract: EmbeddingContract) -> None:
-    assert len(tokenize(tokenizer_file, contract, ["a" * 9], max_tokens=10, truncate=False)[0]) == 10
-    with pytest.raises(BadInput, match=r"texts\[1\] \('bbbbbbbbbb'\) has 11 tokens .* takes 10"):
-        tokenize(tokenizer_file, contract, ["a", "b" * 10], max_tokens=10, truncate=False)
+def test_over_long_text_without_truncation(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    assert len(tokenize(tokenizer_file, manifest, ["a" * 9], max_tokens=10, truncate=False)[0]) == 10
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \('bbbbbbbbbb'\) has 11 tokens .* takes 10"):
+        tokenize(tokenizer_file, manifest, ["a", "b" * 10], max_tokens=10, truncate=False)
 
 
-def test_random_texts_end_once_and_fit(tokenizer_file: Path, contract: EmbeddingContract) -> None:
+def test_random_texts_end_once_and_fit(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
     generator = random.Random(5)
     pieces = ["a", "é", "漢", " ", "\n", END_TOKEN, "<|im_end|>", "{text}"]
     texts = ["".join(generator.choices(pieces, k=generator.randrange(30))) for _ in range(300)]
-    for text, row in zip(texts, tokenize(tokenizer_file, contract, texts, max_tokens=24), strict=True):
+    for text, row in zip(texts, tokenize(tokenizer_file, manifest, texts, max_tokens=24), strict=True):
         assert 1 <= len(row) <= 24
         assert row[-1] == END_TOKEN_ID
         assert row[-2:-1] != [END_TOKEN_ID], text
@@ -77,19 +77,19 @@ def test_random_texts_end_once_and_fit(tokenizer_file: Path, contract: Embedding
 
 def test_no_end_token_policy(tokenizer_file: Path, tmp_path: Path) -> None:
     plain = tmp_path / "tokenizer.json"
-    content = load_tokenizer(tokenizer_file, make_contract(tokenizer_file).tokenizer)
+    content = load_tokenizer(tokenizer_file, make_manifest(tokenizer_file).tokenizer)
     content.post_processor = None
     content.save(str(plain))
-    contract = make_contract(plain, end_token_id=None)
-    [ended, cut] = tokenize(plain, contract, [f"a{END_TOKEN}", "abcdef"], max_tokens=3)
+    manifest = make_manifest(plain, end_token_id=None)
+    [ended, cut] = tokenize(plain, manifest, [f"a{END_TOKEN}", "abcdef"], max_tokens=3)
     assert ended[-1] == END_TOKEN_ID
     assert [len(ended), len(cut)] == [2, 3]
-    with pytest.raises(BadInput, match=r"texts\[1\] \(''\) has no token"):
-        tokenize(plain, contract, ["a", ""])
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \(''\) has no token"):
+        tokenize(plain, manifest, ["a", ""])
 
 
 def test_another_hash(tokenizer_file: Path) -> None:
-    with pytest.raises(ContractMismatch, match="not the model's tokenizer"):
+    with pytest.raises(ManifestError, match="not the model's tokenizer"):
         load_tokenizer(tokenizer_file, TokenizerIdentity(sha256="f" * 64, origin="x"))
 
 
@@ -97,7 +97,7 @@ def test_right_hash_of_no_tokenizer(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_text("{}")
     identity = TokenizerIdentity(sha256=hashlib.sha256(b"{}").hexdigest(), origin="x")
-    with pytest.raises(ContractMismatch, match="upgrade tokenizers"):
+    with pytest.raises(ManifestError, match="upgrade tokenizers"):
         load_tokenizer(file, identity)
 
 
@@ -114,6 +114,6 @@ def test_equals_transformers(max_tokens: int) -> None:
         "import numpy as np\n\n\ndef f(x):\n    return x<|im_end|>",
         " ".join(f"word{number}" for number in range(400)),
     ]
-    contract = make_contract(QWEN3, end_token_id=151643)
+    manifest = make_manifest(QWEN3, end_token_id=151643)
     expected = official(texts, truncation=True, max_length=max_tokens)["input_ids"]
-    assert tokenize(QWEN3, contract, texts, max_tokens=max_tokens) == expected
+    assert tokenize(QWEN3, manifest, texts, max_tokens=max_tokens) == expected

@@ -12,20 +12,20 @@ import grpc
 import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton, write_reply
-from sample_contract import DIMENSION, make_contract
+from sample_manifest import DIMENSION, make_manifest
 
 from qwen3_triton.client import (
-    BadInput,
     ClientError,
-    ContractMismatch,
     EmbeddingClient,
-    EmbeddingContract,
+    EmbeddingManifest,
+    InvalidInputError,
+    ManifestError,
     RerankClient,
-    RerankContract,
+    RerankManifest,
     ServerError,
-    ServerOverloaded,
-    ServerTimeout,
-    ServerUnavailable,
+    ServerOverloadedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
     TokenizerIdentity,
 )
 
@@ -44,18 +44,18 @@ def test_nobody_listens() -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{held.getsockname()[1]}"
-        with pytest.raises(ServerUnavailable, match=f"{url}: no Triton server reachable") as raised:
+        with pytest.raises(ServerUnavailableError, match=f"{url}: no Triton server reachable") as raised:
             EmbeddingClient(url, MODEL, timeout_s=5)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
 
 
 def test_unknown_model(triton: FakeTriton) -> None:
-    with pytest.raises(ServerUnavailable, match=rf"{triton.url}: model 'other' is not loaded there"):
+    with pytest.raises(ServerUnavailableError, match=rf"{triton.url}: model 'other' is not loaded there"):
         EmbeddingClient(triton.url, "other")
 
 
 def test_url_with_a_scheme() -> None:
-    with pytest.raises(BadInput, match="without a scheme"):
+    with pytest.raises(InvalidInputError, match="without a scheme"):
         EmbeddingClient("http://localhost:8001", MODEL)
 
 
@@ -66,13 +66,13 @@ def test_url_with_a_scheme() -> None:
         (
             grpc.StatusCode.NOT_FOUND,
             "Request for unknown model: 'demo' has no available versions",
-            ServerUnavailable,
+            ServerUnavailableError,
         ),
-        (grpc.StatusCode.UNAVAILABLE, "Server is stopping", ServerUnavailable),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", ServerOverloaded),
-        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloaded),
+        (grpc.StatusCode.UNAVAILABLE, "Server is stopping", ServerUnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", ServerOverloadedError),
+        (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloadedError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", ServerError),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, "Request timeout expired", ServerTimeout),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "Request timeout expired", ServerTimeoutError),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape", ServerError),
         (grpc.StatusCode.INTERNAL, "onnx runtime error 2", ServerError),
     ],
@@ -90,7 +90,7 @@ def test_failed_calls(
         client.embed_documents(["a"] * texts)
     assert type(raised.value) is error
     assert isinstance(raised.value.__cause__, grpc.RpcError)
-    assert MODEL in str(raised.value) or error is ServerUnavailable
+    assert MODEL in str(raised.value) or error is ServerUnavailableError
     assert triton.url in str(raised.value)
 
 
@@ -102,7 +102,7 @@ def test_slow_server(triton: FakeTriton, texts: int) -> None:
     try:
         with (
             EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client,
-            pytest.raises(ServerTimeout, match=r"did not answer within 0\.2 s"),
+            pytest.raises(ServerTimeoutError, match=r"did not answer within 0\.2 s"),
         ):
             client.embed_documents(["a"] * texts)
     finally:
@@ -133,17 +133,17 @@ def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
 
 def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> None:
     triton.fault = abort(grpc.StatusCode.UNAVAILABLE, "Server is stopping")
-    with pytest.raises(ServerUnavailable):
+    with pytest.raises(ServerUnavailableError):
         client.embed_documents(["a"])
     assert len(triton.batches) == 1
     triton.fault = None
     assert client.embed_documents(["a"]).shape == (1, DIMENSION)
 
 
-def test_server_gone_in_between(contract: EmbeddingContract) -> None:
-    with FakeTriton(contract.to_json(), DIMENSION) as triton:
+def test_server_gone_in_between(manifest: EmbeddingManifest) -> None:
+    with FakeTriton(manifest.to_json(), DIMENSION) as triton:
         client = EmbeddingClient(triton.url, MODEL)
-    with client, pytest.raises(ServerUnavailable, match="no Triton server reachable"):
+    with client, pytest.raises(ServerUnavailableError, match="no Triton server reachable"):
         client.embed_documents(["a"])
 
 
@@ -179,53 +179,53 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
 )
 def test_reply_of_another_shape_or_type(triton: FakeTriton, client: EmbeddingClient, answer: Any) -> None:
     triton.answer = answer
-    with pytest.raises(ContractMismatch, match="was the model replaced"):
+    with pytest.raises(ManifestError, match="was the model replaced"):
         client.embed_documents(["a", "b"])
 
 
 def test_reply_without_the_output(client: EmbeddingClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fake_triton.write_reply", lambda vectors: write_reply(vectors, "score"))
-    with pytest.raises(ContractMismatch, match="has no output embedding"):
+    with pytest.raises(ManifestError, match="has no output embedding"):
         client.embed_documents(["a", "b"])
 
 
-def refuse(contract_json: str | None, match: str, max_batch_size: int = 8) -> None:
+def refuse(manifest_json: str | None, match: str, max_batch_size: int = 8) -> None:
     with (
-        FakeTriton(contract_json, DIMENSION, max_batch_size) as triton,
-        pytest.raises(ContractMismatch, match=match),
+        FakeTriton(manifest_json, DIMENSION, max_batch_size) as triton,
+        pytest.raises(ManifestError, match=match),
     ):
         EmbeddingClient(triton.url, MODEL)
 
 
-def test_no_contract() -> None:
-    refuse(None, "model 'demo' carries no contract")
+def test_no_manifest() -> None:
+    refuse(None, "model 'demo' carries no manifest")
 
 
-def test_newer_schema(contract: EmbeddingContract) -> None:
-    refuse(json.dumps(json.loads(contract.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
+def test_newer_schema(manifest: EmbeddingManifest) -> None:
+    refuse(json.dumps(json.loads(manifest.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
 
 
-def test_another_task(contract: EmbeddingContract, rerank_contract: RerankContract) -> None:
-    refuse(rerank_contract.to_json(), "for task rerank, this client for embed")
+def test_another_task(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+    refuse(rerank_manifest.to_json(), "for task rerank, this client for embed")
     with (
-        FakeTriton(contract.to_json(), DIMENSION) as triton,
-        pytest.raises(ContractMismatch, match="for task embed, this client for rerank"),
+        FakeTriton(manifest.to_json(), DIMENSION) as triton,
+        pytest.raises(ManifestError, match="for task embed, this client for rerank"),
     ):
         RerankClient(triton.url, MODEL)
 
 
 def test_another_tokenizer(tokenizer_file: Path) -> None:
     identity = TokenizerIdentity(sha256="f" * 64, origin=str(tokenizer_file.parent))
-    refuse(make_contract(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
+    refuse(make_manifest(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
 
 
-def test_model_without_batches(contract: EmbeddingContract) -> None:
-    refuse(contract.to_json(), "takes no batches", max_batch_size=0)
+def test_model_without_batches(manifest: EmbeddingManifest) -> None:
+    refuse(manifest.to_json(), "takes no batches", max_batch_size=0)
 
 
 def test_large_reply(tokenizer_file: Path) -> None:
     dimension = 4096
-    json_text = make_contract(tokenizer_file, dimension=dimension).to_json()
+    json_text = make_manifest(tokenizer_file, dimension=dimension).to_json()
     with FakeTriton(json_text, dimension, 512) as triton, EmbeddingClient(triton.url, MODEL) as client:
         # 8 MiB, past gRPC's own limit of 4
         assert client.embed_documents(["a"] * 512).shape == (512, dimension)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fake_triton import MODEL, FakeTriton
 
-from qwen3_triton.client import BadInput, ContractMismatch, EmbeddingClient
+from qwen3_triton.client import EmbeddingClient, InvalidInputError, ManifestError
 from qwen3_triton.client.tokenizer_source import find_tokenizer
 
 
@@ -31,13 +31,13 @@ def test_origin_on_this_machine(tokenizer_file: Path) -> None:
 
 @pytest.mark.parametrize("argument", ["tokenizer", "repository"])
 def test_what_is_given_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
-    with pytest.raises(BadInput, match=f"{argument}=: .* does not exist"):
+    with pytest.raises(InvalidInputError, match=f"{argument}=: .* does not exist"):
         find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
 
 
 @pytest.mark.parametrize("origin", ["/gone/checkpoint", "./gone", "C:\\gone", "name", ""])
 def test_origin_of_another_machine(origin: str) -> None:
-    with pytest.raises(ContractMismatch, match="pass tokenizer="):
+    with pytest.raises(ManifestError, match="pass tokenizer="):
         find_tokenizer(MODEL, origin)
 
 
@@ -71,13 +71,13 @@ def test_hub(hub: list[Any], tokenizer_file: Path, origin: str, repository: str,
 
 @pytest.mark.usefixtures("hub")
 def test_hub_does_not_answer() -> None:
-    with pytest.raises(ContractMismatch, match=r"'acme/gone' cannot be had from the hub \(offline\)"):
+    with pytest.raises(ManifestError, match=r"'acme/gone' cannot be had from the hub \(offline\)"):
         find_tokenizer(MODEL, "acme/gone")
 
 
 def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ContractMismatch, match="pip install huggingface-hub"):
+    with pytest.raises(ManifestError, match="pip install huggingface-hub"):
         find_tokenizer(MODEL, "acme/model")
 
 
@@ -85,5 +85,5 @@ def test_client_checks_what_it_is_given(triton: FakeTriton, tokenizer_file: Path
     EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file.parent).close()
     other = tmp_path / "tokenizer.json"
     other.write_bytes(tokenizer_file.read_bytes() + b"\n")
-    with pytest.raises(ContractMismatch, match="not the model's tokenizer"):
+    with pytest.raises(ManifestError, match="not the model's tokenizer"):
         EmbeddingClient(triton.url, MODEL, tokenizer=other)

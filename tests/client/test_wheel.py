@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton, row_vector
-from sample_contract import DIMENSION
+from sample_manifest import DIMENSION
 
 import qwen3_triton
 

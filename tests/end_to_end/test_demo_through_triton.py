@@ -19,11 +19,11 @@ from examples.demo.evaluation import load_evaluation_set, ndcg_at_10
 from examples.demo.retrieval_set import write_retrieval_set
 from examples.demo.run import MAX_NDCG_LOSS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
-from qwen3_triton.client import BadInput, Contract, EmbeddingClient, Manifest, Precision
-from qwen3_triton.client.contract import CONTRACT_PARAMETER, INPUT_IDS
+from qwen3_triton.client import EmbeddingClient, ExportRecord, InvalidInputError, Manifest, Precision
+from qwen3_triton.client.manifest import INPUT_IDS, MANIFEST_PARAMETER
 from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.server import TritonServer, start_triton
 
 REQUESTS = 500
@@ -80,17 +80,17 @@ class RawRequest:
     bad: tuple[bool, ...]
 
 
-def _make_request(dice: random.Random, vocabulary: int, *, with_bad_row: bool) -> RawRequest:
-    rows = [[dice.randrange(vocabulary) for _ in range(dice.randint(1, 60))] for _ in range(dice.randint(1, 5))]
+def _make_request(rng: random.Random, vocabulary: int, *, with_bad_row: bool) -> RawRequest:
+    rows = [[rng.randrange(vocabulary) for _ in range(rng.randint(1, 60))] for _ in range(rng.randint(1, 5))]
     bad = [False] * len(rows)
     if with_bad_row:
         bad[-1] = True
-        rows[-1] = [] if dice.random() < 0.5 else [*rows[-1], vocabulary]
-    width = max(1, *map(len, rows)) + dice.randint(0, 4)
-    ids = np.full((len(rows), width), -1 - dice.randrange(3), np.int64)
+        rows[-1] = [] if rng.random() < 0.5 else [*rows[-1], vocabulary]
+    width = max(1, *map(len, rows)) + rng.randint(0, 4)
+    ids = np.full((len(rows), width), -1 - rng.randrange(3), np.int64)
     for index, row in enumerate(rows):
-        places = sorted(dice.sample(range(width), len(row))) if dice.random() < 0.3 else None
-        start = dice.choice([0, width - len(row)])
+        places = sorted(rng.sample(range(width), len(row))) if rng.random() < 0.3 else None
+        start = rng.choice([0, width - len(row)])
         ids[index, places if places is not None else slice(start, start + len(row))] = row
     return RawRequest(ids, tuple(map(tuple, rows)), tuple(bad))
 
@@ -112,10 +112,10 @@ def _statistics_after(client: triton.InferenceServerClient, inference_count: int
 
 
 def test_500_concurrent_requests_form_batches_and_answer_as_alone(deployment: Deployment) -> None:
-    dice = random.Random(7)
+    rng = random.Random(7)
     with deployment.client() as client:
-        vocabulary = client.contract.vocabulary_size
-    requests = [_make_request(dice, vocabulary, with_bad_row=number % 10 == 0) for number in range(REQUESTS)]
+        vocabulary = client.manifest.vocabulary_size
+    requests = [_make_request(rng, vocabulary, with_bad_row=number % 10 == 0) for number in range(REQUESTS)]
     with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
         before = asked.get_inference_statistics("demo-fp32").model_stats[0]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
@@ -149,7 +149,7 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     tokenizer = AutoTokenizer.from_pretrained(deployment.checkpoint)
     checkpoint = open_checkpoint(SourceReference(str(deployment.checkpoint)))
     from qwen3_triton.export.passes.merge import merge_adapters
-    from qwen3_triton.export.reading.adapter import open_adapter
+    from qwen3_triton.export.sources.adapter import open_adapter
 
     adapter = open_adapter(AdapterReference(SourceReference(str(project_root / "examples/demo/adapter"))))
     merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]))
@@ -189,13 +189,13 @@ def test_the_manifest_has_the_ndcg_that_triton_gives(deployment: Deployment) -> 
             queries = client.embed_queries(list(evaluation_set.queries))
             return ndcg_at_10(queries, client.embed_documents(list(evaluation_set.documents)), evaluation_set.relevance)
 
-    manifest = Manifest.from_json((deployment.repository / "demo-int8" / "manifest.json").read_text(encoding="utf-8"))
-    report = manifest.retrieval
+    record = ExportRecord.from_json((deployment.repository / "demo-int8" / "manifest.json").read_text(encoding="utf-8"))
+    report = record.retrieval
     assert report is not None
     assert (report.queries, report.documents) == (len(evaluation_set.queries), len(evaluation_set.documents))
     assert report.ndcg_at_10 == pytest.approx(served(Precision.INT8), abs=1e-6)
     assert report.reference_ndcg_at_10 == pytest.approx(served(Precision.FP32), abs=1e-3)
-    assert abs(report.ndcg_loss) <= MAX_NDCG_LOSS == report.gate_max_ndcg_loss
+    assert abs(report.ndcg_loss) <= MAX_NDCG_LOSS == report.ndcg_loss_tolerance
 
 
 def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
@@ -205,7 +205,7 @@ def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
         cut = client.embed_documents(texts, dim=64)
         single = np.concatenate([client.embed_documents([text]) for text in texts[::25]])
         queries = client.embed_queries(texts[:3], instruction="another task")
-        with pytest.raises(BadInput):
+        with pytest.raises(InvalidInputError):
             client.embed_documents(texts, dim=257)
     expected = full[:, :64] / np.linalg.norm(full[:, :64], axis=1, keepdims=True)
     np.testing.assert_allclose(cut, expected, atol=1e-6)
@@ -213,12 +213,12 @@ def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
     assert not np.allclose(queries, full[:3], atol=1e-3)
 
 
-def test_contract_from_the_server_is_the_manifest(deployment: Deployment) -> None:
-    manifest = Manifest.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
+def test_manifest_from_the_server_is_the_manifest(deployment: Deployment) -> None:
+    record = ExportRecord.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
     with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
         config = asked.get_model_config("demo-fp16").config
-    assert Contract.from_json(config.parameters[CONTRACT_PARAMETER].string_value) == manifest.contract
+    assert Manifest.from_json(config.parameters[MANIFEST_PARAMETER].string_value) == record.manifest
     with deployment.client(Precision.FP16) as client:
-        assert client.contract == manifest.contract
-    assert manifest.parity.passed
-    assert manifest.adapters[0].sha256 != manifest.checkpoint.sha256
+        assert client.manifest == record.manifest
+    assert record.parity.passed
+    assert record.adapters[0].sha256 != record.checkpoint.sha256

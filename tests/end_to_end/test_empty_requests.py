@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from qwen3_triton.client import EmbeddingClient
-from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference, export_model
-from qwen3_triton.export.proof.runtime import WrittenModel
+from qwen3_triton.export.verification.runtime import WrittenModel
 from qwen3_triton.server import TritonServer, start_triton
 
 REQUESTS = 10_000

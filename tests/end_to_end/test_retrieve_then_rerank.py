@@ -16,7 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from qwen3_triton.client import BadInput, EmbeddingClient, Precision, RerankClient
+from qwen3_triton.client import EmbeddingClient, InvalidInputError, Precision, RerankClient
 from qwen3_triton.export import ExportOptions, SourceReference, export_model
 from qwen3_triton.server import TritonServer, start_triton
 
@@ -133,7 +133,7 @@ def test_a_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) ->
     assert row[-len(suffix) :] == suffix
     with deployment.reranker() as client:
         found = client.score([(query, LONG), (query, LONG + "\nmore of it")], instruction=INSTRUCTION)
-        with deployment.reranker(truncate=False) as strict, pytest.raises(BadInput, match=r"documents?\[1\]"):
+        with deployment.reranker(truncate=False) as strict, pytest.raises(InvalidInputError, match=r"documents?\[1\]"):
             strict.rerank(query, [SORT, LONG], INSTRUCTION)
     [expected] = deployment.recipe.scores([(query, LONG)])
     assert np.abs(found - expected).max() <= GATES[Precision.FP32]

@@ -14,7 +14,7 @@ import onnx.parser
 from numpy.typing import NDArray
 
 from qwen3_triton.export.batching.inputs import batch_inputs
-from qwen3_triton.export.proof.runtime import WrittenModel
+from qwen3_triton.export.verification.runtime import WrittenModel
 
 DOMAIN = "spelled_out"
 

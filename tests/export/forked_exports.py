@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from qwen3_triton.export import ExportOptions, SilentProgress, SourceReference, export_model
-from qwen3_triton.export.writing import staging
+from qwen3_triton.export.artifacts import staging
 
 
 def tiny_options(source: Path, repository: Path, *, name: str = "model", overwrite: bool = False) -> ExportOptions:

@@ -30,13 +30,13 @@ from qwen3_triton.export import SourceReference
 from qwen3_triton.export.int8.calibration import held_out_texts, read_calibration
 from qwen3_triton.export.int8.choose_smoothing import choose_smoothing
 from qwen3_triton.export.int8.error import measure_cosines
-from qwen3_triton.export.int8.plan import SITES
+from qwen3_triton.export.int8.plan import SMOOTHING_POINTS
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
-from qwen3_triton.export.passes.smooth import Site, smooth_weights
-from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.reading.tokenizer import read_tokenizer
-from qwen3_triton.export.reading.weights import LazyTensor
+from qwen3_triton.export.passes.smooth import SmoothingPoint, smooth_weights
+from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.tokenizer import read_tokenizer
+from qwen3_triton.export.sources.weights import LazyTensor
 
 Rows = Sequence[Sequence[int]]
 Change = Callable[[Tensors], Tensors]
@@ -47,14 +47,14 @@ class Passes:
     """What is done to the weights before they are rounded."""
 
     rotated: bool
-    sites: tuple[Site, ...]
+    sites: tuple[SmoothingPoint, ...]
 
 
 PASSES = {
     "as it is": Passes(False, ()),
-    "smoothed": Passes(False, tuple(Site)),
+    "smoothed": Passes(False, tuple(SmoothingPoint)),
     "rotated": Passes(True, ()),
-    "rotated, v and up smoothed": Passes(True, SITES),
+    "rotated, v and up smoothed": Passes(True, SMOOTHING_POINTS),
 }
 
 
@@ -69,10 +69,10 @@ def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoi
     return checkpoint
 
 
-def cosines(checkpoint: Checkpoint, rows: Rows, kept: frozenset[str] = frozenset()) -> torch.Tensor:
-    """Of every row's vector with all products but the `kept` ones rounded to the exact one."""
+def cosines(checkpoint: Checkpoint, rows: Rows, fp32_layers: frozenset[str] = frozenset()) -> torch.Tensor:
+    """Of every row's vector with all products but the `fp32_layers` ones rounded to the exact one."""
     exact = choose_smoothing(checkpoint, rows, (), ignore).vectors
-    return measure_cosines(checkpoint, rows, kept, exact, ignore)
+    return measure_cosines(checkpoint, rows, fp32_layers, exact, ignore)
 
 
 def ignore(_done: int, _total: int) -> None:

@@ -26,14 +26,14 @@ Tensors = dict[str, torch.Tensor]
 
 def realistic_tensors(seed: int = 0, shape: TinyCheckpoint = SHAPE) -> Tensors:
     """Weights of `shape` with tails as trained ones have; a layer changes the stream by about its size."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, drawn in decoder_tensors(shape).items():
-        values = torch.randn(drawn.shape, generator=dice)
+        values = torch.randn(drawn.shape, generator=rng)
         if drawn.dim() == 1:
             tensors[name] = torch.exp(0.3 * values)
             continue
-        chi = torch.randn(12, *drawn.shape, generator=dice).square().sum(0)
+        chi = torch.randn(12, *drawn.shape, generator=rng).square().sum(0)
         student = values / (chi / 10).sqrt()
         scale = 1.0 if name == "embed_tokens.weight" else (1.5 if "gate" in name else 1.0) / math.sqrt(drawn.shape[1])
         tensors[name] = student * scale
@@ -42,7 +42,7 @@ def realistic_tensors(seed: int = 0, shape: TinyCheckpoint = SHAPE) -> Tensors:
 
 def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
     """The same function with CHANNELS of both norms' outputs and of up 30 to 60 times larger."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     scaled = {name: values.clone() for name, values in tensors.items()}
     makers = {
         "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -53,8 +53,8 @@ def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
     for layer in sorted(layers):
         for maker, readers in makers.items():
             made = scaled[f"layers.{layer}.{maker}.weight"]
-            channels = torch.randperm(len(made), generator=dice)[:CHANNELS]
-            factor = 30 + 30 * torch.rand(CHANNELS, generator=dice)
+            channels = torch.randperm(len(made), generator=rng)[:CHANNELS]
+            factor = 30 + 30 * torch.rand(CHANNELS, generator=rng)
             made[channels] *= factor if made.dim() == 1 else factor[:, None]
             for reader in readers:
                 scaled[f"layers.{layer}.{reader}.weight"][:, channels] /= factor
@@ -64,9 +64,9 @@ def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
 def with_massive_first_token(tensors: Tensors, shape: TinyCheckpoint = SHAPE, seed: int = 2) -> Tensors:
     """Another function: FIRST_TOKEN writes about _MASSIVE into two channels of the stream."""
     changed = {name: values.clone() for name, values in tensors.items()}
-    dice = torch.Generator().manual_seed(seed)
-    sign, first, second = (int(channel) for channel in torch.randperm(shape.hidden, generator=dice)[:3])
-    neuron = int(torch.randint(shape.intermediate, (1,), generator=dice))
+    rng = torch.Generator().manual_seed(seed)
+    sign, first, second = (int(channel) for channel in torch.randperm(shape.hidden, generator=rng)[:3])
+    neuron = int(torch.randint(shape.intermediate, (1,), generator=rng))
     table = changed["embed_tokens.weight"]
     table[:, sign] = 0
     table[FIRST_TOKEN, sign] = 40
@@ -96,9 +96,9 @@ def write_tensors(directory: Path, tensors: Tensors, shape: TinyCheckpoint = SHA
 
 def rows_with_first_token(count: int, seed: int, shape: TinyCheckpoint = SHAPE) -> list[list[int]]:
     """Rows of 2 to 62 ids that begin with FIRST_TOKEN."""
-    dice = torch.Generator().manual_seed(seed)
-    lengths = torch.randint(1, 62, (count,), generator=dice).tolist()
+    rng = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(1, 62, (count,), generator=rng).tolist()
     return [
-        [FIRST_TOKEN, *(torch.randint(FIRST_TOKEN + 1, shape.vocabulary, (n,), generator=dice).tolist())]
+        [FIRST_TOKEN, *(torch.randint(FIRST_TOKEN + 1, shape.vocabulary, (n,), generator=rng).tolist())]
         for n in lengths
     ]

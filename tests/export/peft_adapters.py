@@ -41,10 +41,10 @@ def write_adapter(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(load_base(source, causal=causal), LoraConfig(**fields))
-        dice = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         for name, parameter in model.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
-                noise = torch.randn(parameter.shape, generator=dice) * 0.2
+                noise = torch.randn(parameter.shape, generator=rng) * 0.2
                 parameter.data = torch.zeros_like(parameter) if zeros and "lora_" in name else parameter.data + noise
         model.save_pretrained(str(folder))
     return folder

@@ -30,7 +30,7 @@ from qwen3_triton.export.batching.limits import (
     estimate_gpu_tokens_per_s,
     limit_batches,
 )
-from qwen3_triton.export.reading.config import ModelConfig, RopeSettings
+from qwen3_triton.export.sources.config import ModelConfig, RopeSettings
 
 
 def qwen3(layers: int, hidden: int, intermediate: int, heads: int) -> ModelConfig:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_triton.export import SourceMissing
+from qwen3_triton.export import SourceError
 from qwen3_triton.export.int8.calibration import BUILT_IN, held_out_texts, read_calibration
-from qwen3_triton.export.reading.probe import PROBE_TEXTS
+from qwen3_triton.export.sources.probe_texts import PROBE_TEXTS
 
 
 def scripts(texts: tuple[str, ...]) -> set[str]:
@@ -67,7 +67,7 @@ def test_a_file_of_json_lines(tmp_path: Path) -> None:
 def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, says: str) -> None:
     file = tmp_path / name
     file.write_bytes(content)
-    with pytest.raises(SourceMissing) as failure:
+    with pytest.raises(SourceError) as failure:
         read_calibration(file)
     message = str(failure.value)
     assert message.startswith(f"--calibration {file}: ")
@@ -76,5 +76,5 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, says:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SourceMissing, match=r"--calibration .*: not readable \(No such file or directory\)"):
+    with pytest.raises(SourceError, match=r"--calibration .*: not readable \(No such file or directory\)"):
         read_calibration(tmp_path / "none.txt")

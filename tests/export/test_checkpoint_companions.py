@@ -11,14 +11,14 @@ from tiny_checkpoint import END_TOKEN, write_json, write_tokenizer
 from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
-from qwen3_triton.export import ExportError, SourceMissing, UnsupportedCheckpoint
-from qwen3_triton.export.reading.sentence_transformers import (
+from qwen3_triton.export import ExportError, SourceError, UnsupportedCheckpointError
+from qwen3_triton.export.sources.sentence_transformers import (
     DEFAULT_INSTRUCTION,
     QUERY_TEMPLATE,
     SentenceSettings,
     read_sentence_settings,
 )
-from qwen3_triton.export.reading.tokenizer import read_tokenizer
+from qwen3_triton.export.sources.tokenizer import read_tokenizer
 from qwen3_triton.export.tasks.prompts import override_instruction
 
 VOCABULARY = 300
@@ -48,14 +48,14 @@ def test_other_added_tokens_are_refused(tmp_path: Path, single: str) -> None:
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(END_TOKEN, 278)])
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UnsupportedCheckpoint, match="more than one end token"):
+    with pytest.raises(UnsupportedCheckpointError, match="more than one end token"):
         read_tokenizer(tmp_path, VOCABULARY)
 
 
 def test_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, size=290)
     assert read_tokenizer(tmp_path, 290).end_token_id == 288
-    with pytest.raises(UnsupportedCheckpoint, match=r"holds id 289, .* ends at 288; .* another model's tokenizer"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"holds id 289, .* ends at 288; .* another model's tokenizer"):
         read_tokenizer(tmp_path, 289)
 
 
@@ -65,15 +65,15 @@ def test_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) 
     # transformers adds the token to its vocabulary and finds it in the probes
     added = {"content": "capital", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     write_json(tmp_path / "tokenizer_config.json", settings | {"added_tokens_decoder": {"285": added}})
-    with pytest.raises(UnsupportedCheckpoint, match="transformers reads other ids"):
+    with pytest.raises(UnsupportedCheckpointError, match="transformers reads other ids"):
         read_tokenizer(tmp_path, VOCABULARY)
 
 
 def test_tokenizer_file_missing_or_broken(tmp_path: Path) -> None:
-    with pytest.raises(SourceMissing, match=r"no tokenizer\.json; write one with"):
+    with pytest.raises(SourceError, match=r"no tokenizer\.json; write one with"):
         read_tokenizer(tmp_path, VOCABULARY)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(SourceMissing, match=r"tokenizer\.json: not readable as a tokenizer"):
+    with pytest.raises(SourceError, match=r"tokenizer\.json: not readable as a tokenizer"):
         read_tokenizer(tmp_path, VOCABULARY)
 
 
@@ -113,7 +113,7 @@ def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], ki
 )
 def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
     write_modules(tmp_path, pooling)
-    with pytest.raises(UnsupportedCheckpoint) as caught:
+    with pytest.raises(UnsupportedCheckpointError) as caught:
         read_sentence_settings(tmp_path)
     assert str(tmp_path / "1_Pooling" / "config.json") in str(caught.value)
     assert f"pooling '{named}' is not supported" in str(caught.value)
@@ -121,14 +121,14 @@ def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any
 
 def test_further_modules_are_refused_by_name(tmp_path: Path) -> None:
     write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
-    with pytest.raises(UnsupportedCheckpoint, match="module 'Dense' is not supported"):
+    with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' is not supported"):
         read_sentence_settings(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
 def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)
-    with pytest.raises(SourceMissing, match=r"modules\.json: not a list of sentence-transformers modules"):
+    with pytest.raises(SourceError, match=r"modules\.json: not a list of sentence-transformers modules"):
         read_sentence_settings(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_prompts_are_read(tmp_path: Path, prompts: dict[str, str], expected: Pro
 
 def test_prompt_with_our_placeholder_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "q {text}"}})
-    with pytest.raises(UnsupportedCheckpoint, match="placeholder"):
+    with pytest.raises(UnsupportedCheckpointError, match="placeholder"):
         read_sentence_settings(tmp_path)
 
 

@@ -23,8 +23,8 @@ from tiny_checkpoint import (
 )
 from written_graph import Vectors, min_cosine, official_vectors, random_rows, write_graph
 
-from qwen3_triton.export import SourceMissing, SourceReference, UnsupportedCheckpoint
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export import SourceError, SourceReference, UnsupportedCheckpointError
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
 
 ROWS = random_rows([1, 5, 23])
 
@@ -89,7 +89,7 @@ def test_absent_architectures_mean_the_bare_model(tmp_path: Path, plain_vectors:
 def test_pickled_weights_are_refused_unread(tmp_path: Path, file: str) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     (source / "model.safetensors").rename(source / file)
-    with pytest.raises(UnsupportedCheckpoint, match=rf"only pickled weights \({file}\).*safetensors"):
+    with pytest.raises(UnsupportedCheckpointError, match=rf"only pickled weights \({file}\).*safetensors"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -98,7 +98,7 @@ def test_missing_tensors_are_listed(tmp_path: Path) -> None:
     tensors = stored_tensors(TinyCheckpoint())
     del tensors["layers.1.mlp.up_proj.weight"], tensors["norm.weight"]
     rewrite(source, tensors)
-    with pytest.raises(UnsupportedCheckpoint, match=r"missing: layers\.1\.mlp\.up_proj\.weight, norm\.weight$"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"missing: layers\.1\.mlp\.up_proj\.weight, norm\.weight$"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -106,7 +106,7 @@ def test_unknown_tensors_are_listed_and_counted(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     strays = {f"layers.0.experts.{index}.weight": torch.zeros(1) for index in range(10)}
     rewrite(source, stored_tensors(TinyCheckpoint()) | strays)
-    with pytest.raises(UnsupportedCheckpoint, match=r"no Qwen3 model has: layers\.0\.experts\.0.* and 2 more$"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"no Qwen3 model has: layers\.0\.experts\.0.* and 2 more$"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -114,21 +114,21 @@ def test_wrong_shapes_are_listed_with_both_shapes(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     write_json(source / "config.json", raw_config(TinyCheckpoint(kv_heads=4)))
     wanted = r"layers\.0\.self_attn\.k_proj\.weight \[32, 40\] instead of \[64, 40\]"
-    with pytest.raises(UnsupportedCheckpoint, match=wanted):
+    with pytest.raises(UnsupportedCheckpointError, match=wanted):
         open_checkpoint(SourceReference(str(source)))
 
 
 def test_integer_weights_are_refused(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     rewrite(source, stored_tensors(TinyCheckpoint()) | {"norm.weight": torch.ones(40, dtype=torch.int8)})
-    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' is I8"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"'norm\.weight' is I8"):
         open_checkpoint(SourceReference(str(source)))
 
 
 def test_a_tensor_in_two_files_is_refused(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     save_file({"norm.weight": torch.ones(40)}, source / "model-extra.safetensors")
-    with pytest.raises(UnsupportedCheckpoint, match=r"'norm\.weight' is in two files"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"'norm\.weight' is in two files"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -136,7 +136,7 @@ def test_half_a_download_is_named(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     weights = source / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(SourceMissing, match=r"model\.safetensors: not readable as safetensors .*complete"):
+    with pytest.raises(SourceError, match=r"model\.safetensors: not readable as safetensors .*complete"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -161,7 +161,7 @@ def test_config_that_the_graph_would_get_wrong_is_refused(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=changes))
-    with pytest.raises(UnsupportedCheckpoint, match=message) as caught:
+    with pytest.raises(UnsupportedCheckpointError, match=message) as caught:
         open_checkpoint(SourceReference(str(source)))
     assert str(source / "config.json") in str(caught.value)
 
@@ -172,7 +172,7 @@ def test_config_without_a_field(tmp_path: Path, field: str) -> None:
     raw = json.loads((source / "config.json").read_text())
     del raw[field]
     write_json(source / "config.json", raw)
-    with pytest.raises(UnsupportedCheckpoint, match=f"'{field}' is missing"):
+    with pytest.raises(UnsupportedCheckpointError, match=f"'{field}' is missing"):
         open_checkpoint(SourceReference(str(source)))
 
 
@@ -184,7 +184,7 @@ def test_a_window_that_no_layer_uses_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("reference", ["no/such/folder", "nowhere", "/no/such/folder"])
 def test_no_such_source(reference: str) -> None:
-    with pytest.raises(SourceMissing, match=f"'{reference}' is neither a directory nor a hub id"):
+    with pytest.raises(SourceError, match=f"'{reference}' is neither a directory nor a hub id"):
         open_checkpoint(SourceReference(reference))
 
 

@@ -11,17 +11,17 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as triton
 
 from qwen3_triton.client import (
-    Contract,
-    EmbeddingContract,
+    EmbeddingManifest,
+    Manifest,
     Precision,
     Prompts,
     TokenizerIdentity,
 )
 from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference
+from qwen3_triton.export.artifacts.config_pbtxt import render_config
 from qwen3_triton.export.batching.limits import BatchLimits
-from qwen3_triton.export.writing.config_pbtxt import render_config
 
-CONTRACT = EmbeddingContract(
+CONTRACT = EmbeddingManifest(
     dimension=40,
     min_dimension=32,
     max_tokens=128,
@@ -38,15 +38,15 @@ CONTRACT = EmbeddingContract(
 LIMITS = BatchLimits(rows=64, tokens=4096)
 
 
-def render(serving: ServingOptions, version: int, contract: Contract, limits: BatchLimits) -> str:
+def render(serving: ServingOptions, version: int, manifest: Manifest, limits: BatchLimits) -> str:
     options = ExportOptions(model=SourceReference("models/tiny"), serving=serving)
-    return render_config("tiny", contract, options, limits, version)
+    return render_config("tiny", manifest, options, limits, version)
 
 
 def parse(
-    serving: ServingOptions, version: int = 1, contract: Contract = CONTRACT, limits: BatchLimits = LIMITS
+    serving: ServingOptions, version: int = 1, manifest: Manifest = CONTRACT, limits: BatchLimits = LIMITS
 ) -> Any:
-    return text_format.Parse(render(serving, version, contract, limits), triton.ModelConfig())
+    return text_format.Parse(render(serving, version, manifest, limits), triton.ModelConfig())
 
 
 def test_defaults() -> None:
@@ -63,7 +63,7 @@ def test_defaults() -> None:
     assert (group.kind, group.count) == (triton.ModelInstanceGroup.KIND_CPU, 1)
     assert list(config.version_policy.specific.versions) == [1]
     assert not config.response_cache.enable
-    assert {key: value.string_value for key, value in config.parameters.items() if key != "contract"} == {
+    assert {key: value.string_value for key, value in config.parameters.items() if key != "manifest"} == {
         "intra_op_thread_count": "0",
         "inter_op_thread_count": "1",
         "max_batch_tokens": "4096",
@@ -102,11 +102,11 @@ def test_warm_up_sends_ids_that_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "contract", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None)], ids=["full", "no end token"]
+    "manifest", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None)], ids=["full", "no end token"]
 )
-def test_contract_goes_round_without_what_clients_do_not_need(contract: EmbeddingContract) -> None:
-    held = parse(ServingOptions(), contract=contract).parameters["contract"].string_value
-    assert Contract.from_json(held) == contract
+def test_manifest_goes_round_without_what_clients_do_not_need(manifest: EmbeddingManifest) -> None:
+    held = parse(ServingOptions(), manifest=manifest).parameters["manifest"].string_value
+    assert Manifest.from_json(held) == manifest
     assert not json.loads(held).keys() & {"checkpoint", "adapters", "parity", "quantization", "retrieval", "device"}
 
 

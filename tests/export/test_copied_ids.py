@@ -10,7 +10,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import random_rows, write_graph
 
 from qwen3_triton.client import Precision
-from qwen3_triton.client.contract import LOST_ROW_BITS
+from qwen3_triton.client.manifest import LOST_ROW_BITS
 from qwen3_triton.export.graph import CudaProfile
 
 BAD_ROW_BITS = 0x7FC00000

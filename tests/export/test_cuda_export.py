@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
-from qwen3_triton.client import Manifest, ParityReport, Precision, ScoreParityReport
+from qwen3_triton.client import ExportRecord, ParityReport, Precision, ScoreParityReport
 from qwen3_triton.export import (
     CudaAttention,
     Device,
@@ -25,10 +25,10 @@ from qwen3_triton.export import (
     TritonRelease,
     export_model,
 )
-from qwen3_triton.export.proof.parity import SCORE_GATES
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
-from qwen3_triton.export.writing.cuda_options import cuda_provider_options
-from qwen3_triton.export.writing.memory import estimate_memory
+from qwen3_triton.export.artifacts.cuda_options import cuda_provider_options
+from qwen3_triton.export.artifacts.memory import estimate_memory
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.parity import SCORE_GATES
 
 CASES = [
     (Precision.FP32, CudaAttention.ROWS, "on a CPU, not on a GPU"),
@@ -66,12 +66,12 @@ def test_report_says_what_ran(
     notes = Notes()
     options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
     result = export_model(options, notes)
-    assert result.manifest.parity.runtime.endswith(said)
-    assert result.manifest.parity.passed
+    assert result.record.parity.runtime.endswith(said)
+    assert result.record.parity.passed
     assert any(note.startswith("no GPU here") for note in notes.notes)
     assert any(note.startswith("GPU memory: weights") for note in notes.notes)
-    held = Manifest.from_json(result.folder.manifest.read_text(encoding="utf-8"))
-    assert held == result.manifest
+    held = ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8"))
+    assert held == result.record
     assert (held.device, held.triton_release) == (Device.CUDA, "25.11")
     # the twin is no part of the model
     assert sorted(entry.name for entry in result.folder.path.iterdir()) == [
@@ -95,12 +95,12 @@ def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAtte
     source = write_checkpoint(tmp_path / "reranker", tiny)
     options = cuda_options(source, tmp_path / "repository", precision, cuda_attention=attention, max_tokens=480)
     result = export_model(options)
-    parity = result.manifest.parity
+    parity = result.record.parity
     assert isinstance(parity, ScoreParityReport)
     assert parity.max_score - parity.min_score > 0.05
-    assert parity.max_score_error <= parity.gate_max_score_error == SCORE_GATES[precision]
-    assert parity.gate_max_company_error == (5e-2 if precision is Precision.BF16 else 1e-3)
-    assert Manifest.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.manifest
+    assert parity.max_score_error <= parity.score_tolerance == SCORE_GATES[precision]
+    assert parity.batched_score_tolerance == (5e-2 if precision is Precision.BF16 else 1e-3)
+    assert ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.record
 
 
 def test_configuration_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
@@ -135,14 +135,14 @@ def test_a_cpu_model_is_configured_as_before(tmp_path: Path, tiny_source: Path) 
     assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_CPU
     assert not config.optimization.execution_accelerators.gpu_execution_accelerator
     assert len(config.model_warmup) == 1
-    assert (result.manifest.device, result.manifest.triton_release) == (Device.CPU, None)
+    assert (result.record.device, result.record.triton_release) == (Device.CPU, None)
 
 
-def test_a_contract_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
+def test_a_manifest_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
     result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
-    fields = json.loads(result.manifest.to_json())
+    fields = json.loads(result.record.to_json())
     del fields["device"], fields["triton_release"]
-    assert Manifest.from_json(json.dumps(fields)) == result.manifest
+    assert ExportRecord.from_json(json.dumps(fields)) == result.record
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path) -> None:
@@ -166,7 +166,7 @@ def test_fp16_activations_under_eight_bit_weights_are_rescaled(tmp_path: Path) -
     notes = Notes()
     result = export_model(cuda_options(source, tmp_path / "repository", Precision.INT8), notes)
     assert any(note.startswith("rescaled against overflow") for note in notes.notes)
-    parity = result.manifest.parity
+    parity = result.record.parity
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.999
 

@@ -20,9 +20,9 @@ from qwen3_triton.export import CudaAttention, RuntimeVersion, SourceReference
 from qwen3_triton.export.graph import CudaProfile
 from qwen3_triton.export.graph.weight_blocks import BLOCK, quantize_blocks, round_up
 from qwen3_triton.export.passes.rescale import choose_rescale
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.proof.runtime import WrittenModel, pad_row
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
+from qwen3_triton.export.verification.runtime import WrittenModel, pad_row
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
@@ -90,10 +90,10 @@ def test_spelled_out_attention_equals_transformers(source: Path, spelled_out: Wr
 
 def test_company_order_and_padding_change_nothing(half: WrittenModel) -> None:
     alone = half.run_alone(ROWS)
-    dice = random.Random(3)
+    rng = random.Random(3)
     for _ in range(3):
-        order = dice.sample(range(len(ROWS)), len(ROWS))
-        batch = [pad_row(ROWS[index], dice.randrange(9), dice.randrange(9)) for index in order]
+        order = rng.sample(range(len(ROWS)), len(ROWS))
+        batch = [pad_row(ROWS[index], rng.randrange(9), rng.randrange(9)) for index in order]
         assert min_cosine(half.run(batch), alone[order]) >= 0.999999
 
 
@@ -133,8 +133,8 @@ def test_eight_bit_blocks_are_what_the_graph_computes_with(tmp_path: Path, sourc
 
 
 def test_blocks_keep_every_weight_within_half_a_step() -> None:
-    dice = np.random.default_rng(0)
-    matrix = (dice.standard_normal((40, 3 * BLOCK - 5)) * 10.0 ** dice.integers(-9, 3, (40, 1))).astype(np.float32)
+    rng = np.random.default_rng(0)
+    matrix = (rng.standard_normal((40, 3 * BLOCK - 5)) * 10.0 ** rng.integers(-9, 3, (40, 1))).astype(np.float32)
     matrix[7] = 0
     for dtype in (HALF, BRAIN):
         blocks = quantize_blocks(matrix, dtype)

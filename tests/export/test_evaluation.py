@@ -12,23 +12,23 @@ from numpy.typing import NDArray
 from retrieval_sets import write_set
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
-from qwen3_triton.client import Manifest, Precision, RetrievalReport
+from qwen3_triton.client import ExportRecord, Precision, RetrievalReport
 from qwen3_triton.export import (
     EvaluationOptions,
     ExportError,
     ExportOptions,
     ExportResult,
     Int8Options,
-    NdcgLossTooLarge,
+    RetrievalQualityError,
     SilentProgress,
-    SourceMissing,
+    SourceError,
     SourceReference,
     export_model,
     ndcg_by_query,
 )
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.proof.retrieval import BATCH_ROWS, BATCH_TOKENS, batches
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
+from qwen3_triton.export.verification.retrieval import BATCH_ROWS, BATCH_TOKENS, batches
 
 MAX_TOKENS = 64
 JUDGED = {index: {3 * index: 2.0, 3 * index + 1: 1.0} for index in range(8)}
@@ -72,7 +72,7 @@ def options(source: Path, repository: Path, folder: Path | None, **changes: obje
 
 
 def retrieval_of(result: ExportResult) -> RetrievalReport:
-    report = result.manifest.retrieval
+    report = result.record.retrieval
     assert report is not None
     return report
 
@@ -98,9 +98,9 @@ def test_the_manifest_holds_both_figures(source: Path, folder: Path, tmp_path: P
     stages = Stages()
     result = export_model(options(source, tmp_path, folder), stages)
     report = retrieval_of(result)
-    manifest = Manifest.from_json(result.folder.manifest.read_text())
-    assert manifest == result.manifest
-    assert manifest.retrieval == report
+    record = ExportRecord.from_json(result.folder.manifest.read_text())
+    assert record == result.record
+    assert record.retrieval == report
     assert (report.queries, report.documents) == (8, 24)
     assert report.evaluation.reference == str(folder)
     assert report.reference.startswith("transformers ")
@@ -109,7 +109,7 @@ def test_the_manifest_holds_both_figures(source: Path, folder: Path, tmp_path: P
     assert report.reference_ndcg_at_10 == pytest.approx(expected, abs=1e-6)
     assert 0.1 < report.reference_ndcg_at_10 < 0.95
     assert report.ndcg_loss == pytest.approx(0, abs=1e-6)
-    assert report.gate_max_ndcg_loss is None
+    assert report.ndcg_loss_tolerance is None
     for stage in ("retrieval in transformers fp32", "retrieval with the fp32 graph"):
         assert stages.steps[stage][-1] == (32, 32)
 
@@ -138,16 +138,18 @@ def test_int8_is_measured_with_its_own_graph(source: Path, as_found: Path, int8:
     result = export_model(options(source, tmp_path, None, precision=Precision.INT8, int8=int8, evaluation=gate))
     report = retrieval_of(result)
     assert report.reference_ndcg_at_10 == pytest.approx(1, abs=1e-6)
-    assert report.gate_max_ndcg_loss == 0.2
+    assert report.ndcg_loss_tolerance == 0.2
     assert 0.0001 < report.ndcg_loss <= 0.2
-    assert result.manifest.quantization is not None
+    assert result.record.quantization is not None
 
 
 def test_a_loss_beyond_the_gate_writes_nothing(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
     gate = EvaluationOptions(folder=as_found, max_ndcg_loss=1e-6)
     repository = tmp_path / "repository"
     refused = options(source, repository, None, precision=Precision.INT8, int8=int8, evaluation=gate)
-    with pytest.raises(NdcgLossTooLarge, match=r"nothing was written: nDCG@10 0\.9\d{3} after 1\.0000 of transformers"):
+    with pytest.raises(
+        RetrievalQualityError, match=r"nothing was written: nDCG@10 0\.9\d{3} after 1\.0000 of transformers"
+    ):
         export_model(refused)
     assert list(tmp_path.rglob("*")) == [repository]
     whole = export_model(dataclasses.replace(refused, precision=Precision.FP32, int8=Int8Options()))
@@ -156,7 +158,7 @@ def test_a_loss_beyond_the_gate_writes_nothing(source: Path, as_found: Path, int
 
 def test_without_a_set_nothing_is_measured(source: Path, tmp_path: Path) -> None:
     stages = Stages()
-    assert export_model(options(source, tmp_path, None), stages).manifest.retrieval is None
+    assert export_model(options(source, tmp_path, None), stages).record.retrieval is None
     assert not [stage for stage in stages.steps if "retrieval" in stage]
 
 
@@ -167,7 +169,7 @@ def test_a_gate_needs_a_set(source: Path, tmp_path: Path) -> None:
 
 def test_a_bad_set_is_found_before_anything_is_computed(source: Path, tmp_path: Path) -> None:
     stages = Stages()
-    with pytest.raises(SourceMissing, match=r"no corpus\.jsonl"):
+    with pytest.raises(SourceError, match=r"no corpus\.jsonl"):
         export_model(options(source, tmp_path / "repository", tmp_path), stages)
     assert stages.steps == {}
 
@@ -187,9 +189,9 @@ def test_a_text_without_a_token_is_named(folder: Path, tmp_path: Path) -> None:
     empty = write_set(tmp_path / "set", "q0\td0\t1\n")
     with (empty / "corpus.jsonl").open("a") as corpus:
         corpus.write('{"_id": "nothing", "text": ""}\n')
-    with pytest.raises(SourceMissing, match="the text 'nothing' has no token"):
+    with pytest.raises(SourceError, match="the text 'nothing' has no token"):
         export_model(options(endless, tmp_path / "repository", empty))
-    assert export_model(options(endless, tmp_path / "repository", folder)).manifest.retrieval is not None
+    assert export_model(options(endless, tmp_path / "repository", folder)).record.retrieval is not None
 
 
 def test_batches_hold_every_row_once_and_few_tokens() -> None:

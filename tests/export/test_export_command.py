@@ -16,7 +16,7 @@ from retrieval_sets import write_set
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 from qwen3_triton.cli import main
-from qwen3_triton.client.contract import Contract, ModelFolder, RerankContract
+from qwen3_triton.client.manifest import Manifest, ModelFolder, RerankManifest
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 
@@ -156,10 +156,10 @@ def test_reranker(here: Runner, tmp_path: Path) -> None:
     assert "20 pairs" not in result.stderr
     assert "parity with transformers" in result.stdout
     assert "largest difference of a score" in result.stdout
-    contract = Contract.from_json(ModelFolder(tmp_path / "model_repository" / "tiny").manifest.read_text())
-    assert isinstance(contract, RerankContract)
-    assert contract.prompts.body == "<Instruct>: {instruction}\n\n<Query>: {query}\n\n<Document>: {document}"
-    assert contract.prompts.default_instruction == "Find it"
+    manifest = Manifest.from_json(ModelFolder(tmp_path / "model_repository" / "tiny").manifest.read_text())
+    assert isinstance(manifest, RerankManifest)
+    assert manifest.prompts.body == "<Instruct>: {instruction}\n\n<Query>: {query}\n\n<Document>: {document}"
+    assert manifest.prompts.default_instruction == "Find it"
 
 
 def test_template_is_for_rerankers(here: Runner, tiny_source: Path) -> None:
@@ -223,7 +223,7 @@ def test_int8_tells_its_calibration_error_and_size(tmp_path: Path, tiny_source: 
     assert "int8, calibrated with 2 texts" in result.stdout
     assert "held-out texts: min cosine 0.9" in result.stdout
     assert "(gate 0.95)" in result.stdout
-    assert "kept in fp32: nothing (0.0% of the multiply-adds)" in result.stdout
+    assert "fp32 layers: nothing (0.0% of the multiply-adds)" in result.stdout
     assert "times fp32" in result.stdout
     refused = here(*common, "--max-int8-error", "0.000001", "--name", "strict")
     assert_one_error_line(refused, holding="int8 is too far from fp32, nothing was written")

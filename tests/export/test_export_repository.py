@@ -22,39 +22,39 @@ from transformers import Qwen3Config
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
-from qwen3_triton.client import Contract, EmbeddingContract, Manifest, ParityReport, Precision
-from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ParityReport, Precision
+from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
     ExportError,
     ExportOptions,
     ExportResult,
-    ModelExists,
-    ParityFailed,
+    ModelExistsError,
+    ParityError,
     ServingOptions,
     SilentProgress,
     SourceReference,
-    UnsupportedCheckpoint,
+    UnsupportedCheckpointError,
     export_model,
 )
+from qwen3_triton.export.artifacts import graph_file
 from qwen3_triton.export.graph.rope import RopeTables, compute_rope_tables
-from qwen3_triton.export.proof import parity
-from qwen3_triton.export.proof.runtime import WrittenModel
-from qwen3_triton.export.writing import graph_file
+from qwen3_triton.export.verification import parity
+from qwen3_triton.export.verification.runtime import WrittenModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 
 ROWS = random_rows([1, 6, 30])
 
 
-def read_manifest(folder: ModelFolder) -> Manifest:
-    return Manifest.from_json(folder.manifest.read_text(encoding="utf-8"))
+def read_record(folder: ModelFolder) -> ExportRecord:
+    return ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
 
 
-def read_contract(folder: ModelFolder) -> EmbeddingContract:
-    contract = read_manifest(folder).contract
-    assert isinstance(contract, EmbeddingContract)
-    return contract
+def read_manifest(folder: ModelFolder) -> EmbeddingManifest:
+    manifest = read_record(folder).manifest
+    assert isinstance(manifest, EmbeddingManifest)
+    return manifest
 
 
 def files_of(folder: Path) -> dict[str, str]:
@@ -77,7 +77,7 @@ def assert_whole(folder: ModelFolder, version: int = 1) -> None:
     ]
     assert folder.versions() == [version]
     config = text_format.Parse(folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
-    assert Contract.from_json(config.parameters["contract"].string_value) == read_contract(folder)
+    assert Manifest.from_json(config.parameters["manifest"].string_value) == read_manifest(folder)
     assert list(config.version_policy.specific.versions) == [version]
     assert np.isfinite(WrittenModel(folder.graph(version), threads=1).run(ROWS)).all()
 
@@ -125,32 +125,32 @@ def test_repository_is_whole(exported: Exported) -> None:
 
 
 def test_manifest_says_what_was_exported(exported: Exported) -> None:
-    contract = read_contract(exported.result.folder)
-    assert contract == exported.result.contract
-    assert contract.dimension == 40
-    assert contract.min_dimension == 32
-    assert contract.max_tokens == 100
-    assert contract.vocabulary_size == 300
-    assert contract.end_token_id == 278
-    assert contract.precision is Precision.FP32
-    assert contract.prompts.query == "Instruct: {instruction}\nQuery:{text}"
-    assert contract.prompts.default_instruction == 'Find the 東京 "law"'
-    digest = hashlib.sha256((exported.source / "tokenizer.json").read_bytes()).hexdigest()
-    assert contract.tokenizer.sha256 == digest
     manifest = read_manifest(exported.result.folder)
-    [adapter] = manifest.adapters
+    assert manifest == exported.result.manifest
+    assert manifest.dimension == 40
+    assert manifest.min_dimension == 32
+    assert manifest.max_tokens == 100
+    assert manifest.vocabulary_size == 300
+    assert manifest.end_token_id == 278
+    assert manifest.precision is Precision.FP32
+    assert manifest.prompts.query == "Instruct: {instruction}\nQuery:{text}"
+    assert manifest.prompts.default_instruction == 'Find the 東京 "law"'
+    digest = hashlib.sha256((exported.source / "tokenizer.json").read_bytes()).hexdigest()
+    assert manifest.tokenizer.sha256 == digest
+    record = read_record(exported.result.folder)
+    [adapter] = record.adapters
     assert (adapter.reference, adapter.weight) == (str(exported.adapter), 1.0)
     weights = (exported.adapter / "adapter_model.safetensors").read_bytes()
     assert adapter.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
     weights = (exported.source / "model.safetensors").read_bytes()
-    assert manifest.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
-    report = manifest.parity
+    assert record.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
+    report = record.parity
     assert isinstance(report, ParityReport)
     assert report.passed
     assert report.texts >= 30
     assert report.longest_tokens == 100
     assert 0.999999 <= report.min_cosine <= report.mean_cosine <= 1.0000001
-    assert report.company_bit_identical
+    assert report.batched_bit_identical
 
 
 def test_serving_options_reach_the_config(exported: Exported) -> None:
@@ -166,9 +166,9 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layers=1, end_token=False, hidden=24))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), precision=precision)
     result = export_model(options)
-    contract, report = read_contract(result.folder), result.manifest.parity
-    assert contract.end_token_id is None
-    assert contract.min_dimension == 24
+    manifest, report = read_manifest(result.folder), result.record.parity
+    assert manifest.end_token_id is None
+    assert manifest.min_dimension == 24
     assert isinstance(report, ParityReport)
     assert report.min_cosine >= parity.GATES[precision]
     assert_whole(result.folder)
@@ -176,7 +176,7 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
 
 def test_existing_model_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
     (tmp_path / "repository" / "model").mkdir(parents=True)
-    with pytest.raises(ModelExists, match="--overwrite"):
+    with pytest.raises(ModelExistsError, match="--overwrite"):
         export_model(tiny_options(tmp_path / "nothing", tmp_path / "repository"))
 
 
@@ -195,10 +195,10 @@ def test_overwrite_is_the_next_version(tmp_path: Path, tiny_source: Path) -> Non
 def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
     monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
-    with pytest.raises(ParityFailed, match="parity failed, nothing was written") as caught:
+    with pytest.raises(ParityError, match="parity failed, nothing was written") as caught:
         export_model(tiny_options(tiny_source, repository))
     assert isinstance(caught.value.report, ParityReport)
-    assert caught.value.report.gate_min_cosine == 1.1
+    assert caught.value.report.cosine_tolerance == 1.1
     assert caught.value.report.min_cosine >= 0.999999
     assert list(repository.iterdir()) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
@@ -211,7 +211,7 @@ def test_failing_parity_leaves_the_old_model(
     folder = export_model(tiny_options(tiny_source, repository)).folder
     before = files_of(repository)
     monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
-    with pytest.raises(ParityFailed):
+    with pytest.raises(ParityError):
         export_model(tiny_options(tiny_source, repository, overwrite=True))
     assert files_of(repository) == before
     assert_whole(folder)
@@ -225,7 +225,7 @@ def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch
         return dataclasses.replace(tables, cos=tables.cos * 0.99)
 
     monkeypatch.setattr(graph_file, "compute_rope_tables", shifted)
-    with pytest.raises(ParityFailed) as caught:
+    with pytest.raises(ParityError) as caught:
         export_model(tiny_options(tiny_source, tmp_path / "repository"))
     assert isinstance(caught.value.report, ParityReport)
     assert caught.value.report.min_cosine < 0.999999
@@ -242,30 +242,30 @@ def test_bad_names_are_refused(tmp_path: Path, tiny_source: Path, name: str) -> 
 @pytest.mark.parametrize("tokens", [1, 257])
 def test_max_tokens_outside_the_positions(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
-    with pytest.raises(UnsupportedCheckpoint, match=f"--max-tokens {tokens}: must be 2 to 256"):
+    with pytest.raises(UnsupportedCheckpointError, match=f"--max-tokens {tokens}: must be 2 to 256"):
         export_model(options)
 
 
 @pytest.mark.parametrize("tokens", [2, 256])
 def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
-    manifest = export_model(options).manifest
-    assert (manifest.contract.max_tokens, manifest.parity.longest_tokens) == (tokens, tokens)
+    record = export_model(options).record
+    assert (record.manifest.max_tokens, record.parity.longest_tokens) == (tokens, tokens)
 
 
 def test_length_comes_from_the_checkpoint(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=None)
-    assert export_model(options).contract.max_tokens == 256
+    assert export_model(options).manifest.max_tokens == 256
     write_json(source / "sentence_bert_config.json", {"max_seq_length": 60})
-    assert export_model(dataclasses.replace(options, overwrite=True)).contract.max_tokens == 60
+    assert export_model(dataclasses.replace(options, overwrite=True)).manifest.max_tokens == 60
 
 
 def test_sliding_window_is_refused_beyond_the_window_only(tmp_path: Path) -> None:
     windowed = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=windowed))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=41)
-    with pytest.raises(UnsupportedCheckpoint, match=r"sliding window of 40 tokens.*--max-tokens 40 or less"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"sliding window of 40 tokens.*--max-tokens 40 or less"):
         export_model(options)
     result = export_model(dataclasses.replace(options, max_tokens=40))
     rows = random_rows([1, 40])
@@ -290,12 +290,12 @@ def test_killed_at_random_moments(forks: ExportForks, tmp_path: Path, tiny_sourc
         started = time.monotonic()
         assert forks.join(forks.start(tiny_source, tmp_path / "measured" / str(number))) == 0
         durations_s.append(time.monotonic() - started)
-    dice = random.Random(11)
+    rng = random.Random(11)
     kills, outcomes, left_behind = 16, [], 0
     for number in range(kills):
         place = tmp_path / f"killed-{number}"
         pid = forks.start(tiny_source, place / "repository")
-        time.sleep(min(durations_s) * (number + dice.random()) / kills)
+        time.sleep(min(durations_s) * (number + rng.random()) / kills)
         os.kill(pid, signal.SIGKILL)
         killed = forks.join(pid) == -signal.SIGKILL
         outcomes.append((killed, assert_all_or_nothing(place / "repository")))

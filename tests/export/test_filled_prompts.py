@@ -10,8 +10,8 @@ import pytest
 
 from qwen3_triton.client import PairPrompts, Prompts, SourceIdentity
 from qwen3_triton.client.prompts import prompt_documents, prompt_pairs, prompt_queries
-from qwen3_triton.export.reading.retrieval_set import NamedText, RetrievalSet
-from qwen3_triton.export.reading.tokenizer import CheckpointTokenizer
+from qwen3_triton.export.sources.retrieval_set import NamedText, RetrievalSet
+from qwen3_triton.export.sources.tokenizer import CheckpointTokenizer
 from qwen3_triton.export.tasks.embedding import EmbeddingTask
 from qwen3_triton.export.tasks.reranking import RerankTask
 

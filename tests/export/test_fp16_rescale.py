@@ -18,7 +18,7 @@ from qwen3_triton.export import (
     ExportOptions,
     SilentProgress,
     SourceReference,
-    UnsupportedCheckpoint,
+    UnsupportedCheckpointError,
     export_model,
 )
 from qwen3_triton.export.passes.rescale import (
@@ -31,9 +31,9 @@ from qwen3_triton.export.passes.rescale import (
     choose_rescale,
     rescale_weights,
 )
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
-from qwen3_triton.export.reading.weights import LazyTensor
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.weights import LazyTensor
+from qwen3_triton.export.verification.reference import ReferenceModel
 
 ROWS = random_rows([1, 4, 17, 50])
 MASSIVE = {
@@ -140,7 +140,7 @@ def test_projections_that_no_exponent_reaches_are_refused(tmp_path: Path, tiny_s
     assert peaks_of(tiny_source).projection < FP16_MAX
     loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
     assert loud.projection > FP16_MAX
-    with pytest.raises(UnsupportedCheckpoint, match=r"q, k, v or gate reach .* export with --precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* export with --precision fp32"):
         choose_rescale(loud)
 
 
@@ -153,7 +153,7 @@ def test_weights_outside_fp16_are_listed() -> None:
     good = {"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])}
     check_fp16_range(good)
     bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
-    with pytest.raises(UnsupportedCheckpoint, match="not finite: inf, large, nan; export with --precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; export with --precision fp32"):
         check_fp16_range(good | bad)
 
 
@@ -178,10 +178,10 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     )
     notes = Notes()
     result = export_model(options, notes)
-    parity = result.manifest.parity
+    parity = result.record.parity
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.9999
-    assert parity.min_company_cosine >= 0.9999999
+    assert parity.min_batched_cosine >= 0.9999999
     rescaled, budget = notes.notes
     assert rescaled.startswith("rescaled against overflow:")
     assert budget.startswith("a batch holds at most")

@@ -22,10 +22,10 @@ from written_graph import (
 )
 
 from qwen3_triton.client import Precision
-from qwen3_triton.export import SourceReference, UnsupportedCheckpoint
+from qwen3_triton.export import SourceReference, UnsupportedCheckpointError
 from qwen3_triton.export.passes.rescale import NO_RESCALE, choose_rescale
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
 
 MAX_TOKENS = 64
 LENGTHS = [1, 2, 3, 7, 16, 33, MAX_TOKENS]
@@ -83,10 +83,10 @@ def test_order_and_every_earlier_token_matter(graph: WrittenGraph) -> None:
     assert min_cosine(answers[:1], answers[2:3]) < 0.9999
 
 
-def padded(row: list[int], left: int, right: int, inside: int, dice: random.Random) -> list[int]:
+def padded(row: list[int], left: int, right: int, inside: int, rng: random.Random) -> list[int]:
     inner = list(row)
     for _ in range(inside):
-        inner.insert(dice.randrange(1, len(inner) + 1), -dice.randrange(1, 200))
+        inner.insert(rng.randrange(1, len(inner) + 1), -rng.randrange(1, 200))
     return [-1] * left + inner + [-7] * right
 
 
@@ -94,8 +94,8 @@ def padded(row: list[int], left: int, right: int, inside: int, dice: random.Rand
     ("left", "right", "inside"), [(5, 0, 0), (0, 5, 0), (0, 0, 9), (3, 4, 5)], ids=["left", "right", "inside", "all"]
 )
 def test_padding_changes_no_bit(graph: WrittenGraph, left: int, right: int, inside: int) -> None:
-    dice = random.Random(left + right + inside)
-    rows = [padded(row, left, right, inside, dice) for row in ROWS]
+    rng = random.Random(left + right + inside)
+    rows = [padded(row, left, right, inside, rng) for row in ROWS]
     assert all(sum(id_ >= 0 for id_ in row) == length for row, length in zip(rows, LENGTHS, strict=True))
     assert np.array_equal(graph.session.run(rows), graph.session.run(ROWS))
 
@@ -105,12 +105,12 @@ def test_padding_changes_no_bit(graph: WrittenGraph, left: int, right: int, insi
 def test_alone_against_in_company(name: str, seed: int, request: pytest.FixtureRequest) -> None:
     """No bit changes in fp32. Products of fp16 weights go through another kernel for a row of one token."""
     session = request.getfixturevalue(name).session
-    dice = random.Random(seed)
-    rows = random_rows([dice.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
+    rng = random.Random(seed)
+    rows = random_rows([rng.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
     alone = session.run_alone(rows)
     order = list(range(len(rows)))
-    dice.shuffle(order)
-    company = session.run([padded(rows[index], dice.randrange(4), dice.randrange(4), 2, dice) for index in order])
+    rng.shuffle(order)
+    company = session.run([padded(rows[index], rng.randrange(4), rng.randrange(4), 2, rng) for index in order])
     if name == "half_graph":
         assert min_cosine(company, alone[order]) >= 0.9999999
     else:
@@ -122,11 +122,11 @@ def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> 
     """Several groups, and texts about as long as blocks of queries; with four key heads one row asks alone."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(kv_heads=kv_heads, max_positions=512))
     session = write_graph(source, tmp_path / "out", max_tokens=512).session
-    dice = random.Random(5)
-    lengths = [*(dice.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
+    rng = random.Random(5)
+    lengths = [*(rng.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
     rows = random_rows(lengths)
     order = list(range(len(rows)))
-    dice.shuffle(order)
+    rng.shuffle(order)
     alone = session.run_alone(rows)
     assert np.array_equal(session.run([rows[index] for index in order]), alone[order])
     assert min_cosine(alone, official_vectors(source, rows)) >= 0.999999
@@ -167,11 +167,11 @@ def test_batch_of_bad_rows_only(graph: WrittenGraph, batch: list[list[int]]) -> 
 
 
 def test_many_random_batches_with_bad_rows(graph: WrittenGraph) -> None:
-    dice = random.Random(3)
+    rng = random.Random(3)
     alone = graph.session.run_alone(ROWS)
     bad_rows = list(BAD_ROWS.values())
     for _ in range(25):
-        picks = [dice.randrange(len(ROWS) + len(bad_rows)) for _ in range(dice.randrange(1, 12))]
+        picks = [rng.randrange(len(ROWS) + len(bad_rows)) for _ in range(rng.randrange(1, 12))]
         batch = [ROWS[pick] if pick < len(ROWS) else bad_rows[pick - len(ROWS)] for pick in picks]
         answers = graph.session.run(batch)
         for pick, answer in zip(picks, answers, strict=True):
@@ -217,5 +217,5 @@ def test_rope_scaling_equals_transformers(tmp_path: Path, scaling: Mapping[str, 
 def test_rope_that_depends_on_the_text_is_refused(tmp_path: Path, kind: str) -> None:
     tiny = TinyCheckpoint(rope_scaling={"rope_type": kind, "factor": 2.0})
     source = write_checkpoint(tmp_path / "tiny", tiny)
-    with pytest.raises(UnsupportedCheckpoint, match=f"rope type '{kind}'"):
+    with pytest.raises(UnsupportedCheckpointError, match=f"rope type '{kind}'"):
         open_checkpoint(SourceReference(str(source)))

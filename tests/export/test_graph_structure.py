@@ -156,7 +156,7 @@ def test_opset_and_operators_are_old_enough(proto: onnx.ModelProto) -> None:
             assert onnx.defs.get_schema(node.op_type, versions[""], "").since_version <= versions[""]
 
 
-def test_signature_is_the_wire_contract(proto: onnx.ModelProto) -> None:
+def test_signature_is_the_wire_manifest(proto: onnx.ModelProto) -> None:
     def described(values: object) -> list[tuple[str, int, list[str | int]]]:
         assert isinstance(values, list)
         return [

@@ -15,8 +15,8 @@ from peft_adapters import write_adapter
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 import qwen3_triton
-from qwen3_triton.client import Manifest
-from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.client import ExportRecord
+from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import AdapterReference, ExportOptions, ServingOptions, SourceReference, export_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
@@ -54,14 +54,14 @@ def folder(pristine: ModelFolder, tmp_path: Path) -> ModelFolder:
 
 
 def test_provenance_names_versions_options_and_every_file(pristine: ModelFolder) -> None:
-    manifest = Manifest.from_json(pristine.manifest.read_text(encoding="utf-8"))
-    provenance = manifest.provenance
+    record = ExportRecord.from_json(pristine.manifest.read_text(encoding="utf-8"))
+    provenance = record.provenance
     assert provenance is not None
     assert provenance.tool_version == qwen3_triton.__version__
     assert timedelta(0) <= datetime.now(UTC) - datetime.fromisoformat(provenance.created) < timedelta(hours=1)
     assert {"python", "torch", "transformers", "onnxruntime", "onnx-ir"} <= provenance.packages.keys()
     assert provenance.options["max_tokens"] == 48
-    assert provenance.options["adapters"] == [f"{manifest.adapters[0].reference}=0.5"]
+    assert provenance.options["adapters"] == [f"{record.adapters[0].reference}=0.5"]
     serving = provenance.options["serving"]
     assert isinstance(serving, dict)
     assert serving["max_batch_tokens"] == 1000
@@ -126,7 +126,7 @@ def test_a_manifest_without_provenance(folder: ModelFolder) -> None:
     ("content", "message"),
     [
         (None, "no exported model 'model'"),
-        ("{", "not a qwen3-triton contract"),
+        ("{", "not a qwen3-triton manifest"),
         ('{"schema_version": 2}', "upgrade qwen3-triton"),
     ],
 )

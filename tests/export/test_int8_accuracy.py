@@ -20,12 +20,12 @@ from outlier_checkpoint import (
 from written_graph import Vectors, min_cosine, official_vectors, write_graph
 
 from qwen3_triton.client import Precision
-from qwen3_triton.export import Int8ErrorTooLarge, SilentProgress, SourceReference
+from qwen3_triton.export import Int8AccuracyError, SilentProgress, SourceReference
 from qwen3_triton.export.int8.error import GroupError, measure_groups
-from qwen3_triton.export.int8.plan import MOST_KEPT, Int8Plan, choose_kept, plan_int8
+from qwen3_triton.export.int8.plan import MAX_FP32_SHARE, Int8Plan, choose_fp32_groups, plan_int8
 from qwen3_triton.export.int8.products import TABLE, ProductGroup
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
 
 CALIBRATION = rows_with_first_token(24, seed=11)
 HELD_OUT = rows_with_first_token(24, seed=12)
@@ -75,10 +75,14 @@ def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path:
     exact = write_graph(case.source, tmp_path / "fp32", change=lambda _: weights).session.run(HELD_OUT)
     assert min_cosine(exact, case.truth) >= 0.99999
     written = write_graph(
-        case.source, tmp_path / "int8", Precision.INT8, change=lambda _: weights, norm_step=case.plan.norm_step
+        case.source,
+        tmp_path / "int8",
+        Precision.INT8,
+        change=lambda _: weights,
+        norm_output_scale=case.plan.norm_output_scale,
     )
     answers = written.session.run_alone(HELD_OUT)
-    assert not case.plan.kept
+    assert not case.plan.fp32_groups
     assert min_cosine(answers, case.truth) >= MUST_REACH[case.name]
     predicted = cosines(case.plan.checkpoint, HELD_OUT)
     # a code that falls on the other side of a half moves single texts
@@ -114,7 +118,8 @@ def test_what_is_kept_is_not_rounded(case: Case) -> None:
     groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore)
     everything, half = (frozenset(path for group in some for path in group.paths) for some in (groups, groups[:9]))
     least, between, worst = (
-        1 - float(cosines(case.plan.checkpoint, HELD_OUT, kept).min()) for kept in (everything, half, frozenset[str]())
+        1 - float(cosines(case.plan.checkpoint, HELD_OUT, fp32_layers).min())
+        for fp32_layers in (everything, half, frozenset[str]())
     )
     assert least <= 1e-6
     assert between < worst
@@ -126,21 +131,21 @@ def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
     loose = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
     goal = loose.worst * 0.6
     plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, SilentProgress())
-    assert plan.kept
+    assert plan.fp32_groups
     assert plan.worst <= goal
-    assert 0 < plan.kept_share < MOST_KEPT
+    assert 0 < plan.fp32_share < MAX_FP32_SHARE
     truth = official_vectors(source, HELD_OUT)
     mixed = write_graph(
         source,
         tmp_path / "mixed",
         Precision.INT8,
-        kept=plan.kept_paths,
+        fp32_layers=plan.fp32_paths,
         change=lambda _: plan.checkpoint.weights,
-        norm_step=plan.norm_step,
+        norm_output_scale=plan.norm_output_scale,
     )
     answers = mixed.session.run(HELD_OUT)
     assert 1 - min_cosine(answers, truth) <= 2 * goal
-    predicted = cosines(plan.checkpoint, HELD_OUT, plan.kept_paths)
+    predicted = cosines(plan.checkpoint, HELD_OUT, plan.fp32_paths)
     assert min_cosine(answers, truth) == pytest.approx(float(predicted.min()), abs=6e-4)
 
 
@@ -152,19 +157,19 @@ def test_the_largest_square_for_its_weights_is_kept_first() -> None:
     a, b, c, d = group("a", 0.1), group("b", 0.2, 1000), group("c", 0.05), group("d", 0.01)
     # squares 0.01, 0.04, 0.0025, 0.0001 over weights: a, b, c, d
     groups = (d, c, b, a, group("rest", 0.0, 2000))
-    assert choose_kept(groups, 0.05, (), 0.06) == ()
-    assert choose_kept(groups, 0.05, (), 0.045) == (a,)
-    assert choose_kept(groups, 0.05, (), 0.003) == (a, b)
-    assert choose_kept(groups, 0.05, (a,), 0.001) == (a, b, c)
+    assert choose_fp32_groups(groups, 0.05, (), 0.06) == ()
+    assert choose_fp32_groups(groups, 0.05, (), 0.045) == (a,)
+    assert choose_fp32_groups(groups, 0.05, (), 0.003) == (a, b)
+    assert choose_fp32_groups(groups, 0.05, (a,), 0.001) == (a, b, c)
 
 
 def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
     groups = tuple(group(name, 0.1) for name in "abcdef")
-    assert len(choose_kept(groups, 0.5, (), 0.0)) == 3
+    assert len(choose_fp32_groups(groups, 0.5, (), 0.0)) == 3
 
 
 def test_more_than_half_is_an_error_that_says_so(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    with pytest.raises(Int8ErrorTooLarge, match=r"with [45]\d% .*, and must be 1e-05; give a larger"):
+    with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .*, and must be 1e-05; give a larger"):
         plan_int8(checkpoint, CALIBRATION[:4], 1e-5, SilentProgress())

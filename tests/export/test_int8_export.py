@@ -13,20 +13,20 @@ from outlier_checkpoint import SHAPE, realistic_tensors, with_outliers, write_te
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes
 
-from qwen3_triton.client import Manifest, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
+from qwen3_triton.client import ExportRecord, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
 from qwen3_triton.export import (
     ExportError,
     ExportOptions,
     ExportResult,
-    Int8ErrorTooLarge,
+    Int8AccuracyError,
     Int8Options,
     SilentProgress,
-    SourceMissing,
+    SourceError,
     SourceReference,
     export_model,
 )
 from qwen3_triton.export.int8.calibration import BUILT_IN, spread
-from qwen3_triton.export.int8.rounding import NORM_STEP
+from qwen3_triton.export.int8.rounding import NORM_OUTPUT_SCALE
 
 MAX_TOKENS = 64
 
@@ -70,7 +70,7 @@ def exported(source: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportRe
 
 
 def quantization_of(result: ExportResult) -> QuantizationReport:
-    report = result.manifest.quantization
+    report = result.record.quantization
     assert report is not None
     return report
 
@@ -87,15 +87,15 @@ def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_toke
     for path in ("layers.0.attention.qkv", "layers.0.mlp.gate", "layers.0.mlp.up", "layers.3.attention.k"):
         codes, _, step, *_ = maker[path].input
         assert maker[codes].op_type == "QuantizeLinear"
-        assert steps[step] == np.float32(NORM_STEP)
+        assert steps[step] == np.float32(NORM_OUTPUT_SCALE)
     # the last layer reads its normed rows in floats as well
     codes, *_ = maker["layers.3.attention.k"].input
-    assert steps[maker[codes].input[1]] == np.float32(NORM_STEP)
+    assert steps[maker[codes].input[1]] == np.float32(NORM_OUTPUT_SCALE)
     # elsewhere norming and rounding are one division by the root mean square and the step
     rows, scale, *_ = maker[maker["layers.0.mlp.gate"].input[0]].input
     assert maker[rows].op_type == "Add"
     assert maker[scale].op_type == "Mul"
-    assert np.float32(NORM_STEP / SHAPE.hidden**0.5) in [steps.get(name) for name in maker[scale].input]
+    assert np.float32(NORM_OUTPUT_SCALE / SHAPE.hidden**0.5) in [steps.get(name) for name in maker[scale].input]
     for path in ("attention.output", "mlp.down"):
         codes, _, step, *_ = maker[f"layers.0.{path}"].input
         assert maker[codes].input[1] in maker
@@ -103,18 +103,18 @@ def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_toke
 
 
 def test_the_manifest_proves_it(exported: ExportResult) -> None:
-    assert Manifest.from_json(exported.folder.manifest.read_text()) == exported.manifest
-    assert exported.contract.precision is Precision.INT8
+    assert ExportRecord.from_json(exported.folder.manifest.read_text()) == exported.record
+    assert exported.manifest.precision is Precision.INT8
     report = quantization_of(exported)
     assert report.calibration.reference == BUILT_IN
     assert len(report.calibration.sha256) == 64
     assert report.calibration_texts >= 48
     assert isinstance(report.held_out, ParityReport)
-    assert report.held_out.gate_min_cosine == 0.99
+    assert report.held_out.cosine_tolerance == 0.99
     assert 0.995 <= report.held_out.min_cosine <= report.held_out.mean_cosine < 0.99999
-    assert report.held_out.company_bit_identical
-    assert report.kept == ()
-    assert report.kept_share == 0
+    assert report.held_out.batched_bit_identical
+    assert report.fp32_layers == ()
+    assert report.fp32_share == 0
     assert len(report.layer_errors) == 4
     for layer in report.layer_errors:
         assert all(0.0005 < error < 0.05 for error in dataclasses.astuple(layer))
@@ -124,7 +124,7 @@ def test_the_manifest_proves_it(exported: ExportResult) -> None:
 def test_its_files_are_a_third_of_fp32_at_most(exported: ExportResult, source: Path, tmp_path: Path) -> None:
     report = quantization_of(exported)
     whole = export_model(options(source, tmp_path, precision=Precision.FP32))
-    assert whole.manifest.quantization is None
+    assert whole.record.quantization is None
     of_graph = [
         sum(file.stat().st_size for file in result.folder.graph(1).parent.glob("model.onnx*"))
         for result in (exported, whole)
@@ -152,18 +152,18 @@ def test_a_stricter_limit_keeps_products_in_fp32_and_says_which(
     notes = Notes()
     report = quantization_of(export_model(options(source, tmp_path, int8=Int8Options(max_error=limit)), notes))
     assert isinstance(report.held_out, ParityReport)
-    assert report.kept
-    assert 0 < report.kept_share <= 0.5
+    assert report.fp32_layers
+    assert 0 < report.fp32_share <= 0.5
     assert 1 - report.held_out.min_cosine <= limit
-    [note] = [note for note in notes.notes if note.startswith("kept in fp32")]
-    assert all(path in note for path in report.kept)
-    assert f"{report.kept_share:.1%} of the multiply-adds" in note
+    [note] = [note for note in notes.notes if note.startswith("computed in fp32")]
+    assert all(path in note for path in report.fp32_layers)
+    assert f"{report.fp32_share:.1%} of the multiply-adds" in note
     assert report.bytes > quantization_of(exported).bytes
 
 
 def test_a_limit_out_of_reach_fails_and_writes_nothing(source: Path, texts: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
-    with pytest.raises(Int8ErrorTooLarge, match=r"nothing was written: .*, and must be 1e-06"):
+    with pytest.raises(Int8AccuracyError, match=r"nothing was written: .*, and must be 1e-06"):
         export_model(options(source, repository, int8=Int8Options(calibration=texts, max_error=1e-6)))
     assert not repository.exists()
     assert [entry.name for entry in tmp_path.iterdir()] == []
@@ -173,7 +173,7 @@ def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Pat
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "good"}\n{"txt": "bad"}\n', encoding="utf-8")
     notes = Notes()
-    with pytest.raises(SourceMissing, match=r"--calibration .*bad.jsonl: line 2 "):
+    with pytest.raises(SourceError, match=r"--calibration .*bad.jsonl: line 2 "):
         export_model(options(source, tmp_path / "repository", int8=Int8Options(calibration=bad)), notes)
     assert notes.notes == []
 
@@ -202,18 +202,18 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_reranker_is_judged_by_its_scores(reranker: Path, texts: Path, tmp_path: Path) -> None:
     result = export_model(options(reranker, tmp_path, max_tokens=480, int8=Int8Options(calibration=texts)))
-    assert result.contract.task is Task.RERANK
-    assert Manifest.from_json(result.folder.manifest.read_text()) == result.manifest
+    assert result.manifest.task is Task.RERANK
+    assert ExportRecord.from_json(result.folder.manifest.read_text()) == result.record
     held_out = quantization_of(result).held_out
     assert isinstance(held_out, ScoreParityReport)
-    assert held_out.gate_max_score_error == 0.1
+    assert held_out.score_tolerance == 0.1
     assert 0 < held_out.max_score_error <= 0.1
     assert held_out.max_score - held_out.min_score > 0.05
-    assert held_out.company_bit_identical
+    assert held_out.batched_bit_identical
 
 
 def test_a_reranker_out_of_reach_writes_nothing(reranker: Path, texts: Path, tmp_path: Path) -> None:
     limit = Int8Options(calibration=texts, max_error=1e-5)
-    with pytest.raises(Int8ErrorTooLarge, match="nothing was written"):
+    with pytest.raises(Int8AccuracyError, match="nothing was written"):
         export_model(options(reranker, tmp_path / "repository", max_tokens=480, int8=limit))
     assert not (tmp_path / "repository").exists()

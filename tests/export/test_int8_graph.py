@@ -19,8 +19,8 @@ from written_graph import BESIDE_BLOCKS, WrittenGraph, min_cosine, official_vect
 from qwen3_triton.client import Precision
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
-from qwen3_triton.export.proof.runtime import WrittenModel, pad_row
-from qwen3_triton.export.reading.weights import Weights
+from qwen3_triton.export.sources.weights import Weights
+from qwen3_triton.export.verification.runtime import WrittenModel, pad_row
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
@@ -50,7 +50,7 @@ def graph(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenGrap
 @pytest.fixture(scope="module")
 def stepped(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
     """With one step for the codes of all normed rows."""
-    return write_graph(source, tmp_path_factory.mktemp("int8") / "stepped", Precision.INT8, norm_step=STEP)
+    return write_graph(source, tmp_path_factory.mktemp("int8") / "stepped", Precision.INT8, norm_output_scale=STEP)
 
 
 @pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
@@ -107,7 +107,7 @@ def test_norm_and_rounding_are_one_division_where_the_stream_is_rotated(source: 
     def rotate(weights: Weights) -> Weights:
         return rotate_stream(weights, make_rotation(TinyCheckpoint().hidden))
 
-    rotated = write_graph(source, tmp_path / "out", Precision.INT8, change=rotate, norm_step=STEP)
+    rotated = write_graph(source, tmp_path / "out", Precision.INT8, change=rotate, norm_output_scale=STEP)
     nodes = group_nodes(onnx.load(rotated.file, load_external_data=False))
     maker = {output: node for node in nodes for output in node.output}
     for name in ("layers.0.attention.qkv", "layers.1.attention.qkv", "layers.2.mlp.gate"):
@@ -122,7 +122,7 @@ def test_norm_and_rounding_are_one_division_where_the_stream_is_rotated(source: 
     assert maker[maker["layers.2.attention.k"].input[0]].input[0] in maker
     norms = [node.name for node in nodes if node.op_type.endswith("SimplifiedLayerNormalization")]
     assert {name for name in norms if name.endswith(".norm")} == {"layers.2.attention.norm", "head.norm"}
-    fine = write_graph(source, tmp_path / "fine", Precision.INT8, change=rotate, norm_step=5 / 127)
+    fine = write_graph(source, tmp_path / "fine", Precision.INT8, change=rotate, norm_output_scale=5 / 127)
     assert min_cosine(fine.session.run(ROWS), official_vectors(source, ROWS)) >= 0.99
 
 
@@ -148,13 +148,13 @@ def test_alone_in_company_padded_and_at_any_thread_count_changes_no_bit(
     request: pytest.FixtureRequest, form: str, seed: int
 ) -> None:
     graph: WrittenGraph = request.getfixturevalue(form)
-    dice = random.Random(seed)
-    rows = random_rows([dice.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
+    rng = random.Random(seed)
+    rows = random_rows([rng.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
     rows[0] = rows[0][:1]
     alone = graph.session.run_alone(rows)
     order = list(range(len(rows)))
-    dice.shuffle(order)
-    company = [pad_row(rows[index], dice.randrange(4), dice.randrange(4)) for index in order]
+    rng.shuffle(order)
+    company = [pad_row(rows[index], rng.randrange(4), rng.randrange(4)) for index in order]
     assert np.array_equal(graph.session.run(company), alone[order])
     one_thread = WrittenModel(graph.file, threads=1)
     assert np.array_equal(one_thread.run(company), alone[order])
@@ -166,11 +166,11 @@ def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> 
     """Several groups, and texts about as long as blocks of queries; with four key heads one row asks alone."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(kv_heads=kv_heads, max_positions=512))
     session = write_graph(source, tmp_path / "out", Precision.INT8, max_tokens=512).session
-    dice = random.Random(5)
-    lengths = [*(dice.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
+    rng = random.Random(5)
+    lengths = [*(rng.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
     rows = random_rows(lengths)
     order = list(range(len(rows)))
-    dice.shuffle(order)
+    rng.shuffle(order)
     assert np.array_equal(session.run([rows[index] for index in order]), session.run_alone(rows)[order])
 
 
@@ -209,11 +209,13 @@ def test_kept_products_stay_in_floats(source: Path, tmp_path: Path, graph: Writt
     assert everything.pop(late_values) == "MatMul"
     assert set(everything.values()) == {"MatMulIntegerToFloat"}
     truth = official_vectors(source, ROWS)
-    kept = frozenset({"layers.0.mlp.down", "layers.1.attention.qkv", "layers.2.mlp.up"})
-    mixed = write_graph(source, tmp_path / "mixed", Precision.INT8, kept=kept)
-    assert {name for name, kind in products(mixed.file).items() if kind == "MatMul"} == kept | {late_values}
+    fp32_layers = frozenset({"layers.0.mlp.down", "layers.1.attention.qkv", "layers.2.mlp.up"})
+    mixed = write_graph(source, tmp_path / "mixed", Precision.INT8, fp32_layers=fp32_layers)
+    assert {name for name, kind in products(mixed.file).items() if kind == "MatMul"} == fp32_layers | {late_values}
     assert min_cosine(mixed.session.run(ROWS), truth) >= GATE
-    whole = write_graph(source, tmp_path / "whole", Precision.INT8, kept=frozenset({*everything, "embedding.table"}))
+    whole = write_graph(
+        source, tmp_path / "whole", Precision.INT8, fp32_layers=frozenset({*everything, "embedding.table"})
+    )
     assert min_cosine(whole.session.run(ROWS), truth) >= 0.999999
 
 

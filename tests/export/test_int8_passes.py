@@ -13,9 +13,9 @@ from qwen3_triton.export import SourceReference
 from qwen3_triton.export.passes.rescale import Rescale
 from qwen3_triton.export.passes.rotate import UNROTATE, rotate_stream
 from qwen3_triton.export.passes.rotation import Rotation, make_rotation
-from qwen3_triton.export.passes.smooth import LayerScales, Site, smooth_weights
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
-from qwen3_triton.export.reading.weights import LazyTensor, Weights
+from qwen3_triton.export.passes.smooth import LayerScales, SmoothingPoint, smooth_weights
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.weights import LazyTensor, Weights
 
 ROWS = random_rows([1, 2, 7, 33, 64])
 HADAMARD = [1, 2, 12, 20, 24, 28, 40, 128, 256, 768, 1024, 2560, 3072]
@@ -28,10 +28,10 @@ SHAPES = {
     "untied-bf16": TinyCheckpoint(layers=2, layout=CAUSAL, tied=False, dtype=torch.bfloat16),
 }
 TOUCHED = {
-    Site.ATTENTION: ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    Site.VALUE: ("self_attn.v_proj", "self_attn.o_proj"),
-    Site.MLP: ("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj"),
-    Site.INTERMEDIATE: ("mlp.up_proj", "mlp.down_proj"),
+    SmoothingPoint.ATTENTION: ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    SmoothingPoint.VALUE: ("self_attn.v_proj", "self_attn.o_proj"),
+    SmoothingPoint.MLP: ("post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj"),
+    SmoothingPoint.INTERMEDIATE: ("mlp.up_proj", "mlp.down_proj"),
 }
 
 
@@ -70,17 +70,17 @@ def rotate(weights: Weights) -> Weights:
     return rotate_stream(weights, make_rotation(weights["norm.weight"].shape[0]))
 
 
-def random_scales(tiny: TinyCheckpoint, sites: tuple[Site, ...], seed: int) -> dict[int, LayerScales]:
+def random_scales(tiny: TinyCheckpoint, sites: tuple[SmoothingPoint, ...], seed: int) -> dict[int, LayerScales]:
     """Scales from a thirtieth to thirty."""
-    dice = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     widths = {
-        Site.ATTENTION: tiny.hidden,
-        Site.MLP: tiny.hidden,
-        Site.VALUE: tiny.kv_heads * tiny.head_dim,
-        Site.INTERMEDIATE: tiny.intermediate,
+        SmoothingPoint.ATTENTION: tiny.hidden,
+        SmoothingPoint.MLP: tiny.hidden,
+        SmoothingPoint.VALUE: tiny.kv_heads * tiny.head_dim,
+        SmoothingPoint.INTERMEDIATE: tiny.intermediate,
     }
     return {
-        index: {site: 30 ** (2 * torch.rand(widths[site], generator=dice) - 1) for site in sites}
+        index: {site: 30 ** (2 * torch.rand(widths[site], generator=rng) - 1) for site in sites}
         for index in range(tiny.layers)
     }
 
@@ -92,9 +92,9 @@ def test_a_rotated_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint)
     assert min_cosine(answers, official_vectors(source, ROWS)) >= 0.999999
 
 
-@pytest.mark.parametrize("site", list(Site), ids=[site.name for site in Site])
+@pytest.mark.parametrize("site", list(SmoothingPoint), ids=[site.name for site in SmoothingPoint])
 @pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
-def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint, site: Site) -> None:
+def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint, site: SmoothingPoint) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     scales = random_scales(tiny, (site,), seed=5)
     graph = write_graph(source, tmp_path / "out", change=lambda weights: smooth_weights(weights, scales, tiny.head_dim))
@@ -107,7 +107,7 @@ def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint
 
 def test_rescale_rotation_and_smoothing_compose(tmp_path: Path, tiny_source: Path) -> None:
     tiny = TinyCheckpoint()
-    scales = random_scales(tiny, tuple(Site), seed=9)
+    scales = random_scales(tiny, tuple(SmoothingPoint), seed=9)
     graph = write_graph(
         tiny_source,
         tmp_path / "out",

@@ -15,16 +15,16 @@ from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json
 from written_graph import min_cosine, model_vectors, official_vectors, random_rows
 
 from qwen3_triton.export import (
-    AdapterMismatch,
+    AdapterMismatchError,
     AdapterReference,
-    SourceMissing,
+    SourceError,
     SourceReference,
-    UnsupportedCheckpoint,
+    UnsupportedCheckpointError,
 )
 from qwen3_triton.export.passes.merge import merge_adapters
-from qwen3_triton.export.proof.reference import ReferenceModel
-from qwen3_triton.export.reading.adapter import open_adapter
-from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.adapter import open_adapter
+from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.verification.reference import ReferenceModel
 
 # PEFT's advice on tied embeddings, and transformers' on a name that PEFT uses
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]
@@ -159,7 +159,7 @@ Q_B = "base_model.model.layers.0.self_attn.q_proj.lora_B.weight"
 def test_stray_keys_are_listed(tmp_path: Path, tiny_source: Path, add: list[str], drop: list[str], listed: str) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     edit_tensors(adapter, {name: torch.ones(3, 40) for name in add}, tuple(drop))
-    with pytest.raises(AdapterMismatch, match=r"1 of its 2[79] keys fit no tensor") as caught:
+    with pytest.raises(AdapterMismatchError, match=r"1 of its 2[79] keys fit no tensor") as caught:
         open_merged(tiny_source, reference(adapter))
     assert listed in str(caught.value)
     assert str(adapter) in str(caught.value)
@@ -167,40 +167,40 @@ def test_stray_keys_are_listed(tmp_path: Path, tiny_source: Path, add: list[str]
 
 def test_adapter_with_trained_tokens_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source, trainable_token_indices=[1, 2])
-    with pytest.raises(AdapterMismatch, match="trainable_tokens_delta"):
+    with pytest.raises(AdapterMismatchError, match="trainable_tokens_delta"):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_adapter_without_tensors(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     save_file({}, adapter / "adapter_model.safetensors")
-    with pytest.raises(AdapterMismatch, match="it has none"):
+    with pytest.raises(AdapterMismatchError, match="it has none"):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_adapter_of_zeros_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source, zeros=True)
-    with pytest.raises(AdapterMismatch, match=r"changes nothing: every B·A is zero"):
+    with pytest.raises(AdapterMismatchError, match=r"changes nothing: every B·A is zero"):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_untrained_embedding_adapter_with_its_saved_table_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source, zeros=True, target_modules=["embed_tokens"])
     assert "base_model.model.embed_tokens.base_layer.weight" in load_file(adapter / "adapter_model.safetensors")
-    with pytest.raises(AdapterMismatch, match="changes nothing"):
+    with pytest.raises(AdapterMismatchError, match="changes nothing"):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_weight_of_zero_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
-    with pytest.raises(AdapterMismatch, match="changes nothing"):
+    with pytest.raises(AdapterMismatchError, match="changes nothing"):
         open_merged(tiny_source, reference(adapter, 0.0))
 
 
 @pytest.mark.parametrize("weight", [math.nan, math.inf])
 def test_weight_that_is_not_finite_is_refused(tmp_path: Path, tiny_source: Path, weight: float) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
-    with pytest.raises(AdapterMismatch, match="finite number"):
+    with pytest.raises(AdapterMismatchError, match="finite number"):
         open_merged(tiny_source, reference(adapter, weight))
 
 
@@ -208,32 +208,32 @@ def test_base_of_another_shape_is_named_with_both_shapes(tmp_path: Path, tiny_so
     other = write_checkpoint(tmp_path / "other", TinyCheckpoint(hidden=48))
     adapter = write_adapter(tmp_path / "adapter", other, target_modules=["q_proj"])
     wanted = r"base of another shape: layers\.0\.self_attn\.q_proj\.weight \[64, 48\] for \[64, 40\]"
-    with pytest.raises(AdapterMismatch, match=wanted):
+    with pytest.raises(AdapterMismatchError, match=wanted):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_rank_that_the_settings_deny(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     edit_settings(adapter, r=4)
-    with pytest.raises(AdapterMismatch, match=r"has rank 3, adapter_config\.json says 4"):
+    with pytest.raises(AdapterMismatchError, match=r"has rank 3, adapter_config\.json says 4"):
         open_merged(tiny_source, reference(adapter))
 
 
 def test_pickled_adapter_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(UnsupportedCheckpoint, match=r"only pickled weights \(adapter_model\.bin\)"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"only pickled weights \(adapter_model\.bin\)"):
         open_adapter(reference(adapter))
 
 
 def test_adapter_without_files(tmp_path: Path) -> None:
-    with pytest.raises(SourceMissing, match=r"adapter_config\.json: not readable"):
+    with pytest.raises(SourceError, match=r"adapter_config\.json: not readable"):
         open_adapter(reference(tmp_path))
 
 
 def test_dora_made_by_peft_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source, use_dora=True)
-    with pytest.raises(UnsupportedCheckpoint, match="use_dora is not supported; merge it with PEFT first"):
+    with pytest.raises(UnsupportedCheckpointError, match="use_dora is not supported; merge it with PEFT first"):
         open_adapter(reference(adapter))
 
 
@@ -260,7 +260,7 @@ def test_other_kinds_of_adapter_are_refused_by_name(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     edit_settings(adapter, **changes)
-    with pytest.raises(UnsupportedCheckpoint, match=message):
+    with pytest.raises(UnsupportedCheckpointError, match=message):
         open_adapter(reference(adapter))
 
 
@@ -269,7 +269,7 @@ def test_settings_without_a_rank(tmp_path: Path, tiny_source: Path) -> None:
     settings = json.loads((adapter / "adapter_config.json").read_text())
     del settings["lora_alpha"]
     write_json(adapter / "adapter_config.json", settings)
-    with pytest.raises(UnsupportedCheckpoint, match="r or lora_alpha is missing"):
+    with pytest.raises(UnsupportedCheckpointError, match="r or lora_alpha is missing"):
         open_adapter(reference(adapter))
 
 
@@ -290,7 +290,7 @@ def test_adapter_text_form(text: str, weight: float, shown: str) -> None:
 
 @pytest.mark.parametrize("text", ["adapters/a=", "adapters/a=half", "adapters/a=1,5"])
 def test_adapter_weight_that_is_no_number(text: str) -> None:
-    with pytest.raises(SourceMissing, match="is not a number; write DIR or DIR=WEIGHT"):
+    with pytest.raises(SourceError, match="is not a number; write DIR or DIR=WEIGHT"):
         AdapterReference.parse(text)
 
 

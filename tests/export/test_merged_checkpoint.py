@@ -15,14 +15,14 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3Model
 from written_graph import min_cosine, official_vectors, random_rows
 
 from qwen3_triton.export import (
-    AdapterMismatch,
+    AdapterMismatchError,
     AdapterReference,
     MergeOptions,
-    ModelExists,
+    ModelExistsError,
     SourceReference,
     write_merged_checkpoint,
 )
-from qwen3_triton.export.writing import merged_checkpoint
+from qwen3_triton.export.artifacts import merged_checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
 
@@ -118,7 +118,7 @@ def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, tiny
     output = tmp_path / "out"
     output.mkdir()
     (output / "mine").write_text("x")
-    with pytest.raises(ModelExists, match="out exists; give --overwrite"):
+    with pytest.raises(ModelExistsError, match="out exists; give --overwrite"):
         merge(tiny_source, tmp_path / "no-adapter", output)
     assert [entry.name for entry in output.iterdir()] == ["mine"]
 
@@ -136,6 +136,6 @@ def test_overwrite_replaces_the_whole_folder(tmp_path: Path, tiny_source: Path) 
 def test_adapter_that_rounding_swallows(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(dtype=torch.bfloat16))
     adapter = write_adapter(tmp_path / "adapter", source)
-    with pytest.raises(AdapterMismatch, match="equal the base after rounding"):
+    with pytest.raises(AdapterMismatchError, match="equal the base after rounding"):
         merge(source, adapter, tmp_path / "out" / "merged", weight=1e-9)
     assert list((tmp_path / "out").iterdir()) == []

@@ -25,25 +25,25 @@ from safetensors.torch import load_file
 from tiny_checkpoint import CAUSAL, CLASSIFIER, MODEL, TinyCheckpoint, write_checkpoint, write_json, write_weights
 from written_graph import Vectors
 
-from qwen3_triton.client import Precision, RerankContract, ScoreParityReport
+from qwen3_triton.client import Precision, RerankManifest, ScoreParityReport
 from qwen3_triton.export import (
     ExportOptions,
     ExportResult,
     PairTemplate,
-    ParityFailed,
+    ParityError,
     SilentProgress,
     SourceReference,
     TaskChoice,
-    UnsupportedCheckpoint,
+    UnsupportedCheckpointError,
     export_model,
 )
 from qwen3_triton.export.graph import head as graph_head
 from qwen3_triton.export.passes.rerank_head import open_heads, take_answer_rows
-from qwen3_triton.export.proof import parity
-from qwen3_triton.export.proof.runtime import WrittenModel
-from qwen3_triton.export.reading.checkpoint import LM_HEAD, open_checkpoint
-from qwen3_triton.export.reading.cross_encoder import AnswerIds
-from qwen3_triton.export.reading.weights import LazyTensor
+from qwen3_triton.export.sources.checkpoint import LM_HEAD, open_checkpoint
+from qwen3_triton.export.sources.cross_encoder import AnswerIds
+from qwen3_triton.export.sources.weights import LazyTensor
+from qwen3_triton.export.verification import parity
+from qwen3_triton.export.verification.runtime import WrittenModel
 
 MAX_TOKENS = 420
 FLOAT32_NOISE = 1e-6
@@ -84,7 +84,7 @@ def options_for(source: Path, repository: Path, **changes: Any) -> ExportOptions
 
 def export_reranker(source: Path, repository: Path, **changes: Any) -> ExportResult:
     result = export_model(options_for(source, repository, **changes))
-    assert isinstance(result.contract, RerankContract)
+    assert isinstance(result.manifest, RerankManifest)
     return result
 
 
@@ -97,9 +97,9 @@ def run(result: ExportResult, rows: list[list[int]]) -> Vectors:
     return scores
 
 
-def rerank_contract(result: ExportResult) -> RerankContract:
-    assert isinstance(result.contract, RerankContract)
-    return result.contract
+def rerank_manifest(result: ExportResult) -> RerankManifest:
+    assert isinstance(result.manifest, RerankManifest)
+    return result.manifest
 
 
 class Notes(SilentProgress):
@@ -149,10 +149,10 @@ def test_rescaled_body_and_tied_head(tmp_path: Path) -> None:
 def test_padding_and_company_change_no_score(source: Path, exported: ExportResult) -> None:
     rows = official_rows(source, PAIRS, MAX_TOKENS)
     truth = run(exported, rows)
-    dice = random.Random(4)
+    rng = random.Random(4)
     for _ in range(5):
-        order = [dice.randrange(len(rows)) for _ in range(19)]
-        padded = [[-1] * dice.randrange(6) + rows[index] + [-9] * dice.randrange(6) for index in order]
+        order = [rng.randrange(len(rows)) for _ in range(19)]
+        padded = [[-1] * rng.randrange(6) + rows[index] + [-9] * rng.randrange(6) for index in order]
         assert np.abs(run(exported, padded) - truth[order]).max() <= FLOAT32_NOISE
 
 
@@ -167,20 +167,20 @@ def test_bad_row_is_nan_and_its_neighbours_do_not_notice(source: Path, exported:
     assert np.isnan(run(exported, [bad])).all()
 
 
-def test_contract_says_what_was_exported(source: Path, exported: ExportResult) -> None:
-    contract = rerank_contract(exported)
-    assert contract.dimension == 1
-    assert contract.max_tokens == MAX_TOKENS
-    assert (contract.prompts.prefix, contract.prompts.suffix) == (PREFIX, SUFFIX)
-    assert contract.prompts.body == "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-    assert contract.prompts.default_instruction == INSTRUCTION
-    report = exported.manifest.parity
+def test_manifest_says_what_was_exported(source: Path, exported: ExportResult) -> None:
+    manifest = rerank_manifest(exported)
+    assert manifest.dimension == 1
+    assert manifest.max_tokens == MAX_TOKENS
+    assert (manifest.prompts.prefix, manifest.prompts.suffix) == (PREFIX, SUFFIX)
+    assert manifest.prompts.body == "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
+    assert manifest.prompts.default_instruction == INSTRUCTION
+    report = exported.record.parity
     assert isinstance(report, ScoreParityReport)
     assert report.passed
     assert (report.pairs, report.longest_tokens) == (21, MAX_TOKENS)
     assert report.max_score_error <= 2e-5
     assert report.min_score + 0.2 < report.max_score
-    assert report.max_company_error <= FLOAT32_NOISE
+    assert report.max_batched_score_error <= FLOAT32_NOISE
     assert exported.folder.tokenizer.read_bytes() == (source / "tokenizer.json").read_bytes()
     assert 'name: "score"' in exported.folder.config.read_text()
 
@@ -189,7 +189,7 @@ def test_template_and_instruction(tmp_path: Path, source: Path) -> None:
     result = export_reranker(
         source, tmp_path / "repository", template=PairTemplate.BLANK_LINE, instruction="Find the law"
     )
-    prompts = rerank_contract(result).prompts
+    prompts = rerank_manifest(result).prompts
     body = prompts.body.replace("{instruction}", prompts.default_instruction or "")
     assert body == "<Instruct>: Find the law\n\n<Query>: {query}\n\n<Document>: {document}"
 
@@ -262,14 +262,14 @@ def test_conversions_score_as_the_causal_lm_they_were_made_from(
 
 def test_labels_that_do_not_say_which_means_yes(tmp_path: Path, source: Path) -> None:
     folder = to_classifier(source, tmp_path / "classifier", {"0": "cat", "1": "dog"})
-    with pytest.raises(UnsupportedCheckpoint, match=r"labels 'cat' and 'dog'.*id2label"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"labels 'cat' and 'dog'.*id2label"):
         export_model(options_for(folder, tmp_path / "repository"))
 
 
 @pytest.mark.parametrize("task", [TaskChoice.AUTO, TaskChoice.RERANK])
 def test_three_labels_are_no_reranker(tmp_path: Path, task: TaskChoice) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=CLASSIFIER, labels=3))
-    with pytest.raises(UnsupportedCheckpoint, match=r"3 (labels|rows)"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"3 (labels|rows)"):
         export_model(options_for(folder, tmp_path / "repository", task=task))
 
 
@@ -278,18 +278,20 @@ def test_end_token_of_the_tokenizer_is_left_out(tmp_path: Path, source: Path, ex
     result = export_reranker(folder, tmp_path / "repository", task=TaskChoice.RERANK)
     rows = official_rows(source, PAIRS, MAX_TOKENS)
     assert np.array_equal(run(result, rows), run(exported, rows))
-    assert result.manifest.parity == exported.manifest.parity
+    assert result.record.parity == exported.record.parity
 
 
 def test_answers_that_are_no_tokens(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, answers=False))
-    with pytest.raises(UnsupportedCheckpoint, match=r"tokenizer.json: no single token '(no|yes)'"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer.json: no single token '(no|yes)'"):
         export_model(options_for(folder, tmp_path / "repository"))
 
 
 def test_no_head_to_score_with(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=MODEL, tied=False))
-    with pytest.raises(UnsupportedCheckpoint, match=r"neither score.weight nor lm_head.weight nor tied embeddings"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"neither score.weight nor lm_head.weight nor tied embeddings"
+    ):
         export_model(options_for(folder, tmp_path / "repository", task=TaskChoice.RERANK))
 
 
@@ -299,7 +301,7 @@ def test_stored_head_of_a_tied_model(tmp_path: Path, source: Path, exported: Exp
     tensors = load_file(folder / "model.safetensors")
     write_weights(folder, tensors | {LM_HEAD: tensors["model.embed_tokens.weight"] + (0.1 if differs else 0.0)})
     if differs:
-        with pytest.raises(UnsupportedCheckpoint, match=r"config.json ties lm_head.weight to the embeddings"):
+        with pytest.raises(UnsupportedCheckpointError, match=r"config.json ties lm_head.weight to the embeddings"):
             export_model(options_for(folder, tmp_path / "repository"))
         return
     rows = official_rows(source, PAIRS, MAX_TOKENS)
@@ -310,7 +312,9 @@ def test_head_of_another_width_is_refused(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=False)))
     tensors = load_file(folder / "model.safetensors")
     write_weights(folder, tensors | {LM_HEAD: torch.zeros(300, 41)})
-    with pytest.raises(UnsupportedCheckpoint, match=r"other shapes: lm_head.weight \[300, 41\] instead of \[300, 40\]"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"other shapes: lm_head.weight \[300, 41\] instead of \[300, 40\]"
+    ):
         open_checkpoint(SourceReference(str(folder)))
 
 
@@ -329,7 +333,7 @@ def test_wrong_head_fails_parity(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[LazyTensor], Vectors]
 ) -> None:
     monkeypatch.setattr(graph_head, "_one_row", wrong)
-    with pytest.raises(ParityFailed, match=r"a score differs by .* from transformers .* \(may by 0.0001\)") as caught:
+    with pytest.raises(ParityError, match=r"a score differs by .* from transformers .* \(may by 0.0001\)") as caught:
         export_model(options_for(source, tmp_path / "repository"))
     assert isinstance(caught.value.report, ScoreParityReport)
     assert list((tmp_path / "repository").iterdir()) == []

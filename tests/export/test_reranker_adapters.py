@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3ForSequenceClassi
 from written_graph import Vectors
 
 from qwen3_triton.export import (
-    AdapterMismatch,
+    AdapterMismatchError,
     AdapterReference,
     MergeOptions,
     SourceReference,
@@ -51,14 +51,14 @@ def write_adapter(folder: Path, source: Path, *, classifier: bool = False, **set
     """A saved adapter whose every tensor is random."""
     fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": LINEAR} | settings
     fields["task_type"] = "SEQ_CLS" if classifier else "CAUSAL_LM"
-    dice = torch.Generator().manual_seed(3)
+    rng = torch.Generator().manual_seed(3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = get_peft_model(load(source, classifier=classifier), LoraConfig(**fields))
         for name, parameter in model.named_parameters():
             if "lora_" in name or "modules_to_save" in name:
                 # in place: tied parameters are views of one another
-                parameter.data.add_(torch.randn(parameter.shape, generator=dice) * 0.2)
+                parameter.data.add_(torch.randn(parameter.shape, generator=rng) * 0.2)
         model.save_pretrained(str(folder))
     return folder
 
@@ -117,7 +117,9 @@ def test_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
     file = adapter / "adapter_model.safetensors"
     tensors = load_file(file)
     save_file({name: tensor for name, tensor in tensors.items() if "score" not in name}, file)
-    with pytest.raises(AdapterMismatch, match=r"trained as a classifier, but neither it nor its base has score.weight"):
+    with pytest.raises(
+        AdapterMismatchError, match=r"trained as a classifier, but neither it nor its base has score.weight"
+    ):
         export_reranker(source, tmp_path / "repository", adapters=reference(adapter))
 
 

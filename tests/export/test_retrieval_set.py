@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from retrieval_sets import HEADER, write_lines, write_set
 
-from qwen3_triton.export import SourceMissing
-from qwen3_triton.export.reading.retrieval_set import NamedText, read_retrieval_set
+from qwen3_triton.export import SourceError
+from qwen3_triton.export.sources.retrieval_set import NamedText, read_retrieval_set
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
 )
 def test_a_bad_file_is_one_line(folder: Path, file: str, content: bytes, says: str) -> None:
     (folder / file).write_bytes(content)
-    with pytest.raises(SourceMissing) as failure:
+    with pytest.raises(SourceError) as failure:
         read_retrieval_set(folder)
     message = str(failure.value)
     assert message.startswith(f"--evaluation {folder}/")
@@ -103,5 +103,5 @@ def test_a_bad_file_is_one_line(folder: Path, file: str, content: bytes, says: s
 )
 def test_a_missing_file_is_named(folder: Path, file: str, says: str) -> None:
     (folder / file).unlink()
-    with pytest.raises(SourceMissing, match=f"^--evaluation {folder}: {says}; the folder must be in BEIR's layout"):
+    with pytest.raises(SourceError, match=f"^--evaluation {folder}: {says}; the folder must be in BEIR's layout"):
         read_retrieval_set(folder)

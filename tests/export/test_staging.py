@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_triton.export import ModelExists, StagingFailed
-from qwen3_triton.export.writing.staging import staged_folder, sweep_stale
+from qwen3_triton.export import ModelExistsError, StagingError
+from qwen3_triton.export.artifacts.staging import staged_folder, sweep_stale
 
 MARK = ".qwen3-triton-staging-"
 
@@ -72,7 +72,7 @@ def test_error_inside_comes_out_as_it_is_and_the_old_folder_stays(
 def test_full_disk_is_named_and_the_old_folder_stays(target: Path, tmp_path: Path, code: int) -> None:
     fill(target, "old")
     wanted = f"model could not be written: .*{os.strerror(code)}"
-    with pytest.raises(StagingFailed, match=wanted), staged_folder(target, overwrite=True):
+    with pytest.raises(StagingError, match=wanted), staged_folder(target, overwrite=True):
         raise OSError(code, os.strerror(code))
     assert content(target) == {"1/a": "old", "b": "old"}
     assert leftovers(tmp_path) == []
@@ -81,7 +81,7 @@ def test_full_disk_is_named_and_the_old_folder_stays(target: Path, tmp_path: Pat
 def test_existing_target_is_refused_or_replaced_whole(target: Path) -> None:
     fill(target, "old")
     (target / "stale").write_text("x")
-    with pytest.raises(ModelExists, match="model exists; give --overwrite"):
+    with pytest.raises(ModelExistsError, match="model exists; give --overwrite"):
         fill(target, "new")
     assert content(target)["b"] == "old"
     fill(target, "new", overwrite=True)
@@ -89,7 +89,7 @@ def test_existing_target_is_refused_or_replaced_whole(target: Path) -> None:
 
 
 def test_target_that_appears_meanwhile_is_refused(target: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelExists, match="model"), staged_folder(target, overwrite=False) as folder:
+    with pytest.raises(ModelExistsError, match="model"), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("mine")
         fill(target, "other")
     assert content(target) == {"1/a": "other", "b": "other"}
@@ -100,7 +100,7 @@ def test_target_that_appears_at_the_last_moment_is_refused(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = "model has been made meanwhile"
-    with pytest.raises(ModelExists, match=wanted), staged_folder(target, overwrite=False) as folder:
+    with pytest.raises(ModelExistsError, match=wanted), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("mine")
         # the look before the rename still sees nothing
         monkeypatch.setattr(Path, "exists", lambda path: path != target and os.path.exists(path))  # noqa: PTH110
@@ -205,7 +205,7 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
     target.parent.mkdir()
     tmp_path.chmod(0o555)
     try:
-        with pytest.raises(StagingFailed, match="read-only or on another disk"):
+        with pytest.raises(StagingError, match="read-only or on another disk"):
             fill(target, "x")
     finally:
         tmp_path.chmod(0o755)
@@ -213,5 +213,5 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
 
 def test_repository_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "repository").write_text("x")
-    with pytest.raises(StagingFailed, match=r"cannot build beside .*choose another --repository"):
+    with pytest.raises(StagingError, match=r"cannot build beside .*choose another --repository"):
         fill(tmp_path / "repository" / "model", "x")

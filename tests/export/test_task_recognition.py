@@ -11,12 +11,12 @@ import pytest
 from tiny_checkpoint import CAUSAL, CLASSIFIER, MODEL, TinyCheckpoint, write_checkpoint, write_json
 
 from qwen3_triton.client import Task
-from qwen3_triton.export import AdapterReference, SourceReference, TaskChoice, UnsupportedCheckpoint
-from qwen3_triton.export.reading.adapter import Adapter
-from qwen3_triton.export.reading.checkpoint import open_checkpoint
-from qwen3_triton.export.reading.cross_encoder import AnswerIds, read_cross_encoder_settings
-from qwen3_triton.export.reading.sentence_transformers import DEFAULT_INSTRUCTION
-from qwen3_triton.export.reading.tokenizer import read_tokenizer
+from qwen3_triton.export import AdapterReference, SourceReference, TaskChoice, UnsupportedCheckpointError
+from qwen3_triton.export.sources.adapter import Adapter
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.cross_encoder import AnswerIds, read_cross_encoder_settings
+from qwen3_triton.export.sources.sentence_transformers import DEFAULT_INSTRUCTION
+from qwen3_triton.export.sources.tokenizer import read_tokenizer
 from qwen3_triton.export.tasks.task import recognise_task
 
 EMBED, RERANK = Task.EMBED, Task.RERANK
@@ -73,7 +73,7 @@ def test_an_adapter_s_task_type_goes_before_its_base(tmp_path: Path, layout: str
     assert recognise(folder, "FEATURE_EXTRACTION", None) is EMBED
     assert recognise(folder, "CAUSAL_LM", None) is base
     assert recognise(folder, "SEQ_CLS", choice=TaskChoice.EMBED) is EMBED
-    with pytest.raises(UnsupportedCheckpoint, match="give --task"):
+    with pytest.raises(UnsupportedCheckpointError, match="give --task"):
         recognise(folder, "SEQ_CLS", "FEATURE_EXTRACTION")
 
 
@@ -109,14 +109,14 @@ def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_pat
 @pytest.mark.parametrize("ids", [{"true_token_id": 5}, {"true_token_id": 5, "false_token_id": None}, {}])
 def test_score_of_one_logit_is_refused(tmp_path: Path, ids: dict[str, Any]) -> None:
     write_logit_score(tmp_path, **ids)
-    with pytest.raises(UnsupportedCheckpoint, match="must both be token ids"):
+    with pytest.raises(UnsupportedCheckpointError, match="must both be token ids"):
         read_cross_encoder_settings(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["Dense", "Pooling"])
 def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
     write_modules(tmp_path, "Transformer", kind)
-    with pytest.raises(UnsupportedCheckpoint, match=f"module '{kind}' is not supported"):
+    with pytest.raises(UnsupportedCheckpointError, match=f"module '{kind}' is not supported"):
         read_cross_encoder_settings(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
 def test_prompt_before_every_query(tmp_path: Path, settings: dict[str, Any], refused: bool) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", settings)
     if refused:
-        with pytest.raises(UnsupportedCheckpoint, match="'q: ' before every query"):
+        with pytest.raises(UnsupportedCheckpointError, match="'q: ' before every query"):
             read_cross_encoder_settings(tmp_path)
     else:
         assert read_cross_encoder_settings(tmp_path).instruction == DEFAULT_INSTRUCTION
@@ -158,5 +158,5 @@ def test_answers_outside_of_the_vocabulary(tmp_path: Path) -> None:
 
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY))
     write_logit_score(folder, true_token_id=300, false_token_id=1)
-    with pytest.raises(UnsupportedCheckpoint, match="answer token 300 is outside of the vocabulary"):
+    with pytest.raises(UnsupportedCheckpointError, match="answer token 300 is outside of the vocabulary"):
         export_reranker(folder, tmp_path / "repository")

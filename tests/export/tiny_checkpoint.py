@@ -113,10 +113,10 @@ def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
     )
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in Qwen3Model(config).state_dict().items()}
-    dice = torch.Generator().manual_seed(tiny.seed)
+    rng = torch.Generator().manual_seed(tiny.seed)
     tensors = {}
     for name, shape in shapes.items():
-        values = torch.randn(shape, generator=dice)
+        values = torch.randn(shape, generator=rng)
         values = 1 + 0.3 * values if len(shape) == 1 else values * (1.5 if "embed" in name else 1.5 * shape[1] ** -0.5)
         values = values * (tiny.head_scale if name == "embed_tokens.weight" else 1.0)
         tensors[name] = (values.to(tiny.dtype) * 2.0 ** _shift(name, tiny)).contiguous()
@@ -139,11 +139,11 @@ def stored_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
     if tiny.layout == MODEL:
         return decoder
     stored = {f"model.{name}": tensor for name, tensor in decoder.items()}
-    dice = torch.Generator().manual_seed(tiny.seed + 1)
+    rng = torch.Generator().manual_seed(tiny.seed + 1)
     if tiny.layout == CLASSIFIER:
-        stored["score.weight"] = torch.randn(tiny.labels, tiny.hidden, generator=dice).to(tiny.dtype)
+        stored["score.weight"] = torch.randn(tiny.labels, tiny.hidden, generator=rng).to(tiny.dtype)
     elif not tiny.tied:
-        head = torch.randn(tiny.vocabulary, tiny.hidden, generator=dice) * tiny.head_scale
+        head = torch.randn(tiny.vocabulary, tiny.hidden, generator=rng) * tiny.head_scale
         stored["lm_head.weight"] = head.to(tiny.dtype)
     return stored
 

@@ -15,14 +15,14 @@ from transformers import Qwen3Model
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import SourceReference
+from qwen3_triton.export.artifacts.onnx_file import write_onnx
 from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
 from qwen3_triton.export.graph.rope import compute_rope_tables
 from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
-from qwen3_triton.export.proof.runtime import WrittenModel
-from qwen3_triton.export.reading.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.reading.transformers_config import transformers_config
-from qwen3_triton.export.reading.weights import Weights
-from qwen3_triton.export.writing.onnx_file import write_onnx
+from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.transformers_config import transformers_config
+from qwen3_triton.export.sources.weights import Weights
+from qwen3_triton.export.verification.runtime import WrittenModel
 
 Vectors = NDArray[np.float32]
 BESIDE_BLOCKS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 383, 384, 385, 511, 512]
@@ -48,17 +48,22 @@ def write_graph(
     precision: Precision = Precision.FP32,
     max_tokens: int = 64,
     rescale: Rescale = NO_RESCALE,
-    kept: frozenset[str] = frozenset(),
+    fp32_layers: frozenset[str] = frozenset(),
     change: Callable[[Weights], Weights] = dict,
     cuda: CudaProfile | None = None,
-    norm_step: float | None = None,
+    norm_output_scale: float | None = None,
 ) -> WrittenGraph:
     """Writes `output`/model.onnx from the weights behind `rescale` and then `change`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
     rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
     options = GraphOptions(
-        precision=precision, max_tokens=max_tokens, rescale=rescale, kept=kept, cuda=cuda, norm_step=norm_step
+        precision=precision,
+        max_tokens=max_tokens,
+        rescale=rescale,
+        fp32_layers=fp32_layers,
+        cuda=cuda,
+        norm_output_scale=norm_output_scale,
     )
     output.mkdir(parents=True)
     file = output / "model.onnx"
@@ -86,8 +91,8 @@ def model_vectors(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Vect
 
 def random_rows(lengths: Sequence[int], vocabulary: int = 300, seed: int = 7) -> list[list[int]]:
     """Rows of random ids."""
-    dice = random.Random(seed)
-    return [[dice.randrange(vocabulary) for _ in range(length)] for length in lengths]
+    rng = random.Random(seed)
+    return [[rng.randrange(vocabulary) for _ in range(length)] for length in lengths]
 
 
 def min_cosine(a: Vectors, b: Vectors) -> float:

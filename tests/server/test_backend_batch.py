@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from qwen3_triton.server.backend.batch import (
-    BatchInvalid,
-    RequestInvalid,
+    InvalidBatchError,
+    InvalidRequestError,
     batch_input,
     join_requests,
     require_elements,
@@ -59,7 +59,7 @@ def test_ragged_rows_stand_end_to_end_with_their_lengths() -> None:
 
 @pytest.mark.parametrize("shape", [(0, 0), (2, 0), (0, 3), (0,)])
 def test_requests_without_elements_are_invalid(shape: tuple[int, ...]) -> None:
-    with pytest.raises(RequestInvalid, match=r"input ids has shape .* and no elements"):
+    with pytest.raises(InvalidRequestError, match=r"input ids has shape .* and no elements"):
         require_elements({"ids": np.zeros(shape, np.int64)}, SETTINGS)
     require_elements({"ids": np.zeros((1, 1), np.int64), "weight": np.zeros((1, 0))}, SETTINGS)
 
@@ -71,7 +71,7 @@ def test_regular_inputs_stand_row_under_row() -> None:
 
 
 def test_requests_with_different_optional_inputs_make_no_batch() -> None:
-    with pytest.raises(BatchInvalid, match="optional"):
+    with pytest.raises(InvalidBatchError, match="optional"):
         join_requests([{"ids": np.ones((1, 2)), "weight": np.ones((1, 1))}, {"ids": np.ones((1, 2))}], SETTINGS)
 
 
@@ -99,5 +99,5 @@ def test_answer_is_cut_by_rows() -> None:
 
 
 def test_answer_of_another_number_of_rows_is_refused() -> None:
-    with pytest.raises(BatchInvalid, match=r"output out has shape \[2, 1\] for 3 rows"):
+    with pytest.raises(InvalidBatchError, match=r"output out has shape \[2, 1\] for 3 rows"):
         split_rows("out", np.ones((2, 1)), (1, 2), batched=True)

@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 
 from qwen3_triton.server.backend.session import open_session
-from qwen3_triton.server.backend.settings import GraphLevel, Settings, SettingsInvalid
+from qwen3_triton.server.backend.settings import GraphLevel, InvalidSettingsError, Settings
 
 
 def config(**changes: Any) -> str:
@@ -95,7 +95,7 @@ def test_graph_level(level: int, expected: GraphLevel) -> None:
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsInvalid, match=message):
+    with pytest.raises(InvalidSettingsError, match=message):
         Settings.from_json(config(**changes))
 
 
@@ -109,10 +109,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], mes
 )
 def test_graph_and_configuration_must_agree(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     folder = tiny_models.write_sums(tmp_path)
-    with pytest.raises(SettingsInvalid, match=message):
+    with pytest.raises(InvalidSettingsError, match=message):
         open_session(folder / "1" / "model.onnx", Settings.from_json(config(**changes)))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsInvalid, match=r"1/model\.onnx"):
+    with pytest.raises(InvalidSettingsError, match=r"1/model\.onnx"):
         open_session(tmp_path / "1" / "model.onnx", Settings.from_json(config()))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_triton.server import EnvironmentFailed, ensure_environment, environment
+from qwen3_triton.server import EnvironmentInstallError, ensure_environment, environment
 from qwen3_triton.server.backend_directory import ensure_backend_directory
 
 
@@ -70,7 +70,7 @@ def test_failing_step_is_one_line_with_the_cause(tmp_path: Path, monkeypatch: py
         return subprocess.CompletedProcess(command, 1, stdout=output)
 
     monkeypatch.setattr(subprocess, "run", fail)
-    with pytest.raises(EnvironmentFailed, match="No matching distribution found for y") as caught:
+    with pytest.raises(EnvironmentInstallError, match="No matching distribution found for y") as caught:
         ensure_environment(cache=tmp_path)
 
     assert "\n" not in str(caught.value)
@@ -80,13 +80,13 @@ def test_failing_step_is_one_line_with_the_cause(tmp_path: Path, monkeypatch: py
 
 def test_python_without_wheels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "SUPPORTED_PYTHONS", ((3, 9),))
-    with pytest.raises(EnvironmentFailed, match=r"needs Python 3\.9"):
+    with pytest.raises(EnvironmentInstallError, match=r"needs Python 3\.9"):
         ensure_environment(cache=tmp_path)
 
 
 def test_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EnvironmentFailed, match=environment.CACHE_VARIABLE):
+    with pytest.raises(EnvironmentInstallError, match=environment.CACHE_VARIABLE):
         ensure_environment(cache=tmp_path / "file" / "cache")
 
 

@@ -18,7 +18,7 @@ import tiny_models
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from qwen3_triton.server import ModelFailed, TritonServer, start_triton
+from qwen3_triton.server import ModelLoadError, TritonServer, start_triton
 
 BUDGET = 1000
 SMALL = 100
@@ -228,5 +228,5 @@ def test_a_request_without_rows_delays_nobody(stub: Any) -> None:
 @pytest.mark.parametrize("budget", ["", "0", "many", "12x", "-3"])
 def test_a_budget_that_is_no_number_keeps_the_model_from_loading(tmp_path: Path, budget: str) -> None:
     tiny_models.write_batch_totals(tmp_path / "repository", max_batch_tokens=budget)
-    with pytest.raises(ModelFailed, match=r"set the parameter max_batch_tokens in config\.pbtxt to a whole number"):
+    with pytest.raises(ModelLoadError, match=r"set the parameter max_batch_tokens in config\.pbtxt to a whole number"):
         start_triton(tmp_path / "repository")

@@ -18,12 +18,12 @@ import tiny_models
 from leftovers import await_nothing_left, child_of, processes_of, shared_memory_of
 
 from qwen3_triton.server import (
-    AddressInvalid,
-    ModelFailed,
-    PortTaken,
-    RepositoryEmpty,
-    ServerDied,
-    ServerError,
+    EmptyRepositoryError,
+    InvalidAddressError,
+    LocalServerError,
+    ModelLoadError,
+    PortInUseError,
+    ServerExitedError,
     ServerOptions,
     TritonServer,
     start_triton,
@@ -114,7 +114,7 @@ def test_server_that_was_killed_is_told_and_leaves_nothing(
 ) -> None:
     with start_triton(sums_repository) as server:
         kill(server)
-        with pytest.raises(ServerDied, match="exited unexpectedly"):
+        with pytest.raises(ServerExitedError, match="exited unexpectedly"):
             server.wait()
         await_nothing_left(server.pid, shared_memory=False)
     assert not shared_memory_of(server.pid)
@@ -158,14 +158,14 @@ def test_listens_on_loopback_only(server: TritonServer) -> None:
 def test_taken_port_is_named_before_anything_starts(sums_repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(PortTaken, match=rf"port {port} .*--http-port") as caught:
+        with pytest.raises(PortInUseError, match=rf"port {port} .*--http-port") as caught:
             start_triton(sums_repository, ServerOptions(http_port=port))
     assert caught.value.port == port
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
 def test_host_of_another_machine_is_refused(sums_repository: Path, host: str) -> None:
-    with pytest.raises(AddressInvalid, match="--host"):
+    with pytest.raises(InvalidAddressError, match="--host"):
         start_triton(sums_repository, ServerOptions(host=host))
 
 
@@ -178,7 +178,7 @@ def test_models_that_do_not_load_are_named_with_their_cause(sums_repository: Pat
     misnamed.write_text(misnamed.read_text().replace('"total"', '"vector"'))
     tiny_models.write_sums(sums_repository, "fine")
 
-    with pytest.raises(ModelFailed, match="4 of 5 models did not load") as caught:
+    with pytest.raises(ModelLoadError, match="4 of 5 models did not load") as caught:
         start_triton(sums_repository)
 
     causes = caught.value.causes
@@ -191,16 +191,16 @@ def test_models_that_do_not_load_are_named_with_their_cause(sums_repository: Pat
 
 
 def test_repository_without_models_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RepositoryEmpty, match="export"):
+    with pytest.raises(EmptyRepositoryError, match="export"):
         start_triton(tmp_path / "missing")
     (tmp_path / "README.md").touch()
-    with pytest.raises(RepositoryEmpty, match="export"):
+    with pytest.raises(EmptyRepositoryError, match="export"):
         start_triton(tmp_path)
 
 
 def test_log_that_cannot_be_written_is_told(sums_repository: Path) -> None:
     (sums_repository.parent / "file").touch()
-    with pytest.raises(ServerError, match="--log-file"):
+    with pytest.raises(LocalServerError, match="--log-file"):
         start_triton(sums_repository, ServerOptions(log_file=sums_repository.parent / "file" / "triton.log"))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
-from qwen3_triton.client.contract import ModelFolder
+from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import ServerArchitecture
 from qwen3_triton.export.batching.library import copy_library
 

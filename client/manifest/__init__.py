@@ -1,0 +1,64 @@
+"""What an exported model states about itself, as data that the exporter and its clients share.
+
+`config.pbtxt` has the manifest as JSON in its `parameters`, where clients read it from the server. `manifest.json` has
+the same fields, and beside them sources, parity and other reports, which no client parses.
+"""
+
+from .export_record import ExportRecord
+from .folder import ModelFolder
+from .identities import Provenance, SourceIdentity, TokenizerIdentity
+from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankManifest
+from .reports import (
+    MAX_COMPANY_SCORE_ERROR,
+    MIN_COMPANY_COSINE,
+    LayerErrors,
+    ParityReport,
+    QuantizationReport,
+    RetrievalReport,
+    ScoreParityReport,
+)
+from .templates import PairPrompts, Prompts, fill_template
+from .wire import (
+    INPUT_IDS,
+    LOST_ROW_BITS,
+    MANIFEST_PARAMETER,
+    PADDING_ID,
+    REQUEST_LENGTHS,
+    ROW_LENGTHS,
+    TOKEN_BUDGET_PARAMETER,
+    Device,
+    Precision,
+    Task,
+)
+
+__all__ = [
+    "INPUT_IDS",
+    "LOST_ROW_BITS",
+    "MANIFEST_PARAMETER",
+    "MAX_COMPANY_SCORE_ERROR",
+    "MIN_COMPANY_COSINE",
+    "PADDING_ID",
+    "REQUEST_LENGTHS",
+    "ROW_LENGTHS",
+    "SCHEMA_VERSION",
+    "TOKEN_BUDGET_PARAMETER",
+    "Device",
+    "EmbeddingManifest",
+    "ExportRecord",
+    "LayerErrors",
+    "Manifest",
+    "ModelFolder",
+    "PairPrompts",
+    "ParityReport",
+    "Precision",
+    "Prompts",
+    "Provenance",
+    "QuantizationReport",
+    "RerankManifest",
+    "RetrievalReport",
+    "ScoreParityReport",
+    "SourceIdentity",
+    "Task",
+    "TokenizerIdentity",
+    "fill_template",
+]

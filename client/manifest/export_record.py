@@ -1,0 +1,98 @@
+"""What an export states about the model that it wrote: the manifest, the sources, and what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ManifestError
+from .fields import as_list, as_object, known_fields, read_object
+from .identities import Provenance, SourceIdentity
+from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, RerankManifest, read_manifest
+from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
+from .wire import Device, Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRecord:
+    """The content of `manifest.json`. Clients need the manifest alone, which `config.pbtxt` has a copy of."""
+
+    manifest: EmbeddingManifest | RerankManifest
+    device: Device = Device.CPU
+    triton_release: str | None = None
+    """Image that the operators of a graph for GPUs were chosen for; None for a CPU."""
+    checkpoint: SourceIdentity
+    adapters: tuple[SourceIdentity, ...] = ()
+    parity: ParityReport | ScoreParityReport
+    quantization: QuantizationReport | None = None
+    """Of an int8 model for a CPU."""
+    retrieval: RetrievalReport | None = None
+    """Of an embedding model that was exported with a retrieval set."""
+    provenance: Provenance | None = None
+    """None in manifests of versions that did not record it."""
+
+    def to_json(self) -> str:
+        """Return JSON text, one object with the manifest's fields and these, that `from_json` reads back."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "manifest"}
+        return json.dumps(self.manifest.to_fields() | fields, ensure_ascii=False, indent=2)
+
+    @staticmethod
+    def from_json(text: str) -> ExportRecord:
+        """Read the manifest in `text`; unknown fields are ignored.
+
+        Raises:
+            ManifestError: It is not a manifest, or one of a newer schema version than this code reads.
+        """
+        fields = read_object(text, SCHEMA_VERSION)
+        manifest = read_manifest(fields)
+        report = ScoreParityReport if manifest.task is Task.RERANK else ParityReport
+        try:
+            return ExportRecord(**known_fields(ExportRecord, fields) | _nested(fields, report) | {"manifest": manifest})
+        except (ValueError, TypeError, KeyError) as exc:
+            raise ManifestError(f"malformed manifest of schema {manifest.schema_version}: {exc}") from exc
+
+
+def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
+    quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
+    provenance = fields.get("provenance")
+    return {
+        "device": Device(str(fields.get("device", Device.CPU))),
+        "checkpoint": _source(fields["checkpoint"]),
+        "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
+        "parity": report(**known_fields(report, fields["parity"])),
+        "quantization": None if quantization is None else _quantization(quantization, report),
+        "retrieval": None if retrieval is None else _retrieval(retrieval),
+        "provenance": None if provenance is None else _provenance(provenance),
+    }
+
+
+def _source(value: object) -> SourceIdentity:
+    return SourceIdentity(**known_fields(SourceIdentity, value))
+
+
+def _quantization(value: object, report: type[ParityReport] | type[ScoreParityReport]) -> QuantizationReport:
+    fields = known_fields(QuantizationReport, value)
+    nested = {
+        "calibration": _source(fields["calibration"]),
+        "held_out": report(**known_fields(report, fields["held_out"])),
+        "layer_errors": tuple(
+            LayerErrors(**known_fields(LayerErrors, layer)) for layer in as_list(fields, "layer_errors")
+        ),
+        "fp32_layers": tuple(str(name) for name in as_list(fields, "fp32_layers")),
+    }
+    return QuantizationReport(**fields | nested)
+
+
+def _provenance(value: object) -> Provenance:
+    fields = known_fields(Provenance, value)
+    for name in ("packages", "options", "files"):
+        as_object(fields[name])
+    return Provenance(**fields)
+
+
+def _retrieval(value: object) -> RetrievalReport:
+    fields = known_fields(RetrievalReport, value)
+    return RetrievalReport(**fields | {"evaluation": _source(fields["evaluation"])})

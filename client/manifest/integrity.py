@@ -1,0 +1,36 @@
+"""Whether a model's files are those that its export wrote."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .export_record import ExportRecord
+from .folder import ModelFolder
+
+
+def hash_model_files(folder: ModelFolder) -> dict[str, str]:
+    """Return the SHA-256 of every file below `folder` but the manifest, in hexadecimal, by relative path."""
+    files = sorted(file for file in folder.path.rglob("*") if file.is_file() and file != folder.manifest)
+    return {file.relative_to(folder.path).as_posix(): _hash(file) for file in files}
+
+
+def find_changed_files(folder: ModelFolder, record: ExportRecord) -> list[str]:
+    """Return `PATH is missing` or `PATH has changed` for each file that differs from its hash in `manifest`.
+
+    Files that the manifest does not know, such as other versions of the model, are not looked at.
+    """
+    known = {} if record.provenance is None else record.provenance.files
+    found = []
+    for path, digest in sorted(known.items()):
+        file = folder.path / path
+        if not file.is_file():
+            found.append(f"{path} is missing")
+        elif _hash(file) != digest:
+            found.append(f"{path} has changed")
+    return found
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,100 @@
+"""Writes Triton's `config.pbtxt` through Triton's own message type."""
+
+from __future__ import annotations
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as triton
+
+from ...client.manifest import (
+    INPUT_IDS,
+    MANIFEST_PARAMETER,
+    REQUEST_LENGTHS,
+    ROW_LENGTHS,
+    TOKEN_BUDGET_PARAMETER,
+    Device,
+    Manifest,
+    Precision,
+)
+from ..batching.limits import BatchLimits
+from ..options import ExportOptions
+from ..release import TritonRelease
+from .cuda_options import cuda_provider_options
+
+_WARMUP_TOKENS = 16
+_GPU_WARMUP_TOKENS = (16, 128, 512)
+_SAME_AS_REQUESTED = "1"
+
+
+def render_config(name: str, manifest: Manifest, options: ExportOptions, limits: BatchLimits, version: int) -> str:
+    """Return the text of `config.pbtxt` for model `name`, whose only version is `version`."""
+    serving = options.serving
+    config = triton.ModelConfig(
+        name=name,
+        backend="onnxruntime",
+        max_batch_size=limits.rows,
+        default_model_filename="model.onnx",
+    )
+    config.input.add(name=INPUT_IDS, data_type=triton.TYPE_INT64, dims=[-1], allow_ragged_batch=True)
+    # the second kind has one entry for each request, which shows requests without ids
+    for kind, target in (
+        (triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN, ROW_LENGTHS),
+        (triton.BatchInput.BATCH_ELEMENT_COUNT, REQUEST_LENGTHS),
+    ):
+        config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
+    config.output.add(name=manifest.task.output, data_type=triton.TYPE_FP32, dims=[manifest.dimension])
+    config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
+    on_gpu = options.device is Device.CUDA
+    kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU
+    config.instance_group.add(kind=kind, count=serving.instances)
+    config.version_policy.specific.versions.append(version)
+    config.response_cache.enable = serving.response_cache
+    if on_gpu:
+        _add_cuda(config, manifest.precision, options.triton_release)
+    _add_warmup(config, manifest, options.device, limits)
+    for key, value in _parameters(manifest, options, limits).items():
+        config.parameters[key].string_value = value
+    text: str = text_format.MessageToString(config, as_utf8=True)
+    return text
+
+
+def _parameters(manifest: Manifest, options: ExportOptions, limits: BatchLimits) -> dict[str, str]:
+    parameters = {
+        MANIFEST_PARAMETER: manifest.to_json(),
+        "intra_op_thread_count": str(options.serving.threads),
+        "inter_op_thread_count": "1",
+    }
+    for key, limit in ((TOKEN_BUDGET_PARAMETER, limits.tokens), ("max_batch_cells", limits.cells)):
+        if limit is not None:
+            parameters[key] = str(limit)
+    if options.device is Device.CUDA:
+        # these two the backend takes from here alone: what the accelerator says of them it overwrites
+        parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED
+        if options.serving.gpu_memory_bytes is not None:
+            parameters["gpu_mem_limit"] = str(options.serving.gpu_memory_bytes)
+    return parameters
+
+
+def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonRelease) -> None:
+    accelerator = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="cuda")
+    for key, value in cuda_provider_options(precision, release.runtime).items():
+        accelerator.parameters[key] = value
+
+
+def _add_warmup(config: triton.ModelConfig, manifest: Manifest, device: Device, limits: BatchLimits) -> None:
+    """Rows of id 0, which every vocabulary has; a failing warm-up would stop the server.
+
+    On a GPU several shapes, since kernels are loaded and memory is taken at their first use.
+    """
+    if device is Device.CPU:
+        _add_zeros(config, 1, _WARMUP_TOKENS)
+        return
+    for width in dict.fromkeys(min(tokens, manifest.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
+        for rows in dict.fromkeys((1, limits.rows)):
+            _add_zeros(config, rows, width)
+
+
+def _add_zeros(config: triton.ModelConfig, rows: int, width: int) -> None:
+    warmup = config.model_warmup.add(name=f"zeros {rows} x {width}", batch_size=rows)
+    warmup.inputs[INPUT_IDS].data_type = triton.TYPE_INT64
+    warmup.inputs[INPUT_IDS].dims.append(width)
+    warmup.inputs[INPUT_IDS].zero_data = True

@@ -1,0 +1,75 @@
+"""Where a checkpoint or adapter comes from: the text form on the command line, and its directory."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SourceError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "1_Pooling/*", "2_Normalize/*"]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReference:
+    """A local directory, or a hub id with an optional revision; `str` gives the text form back."""
+
+    location: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> SourceReference:
+        """The reference in `text`: an existing directory as it stands, otherwise `id[@revision]`."""
+        if Path(text).expanduser().is_dir():
+            return cls(text)
+        location, _, revision = text.rpartition("@")
+        return cls(location, revision) if location and revision else cls(text)
+
+    def __str__(self) -> str:
+        return f"{self.location}@{self.revision}" if self.revision else self.location
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterReference:
+    """An adapter and the factor its change is multiplied with; text form `DIR[=WEIGHT]`."""
+
+    source: SourceReference
+    weight: float = 1.0
+
+    @classmethod
+    def parse(cls, text: str) -> AdapterReference:
+        """The reference in `text`; raises SourceError where the weight is no number."""
+        location, sign, weight = text.rpartition("=")
+        if not sign or Path(text).is_dir():
+            return cls(SourceReference.parse(text))
+        try:
+            return cls(SourceReference.parse(location), float(weight))
+        except ValueError as exc:
+            raise SourceError(f"adapter '{text}': '{weight}' is not a number; write DIR or DIR=WEIGHT") from exc
+
+    def __str__(self) -> str:
+        return str(self.source) if self.weight == 1.0 else f"{self.source}={self.weight:g}"
+
+
+def resolve_directory(source: SourceReference) -> Path:
+    """The directory of `source`, fetched from the hub where it is not local.
+
+    Raises SourceError where it is neither.
+    """
+    local = Path(source.location).expanduser()
+    if local.is_dir():
+        return local
+    if not _HUB_ID.fullmatch(source.location):
+        raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[@revision]")
+    from huggingface_hub import snapshot_download
+
+    try:
+        fetched = snapshot_download(source.location, revision=source.revision, allow_patterns=_HUB_FILES)
+    except Exception as exc:
+        reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
+        raise SourceError(
+            f"'{source}' is not a local directory and could not be fetched from the hub: {reason}"
+        ) from exc
+    return Path(fetched)

@@ -1,0 +1,116 @@
+"""What sentence-transformers' files beside a checkpoint say about pooling, prompts and length."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...client.manifest import Prompts
+from ..errors import SourceError, UnsupportedCheckpointError
+from .config import read_json
+
+QUERY_TEMPLATE = "Instruct: {instruction}\nQuery:{text}"
+"""Qwen3-Embedding's query text (model card)."""
+
+DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+"""Qwen3-Embedding's default task (model card)."""
+
+_MODULES = ("Transformer", "Pooling", "Normalize")
+_PROMPTS_FILE = "config_sentence_transformers.json"
+_QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentenceSettings:
+    """Prompts of the checkpoint and its own length limit in tokens, None where it states none."""
+
+    prompts: Prompts
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One module of `modules.json`: the last part of its type, and its folder."""
+
+    kind: str
+    directory: Path
+
+
+def read_sentence_settings(directory: Path) -> SentenceSettings:
+    """The settings of `directory`; the model card's where the files are missing.
+
+    Raises UnsupportedCheckpointError for any pooling but the last token's and for further modules.
+    """
+    _check_modules(directory)
+    return SentenceSettings(prompts=_read_prompts(directory), max_tokens=read_length(directory))
+
+
+def read_modules(directory: Path) -> list[Module]:
+    """The modules that `modules.json` lists, none where there is no such file."""
+    listing = directory / "modules.json"
+    if not listing.exists():
+        return []
+    try:
+        modules = json.loads(listing.read_text(encoding="utf-8"))
+        return [Module(str(module["type"]).rsplit(".", 1)[-1], directory / str(module["path"])) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise SourceError(f"{listing}: not a list of sentence-transformers modules ({exc!r})") from exc
+
+
+def read_prompt_settings(directory: Path) -> dict[str, Any]:
+    """The content of `config_sentence_transformers.json`, nothing where there is no such file."""
+    file = directory / _PROMPTS_FILE
+    return read_json(file) if file.exists() else {}
+
+
+def _check_modules(directory: Path) -> None:
+    for module in read_modules(directory):
+        if module.kind not in _MODULES:
+            raise UnsupportedCheckpointError(
+                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; "
+                "the graph ends with last-token pooling and L2 norm"
+            )
+        if module.kind == "Pooling":
+            _check_pooling(module.directory / "config.json")
+
+
+def _check_pooling(file: Path) -> None:
+    pooling = read_json(file)
+    modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
+    single = pooling.get("pooling_mode")
+    if single is not None:
+        modes += [single] if isinstance(single, str) else list(single)
+    if set(modes) != {"lasttoken"}:
+        raise UnsupportedCheckpointError(
+            f"{file}: pooling '{' + '.join(map(str, modes)) or 'none'}' is not supported, only the last token's"
+        )
+
+
+def _read_prompts(directory: Path) -> Prompts:
+    stated = read_prompt_settings(directory).get("prompts")
+    if not stated:
+        return Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
+    query = str(stated.get("query") or "")
+    document = _literal(str(stated.get("document") or stated.get("passage") or ""))
+    matched = _QUERY_PROMPT.fullmatch(query)
+    if matched is None:
+        return Prompts(query=_literal(query), document=document, default_instruction=None)
+    head = query[: matched.start("instruction")]
+    template = f"{head}{{instruction}}\nQuery:{matched['space']}{{text}}"
+    return Prompts(query=template, document=document, default_instruction=matched["instruction"])
+
+
+def _literal(prompt: str) -> str:
+    if "{text}" in prompt or "{instruction}" in prompt:
+        raise UnsupportedCheckpointError(f"prompt {prompt!r} holds a placeholder of this project's own")
+    return prompt + "{text}"
+
+
+def read_length(directory: Path) -> int | None:
+    """The length limit of `sentence_bert_config.json` in tokens, None where it states none."""
+    file = directory / "sentence_bert_config.json"
+    stated = read_json(file).get("max_seq_length") if file.exists() else None
+    return int(stated) if stated else None

@@ -1,0 +1,143 @@
+"""The truth that every export is held against: transformers in fp32 with the official recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import Qwen3Model
+
+from ..passes.rescale import ActivationPeaks
+from ..sources.checkpoint import SCORE_HEAD, Checkpoint, decoder_shapes
+from ..sources.transformers_config import transformers_config
+
+REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceAnswers:
+    """Unit rows float32 [n, hidden], or scores [n, 1], and the largest activations met on the way."""
+
+    vectors: NDArray[np.float32]
+    peaks: ActivationPeaks
+
+    def joined(self, other: ReferenceAnswers) -> ReferenceAnswers:
+        """These answers followed by those of `other`."""
+        return ReferenceAnswers(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
+
+
+class ReferenceModel:
+    """`Qwen3Model` in fp32 with a checkpoint's weights, its prompts and tokens left to the caller.
+
+    It scores with the `score.weight` of `rerank_head`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+        with torch.device("meta"):
+            self._model = Qwen3Model(config)
+        tensors = {name: checkpoint.weights[name].fp32() for name in decoder_shapes(checkpoint.config)}
+        self._model.load_state_dict(tensors, assign=True)
+        # buffers of a model made on the meta device hold no values
+        self._model.rotary_emb = type(self._model.rotary_emb)(config)
+        self._model.train(False)
+        head = checkpoint.weights.get(SCORE_HEAD)
+        self._score_rows = None if head is None else head.fp32()
+
+    def embed(
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """Unit rows for token rows in left-padded batches, as the model card computes them.
+
+        `on_rows` hears how many of how many rows are done.
+        """
+        return self._answer(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
+
+    def score(
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+    ) -> ReferenceAnswers:
+        """Scores for token rows, as the model card computes them of the logits of no and yes; else as `embed`."""
+        return self._answer(rows, batch_rows, on_rows, self._score_last)
+
+    def _score_last(self, last: torch.Tensor) -> torch.Tensor:
+        """Scores [n, 1] from final hidden states [n, hidden]."""
+        if self._score_rows is None:
+            raise ValueError("the checkpoint has no score rows; see rerank_head")
+        logits = last @ self._score_rows.T
+        if logits.shape[1] == 1:
+            return torch.sigmoid(logits)
+        return torch.log_softmax(logits, dim=1)[:, 1:].exp()
+
+    def _answer(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_rows: int,
+        on_rows: Callable[[int, int], None],
+        head: Callable[[torch.Tensor], torch.Tensor],
+    ) -> ReferenceAnswers:
+        answers, watch = [], _PeakWatch(self._model)
+        with torch.inference_mode(), watch:
+            for first in range(0, len(rows), batch_rows):
+                answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
+                on_rows(min(first + batch_rows, len(rows)), len(rows))
+        return ReferenceAnswers(torch.cat(answers).numpy(), watch.peaks())
+
+    def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
+        width = max(map(len, rows))
+        ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+        watch.mask = mask.bool()
+        hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return hidden[:, -1]
+
+
+class _PeakWatch:
+    """Forward hooks that keep the largest absolute activation of real tokens."""
+
+    def __init__(self, model: Qwen3Model) -> None:
+        self._model = model
+        self.mask = torch.ones(1, 1, dtype=torch.bool)
+        self._residual = 0.0
+        self._intermediate = 0.0
+        self._projection = 0.0
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> _PeakWatch:
+        for layer in cast(list[Any], self._model.layers):
+            added = (layer, layer.self_attn.o_proj, layer.mlp.down_proj)
+            self._handles += [module.register_forward_hook(self._see_residual) for module in added]
+            self._handles.append(layer.mlp.up_proj.register_forward_hook(self._see_up))
+            attention = layer.self_attn
+            unscaled = (attention.q_proj, attention.k_proj, attention.v_proj, layer.mlp.gate_proj)
+            self._handles += [module.register_forward_hook(self._see_projection) for module in unscaled]
+            self._handles.append(layer.mlp.down_proj.register_forward_pre_hook(self._see_intermediate))
+        self._handles.append(self._model.embed_tokens.register_forward_hook(self._see_residual))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def peaks(self) -> ActivationPeaks:
+        return ActivationPeaks(residual=self._residual, intermediate=self._intermediate, projection=self._projection)
+
+    def _see_residual(self, _module: object, _inputs: object, output: Any) -> None:
+        values = output[0] if isinstance(output, tuple) else output
+        self._residual = max(self._residual, self._peak(values))
+
+    def _see_up(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._intermediate = max(self._intermediate, self._peak(output))
+
+    def _see_projection(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._projection = max(self._projection, self._peak(output))
+
+    def _see_intermediate(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._intermediate = max(self._intermediate, self._peak(inputs[0]))
+
+    def _peak(self, values: torch.Tensor) -> float:
+        return float(values[self.mask].abs().max())

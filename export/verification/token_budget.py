@@ -1,0 +1,50 @@
+"""The token budget of a model's batches, from the speed of the written graph where its device is at hand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from ...client.manifest import Device
+from ..batching.limits import choose_token_budget, estimate_gpu_tokens_per_s
+from ..sources.config import ModelConfig
+from .runtime import WrittenModel
+
+_ROW_TOKENS = 128
+_ROWS = 4
+_SLOW_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBudget:
+    """Most tokens of a batch, and in a few words where the figure is from."""
+
+    tokens: int
+    source: str
+
+
+def measure_token_budget(model: WrittenModel, device: Device, config: ModelConfig, max_tokens: int) -> TokenBudget:
+    """Return the budget for batches of `model` on `device`."""
+    if device is Device.CUDA and not model.on_gpu:
+        tokens = choose_token_budget(device, estimate_gpu_tokens_per_s(config))
+        return TokenBudget(tokens, "estimated for a data-centre GPU")
+    speed = measure_tokens_per_s(model, config.vocabulary, max_tokens)
+    return TokenBudget(choose_token_budget(device, speed), f"measured here at {speed:,.0f} tokens/s")
+
+
+def measure_tokens_per_s(model: WrittenModel, vocabulary: int, max_tokens: int) -> float:
+    """Return the speed of batches of a few hundred tokens; of one row alone where that takes seconds."""
+    row = [token % vocabulary for token in range(min(_ROW_TOKENS, max_tokens))]
+    slow = _best_s(model, [row], runs=1)
+    if slow > _SLOW_S:
+        return len(row) / slow
+    return _ROWS * len(row) / _best_s(model, [row] * _ROWS, runs=3)
+
+
+def _best_s(model: WrittenModel, rows: list[list[int]], runs: int) -> float:
+    taken = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        model.run(rows)
+        taken.append(time.perf_counter() - started)
+    return min(taken)

@@ -1,0 +1,62 @@
+"""How a written graph is run for its check here: as it is, on the GPU where there is one, or as its twin on the CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from ...client.manifest import Precision
+from ..artifacts.cuda_options import cuda_provider_options
+from ..artifacts.graph_file import write_graph
+from ..graph import CudaProfile, GraphOptions
+from ..options import CudaAttention
+from ..progress import Progress
+from ..sources.checkpoint import Checkpoint
+from ..sources.weights import LazyTensor
+from .runtime import RUNTIME_NAME, WrittenModel, gpu_answers
+
+_STORED = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
+
+
+def open_for_check(
+    file: Path, checkpoint: Checkpoint, options: GraphOptions, workshop: Path, progress: Progress
+) -> WrittenModel:
+    """The model at `file`, written from `checkpoint` with `options`; its description says what ran where.
+
+    A graph for GPUs runs on the GPU if there is one. Without, it runs on the CPU if that has its operators, else
+    its fp32 twin does, which is written into `workshop`.
+    """
+    cuda = options.cuda
+    if cuda is None:
+        return WrittenModel(file)
+    if gpu_answers():
+        model = WrittenModel(file, cuda=cuda_provider_options(options.precision, cuda.runtime))
+        if model.on_gpu:
+            model.description = f"{RUNTIME_NAME} on {torch.cuda.get_device_name()}"
+            return model
+    if cpu_can_run(options.precision, cuda):
+        progress.note("no GPU here: the graph is compared on the CPU, by kernels other than the GPU's")
+        return WrittenModel(file, description=f"{RUNTIME_NAME} on a CPU, not on a GPU")
+    progress.note("no GPU here: the graph's fp32 twin is compared on the CPU, the graph itself has not run")
+    twin = workshop / "twin" / file.name
+    stored = checkpoint.with_weights({name: _stored(tensor, options) for name, tensor in checkpoint.weights.items()})
+    twin_options = dataclasses.replace(options, cuda=dataclasses.replace(cuda, cpu_twin=True))
+    write_graph(stored, twin, twin_options, progress.step)
+    return WrittenModel(twin, description=f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU")
+
+
+def cpu_can_run(precision: Precision, cuda: CudaProfile) -> bool:
+    """Whether the CPU provider has every operator of the graph."""
+    if precision is Precision.FP32:
+        return True
+    return precision is not Precision.BF16 and cuda.attention is CudaAttention.ROWS and not cuda.norms_heads
+
+
+def _stored(tensor: LazyTensor, options: GraphOptions) -> LazyTensor:
+    """The values that the graph holds, where its float type rounds them."""
+    dtype = _STORED.get(options.precision)
+    if dtype is None:
+        return tensor
+    return LazyTensor(tensor.shape, tensor.dtype, lambda: tensor.fp32().to(dtype))
