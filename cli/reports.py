@@ -25,22 +25,22 @@ def show_reports(record: ExportRecord) -> None:
 
 def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
     if isinstance(parity, ParityReport):
-        asked = f"{parity.texts} texts"
-        company = f"cosine {parity.min_batched_cosine:.7f}"
+        inputs = f"{parity.texts} texts"
+        deviation = f"cosine {parity.min_batched_cosine:.7f}"
         figures = (
-            f"min cosine {parity.min_cosine:.8f} (gate {parity.cosine_tolerance}), mean {parity.mean_cosine:.8f}, "
-            f"max error {parity.max_abs_error:.1e}"
+            f"min cosine {parity.min_cosine:.8f} (required: {1 - parity.cosine_tolerance:.7g}), "
+            f"mean {parity.mean_cosine:.8f}, max error {parity.max_abs_error:.1e}"
         )
     else:
-        asked = f"{parity.pairs} pairs"
-        company = f"difference {parity.max_batched_score_error:.1e}"
+        inputs = f"{parity.pairs} pairs"
+        deviation = f"difference {parity.max_batched_score_error:.1e}"
         figures = (
-            f"largest difference of a score {parity.max_score_error:.1e} (gate {parity.score_tolerance:g}), "
+            f"largest difference of a score {parity.max_score_error:.1e} (allowed: {parity.score_tolerance:g}), "
             f"mean {parity.mean_score_error:.1e}, scores {parity.min_score:.3f} to {parity.max_score:.3f}"
         )
-    typer.echo(f"parity with {parity.reference}: {asked}, up to {parity.longest_tokens} tokens")
+    typer.echo(f"parity with {parity.reference}: {inputs}, up to {parity.longest_tokens} tokens")
     typer.echo(f"  {figures}")
-    same = "bit-identical" if parity.batched_bit_identical else company
+    same = "bit-identical" if parity.batched_bit_identical else deviation
     typer.echo(f"  alone and batched: {same}  ({parity.runtime})")
 
 
@@ -50,24 +50,24 @@ def _show_quantization(report: QuantizationReport) -> None:
     if isinstance(held_out, ParityReport):
         typer.echo(
             f"  {held_out.texts} held-out texts: min cosine {held_out.min_cosine:.5f} "
-            f"(gate {held_out.cosine_tolerance:g}), mean {held_out.mean_cosine:.5f}"
+            f"(required: {1 - held_out.cosine_tolerance:.7g}), mean {held_out.mean_cosine:.5f}"
         )
     else:
         typer.echo(
             f"  {held_out.pairs} held-out pairs: largest difference of a score {held_out.max_score_error:.1e} "
-            f"(gate {held_out.score_tolerance:g}), mean {held_out.mean_score_error:.1e}"
+            f"(allowed: {held_out.score_tolerance:g}), mean {held_out.mean_score_error:.1e}"
         )
     typer.echo(
-        f"  fp32 layers: {', '.join(report.fp32_layers) or 'nothing'} ({report.fp32_share:.1%} of the multiply-adds)"
+        f"  fp32 layers: {', '.join(report.fp32_layers) or 'none'} ({report.fp32_share:.1%} of the multiply-adds)"
     )
     typer.echo(f"  {report.bytes / 1e6:.1f} MB, {report.bytes / report.fp32_bytes:.2f} times fp32")
 
 
 def _show_retrieval(report: RetrievalReport, precision: Precision) -> None:
     limit = report.ndcg_loss_tolerance
-    gate = "" if limit is None else f", {limit:g} allowed"
+    allowance = "" if limit is None else f", {limit:g} allowed"
     typer.echo(f"retrieval over {report.evaluation.reference}: {report.queries} queries, {report.documents} documents")
     typer.echo(
         f"  nDCG@10 {report.ndcg_at_10:.4f} in {precision}, {report.reference_ndcg_at_10:.4f} in {report.reference} "
-        f"(loss {report.ndcg_loss:.4f}{gate})"
+        f"(loss {report.ndcg_loss:.4f}{allowance})"
     )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StagingError,
         UnsupportedCheckpointError,
     )
+    from .formats import Tolerance, WeightFormat, weight_format
     from .graph import CudaProfile, GraphOptions
     from .options import (
         CudaAttention,
@@ -70,12 +71,15 @@ _HOMES = {
     "SourceReference": "sources.references",
     "StagingError": "errors",
     "TaskChoice": "options",
+    "Tolerance": "formats",
     "TritonRelease": "release",
     "UnsupportedCheckpointError": "errors",
+    "WeightFormat": "formats",
     "cuda_provider_options": "artifacts.cuda_options",
     "export_model": "pipeline",
     "ndcg_by_query": "verification.ndcg",
     "open_checkpoint": "sources.checkpoint",
+    "weight_format": "formats",
     "write_graph": "artifacts.graph_file",
     "write_merged_checkpoint": "artifacts.merged_checkpoint",
 }
@@ -107,12 +111,15 @@ __all__ = [
     "SourceReference",
     "StagingError",
     "TaskChoice",
+    "Tolerance",
     "TritonRelease",
     "UnsupportedCheckpointError",
+    "WeightFormat",
     "cuda_provider_options",
     "export_model",
     "ndcg_by_query",
     "open_checkpoint",
+    "weight_format",
     "write_graph",
     "write_merged_checkpoint",
 ]

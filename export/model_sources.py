@@ -1,4 +1,4 @@
-"""What is known of an export before anything is computed."""
+"""Opens the sources of an export and decides what they are for, before anything is computed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.manifest import Device, Precision, Task
+from ..client.manifest import Device, Task
 from .errors import ExportError, UnsupportedCheckpointError
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
 from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice
@@ -27,8 +27,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """Everything that is known before the graph is written."""
+class ModelSources:
+    """A merged checkpoint with its tokenizer and its task."""
 
     checkpoint: Checkpoint
     tokenizer: CheckpointTokenizer
@@ -37,33 +37,31 @@ class Prepared:
     max_tokens: int
 
 
-def refuse_unfit(options: ExportOptions) -> None:
-    """Raises ExportError for options that do not go together."""
-    if options.device is Device.CPU and options.precision is Precision.BF16:
-        raise ExportError("--precision bf16 needs --device cuda; on a CPU fp32, fp16 and int8 run")
+def check_options(options: ExportOptions) -> None:
+    """Raise ExportError for options that cannot be combined."""
     rows = options.serving.max_batch_rows
     if options.device is Device.CUDA and options.cuda_attention is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
         raise ExportError(
-            f"--max-batch-rows {rows}: attention over pages takes at most {MAX_PAGED_ROWS} rows; "
-            "give fewer or --attention rows"
+            f"max_batch_rows {rows}: attention over pages supports at most {MAX_PAGED_ROWS} rows; "
+            "use fewer rows, or attention over rows"
         )
 
 
 def model_name(options: ExportOptions) -> str:
-    """The folder of the model in its repository; raises ExportError where it is no name."""
+    """Return the name of the model's folder in the repository; raise ExportError if it is not valid."""
     name = options.name or Path(options.model.location).resolve().name
     if not _NAME.fullmatch(name):
-        raise ExportError(f"'{name}' is not a valid model name; give --name with letters, digits, '.', '_' and '-'")
+        raise ExportError(f"'{name}' is not a valid model name; use letters, digits, '.', '_' and '-'")
     return name
 
 
-def prepare(options: ExportOptions, progress: Progress) -> Prepared:
-    """Opens the sources and decides on the task; raises ExportError and its kinds."""
+def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
+    """Open the sources and choose the task; raises ExportError and its subclasses."""
     checkpoint = open_checkpoint(options.model)
     tokenizer = read_tokenizer(checkpoint.directory, checkpoint.config.vocabulary)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
     task = _choose_task(checkpoint, tokenizer, adapters, options, progress)
-    return Prepared(
+    return ModelSources(
         checkpoint=task.merge(checkpoint, adapters),
         tokenizer=tokenizer,
         task=task,
@@ -80,10 +78,16 @@ def _choose_task(
     progress: Progress,
 ) -> ExportTask:
     recognition = recognise_task(checkpoint, tokenizer, adapters, options.task)
+    architecture = checkpoint.config.architecture
     if recognition.task is Task.RERANK:
+        if not architecture.official_prompts:
+            raise UnsupportedCheckpointError(
+                f"{checkpoint.source}: {architecture.name} models are exported for embeddings only; "
+                "Qwen3-Reranker's template does not apply to them"
+            )
         if options.task is TaskChoice.AUTO:
             progress.note(
-                f"exporting a reranker, because {recognition.reason}; --task embed exports an embedding model"
+                f"exporting a reranker, because {recognition.reason}; set the task to embed for an embedding model"
             )
         settings = read_cross_encoder_settings(checkpoint.directory)
         instruction = settings.instruction if options.instruction is None else options.instruction
@@ -95,11 +99,11 @@ def _choose_task(
         )
     if options.template is not None:
         raise ExportError(
-            "--template is for rerankers, and this is an embedding model; give --task rerank if it is not"
+            "a pair template is for rerankers, and this is an embedding model; set the task to rerank if it is not"
         )
     if tokenizer.end_token_id is None:
         progress.note("the tokenizer appends no end token: rows end with the text's own last token")
-    sentence = read_sentence_settings(checkpoint.directory)
+    sentence = read_sentence_settings(checkpoint.directory, architecture)
     return EmbeddingTask(
         prompts=override_instruction(sentence.prompts, options.instruction),
         stated_max_tokens=sentence.max_tokens,
@@ -112,11 +116,11 @@ def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, stated: int | No
     positions = checkpoint.config.max_positions
     chosen = options.max_tokens or min(stated or DEFAULT_MAX_TOKENS, DEFAULT_MAX_TOKENS, positions)
     if not 2 <= chosen <= positions:
-        raise UnsupportedCheckpointError(f"--max-tokens {chosen}: must be 2 to {positions}, the model's positions")
+        raise UnsupportedCheckpointError(f"max_tokens {chosen}: must be 2 to {positions}, the model's positions")
     window = checkpoint.config.sliding_window
     if window is not None and chosen > window:
         raise UnsupportedCheckpointError(
             f"{checkpoint.source}: layers attend to a sliding window of {window} tokens, which is not supported; "
-            f"give --max-tokens {window} or less, where the window makes no difference"
+            f"use max_tokens {window} or less, where the window makes no difference"
         )
     return chosen

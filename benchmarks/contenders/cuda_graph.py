@@ -11,12 +11,14 @@ from qwen3_triton.client.manifest import Precision
 from qwen3_triton.export import (
     CudaAttention,
     CudaProfile,
+    Device,
     ExportError,
     GraphOptions,
     RuntimeVersion,
     SourceReference,
     cuda_provider_options,
     open_checkpoint,
+    weight_format,
     write_graph,
 )
 
@@ -75,7 +77,7 @@ def _write(bench: Bench, precision: Precision, profile: CudaProfile) -> Path:
     folder = bench.cache / "cuda_graphs" / f"{bench.checkpoint.name}-{precision}-{profile.attention}"
     shutil.rmtree(folder, ignore_errors=True)
     file = folder / "model.onnx"
-    options = GraphOptions(precision=precision, max_tokens=bench.max_tokens, cuda=profile)
+    options = GraphOptions(format=weight_format(precision, Device.CUDA), max_tokens=bench.max_tokens, cuda=profile)
     try:
         checkpoint = open_checkpoint(SourceReference(str(bench.checkpoint)))
         write_graph(checkpoint, file, options, lambda _done, _total: None)

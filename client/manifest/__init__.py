@@ -9,8 +9,6 @@ from .folder import ModelFolder
 from .identities import Provenance, SourceIdentity, TokenizerIdentity
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankManifest
 from .reports import (
-    MAX_COMPANY_SCORE_ERROR,
-    MIN_COMPANY_COSINE,
     LayerErrors,
     ParityReport,
     QuantizationReport,
@@ -35,8 +33,6 @@ __all__ = [
     "INPUT_IDS",
     "LOST_ROW_BITS",
     "MANIFEST_PARAMETER",
-    "MAX_COMPANY_SCORE_ERROR",
-    "MIN_COMPANY_COSINE",
     "PADDING_ID",
     "REQUEST_LENGTHS",
     "ROW_LENGTHS",

@@ -6,11 +6,6 @@ from dataclasses import dataclass
 
 from .identities import SourceIdentity
 
-MIN_COMPANY_COSINE = 0.99999
-"""A text's vector alone and in any company agree to at least this, except in bf16."""
-MAX_COMPANY_SCORE_ERROR = 1e-3
-"""A pair's score alone and in any company differ by at most this, except in bf16."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
@@ -30,14 +25,17 @@ class ParityReport:
     """Smallest cosine between a text alone and the same text in a batch, over positions and paddings."""
     batched_bit_identical: bool
     cosine_tolerance: float
-    """What `min_cosine` had to reach."""
-    batched_cosine_tolerance: float = MIN_COMPANY_COSINE
-    """What `min_batched_cosine` had to reach."""
+    """Largest allowed 1 - `min_cosine`."""
+    batched_cosine_tolerance: float
+    """Largest allowed 1 - `min_batched_cosine`."""
 
     @property
     def passed(self) -> bool:
-        """Whether both gates hold; NaN never does."""
-        return self.min_cosine >= self.cosine_tolerance and self.min_batched_cosine >= self.batched_cosine_tolerance
+        """Whether both cosines are within their tolerance; never with NaN."""
+        return (
+            1 - self.min_cosine <= self.cosine_tolerance
+            and 1 - self.min_batched_cosine <= self.batched_cosine_tolerance
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,13 +57,13 @@ class ScoreParityReport:
     """Largest difference between a pair's score alone and in a batch, over positions and paddings."""
     batched_bit_identical: bool
     score_tolerance: float
-    """What `max_score_error` may be."""
-    batched_score_tolerance: float = MAX_COMPANY_SCORE_ERROR
-    """What `max_batched_score_error` may be."""
+    """Largest allowed `max_score_error`."""
+    batched_score_tolerance: float
+    """Largest allowed `max_batched_score_error`."""
 
     @property
     def passed(self) -> bool:
-        """Whether both gates hold; NaN never does."""
+        """Whether both errors are within their tolerance; never with NaN."""
         return (
             self.max_score_error <= self.score_tolerance
             and self.max_batched_score_error <= self.batched_score_tolerance
@@ -136,5 +134,5 @@ class RetrievalReport:
 
     @property
     def passed(self) -> bool:
-        """Whether the gate holds; NaN never does."""
+        """Whether the loss is within its tolerance; never with NaN."""
         return self.ndcg_loss_tolerance is None or self.ndcg_loss <= self.ndcg_loss_tolerance

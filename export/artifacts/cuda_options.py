@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from ...client.manifest import Precision
+import onnx_ir as ir
+
+from ...client.manifest import Device, Precision
+from ..formats import weight_format
 from ..release import RuntimeVersion
 
 _EXACT_SKIP_NORM = RuntimeVersion(1, 27)
 
 
 def cuda_provider_options(precision: Precision, runtime: RuntimeVersion) -> dict[str, str]:
-    """Option → value.
+    """Return option → value.
 
-    TensorFloat-32 has 10 bits where the head and fp32 models need 23. Up to 1.24 the fused norm of an fp16 sum added up
-    in fp16 unless it was told to be strict.
+    TensorFloat-32 is off: its 10 bits are too few for the head and for fp32 models. Up to ONNX Runtime 1.24 the fused
+    norm of an fp16 sum accumulates in fp16 unless strict mode is on.
     """
     options = {"use_tf32": "0"}
-    if precision in (Precision.FP16, Precision.INT8) and runtime < _EXACT_SKIP_NORM:
+    if weight_format(precision, Device.CUDA).activations == ir.DataType.FLOAT16 and runtime < _EXACT_SKIP_NORM:
         options["enable_skip_layer_norm_strict_mode"] = "1"
     return options

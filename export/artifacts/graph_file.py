@@ -9,7 +9,6 @@ from ..graph import GraphOptions, build_model
 from ..graph.cuda_kernels import require_cuda_kernels
 from ..graph.rope import compute_rope_tables
 from ..sources.checkpoint import Checkpoint
-from ..sources.transformers_config import transformers_config
 from .onnx_file import write_onnx
 
 
@@ -21,9 +20,9 @@ def write_graph(
     The weights must have been rescaled by `options.rescale`. `on_tensor` hears how many of how many tensors are
     written. Raises ExportError where a graph for GPUs has operators that its runtime runs on the CPU.
     """
-    rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), options.max_tokens)
+    rope = compute_rope_tables(checkpoint, options.max_tokens)
     model = build_model(checkpoint.config, checkpoint.weights, rope, options)
     if options.cuda is not None and not options.cuda.cpu_twin:
-        require_cuda_kernels(model, options.dtype, options.cuda.runtime)
+        require_cuda_kernels(model, options.format.activations, options.cuda.runtime)
     file.parent.mkdir(parents=True)
     write_onnx(model, file, on_tensor)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...client.manifest import Precision
+from ..architectures import DecoderConfig
 from ..batching.limits import BatchLimits
-from ..graph.weight_blocks import BLOCK
+from ..formats import WeightFormat
 from ..progress import Progress
-from ..sources.config import ModelConfig
 
-_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.BF16: 2, Precision.INT8: 2}
-"""Of one activation on a GPU."""
 _LIBRARIES = 64 << 20
 """cuBLAS's workspace and what is allocated once."""
 
@@ -31,12 +28,14 @@ class MemoryEstimate:
         return self.weights + self.workspace
 
 
-def estimate_memory(config: ModelConfig, precision: Precision, tokens: int, cells: int | None = None) -> MemoryEstimate:
+def estimate_memory(
+    config: DecoderConfig, format: WeightFormat, tokens: int, cells: int | None = None
+) -> MemoryEstimate:
     """Return what a batch of `tokens` tokens takes, whose right-padded rows have `cells` cells, or no padding.
 
     The peak is in attention or in the MLP, whichever holds more live tensors at once.
     """
-    size, cells = _BYTES[precision], cells or tokens
+    size, cells = format.activation_bytes, cells or tokens
     attended = config.query_width + 2 * config.kv_width
     # the residual stream, packed and split heads; padded and rotated heads, the caches that come out, and the answer
     attention = tokens * (config.hidden + 2 * attended) + cells * (
@@ -44,29 +43,17 @@ def estimate_memory(config: ModelConfig, precision: Precision, tokens: int, cell
     )
     # the residual stream; gate and up in one, and split
     mlp = tokens * (config.hidden + 4 * config.intermediate)
-    workspace = size * max(attention, mlp)
-    if precision is Precision.INT8:
-        # one matrix at a time is turned back to fp16
-        workspace += size * config.hidden * max(attended, 2 * config.intermediate)
+    workspace = size * max(attention, mlp) + format.workspace_bytes(config)
     return MemoryEstimate(
-        weights=_weight_bytes(config, precision),
+        weights=format.weight_bytes(config),
         workspace=workspace + _LIBRARIES,
         batch_tokens=tokens,
     )
 
 
-def _weight_bytes(config: ModelConfig, precision: Precision) -> int:
-    attended = config.query_width + 2 * config.kv_width
-    layer = config.hidden * (attended + config.query_width + 3 * config.intermediate)
-    matrices, table = config.layers * layer, config.vocabulary * config.hidden
-    if precision is Precision.INT8:
-        return matrices + 2 * matrices // BLOCK + table + 2 * config.vocabulary
-    return _BYTES[precision] * (matrices + table)
-
-
 def report_memory(
-    config: ModelConfig,
-    precision: Precision,
+    config: DecoderConfig,
+    format: WeightFormat,
     limits: BatchLimits,
     max_tokens: int,
     gpu_memory_bytes: int | None,
@@ -74,8 +61,8 @@ def report_memory(
 ) -> None:
     """Note what the largest batch and the longest text take, and whether both fit the limit."""
     largest = limits.tokens or limits.rows * max_tokens
-    batch = estimate_memory(config, precision, largest, limits.cells)
-    longest = estimate_memory(config, precision, max_tokens)
+    batch = estimate_memory(config, format, largest, limits.cells)
+    longest = estimate_memory(config, format, max_tokens)
     progress.note(
         f"GPU memory: weights {batch.weights / 1e9:.1f} GB, workspace {batch.workspace / 1e9:.1f} GB for a batch of "
         f"{largest:,} tokens, {longest.workspace / 1e9:.1f} GB for one text of {max_tokens:,}"

@@ -46,14 +46,16 @@ def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             content = held.enter_context(_locked_folder(workshop)) / _CONTENT
             content.mkdir()
         except OSError as exc:
-            raise StagingError(f"cannot build beside {target.parent}: {exc}; choose another --repository") from exc
+            raise StagingError(f"cannot build beside {target.parent}: {exc}; choose another repository") from exc
         try:
             yield content
             _flush(content)
             _move_in(content, target, overwrite=overwrite)
         except OSError as exc:
             if exc.errno in _TAKEN_MEANWHILE:
-                raise ModelExistsError(f"{target} has been made meanwhile; give --overwrite, or another name") from exc
+                raise ModelExistsError(
+                    f"{target} was created in the meantime; overwrite it, or use another name"
+                ) from exc
             if exc.errno in _DISK_REFUSES:
                 raise StagingError(f"{target} could not be written: {exc}") from exc
             raise
@@ -89,7 +91,7 @@ def _lock(staging: Path) -> TextIO | None:
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
     """Raises ModelExistsError where `target` exists and may not be overwritten."""
     if target.exists() and not overwrite:
-        raise ModelExistsError(f"{target} exists; give --overwrite to replace it, or another name")
+        raise ModelExistsError(f"{target} exists; overwrite it, or use another name")
 
 
 def _workshop(repository: Path) -> Path:
@@ -98,7 +100,7 @@ def _workshop(repository: Path) -> Path:
     if around.stat().st_dev != repository.stat().st_dev or not os.access(around, os.W_OK):
         raise StagingError(
             f"{around} is read-only or on another disk than {repository}, so nothing can be renamed in from there; "
-            "choose a folder below a mount point as --repository"
+            "choose a folder below a mount point as the repository"
         )
     return around
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...client.manifest import Device
+from ..architectures import DecoderConfig
 from ..options import CudaAttention, ServingOptions
-from ..sources.config import ModelConfig
 
 TURNAROUND_S = {Device.CPU: 1.0, Device.CUDA: 0.1}
 """Time in which a batch that uses up its token budget should be computed."""
@@ -39,7 +39,7 @@ def choose_token_budget(device: Device, tokens_per_s: float) -> int:
     return min(max(1 << (affordable.bit_length() - 1), _SMALLEST_BUDGET[device]), _LARGEST_BUDGET)
 
 
-def estimate_gpu_tokens_per_s(config: ModelConfig) -> float:
+def estimate_gpu_tokens_per_s(config: DecoderConfig) -> float:
     """Return the speed of a GPU that is not at hand, from the products of one token."""
     attention = config.hidden * (2 * config.query_width + 2 * config.kv_width)
     multiply_adds = config.layers * (attention + 3 * config.hidden * config.intermediate)
@@ -47,7 +47,7 @@ def estimate_gpu_tokens_per_s(config: ModelConfig) -> float:
 
 
 def limit_batches(
-    serving: ServingOptions, config: ModelConfig, max_tokens: int, attention: CudaAttention | None, budget: int
+    serving: ServingOptions, config: DecoderConfig, max_tokens: int, attention: CudaAttention | None, budget: int
 ) -> BatchLimits:
     """Return the limits of a batch that should hold at most `budget` tokens.
 

@@ -17,20 +17,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from .builder import MICROSOFT, GraphBuilder
+from ..architectures import LayerTensors
+from ..formats.operands import Operand, ScaledRows, float_rows, multiply_out, take_rows
+from ..onnx_builder import MICROSOFT, GraphBuilder
 from .causal_attention import QueryBlocks, attend_causally, attention_weights, lay_out_blocks, mask_where, stack_queries
-from .decoder import DecoderParts
+from .decoder import DecoderParts, add_biases, project
 from .groups import TextGroup
-from .products import (
-    Operand,
-    ScaledRows,
-    float_rows,
-    load_weight,
-    multiply_out,
-    prepare_operand,
-    project,
-    take_rows,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,44 +68,60 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
     )
 
 
-def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: str) -> ir.Value:
-    """Every token's attention output [t, hidden] from the normed stream [t, hidden]."""
-    config, name = parts.config, f"{layer}.self_attn"
-    tensors = [f"{name}.{part}_proj.weight" for part in "qkv"]
-    joint = _split_heads(g, parts, multiply_out(g, project(g, parts.form, "qkv", entered, tensors)))
+def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: LayerTensors) -> ir.Value:
+    """Return every token's attention output [t, hidden] from the normed stream [t, hidden]."""
+    config = parts.config
+    joint = multiply_out(g, project(g, parts, "qkv", entered, layer.qkv))
+    joint = add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
+    joint = _split_heads(g, parts, joint)
     q, k, v = (
         g.op("Gather", joint, rows, axis=0, name=f"{part}_grid")
         for part, rows in (("q", layout.query_rows), ("k", layout.key_rows), ("v", layout.value_rows))
     )
     first = g.constant([0])
-    q, k = (_rotate(g, parts, _norm(g, parts, heads, name, part), first, part) for part, heads in (("q", q), ("k", k)))
-    context = attend_causally(g, config, parts.form.dtype, layout.blocks, q, k, v)
+    q, k = (
+        _rotate(g, parts, _norm(g, parts, heads, gain, part), first, part)
+        for part, heads, gain in (("q", q, layer.q_norm), ("k", k, layer.k_norm))
+    )
+    context = attend_causally(g, config, parts.format.activations, layout.blocks, q, k, v)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
-    return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), name)
+    return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), layer)
 
 
-def attend_last(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: str) -> ir.Value:
-    """Each row's last token's attention output [b, hidden] from the normed stream [t, hidden].
+def attend_last(
+    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: LayerTensors
+) -> ir.Value:
+    """Return each row's last token's attention output [b, hidden] from the normed stream [t, hidden].
 
-    Only one token asks, so values are not needed token by token: the shares mix the normed stream itself, and each
-    head's part of W_v goes over its mix, Σ p·(W_v x) = W_v (Σ p·x).
+    There is one query for each row, so values are not needed token by token: the attention weights p are applied to
+    the normed stream x itself, and each head's part of W_v to the result, Σ p·(W_v x) = W_v (Σ p·x).
     """
-    config, form, name = parts.config, parts.form, f"{layer}.self_attn"
-    # the head norm takes out the scales of q and k
-    k = _split_heads(g, parts, project(g, form, "k", entered, [f"{name}.k_proj.weight"]).values)
-    asking = take_rows(g, entered, layout.group.packed.last, "asking")
-    q = _split_heads(g, parts, project(g, form, "q", asking, [f"{name}.q_proj.weight"]).values)
-    q = _norm(g, parts, q, name, "q")
+    config = parts.config
+    k = _split_heads(g, parts, _project_part(g, parts, "k", entered, layer.k, layer.k_bias, layer.k_norm))
+    last = take_rows(g, entered, layout.group.packed.last, "asking")
+    q = _split_heads(g, parts, _project_part(g, parts, "q", last, layer.q, layer.q_bias, layer.q_norm))
+    q = _norm(g, parts, q, layer.q_norm, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
     q = _rotate(g, parts, q, position, "q")
-    k = g.op("Gather", _norm(g, parts, k, name, "k"), layout.last_key_rows, axis=0, name="k_grid")
+    k = g.op("Gather", _norm(g, parts, k, layer.k_norm, "k"), layout.last_key_rows, axis=0, name="k_grid")
     k = _rotate(g, parts, k, g.constant([0]), "k")
-    shares = attention_weights(g, config, form.dtype, stack_queries(g, config, q), k, layout.behind)
-    shares = g.op("Reshape", shares, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
+    weights = attention_weights(g, config, parts.format.activations, stack_queries(g, config, q), k, layout.behind)
+    weights = g.op("Reshape", weights, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
     grid = g.op("Gather", float_rows(g, entered), layout.group.token_of_cell, axis=0, name="normed_grid")
-    mixes = g.op("MatMul", shares, grid, name="mix")
-    return _project_output(g, parts, _project_mixes(g, parts, mixes, f"{name}.v_proj.weight"), name)
+    weighted = g.op("MatMul", weights, grid, name="mix")
+    values = _project_weighted(g, parts, weighted, layer)
+    return _project_output(g, parts, values, layer)
+
+
+def _project_part(
+    g: GraphBuilder, parts: DecoderParts, name: str, entered: Operand, tensor: str, bias: str | None, gain: str | None
+) -> ir.Value:
+    """Queries or keys [·, out] before their norm; up to a positive factor for each row if they have one."""
+    rows = project(g, parts, name, entered, [tensor])
+    # a norm on heads removes the scale of a row
+    values = rows.values if gain is not None and bias is None else multiply_out(g, rows)
+    return add_biases(g, parts, name, values, (bias,))
 
 
 def _heads(g: GraphBuilder, heads: range, shape: list[int]) -> ir.Value:
@@ -130,46 +138,63 @@ def _split_heads(g: GraphBuilder, parts: DecoderParts, values: ir.Value) -> ir.V
     return g.op("Reshape", values, g.constant([-1, parts.config.head_dim]))
 
 
-def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, name: str) -> ir.Value:
-    """[·, hidden] from the heads' answers [·, heads·head_dim]."""
-    operand = prepare_operand(g, parts.form, ScaledRows(context), parts.config.query_width, ["output"])
-    return multiply_out(g, project(g, parts.form, "output", operand, [f"{name}.o_proj.weight"]))
+def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, layer: LayerTensors) -> ir.Value:
+    """[·, hidden] from the heads' contexts [·, heads·head_dim]."""
+    operand = parts.format.prepare(g, ScaledRows(context), parts.config.query_width, ["output"])
+    return multiply_out(g, project(g, parts, "output", operand, [layer.output]))
 
 
-def _project_mixes(g: GraphBuilder, parts: DecoderParts, mixes: ir.Value, tensor: str) -> ir.Value:
-    """Every head's mix of tokens [b, heads, hidden] through its key-value head's part of W_v: [b, heads·head_dim].
+def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, layer: LayerTensors) -> ir.Value:
+    """Multiply weighted tokens [b, heads, hidden] by their key-value head's part of W_v: [b, heads·head_dim].
 
-    In floats also beside 8-bit products: it has few rows.
+    In floats even where other products are 8 bits: it has few rows.
     """
     config = parts.config
     group = config.heads // config.kv_heads
-    source = parts.form.weights[tensor]
+    source = parts.weights[layer.v]
 
     def load() -> NDArray[np.float32]:
         heads = source.fp32().reshape(config.kv_heads, config.head_dim, config.hidden)
         values: NDArray[np.float32] = heads.transpose(1, 2).numpy()
         return values
 
-    weight = g.weight("v.weight", [config.kv_heads, config.hidden, config.head_dim], parts.form.dtype, load)
-    split = g.op("Reshape", mixes, g.constant([-1, config.kv_heads, group, config.hidden]))
+    weight = g.weight("v.weight", [config.kv_heads, config.hidden, config.head_dim], parts.format.activations, load)
+    split = g.op("Reshape", weighted, g.constant([-1, config.kv_heads, group, config.hidden]))
     by_head = g.op("Transpose", split, perm=[1, 0, 2, 3])
     flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, config.hidden]))
-    # one row alone would go through another kernel, which adds up in another order
+    # a single row would take another kernel, which sums in another order
     single = group == 1
     flat = g.op("Concat", flat, flat, axis=1) if single else flat
     values = g.op("MatMul", flat, weight, name="v")
     values = g.ops("Split", values, axis=1, num_outputs=2, name="v_once", outputs=2)[0] if single else values
     values = g.op("Reshape", values, g.constant([config.kv_heads, -1, group, config.head_dim]))
+    values = _add_value_bias(g, parts, values, layer)
     return g.op("Reshape", g.op("Transpose", values, perm=[1, 0, 2, 3]), g.constant([-1, config.query_width]))
 
 
-def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, name: str, part: str) -> ir.Value:
-    """RMSNorm over head_dim of each head [..., head_dim]."""
-    gain = load_weight(g, parts.form, f"{part}_norm.gain", [f"{name}.{part}_norm.weight"], transpose=False)
+def _add_value_bias(g: GraphBuilder, parts: DecoderParts, values: ir.Value, layer: LayerTensors) -> ir.Value:
+    """`values` [kv_heads, b, group, head_dim] plus each head's bias, since attention weights sum to 1."""
+    config, name = parts.config, layer.v_bias
+    if name is None:
+        return values
+
+    def load() -> NDArray[np.float32]:
+        bias: NDArray[np.float32] = parts.weights[name].fp32().reshape(config.kv_heads, 1, 1, config.head_dim).numpy()
+        return bias
+
+    bias = g.weight("v.bias", [config.kv_heads, 1, 1, config.head_dim], parts.format.activations, load)
+    return g.op("Add", values, bias, name="v_biased")
+
+
+def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: str | None, part: str) -> ir.Value:
+    """RMSNorm over head_dim of each head [..., head_dim], if the architecture has one."""
+    if gain is None:
+        return heads
+    weight = parts.format.load_float(g, f"{part}_norm.gain", [parts.weights[gain]], transpose=False)
     eps = parts.config.norm_eps
-    return g.op("SimplifiedLayerNormalization", heads, gain, name=f"{part}_norm", axis=-1, epsilon=eps, stash_type=1)
+    return g.op("SimplifiedLayerNormalization", heads, weight, name=f"{part}_norm", axis=-1, epsilon=eps, stash_type=1)
 
 
 def _rotate(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, part: str) -> ir.Value:
-    """Rope of [b, heads, s, head_dim]: the first of s stands at `position` INT64 [1], or each of [b, s] at its own."""
+    """Apply rope to [b, heads, s, head_dim], whose first of s is at `position` INT64 [1], or [b, s] for each one."""
     return g.op("RotaryEmbedding", heads, position, parts.cos, parts.sin, name=f"{part}_rope", domain=MICROSOFT)

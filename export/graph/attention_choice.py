@@ -7,16 +7,17 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..architectures import LayerTensors
+from ..formats.operands import Operand, float_rows
+from ..onnx_builder import GraphBuilder
 from ..options import CudaAttention
 from . import attention as on_groups
 from . import attention_on_pages as on_pages
 from . import attention_on_rows as on_rows
-from .builder import GraphBuilder
 from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
 from .pages import lay_out_pages
-from .products import Operand, float_rows
 from .row_grid import lay_out_rows
 from .tokens import PackedTokens
 
@@ -25,9 +26,9 @@ from .tokens import PackedTokens
 class Attention:
     """Both take the normed stream [T, hidden], as its products take it, and the layer's name."""
 
-    attend: Callable[[Operand, str], ir.Value]
+    attend: Callable[[Operand, LayerTensors], ir.Value]
     """Every token's output: [T, hidden]."""
-    attend_last: Callable[[Operand, str], ir.Value]
+    attend_last: Callable[[Operand, LayerTensors], ir.Value]
     """Each row's last token's output: [G, hidden]."""
 
 
@@ -44,8 +45,7 @@ def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -
 def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Attention:
     """The attention of a GPU; what it needs once per batch is added to the graph here."""
     profile = parts.cuda or CudaProfile()
-    # PagedAttention has no fp32
-    if profile.attention is CudaAttention.PAGES and parts.form.dtype != ir.DataType.FLOAT:
+    if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
         with g.scope("rows"):
             pages = lay_out_pages(g, parts, packed, max_tokens)
         return Attention(

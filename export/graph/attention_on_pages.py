@@ -12,27 +12,31 @@ import math
 
 import onnx_ir as ir
 
-from .builder import MICROSOFT, Attribute, GraphBuilder
-from .decoder import DecoderParts, pool_last_token
+from ..architectures import LayerTensors
+from ..onnx_builder import MICROSOFT, Attribute, GraphBuilder
+from .decoder import DecoderParts
 from .packed_heads import load_gains, project_heads, project_joint_heads, project_output
 from .pages import Pages
+from .pooling import pool_last_token
 from .tokens import PackedTokens
 
 
-def attend(g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: ir.Value, layer: str) -> ir.Value:
+def attend(g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
     return project_output(g, parts, _attend_tokens(g, parts, pages, normed, layer), layer)
 
 
 def attend_last(
-    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, pages: Pages, normed: ir.Value, layer: str
+    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, pages: Pages, normed: ir.Value, layer: LayerTensors
 ) -> ir.Value:
     """Each row's last token's attention output [G, hidden]; the operator has no way to ask for that alone."""
     context = _attend_tokens(g, parts, pages, normed, layer)
     return project_output(g, parts, pool_last_token(g, packed, context, "context"), layer)
 
 
-def _attend_tokens(g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: ir.Value, layer: str) -> ir.Value:
+def _attend_tokens(
+    g: GraphBuilder, parts: DecoderParts, pages: Pages, normed: ir.Value, layer: LayerTensors
+) -> ir.Value:
     """The heads' answers [T, heads·head_dim]."""
     config = parts.config
     attributes: dict[str, Attribute] = {

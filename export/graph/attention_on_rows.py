@@ -11,33 +11,33 @@ import math
 
 import onnx_ir as ir
 
-from .builder import MICROSOFT, Attribute, GraphBuilder
+from ..architectures import LayerTensors
+from ..onnx_builder import MICROSOFT, Attribute, GraphBuilder
 from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .packed_heads import HeadGains, load_gains, project_heads, project_joint_heads, project_output
 from .row_grid import RowGrid
 
-FP32 = ir.DataType.FLOAT
 
-
-def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
     context = _attend_rows(g, parts, grid, normed, layer)
     return project_output(g, parts, g.op("Gather", context, grid.places, axis=0, name="context"), layer)
 
 
-def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Each row's last token's attention output [G, hidden]; the operator has no way to ask for that alone."""
     context = _attend_rows(g, parts, grid, normed, layer)
     return project_output(g, parts, g.op("Gather", context, grid.last, axis=0, name="context"), layer)
 
 
-def _attend_rows(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: str) -> ir.Value:
+def _attend_rows(
+    g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors
+) -> ir.Value:
     """The heads' answers in the cells of the grid: [G · W, heads·head_dim]."""
     profile = parts.cuda or CudaProfile()
-    # CUDA has no GroupQueryAttention in fp32
-    spelled_out = parts.form.dtype == FP32 and not profile.cpu_twin
-    if profile.norms_heads and not spelled_out:
+    spelled_out = profile.spells_out_attention(parts.format.activations)
+    if parts.operator_norms_heads and not spelled_out:
         joint = _to_rows(g, grid, project_joint_heads(g, parts, normed, layer), "heads")
         rows = _group_query(g, parts, grid, [joint], load_gains(g, parts, layer))
     else:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ..sources.config import ModelConfig
-from .builder import MICROSOFT, GraphBuilder
+from ..architectures import DecoderConfig
+from ..onnx_builder import MICROSOFT, GraphBuilder
 from .control_flow import choose, join_answers
 
 FP32 = ir.DataType.FLOAT
@@ -27,13 +27,13 @@ def mask_where(g: GraphBuilder, hidden: ir.Value, name: str) -> ir.Value:
     return g.op("Where", hidden, g.scalar(_MASKED, FP32), g.scalar(0.0, FP32), name=name)
 
 
-def stack_queries(g: GraphBuilder, config: ModelConfig, q: ir.Value) -> ir.Value:
+def stack_queries(g: GraphBuilder, config: DecoderConfig, q: ir.Value) -> ir.Value:
     """[b, kv_heads, group·n, head_dim], the queries of a key head one below the other, from [b, heads, n, head_dim]."""
     return g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
 
 
 def attention_weights(
-    g: GraphBuilder, config: ModelConfig, dtype: ir.DataType, q: ir.Value, k: ir.Value, mask: ir.Value
+    g: GraphBuilder, config: DecoderConfig, dtype: ir.DataType, q: ir.Value, k: ir.Value, mask: ir.Value
 ) -> ir.Value:
     """[b, kv_heads, group·n, s]: how queries, as stacked by `stack_queries`, share keys [b, kv_heads, s, head_dim].
 
@@ -80,7 +80,7 @@ def _mask_later(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
 
 def attend_causally(
     g: GraphBuilder,
-    config: ModelConfig,
+    config: DecoderConfig,
     dtype: ir.DataType,
     blocks: QueryBlocks,
     q: ir.Value,

@@ -14,8 +14,8 @@ import onnx
 import onnx_ir as ir
 
 from ..errors import ExportError, list_keys
+from ..onnx_builder import MICROSOFT
 from ..release import RuntimeVersion
-from .builder import MICROSOFT
 
 _FP32, _FP16, _BF16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 _INT64, _INT32, _INT8, _BOOL = ir.DataType.INT64, ir.DataType.INT32, ir.DataType.INT8, ir.DataType.BOOL
@@ -114,7 +114,7 @@ def require_cuda_kernels(model: ir.Model, dtype: ir.DataType, runtime: RuntimeVe
     if missing:
         raise ExportError(
             f"ONNX Runtime {runtime} has no CUDA kernel for {list_keys(missing)}; "
-            "choose a newer --triton-release or another --precision"
+            "choose a newer Triton release or another precision"
         )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from ..options import CudaAttention
 from ..release import DEFAULT_RELEASE, RuntimeVersion
 
@@ -24,6 +26,18 @@ class CudaProfile:
 
     cpu_twin: bool = False
     """The graph in fp32, on rows and with operators that the CPU provider has, where its numbers can be checked."""
+
+    def attention_for(self, dtype: ir.DataType) -> CudaAttention:
+        """How attention is fed where activations are of `dtype`: PagedAttention has no fp32."""
+        return CudaAttention.ROWS if dtype == ir.DataType.FLOAT else self.attention
+
+    def spells_out_attention(self, dtype: ir.DataType) -> bool:
+        """Whether rope and the repetition of keys are separate operators: CUDA has no GroupQueryAttention in fp32."""
+        return dtype == ir.DataType.FLOAT and not self.cpu_twin
+
+    def needs_gpu(self, dtype: ir.DataType) -> bool:
+        """Whether the CPU provider lacks the attention operator for activations of `dtype`."""
+        return dtype != ir.DataType.FLOAT and (self.attention is CudaAttention.PAGES or self.norms_heads)
 
     @property
     def norms_heads(self) -> bool:

@@ -11,31 +11,23 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ..architectures import EMBEDDINGS, DecoderConfig, LayerTensors
+from ..formats import WeightFormat
+from ..formats.operands import Operand, ScaledRows, multiply_out
+from ..onnx_builder import MICROSOFT, GraphBuilder
 from ..passes.rotate import UNROTATE
-from ..sources.config import ModelConfig
-from .builder import MICROSOFT, GraphBuilder
+from ..sources.weights import LazyTensor, Weights
 from .cuda_profile import CudaProfile
-from .products import (
-    Operand,
-    ProductFormat,
-    ScaledRows,
-    gather_rows,
-    load_weight,
-    multiply_out,
-    norm_and_round,
-    prepare_operand,
-    project,
-    round_normed,
-)
 from .tokens import PackedTokens
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderParts:
-    """What every layer needs: shapes, the weights and their format, and the rope tables inside the graph."""
+    """What every layer needs: shapes, weights, their format, and the rope tables in the graph."""
 
-    config: ModelConfig
-    form: ProductFormat
+    config: DecoderConfig
+    weights: Weights
+    format: WeightFormat
     eps: float
     """Of the norms on the residual stream."""
     cos: ir.Value
@@ -43,6 +35,24 @@ class DecoderParts:
     sin: ir.Value
     cuda: CudaProfile | None = None
     """None for a CPU."""
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether the residual stream is rotated; all gains of its norms are 1 then."""
+        return UNROTATE in self.weights
+
+    def layer(self, index: int) -> LayerTensors:
+        """Return the tensor names of layer `index`."""
+        return self.config.architecture.layer(index)
+
+    def tensors(self, names: Sequence[str]) -> list[LazyTensor]:
+        """Return the weights of these names."""
+        return [self.weights[name] for name in names]
+
+    @property
+    def operator_norms_heads(self) -> bool:
+        """Whether queries and keys have norms that the attention operator applies."""
+        return self.cuda is not None and self.cuda.norms_heads and self.config.architecture.head_norms
 
     @property
     def joint_products(self) -> bool:
@@ -60,12 +70,14 @@ class Stream:
 
 def embed_tokens(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens) -> Stream:
     """The token embeddings [T, hidden]."""
-    return Stream(gather_rows(g, parts.form, "table", "embed_tokens.weight", packed.ids), None)
+    return Stream(parts.format.gather_rows(g, "table", parts.weights[EMBEDDINGS], packed.ids), None)
 
 
-def normalize(g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str) -> tuple[ir.Value, Stream]:
-    """RMSNorm of the stream, and the stream with its update added."""
-    gain = load_weight(g, parts.form, "norm.gain", [tensor], transpose=False)
+def normalize(
+    g: GraphBuilder, parts: DecoderParts, stream: Stream, gain_tensor: str, dtype: ir.DataType | None = None
+) -> tuple[ir.Value, Stream]:
+    """Return the RMSNorm of the stream, and the stream with its update added; `dtype` is that of the stream."""
+    gain = parts.format.load_float(g, "norm.gain", [parts.weights[gain_tensor]], transpose=False, dtype=dtype)
     if stream.update is None:
         normed = g.op(
             "SimplifiedLayerNormalization",
@@ -91,45 +103,57 @@ def normalize(g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str)
 
 
 def enter_products(
-    g: GraphBuilder, parts: DecoderParts, stream: Stream, tensor: str, products: Sequence[str], *, floats: bool = False
+    g: GraphBuilder, parts: DecoderParts, stream: Stream, gain: str, products: Sequence[str], *, floats: bool = False
 ) -> tuple[Operand, Stream]:
-    """The normed stream [·, hidden] as the named products of this scope take it, and the stream with its update added.
+    """Return the normed stream [·, hidden] as the operand of `products`, and the stream with its update added.
 
-    `floats` asks for the rows in floats as well.
-    Where the stream is rotated, every gain has gone into the weights behind it, and codes need no normed rows.
+    Args:
+        g: Builder, in the scope of the products.
+        parts: Parts of the decoder.
+        stream: Residual stream.
+        gain: Tensor name of the norm's gain.
+        products: Names of the products in this scope that read it.
+        floats: Whether the rows are needed in floats as well.
     """
-    form, step = parts.form, parts.form.norm_output_scale
-    in_steps = step is not None and all(form.is_quantized(g.path(product)) for product in products)
-    if step is not None and in_steps and not floats and UNROTATE in form.weights:
+    width = parts.config.hidden
+    # the gains of a rotated stream are 1
+    if parts.is_rotated and not floats and parts.format.fuses_norm(g, products):
         residual = stream.residual
         if stream.update is not None:
             residual = g.op("Add", residual, stream.update, name="residual")
-        codes = norm_and_round(g, residual, parts.config.hidden, parts.eps, step)
-        return Operand(None, codes), Stream(residual, None)
-    normed, stream = normalize(g, parts, stream, tensor)
-    if step is not None and in_steps:
-        return Operand(ScaledRows(normed), round_normed(g, normed, step)), stream
-    return prepare_operand(g, form, ScaledRows(normed), parts.config.hidden, products), stream
+        return Operand(None, parts.format.norm_to_codes(g, residual, width, parts.eps)), Stream(residual, None)
+    normed, stream = normalize(g, parts, stream, gain)
+    return parts.format.prepare_normed(g, normed, width, products), stream
 
 
-def pool_last_token(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
-    """[G, ·] from [T, ·]."""
-    return g.op("Gather", values, packed.last, axis=0, name=name)
+def project(g: GraphBuilder, parts: DecoderParts, name: str, operand: Operand, tensors: Sequence[str]) -> ScaledRows:
+    """Multiply the operand [·, in] by the transposes of the weights `tensors`, side by side: [·, Σ out]."""
+    return parts.format.project(g, name, operand, parts.tensors(tensors))
 
 
-def feed_forward(g: GraphBuilder, parts: DecoderParts, entered: Operand, layer: str) -> ir.Value:
-    """down(silu(gate(x)) · up(x)) of the normed stream."""
-    form, config = parts.form, parts.config
-    tensors = [f"{layer}.mlp.gate_proj.weight", f"{layer}.mlp.up_proj.weight"]
+def add_biases(
+    g: GraphBuilder, parts: DecoderParts, name: str, values: ir.Value, biases: Sequence[str | None]
+) -> ir.Value:
+    """Add the bias tensors, side by side, to `values` [·, Σ out]; nothing if the architecture has none."""
+    present = [bias for bias in biases if bias is not None]
+    if not present:
+        return values
+    bias = parts.format.load_float(g, f"{name}.bias", parts.tensors(present), transpose=False)
+    return g.op("Add", values, bias, name=f"{name}_biased")
+
+
+def feed_forward(g: GraphBuilder, parts: DecoderParts, entered: Operand, layer: LayerTensors) -> ir.Value:
+    """Return down(silu(gate(x)) · up(x)) of the normed stream."""
+    width = parts.config.intermediate
     if parts.joint_products:
-        joint = multiply_out(g, project(g, form, "gate_up", entered, tensors))
-        gate, values = g.ops("Split", joint, g.constant([config.intermediate] * 2), axis=-1, name="halves", outputs=2)
+        joint = multiply_out(g, project(g, parts, "gate_up", entered, layer.gate_up))
+        gate, values = g.ops("Split", joint, g.constant([width] * 2), axis=-1, name="halves", outputs=2)
         up = ScaledRows(values)
     else:
-        gate = multiply_out(g, project(g, form, "gate", entered, tensors[:1]))
-        up = project(g, form, "up", entered, tensors[1:])
+        gate = multiply_out(g, project(g, parts, "gate", entered, [layer.gate]))
+        up = project(g, parts, "up", entered, [layer.up])
     silu = g.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0, name="silu")
-    # the scale of up's rows goes through the product and is multiplied out behind down
+    # the scale of up's rows passes through the product and is multiplied out after down
     product = ScaledRows(g.op("Mul", silu, up.values), up.scale)
-    inner = prepare_operand(g, form, product, config.intermediate, ["down"])
-    return multiply_out(g, project(g, form, "down", inner, [f"{layer}.mlp.down_proj.weight"]))
+    inner = parts.format.prepare(g, product, width, ["down"])
+    return multiply_out(g, project(g, parts, "down", inner, [layer.down]))

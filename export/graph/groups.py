@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .builder import GraphBuilder
+from ..onnx_builder import GraphBuilder
 from .control_flow import join_answers
 from .tokens import PackedTokens
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..architectures import FINAL_NORM, SCORE_HEAD
+from ..onnx_builder import GraphBuilder
 from ..passes.rotate import UNROTATE
-from ..sources.checkpoint import SCORE_HEAD
 from ..sources.weights import LazyTensor
-from .builder import GraphBuilder
 from .decoder import DecoderParts, Stream, normalize
-from .products import load_weight
 
 FP32 = ir.DataType.FLOAT
 _SMALLEST_NORM = 1e-12
@@ -23,9 +20,9 @@ _SMALLEST_NORM = 1e-12
 def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
     """FP32 [G, hidden], rows of L2 norm 1: final norm, turned back where the stream is rotated, over its length."""
     normed = _final_norm(g, parts, stream)
-    if UNROTATE in parts.form.weights:
-        form = dataclasses.replace(parts.form, dtype=FP32)
-        normed = g.op("MatMul", normed, load_weight(g, form, "unrotate.weight", [UNROTATE]), name="unrotate")
+    if parts.is_rotated:
+        unrotate = parts.format.load_float(g, "unrotate.weight", [parts.weights[UNROTATE]], dtype=FP32)
+        normed = g.op("MatMul", normed, unrotate, name="unrotate")
     if parts.cuda is not None:
         return _unit_rows(g, normed, parts.config.hidden)
     length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
@@ -45,7 +42,7 @@ def score_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
     On a CPU a product and a sum for each row: a matrix product may add up in another order when there are more rows.
     """
     normed = _final_norm(g, parts, stream)
-    head = parts.form.weights[SCORE_HEAD]
+    head = parts.weights[SCORE_HEAD]
     if parts.cuda is not None:
         column = g.weight("score.weight", [head.shape[1], 1], FP32, lambda: _one_row(head).T)
         return g.op("Sigmoid", g.op("MatMul", normed, column, name="logit"), name="score")
@@ -63,9 +60,8 @@ def _one_row(head: LazyTensor) -> NDArray[np.float32]:
 def _final_norm(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
     update = None if stream.update is None else _fp32(g, parts, stream.update)
     stream = Stream(_fp32(g, parts, stream.residual), update)
-    form = dataclasses.replace(parts.form, dtype=FP32)
-    return normalize(g, dataclasses.replace(parts, form=form), stream, "norm.weight")[0]
+    return normalize(g, parts, stream, FINAL_NORM, FP32)[0]
 
 
 def _fp32(g: GraphBuilder, parts: DecoderParts, value: ir.Value) -> ir.Value:
-    return value if parts.form.dtype == FP32 else g.op("Cast", value, to=FP32)
+    return value if parts.format.activations == FP32 else g.op("Cast", value, to=FP32)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .builder import GraphBuilder
-from .decoder import DecoderParts
-from .products import ScaledRows, load_weight, multiply_out, prepare_operand, project
+from ..architectures import LayerTensors
+from ..formats.operands import ScaledRows, multiply_out
+from ..onnx_builder import GraphBuilder
+from .decoder import DecoderParts, add_biases, project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +29,25 @@ class HeadGains:
     k: ir.Value
 
 
-def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: str) -> PackedHeads:
-    """Heads of the normed stream [T, hidden], q and k behind their norm."""
-    config, gains = parts.config, load_gains(g, parts, layer)
+def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> PackedHeads:
+    """Return the heads of the normed stream [T, hidden], q and k after their norm if they have one."""
+    config = parts.config
+    gains = load_gains(g, parts, layer) if config.architecture.head_norms else None
     if parts.joint_products:
         widths = g.constant([config.query_width, config.kv_width, config.kv_width])
         q, k, v = g.ops("Split", project_joint_heads(g, parts, normed, layer), widths, axis=-1, name="heads", outputs=3)
     else:
-        entered = prepare_operand(g, parts.form, ScaledRows(normed), config.hidden, list("qkv"))
+        entered = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
         q, k, v = (
-            multiply_out(g, project(g, parts.form, part, entered, [f"{layer}.self_attn.{part}_proj.weight"]))
-            for part in "qkv"
+            add_biases(g, parts, part, multiply_out(g, project(g, parts, part, entered, [tensor])), (bias,))
+            for part, tensor, bias in (
+                ("q", layer.q, layer.q_bias),
+                ("k", layer.k, layer.k_bias),
+                ("v", layer.v, layer.v_bias),
+            )
         )
+    if gains is None:
+        return PackedHeads(q=q, k=k, v=v)
     return PackedHeads(
         q=_norm_heads(g, parts, q, gains.q, config.query_width, "q_norm"),
         k=_norm_heads(g, parts, k, gains.k, config.kv_width, "k_norm"),
@@ -47,25 +55,27 @@ def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer:
     )
 
 
-def project_joint_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: str) -> ir.Value:
+def project_joint_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Queries, keys and values side by side, not normed: [T, (heads + 2·kv_heads)·head_dim]."""
-    entered = prepare_operand(g, parts.form, ScaledRows(normed), parts.config.hidden, ["qkv"])
-    tensors = [f"{layer}.self_attn.{part}_proj.weight" for part in "qkv"]
-    return multiply_out(g, project(g, parts.form, "qkv", entered, tensors))
+    entered = parts.format.prepare(g, ScaledRows(normed), parts.config.hidden, ["qkv"])
+    joint = multiply_out(g, project(g, parts, "qkv", entered, layer.qkv))
+    return add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
 
 
-def load_gains(g: GraphBuilder, parts: DecoderParts, layer: str) -> HeadGains:
+def load_gains(g: GraphBuilder, parts: DecoderParts, layer: LayerTensors) -> HeadGains:
     """The gains of a layer's head norms."""
+    if layer.q_norm is None or layer.k_norm is None:
+        raise ValueError("the architecture has no norms on heads")
     return HeadGains(
-        q=load_weight(g, parts.form, "q_norm.gain", [f"{layer}.self_attn.q_norm.weight"], transpose=False),
-        k=load_weight(g, parts.form, "k_norm.gain", [f"{layer}.self_attn.k_norm.weight"], transpose=False),
+        q=parts.format.load_float(g, "q_norm.gain", [parts.weights[layer.q_norm]], transpose=False),
+        k=parts.format.load_float(g, "k_norm.gain", [parts.weights[layer.k_norm]], transpose=False),
     )
 
 
-def project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, layer: str) -> ir.Value:
+def project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, layer: LayerTensors) -> ir.Value:
     """[·, hidden] from the heads' answers [·, heads·head_dim]."""
-    operand = prepare_operand(g, parts.form, ScaledRows(context), parts.config.query_width, ["output"])
-    return multiply_out(g, project(g, parts.form, "output", operand, [f"{layer}.self_attn.o_proj.weight"]))
+    operand = parts.format.prepare(g, ScaledRows(context), parts.config.query_width, ["output"])
+    return multiply_out(g, project(g, parts, "output", operand, [layer.output]))
 
 
 def _norm_heads(

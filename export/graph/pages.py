@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from .builder import GraphBuilder
+from ..onnx_builder import GraphBuilder
 from .decoder import DecoderParts
 from .tokens import PackedTokens, longest_row
 
@@ -52,7 +52,7 @@ def lay_out_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, ma
     table = g.op("Add", g.op("Unsqueeze", first, g.constant([1])), columns)
     # what lies behind a row's own pages is never read, but has to exist
     table = g.op("Min", table, g.op("Sub", pages, g.constant([1])), name="table")
-    fused = parts.cuda is not None and parts.cuda.norms_heads
+    fused = parts.operator_norms_heads
     positions = None if fused else _positions(g, packed)
     return Pages(
         keys=_cache(g, parts, pages, "keys", 0.0),
@@ -74,7 +74,7 @@ def _page_count(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
 
 
 def _cache(g: GraphBuilder, parts: DecoderParts, pages: ir.Value, name: str, filler: float) -> ir.Value:
-    config, dtype = parts.config, parts.form.dtype
+    config, dtype = parts.config, parts.format.activations
     shape = g.op("Concat", pages, g.constant([PAGE, config.kv_heads, config.head_dim]), axis=0)
     value = ir.tensor(np.asarray([filler], dtype.numpy()))
     return g.op("ConstantOfShape", shape, name=name, value=value)

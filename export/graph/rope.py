@@ -1,4 +1,4 @@
-"""Rotary embedding tables, taken from transformers so that every scaling type means what it means there."""
+"""Rotary embedding tables, computed by transformers so that every scaling type has its meaning there."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Qwen3Config
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
+
+from ..sources.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class RopeTables:
     sin: NDArray[np.float32]
 
 
-def compute_rope_tables(config: Qwen3Config, positions: int) -> RopeTables:
-    """cos and sin of positions 0 to `positions`, exclusive, the attention factor of yarn included."""
-    rotary = Qwen3RotaryEmbedding(config)
+def compute_rope_tables(checkpoint: Checkpoint, positions: int) -> RopeTables:
+    """Return cos and sin of positions 0 to `positions`, exclusive, including yarn's attention factor."""
+    rotary = checkpoint.config.architecture.load_classes().rotary(checkpoint.transformers_config())
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), rotary.inv_freq.float())
     factor = float(rotary.attention_scaling)
     return RopeTables((angles.cos() * factor).numpy(), (angles.sin() * factor).numpy())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from .builder import GraphBuilder
+from ..onnx_builder import GraphBuilder
 from .tokens import PackedTokens, longest_row
 
 INT32 = ir.DataType.INT32

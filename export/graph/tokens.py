@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...client.manifest import INPUT_IDS, LOST_ROW_BITS, REQUEST_LENGTHS, ROW_LENGTHS
-from .builder import GraphBuilder
+from ..onnx_builder import GraphBuilder
 
 INT64 = ir.DataType.INT64
 

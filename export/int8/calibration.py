@@ -42,7 +42,7 @@ def read_calibration(file: Path | None) -> CalibrationTexts:
     try:
         content = file.read_bytes()
     except OSError as exc:
-        raise SourceError(f"--calibration {file}: not readable ({exc.strerror})") from exc
+        raise SourceError(f"calibration texts {file}: not readable ({exc.strerror})") from exc
     return _parse(content, str(file), as_json=file.suffix in (".jsonl", ".json"))
 
 
@@ -69,10 +69,10 @@ def _parse(content: bytes, reference: str, *, as_json: bool) -> CalibrationTexts
         lines = content.decode("utf-8").split("\n")
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
-        raise SourceError(f"--calibration {reference}: line {line} is not UTF-8") from exc
+        raise SourceError(f"calibration texts {reference}: line {line} is not UTF-8") from exc
     numbered = [(number, line.rstrip("\r")) for number, line in enumerate(lines, start=1) if line.strip()]
     if not numbered:
-        raise SourceError(f"--calibration {reference}: has no texts; give one text per line")
+        raise SourceError(f"calibration texts {reference}: has no texts; give one text per line")
     texts = tuple(_text_of(line, number, reference) if as_json else line for number, line in numbered)
     return CalibrationTexts(texts=texts, reference=reference, sha256=hashlib.sha256(content).hexdigest())
 
@@ -85,7 +85,7 @@ def _text_of(line: str, number: int, reference: str) -> str:
         text = None
     if not isinstance(text, str) or not text.strip():
         raise SourceError(
-            f'--calibration {reference}: line {number} is not a JSON object with a "text"; '
+            f'calibration texts {reference}: line {number} is not a JSON object with a "text"; '
             'each line must be one, such as {"text": "how do I sort a list?"}'
         )
     return text

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from ..passes.smooth import LayerScales, SmoothingPoint, repeat_kv
+from ..architectures import EMBEDDINGS, DecoderConfig
+from ..passes.smooth import LayerScales, SmoothingPoint, repeat_kv, smooth_weights
 from ..sources.checkpoint import Checkpoint
-from ..sources.config import ModelConfig
-from .layer_walk import DecoderLayer, embed_texts, finish_texts
+from ..sources.staged_weights import StagedWeights
+from ..sources.weights import LazyTensor
+from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts, layer_names
 from .products import ProductGroup
 from .rounding import multiply
 
@@ -38,8 +41,8 @@ _QUIET = 0.1
 class Smoothing:
     """What a calibration run gives."""
 
-    scales: dict[int, LayerScales]
-    """By layer."""
+    weights: dict[str, LazyTensor]
+    """The smoothed weights, in the staging file."""
     vectors: torch.Tensor
     """float32 [texts, hidden]: the exact final vectors, which no smoothing changes."""
 
@@ -47,43 +50,62 @@ class Smoothing:
 def choose_smoothing(
     checkpoint: Checkpoint,
     rows: Sequence[Sequence[int]],
-    sites: Sequence[SmoothingPoint],
+    points: Sequence[SmoothingPoint],
+    file: Path,
     on_layer: Callable[[int, int], None],
 ) -> Smoothing:
-    """The scales of `sites`, from the activations of `rows` of ids; `on_layer` hears how many layers are done."""
-    batches = embed_texts(checkpoint.weights["embed_tokens.weight"].fp32(), rows)
-    stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
-    scales: dict[int, LayerScales] = {}
-    for index in range(checkpoint.config.layers):
-        layer = DecoderLayer(checkpoint, index)
-        with layer.watched() as seen:
-            parts = []
-            for place, batch in enumerate(batches):
-                batches[place] = layer.run(batch)
-                parts.append({group: values[batch.real][::stride] for group, values in seen.items()})
-        inputs = {group: torch.cat([part[group] for part in parts]) for group in ProductGroup}
-        scales[index] = _choose(layer, inputs, sites, checkpoint.config)
-        on_layer(index + 1, checkpoint.config.layers)
-    return Smoothing(scales=scales, vectors=finish_texts(checkpoint, batches))
+    """Smooth the weights of `checkpoint` at `points`, from the activations of `rows` of token ids.
+
+    Each weight is computed once: a layer's weights are smoothed while they are in memory, and written to `file`.
+    `on_layer` is called with how many of how many layers are done.
+    """
+    weights, config = checkpoint.weights, checkpoint.config
+    with StagedWeights(file, {name: tensor.shape for name, tensor in weights.items()}) as staged:
+        table = weights[EMBEDDINGS].fp32()
+        staged.write(EMBEDDINGS, table)
+        batches = embed_texts(table, rows)
+        del table
+        stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
+        for index in range(config.layers):
+            layer = DecoderLayer(checkpoint, index)
+            inputs = _watch_layer(layer, batches, stride)
+            scales = _choose(layer, inputs, points, config)
+            for name, tensor in smooth_weights(layer.weights(), config, {index: scales}).items():
+                staged.write(name, tensor.fp32())
+            on_layer(index + 1, config.layers)
+        for name in weights.keys() - layer_names(config) - {EMBEDDINGS}:
+            staged.write(name, weights[name].fp32())
+        smoothed = staged.read()
+    return Smoothing(weights=smoothed, vectors=finish_texts(checkpoint.with_weights(smoothed), batches))
+
+
+def _watch_layer(layer: DecoderLayer, batches: list[TextBatch], stride: int) -> dict[ProductGroup, torch.Tensor]:
+    """Run the layer on `batches`, in place, and return a sample of what each group of products reads [T, in]."""
+    parts = []
+    with layer.watched() as seen:
+        for place, batch in enumerate(batches):
+            batches[place] = layer.run(batch)
+            parts.append({group: values[batch.real][::stride] for group, values in seen.items()})
+    return {group: torch.cat([part[group] for part in parts]) for group in ProductGroup}
 
 
 def _choose(
     layer: DecoderLayer,
     inputs: Mapping[ProductGroup, torch.Tensor],
-    sites: Sequence[SmoothingPoint],
-    config: ModelConfig,
+    points: Sequence[SmoothingPoint],
+    config: DecoderConfig,
 ) -> LayerScales:
     chosen = {}
-    for site in sites:
-        group = READERS[site]
-        weight = torch.cat([layer.weight(linear) for linear in group.linears])
-        scale = _best_scale(inputs[group], weight, config if site is SmoothingPoint.VALUE else None)
+    for point in points:
+        group = READERS[point]
+        weight = torch.cat([layer.weight(name) for name in layer.tensors(group)])
+        scale = _best_scale(inputs[group], weight, config if point is SmoothingPoint.VALUE else None)
         if scale is not None:
-            chosen[site] = scale
+            chosen[point] = scale
     return chosen
 
 
-def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: ModelConfig | None) -> torch.Tensor | None:
+def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: DecoderConfig | None) -> torch.Tensor | None:
     """The best scale of the channels of `inputs` [T, in], those of a key-value head where `grouped`; None for one."""
 
     def measure(values: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..architectures import EMBEDDINGS
 from ..sources.checkpoint import Checkpoint
 from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts
 from .products import TABLE, ProductGroup
@@ -40,7 +41,7 @@ def measure_groups(
     Each is measured alone in the exact stream, so that they can be told apart; they add up in squares. A sample is
     taken of many rows.
     """
-    table = checkpoint.weights["embed_tokens.weight"]
+    table = checkpoint.weights[EMBEDDINGS]
     batches = embed_texts(table.fp32(), rows)
     tokens = sum(int(batch.real.sum()) for batch in batches)
     squares = sum(_squared_errors(replace(batch, hidden=round_rows(batch.hidden)), batch) for batch in batches)
@@ -80,7 +81,7 @@ def measure_cosines(
 
     `fp32_layers` holds the paths of products that are not rounded.
     """
-    batches = embed_texts(checkpoint.weights["embed_tokens.weight"].fp32(), rows)
+    batches = embed_texts(checkpoint.weights[EMBEDDINGS].fp32(), rows)
     if TABLE not in fp32_layers:
         batches = [replace(batch, hidden=round_rows(batch.hidden)) for batch in batches]
     for index in range(checkpoint.config.layers):

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers.models.qwen3.modeling_qwen3 import Qwen3DecoderLayer, Qwen3RMSNorm, Qwen3RotaryEmbedding
 
+from ..architectures import FINAL_NORM, DecoderConfig
 from ..passes.rotate import UNROTATE
 from ..sources.checkpoint import Checkpoint
-from ..sources.transformers_config import transformers_config
+from ..sources.weights import LazyTensor, in_memory
 from .products import ProductGroup
 from .rounding import round_normed, round_rows
 
@@ -56,24 +56,39 @@ class DecoderLayer:
     """transformers' own layer `index` with the weights of `checkpoint` in fp32, in its two halves."""
 
     def __init__(self, checkpoint: Checkpoint, index: int) -> None:
-        config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+        classes = checkpoint.config.architecture.load_classes()
+        config = checkpoint.transformers_config()
         # causal where it is given no mask
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
-            self._layer: Any = Qwen3DecoderLayer(config, index)
+            self._layer: Any = classes.layer(config, index)
         names = list(self._layer.state_dict())
         tensors = {name: checkpoint.weights[f"layers.{index}.{name}"].fp32() for name in names}
         self._layer.load_state_dict(tensors, assign=True)
         self._layer.train(False)
-        self._rope = Qwen3RotaryEmbedding(config)
+        self._tensors = checkpoint.config.architecture.layer(index)
+        self._prefix = f"layers.{index}."
+        self._rope = classes.rotary(config)
         self._rounded: dict[str, torch.nn.Parameter] = {}
         self._rounds_values = index < checkpoint.config.layers - 1
         self._is_rotated = UNROTATE in checkpoint.weights
 
-    def weight(self, linear: str) -> torch.Tensor:
-        """float32 [out, in] of a product, named as in the checkpoint: `mlp.down_proj`."""
-        values: torch.Tensor = self._layer.get_submodule(linear).weight.data
+    def weights(self) -> dict[str, LazyTensor]:
+        """Return the layer's weights, in memory, under their names in the checkpoint."""
+        return {self._prefix + name: in_memory(tensor) for name, tensor in self._layer.state_dict().items()}
+
+    def tensors(self, group: ProductGroup) -> tuple[str, ...]:
+        """Return the names of the weights of `group` in this layer."""
+        return group.tensors(self._tensors)
+
+    def weight(self, name: str) -> torch.Tensor:
+        """Return the weight `name` of a product: float32 [out, in]."""
+        values: torch.Tensor = self._linear(name).weight.data
         return values
+
+    def _linear(self, name: str) -> Any:
+        """The module of transformers that has the weight `name`."""
+        return self._layer.get_submodule(name.removeprefix(self._prefix).removesuffix(".weight"))
 
     @torch.inference_mode()
     def attend(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -93,8 +108,8 @@ class DecoderLayer:
     @torch.inference_mode()
     def multiply(self, group: ProductGroup, inputs: torch.Tensor) -> torch.Tensor:
         """The only product of `group` of `inputs` [B, L, in]: [B, L, out]."""
-        (linear,) = group.linears
-        values: torch.Tensor = self._layer.get_submodule(linear)(inputs)
+        (name,) = self.tensors(group)
+        values: torch.Tensor = self._linear(name)(inputs)
         return values
 
     def run(self, batch: TextBatch) -> TextBatch:
@@ -115,7 +130,7 @@ class DecoderLayer:
 
         with ExitStack() as held:
             for group in ProductGroup:
-                module = self._layer.get_submodule(group.linears[0])
+                module = self._linear(self.tensors(group)[0])
                 held.callback(module.register_forward_pre_hook(watch(group)).remove)
             yield seen
 
@@ -125,19 +140,24 @@ class DecoderLayer:
         with ExitStack() as held:
             for group in groups:
                 round_inputs = _round_normed if self._is_rotated and group.reads_norm else _round_inputs
-                for linear in filter(self._is_rounded, group.linears):
-                    module = self._layer.get_submodule(linear)
+                for name in filter(self._is_rounded, self.tensors(group)):
+                    module = self._linear(name)
                     exact = module.weight
-                    if linear not in self._rounded:
-                        self._rounded[linear] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
-                    module.weight = self._rounded[linear]
+                    if name not in self._rounded:
+                        self._rounded[name] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
+                    module.weight = self._rounded[name]
                     held.callback(setattr, module, "weight", exact)
                     held.callback(module.register_forward_pre_hook(round_inputs).remove)
             yield
 
-    def _is_rounded(self, linear: str) -> bool:
-        """The graph projects the last layer's values in floats, behind the mixing."""
-        return self._rounds_values or linear != "self_attn.v_proj"
+    def _is_rounded(self, name: str) -> bool:
+        """The graph projects the last layer's values in floats, after weighting them."""
+        return self._rounds_values or name != self._tensors.v
+
+
+def layer_names(config: DecoderConfig) -> set[str]:
+    """Return the names of all tensors that belong to a layer."""
+    return {name for name in config.tensor_shapes() if name.startswith("layers.")}
 
 
 def _round_inputs(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
@@ -150,8 +170,8 @@ def _round_normed(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
     """Each text's final state at its last token, of length 1 and in the texts' order: float32 [texts, hidden]."""
-    norm = Qwen3RMSNorm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
-    norm.load_state_dict({"weight": checkpoint.weights["norm.weight"].fp32()})
+    norm = checkpoint.config.architecture.load_classes().norm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
+    norm.load_state_dict({"weight": checkpoint.weights[FINAL_NORM].fp32()})
     states = torch.empty(sum(len(batch.texts) for batch in batches), checkpoint.config.hidden)
     with torch.inference_mode():
         for batch in batches:

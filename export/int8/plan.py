@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import Int8AccuracyError
 from ..passes.rotate import rotate_stream
 from ..passes.rotation import make_rotation
-from ..passes.smooth import SmoothingPoint, smooth_weights
+from ..passes.smooth import SmoothingPoint
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
@@ -52,17 +53,20 @@ class Int8Plan:
         return _multiply_adds(self.fp32_groups) / (config.layers * sum(group.weights(config) for group in ProductGroup))
 
 
-def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, progress: Progress) -> Int8Plan:
-    """The plan for `checkpoint` from calibration `rows` of ids.
+def plan_int8(
+    checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, scratch: Path, progress: Progress
+) -> Int8Plan:
+    """Return the plan for `checkpoint` from calibration `rows` of token ids; its weights are stored below `scratch`.
 
     Groups of products stay in floats until the smallest cosine of `rows` is 1 − max_error / MARGIN or more, as few
     weights as will do. Raises Int8AccuracyError where MAX_FP32_SHARE of them are not enough for `max_error` itself.
     """
     progress.stage("smoothing, layer by layer")
-    rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, make_rotation(checkpoint.config.hidden)))
-    smoothing = choose_smoothing(rotated, rows, SMOOTHING_POINTS, progress.step)
-    weights = smooth_weights(rotated.weights, smoothing.scales, rotated.config.head_dim)
-    smoothed = rotated.with_weights(weights)
+    rotation = make_rotation(checkpoint.config.hidden)
+    rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, checkpoint.config, rotation))
+    file = scratch / "smoothed.safetensors"
+    smoothing = choose_smoothing(rotated, rows, SMOOTHING_POINTS, file, progress.step)
+    smoothed = rotated.with_weights(smoothing.weights)
 
     def keep_in_fp32(fp32_groups: tuple[GroupError, ...]) -> Int8Plan:
         progress.stage(
@@ -85,7 +89,7 @@ def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: 
         raise Int8AccuracyError(
             f"int8 is too far from fp32, nothing was written: 1 - min cosine is {plan.worst:.2g} over the "
             f"calibration texts, with {plan.fp32_share:.0%} of the multiply-adds in fp32, and must be "
-            f"{max_error:.2g}; give a larger --max-int8-error, or --precision fp32"
+            f"{max_error:.2g}; allow a larger error, or use precision fp32"
         )
     return plan
 

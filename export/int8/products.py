@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from ..sources.config import ModelConfig
+from ..architectures import DecoderConfig, LayerTensors
 
 TABLE = "embedding.table"
 """The graph's name of the token embeddings."""
@@ -18,24 +18,28 @@ class ProductGroup(StrEnum):
     GATE_UP = "mlp.gate_up"
     DOWN = "mlp.down"
 
-    @property
-    def linears(self) -> tuple[str, ...]:
-        """The checkpoint's names of the products, below the layer."""
-        return _LINEARS[self]
+    def tensors(self, layer: LayerTensors) -> tuple[str, ...]:
+        """Return the weights of the products of `layer`."""
+        return {
+            ProductGroup.QKV: layer.qkv,
+            ProductGroup.OUTPUT: (layer.output,),
+            ProductGroup.GATE_UP: layer.gate_up,
+            ProductGroup.DOWN: (layer.down,),
+        }[self]
 
     @property
     def reads_norm(self) -> bool:
         """Whether they read what a norm of the stream gives."""
         return self in (ProductGroup.QKV, ProductGroup.GATE_UP)
 
-    def paths(self, layer: int, config: ModelConfig) -> tuple[str, ...]:
+    def paths(self, layer: int, config: DecoderConfig) -> tuple[str, ...]:
         """The graph's names of the products that are 8 bits unless they stay in fp32."""
         if self is ProductGroup.QKV and layer == config.layers - 1:
             # the graph mixes before it projects the last values, in floats
             return tuple(f"layers.{layer}.{path}" for path in _LAST_QKV)
         return tuple(f"layers.{layer}.{path}" for path in _PATHS[self])
 
-    def weights(self, config: ModelConfig) -> int:
+    def weights(self, config: DecoderConfig) -> int:
         """Numbers in the matrices, and multiply-adds a token."""
         return {
             ProductGroup.QKV: config.hidden * (config.query_width + 2 * config.kv_width),
@@ -45,12 +49,6 @@ class ProductGroup(StrEnum):
         }[self]
 
 
-_LINEARS = {
-    ProductGroup.QKV: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    ProductGroup.OUTPUT: ("self_attn.o_proj",),
-    ProductGroup.GATE_UP: ("mlp.gate_proj", "mlp.up_proj"),
-    ProductGroup.DOWN: ("mlp.down_proj",),
-}
 _PATHS = {
     ProductGroup.QKV: ("attention.qkv",),
     ProductGroup.OUTPUT: ("attention.output",),

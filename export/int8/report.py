@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...client.manifest import LayerErrors, ParityReport, QuantizationReport, ScoreParityReport, SourceIdentity
+from ..architectures import DecoderConfig
 from ..errors import Int8AccuracyError
-from ..sources.checkpoint import decoder_shapes
-from ..sources.config import ModelConfig
 from .calibration import CalibrationTexts
 from .error import GroupError
 from .plan import Int8Plan
@@ -55,17 +54,17 @@ def require_int8_error(report: ParityReport | ScoreParityReport) -> None:
         return
     if isinstance(report, ParityReport):
         found = f"1 - min cosine is {1 - report.min_cosine:.2g} over {report.texts} held-out texts"
-        limit = 1 - report.cosine_tolerance
+        limit = report.cosine_tolerance
     else:
         found = f"a score differs by {report.max_score_error:.2g} over {report.pairs} held-out pairs"
         limit = report.score_tolerance
     raise Int8AccuracyError(
-        f"int8 is too far from fp32, nothing was written: {found} (--max-int8-error {limit:.4g}); give --calibration "
-        "with texts of your own kind, a larger --max-int8-error, or --precision fp32"
+        f"int8 is too far from fp32, nothing was written: {found} (allowed: {limit:.4g}); calibrate with texts of "
+        "your own kind, allow a larger error, or use precision fp32"
     )
 
 
-def _fp32_bytes(config: ModelConfig, max_tokens: int) -> int:
+def _fp32_bytes(config: DecoderConfig, max_tokens: int) -> int:
     """Of the decoder and the rope tables."""
-    numbers = sum(math.prod(shape) for shape in decoder_shapes(config).values())
+    numbers = sum(math.prod(shape) for shape in config.tensor_shapes().values())
     return 4 * (numbers + max_tokens * config.head_dim)

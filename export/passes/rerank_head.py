@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
+from ..architectures import EMBEDDINGS, LM_HEAD, SCORE_HEAD
 from ..errors import AdapterMismatchError, UnsupportedCheckpointError
 from ..sources.adapter import Adapter
-from ..sources.checkpoint import LM_HEAD, SCORE_HEAD, Checkpoint, decoder_shapes
+from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import AnswerIds
 from ..sources.tokenizer import CheckpointTokenizer
 from ..sources.weights import LazyTensor, Weights
 from .merge import saved_tensors
 
-EMBEDDINGS = "embed_tokens.weight"
 YES, NO = "yes", "no"
 _YES_LABELS = frozenset({YES, "true", "relevant", "positive", "label_1", "1"})
 _NO_LABELS = frozenset({NO, "false", "irrelevant", "not relevant", "not_relevant", "negative", "label_0", "0"})
@@ -117,7 +117,7 @@ def _yes_label(raw: Mapping[str, Any], source: str) -> int:
 
 
 def _with_head(merged: Checkpoint, head: LazyTensor) -> Checkpoint:
-    weights = {name: merged.weights[name] for name in decoder_shapes(merged.config)}
+    weights = {name: merged.weights[name] for name in merged.config.tensor_shapes()}
     return merged.with_weights(weights | {SCORE_HEAD: head})
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..architectures import EMBEDDINGS, HEADS, DecoderConfig
 from ..errors import UnsupportedCheckpointError, list_keys
-from ..sources.checkpoint import HEADS
 from ..sources.weights import LazyTensor, Weights
 
 FP16_MAX = 65504.0
@@ -62,7 +62,7 @@ def choose_rescale(peaks: ActivationPeaks) -> Rescale:
     """
     if not peaks.projection <= FP16_MAX:
         raise UnsupportedCheckpointError(
-            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with --precision fp32"
+            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with precision fp32"
         )
     return Rescale(residual=_exponent(peaks.residual), intermediate=_exponent(peaks.intermediate))
 
@@ -71,25 +71,21 @@ def _exponent(peak: float) -> int:
     return max(0, math.ceil(math.log2(peak * HEADROOM / FP16_MAX))) if peak > 0 else 0
 
 
-def rescale_weights(weights: Weights, rescale: Rescale) -> dict[str, LazyTensor]:
-    """`weights` with both scalings folded in; the norms' eps must become `rescale.eps`."""
-    return {name: _scaled(tensor, _shift(name, rescale)) for name, tensor in weights.items()}
+def rescale_weights(weights: Weights, config: DecoderConfig, rescale: Rescale) -> dict[str, LazyTensor]:
+    """Return `weights` with both scalings folded in; the eps of the stream's norms must become `rescale.eps`."""
+    exponents = {EMBEDDINGS: -rescale.residual}
+    for index in range(config.layers):
+        layer = config.architecture.layer(index)
+        exponents[layer.output] = -rescale.residual
+        exponents[layer.up] = -rescale.intermediate
+        exponents[layer.down] = rescale.intermediate - rescale.residual
+    return {name: _scaled(tensor, exponents.get(name, 0)) for name, tensor in weights.items()}
 
 
-def _shift(name: str, rescale: Rescale) -> int:
-    if name.endswith("mlp.up_proj.weight"):
-        return -rescale.intermediate
-    if name.endswith("mlp.down_proj.weight"):
-        return rescale.intermediate - rescale.residual
-    if name.endswith("self_attn.o_proj.weight") or name == "embed_tokens.weight":
-        return -rescale.residual
-    return 0
-
-
-def _scaled(tensor: LazyTensor, shift: int) -> LazyTensor:
-    if shift == 0:
+def _scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:
+    if exponent == 0:
         return tensor
-    return tensor.changed(lambda values: values * math.ldexp(1.0, shift))
+    return tensor.changed(lambda values: values * math.ldexp(1.0, exponent))
 
 
 def check_fp16_range(weights: Weights) -> None:
@@ -98,5 +94,5 @@ def check_fp16_range(weights: Weights) -> None:
     outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
     if outside:
         raise UnsupportedCheckpointError(
-            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with --precision fp32"
+            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with precision fp32"
         )

@@ -8,25 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from ...client.manifest import SourceIdentity
+from ..architectures import HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
 from ..errors import UnsupportedCheckpointError, list_keys
-from .config import ModelConfig, parse_config, read_json
+from .config import parse_config, read_json
 from .references import SourceReference, resolve_directory
 from .weights import LazyTensor, Weights, hash_files, read_safetensors
 
 WEIGHT_FILES = "model*.safetensors"
-LM_HEAD, SCORE_HEAD = "lm_head.weight", "score.weight"
-HEADS = (LM_HEAD, SCORE_HEAD)
-"""Tensors that a causal LM or a classifier has besides the decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A Qwen3 checkpoint with tensors under `Qwen3Model`'s names, whatever layout they were saved in."""
+    """A checkpoint with tensors under the decoder's own names, whatever layout they were saved in."""
 
     source: SourceReference
     directory: Path
     raw_config: dict[str, Any]
-    config: ModelConfig
+    config: DecoderConfig
     weights: Weights
     prefix: str
     """What stood before the decoder's names in the file: `model.` or nothing."""
@@ -34,6 +32,10 @@ class Checkpoint:
     def identity(self) -> SourceIdentity:
         """The reference with the SHA-256 of its weights; reads every weight file once."""
         return SourceIdentity(reference=str(self.source), sha256=hash_files(sorted(self.directory.glob(WEIGHT_FILES))))
+
+    def transformers_config(self) -> Any:
+        """Return the config as the installed transformers reads it."""
+        return self.config.architecture.load_classes().make_config(self.raw_config, self.config.rope)
 
     def with_weights(self, weights: Weights) -> Checkpoint:
         """The same checkpoint with other tensors."""
@@ -60,38 +62,16 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
     return Checkpoint(source=source, directory=directory, raw_config=raw, config=config, weights=weights, prefix=prefix)
 
 
-def decoder_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name → shape of every tensor of a `Qwen3Model`; matrices are `[out, in]`."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "embed_tokens.weight": (config.vocabulary, config.hidden),
-        "norm.weight": (config.hidden,),
-    }
-    layer = {
-        "input_layernorm": (config.hidden,),
-        "self_attn.q_proj": (config.query_width, config.hidden),
-        "self_attn.k_proj": (config.kv_width, config.hidden),
-        "self_attn.v_proj": (config.kv_width, config.hidden),
-        "self_attn.o_proj": (config.hidden, config.query_width),
-        "self_attn.q_norm": (config.head_dim,),
-        "self_attn.k_norm": (config.head_dim,),
-        "post_attention_layernorm": (config.hidden,),
-        "mlp.gate_proj": (config.intermediate, config.hidden),
-        "mlp.up_proj": (config.intermediate, config.hidden),
-        "mlp.down_proj": (config.hidden, config.intermediate),
-    }
-    for index in range(config.layers):
-        shapes |= {f"layers.{index}.{name}.weight": shape for name, shape in layer.items()}
-    return shapes
-
-
-def _check_shapes(weights: dict[str, LazyTensor], config: ModelConfig, directory: Path) -> None:
-    expected = decoder_shapes(config)
+def _check_shapes(weights: dict[str, LazyTensor], config: DecoderConfig, directory: Path) -> None:
+    expected = config.tensor_shapes()
     missing = [name for name in expected if name not in weights]
     if missing:
         raise UnsupportedCheckpointError(f"{directory}: tensors are missing: {list_keys(missing)}")
     unknown = [name for name in weights if name not in expected and name not in HEADS]
     if unknown:
-        raise UnsupportedCheckpointError(f"{directory}: tensors that no Qwen3 model has: {list_keys(unknown)}")
+        raise UnsupportedCheckpointError(
+            f"{directory}: tensors that no {config.architecture.name} model has: {list_keys(unknown)}"
+        )
     if LM_HEAD in weights:
         expected[LM_HEAD] = (config.vocabulary, config.hidden)
     if SCORE_HEAD in weights:

@@ -4,58 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..architectures import ARCHITECTURES, Architecture, DecoderConfig, RopeSettings
 from ..errors import SourceError, UnsupportedCheckpointError
 
-_ARCHITECTURES = ("Qwen3Model", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification")
 _ROPE_TYPES = ("default", "linear", "yarn", "llama3")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RopeSettings:
-    """Rotary embedding: base `theta` and the scaling fields of the checkpoint, without `rope_theta`."""
-
-    theta: float
-    scaling: Mapping[str, Any]
-
-    @property
-    def kind(self) -> str:
-        """The rope type: default, linear, yarn or llama3."""
-        return str(self.scaling.get("rope_type", "default"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """Shapes of a Qwen3 decoder; `heads × head_dim` need not be `hidden`."""
-
-    architecture: str
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocabulary: int
-    max_positions: int
-    norm_eps: float
-    tied: bool
-    """Whether the LM head is the table of token embeddings."""
-    rope: RopeSettings
-    sliding_window: int | None
-    """Window of the layers that have one; None where every layer attends to everything before it."""
-
-    @property
-    def query_width(self) -> int:
-        """heads × head_dim."""
-        return self.heads * self.head_dim
-
-    @property
-    def kv_width(self) -> int:
-        """kv_heads × head_dim."""
-        return self.kv_heads * self.head_dim
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -69,35 +24,46 @@ def read_json(file: Path) -> dict[str, Any]:
     return value
 
 
-def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
-    """The model config in `raw`, the content of config.json; `where` names it in errors.
+def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
+    """Read the decoder's shape from `raw`, the content of config.json; `where` names it in errors.
 
-    Raises UnsupportedCheckpointError for anything that the graph would get wrong.
+    Raises UnsupportedCheckpointError for anything that the graph would compute wrongly.
     """
 
     def refuse(what: str) -> UnsupportedCheckpointError:
         return UnsupportedCheckpointError(f"{where}: {what}")
 
-    if raw.get("model_type") != "qwen3":
-        raise refuse(f"model_type is '{raw.get('model_type')}'; only qwen3 is supported")
-    architecture = (raw.get("architectures") or ["Qwen3Model"])[0]
-    if architecture not in _ARCHITECTURES:
-        raise refuse(f"architecture '{architecture}' is none of {', '.join(_ARCHITECTURES)}")
-    if raw.get("attention_bias"):
-        raise refuse("attention_bias is true; Qwen3 embedding models have none")
+    architecture = _find_architecture(raw.get("model_type"))
+    if architecture is None:
+        supported = " and ".join(known.model_type for known in ARCHITECTURES)
+        raise refuse(f"model_type is '{raw.get('model_type')}'; only {supported} are supported")
+    model_class = (raw.get("architectures") or [architecture.model_classes[0]])[0]
+    if model_class not in architecture.model_classes:
+        raise refuse(f"architecture '{model_class}' is none of {', '.join(architecture.model_classes)}")
+    rejected = architecture.reject(raw)
+    if rejected is not None:
+        raise refuse(rejected)
+    if raw.get("is_causal") is False or raw.get("use_bidirectional_attention"):
+        raise refuse("attention is bidirectional; only causal attention is supported")
+    if "AutoModel" in (raw.get("auto_map") or {}):
+        raise refuse(
+            f"auto_map names custom model code ({raw['auto_map']['AutoModel']}), which is never run and may compute "
+            f"something other than {architecture.name}; remove auto_map if it does not"
+        )
     if raw.get("hidden_act", "silu") != "silu":
         raise refuse(f"hidden_act is '{raw['hidden_act']}'; only silu is supported")
     if raw.get("quantization_config"):
         raise refuse("the weights are quantised; give the checkpoint in fp32, fp16 or bf16")
     try:
-        return ModelConfig(
+        return DecoderConfig(
             architecture=architecture,
+            model_class=model_class,
             layers=int(raw["num_hidden_layers"]),
             hidden=int(raw["hidden_size"]),
             intermediate=int(raw["intermediate_size"]),
             heads=int(raw["num_attention_heads"]),
             kv_heads=int(raw.get("num_key_value_heads") or raw["num_attention_heads"]),
-            head_dim=int(raw.get("head_dim") or 128),
+            head_dim=int(raw.get("head_dim") or architecture.default_head_dim(raw)),
             vocabulary=int(raw["vocab_size"]),
             max_positions=int(raw["max_position_embeddings"]),
             norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
@@ -109,6 +75,10 @@ def parse_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
         raise refuse(f"{exc} is missing") from exc
     except (TypeError, ValueError) as exc:
         raise refuse(f"a field is not a number ({exc})") from exc
+
+
+def _find_architecture(model_type: object) -> Architecture | None:
+    return next((known for known in ARCHITECTURES if known.model_type == model_type), None)
 
 
 def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:

@@ -43,7 +43,7 @@ def read_cross_encoder_settings(directory: Path) -> CrossEncoderSettings:
         if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
                 f"{directory / 'modules.json'}: module '{module.kind}' is not supported; the graph ends with the score "
-                "of the last token; give --task embed if this is an embedding model"
+                "of the last token; set the task to embed if this is an embedding model"
             )
     answers = next((_read_answers(module) for module in modules if module.kind == LOGIT_SCORE), None)
     return CrossEncoderSettings(
@@ -75,6 +75,6 @@ def _read_instruction(directory: Path, *, prompted: bool) -> str:
     if not prompted:
         raise UnsupportedCheckpointError(
             f"{directory}: config_sentence_transformers.json puts the prompt {prompt!r} before every query, which the "
-            "reranker's template has no place for; remove it there, or give it as --instruction if it is one"
+            "reranker's template has no place for; remove it there, or pass it as the instruction if it is one"
         )
     return str(prompt)

@@ -12,7 +12,6 @@ from ...client.manifest import SourceIdentity
 from ..errors import SourceError
 from .weights import hash_files
 
-OPTION = "--evaluation"
 _CORPUS, _QUERIES = "corpus.jsonl", "queries.jsonl"
 _JUDGEMENTS = ("qrels/test.tsv", "qrels.tsv")
 _HEADER = ("query-id", "corpus-id", "score")
@@ -54,13 +53,14 @@ def read_retrieval_set(folder: Path) -> RetrievalSet:
         if not file.is_file():
             wanted = " or ".join(_JUDGEMENTS) if file == judged else file.name
             raise SourceError(
-                f"{OPTION} {folder}: no {wanted}; the folder must be in BEIR's layout: {_CORPUS}, {_QUERIES} and qrels"
+                f"evaluation set {folder}: no {wanted}; the folder must be in BEIR's layout: "
+                f"{_CORPUS}, {_QUERIES} and qrels"
             )
     documents, queries = (_read_texts(file) for file in files[:2])
     scores = _read_judgements(judged, _places(queries), _places(documents))
     asked = [place for place, gains in enumerate(scores) if any(gain > 0 for gain in gains.values())]
     if not asked:
-        raise SourceError(f"{OPTION} {judged}: no query has a relevant document, one with a score above 0")
+        raise SourceError(f"evaluation set {judged}: no query has a relevant document, one with a score above 0")
     places = _places(documents)
     return RetrievalSet(
         identity=SourceIdentity(reference=str(folder), sha256=hash_files(files)),
@@ -84,7 +84,7 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
-                place = f"{OPTION} {file}:{number}"
+                place = f"evaluation set {file}:{number}"
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as exc:
@@ -92,7 +92,7 @@ def _lines(file: Path) -> Iterator[tuple[str, str]]:
                 if text.strip():
                     yield place, text
     except OSError as exc:
-        raise SourceError(f"{OPTION} {file}: not readable ({exc.strerror})") from exc
+        raise SourceError(f"evaluation set {file}: not readable ({exc.strerror})") from exc
 
 
 def _read_texts(file: Path) -> list[NamedText]:
@@ -103,7 +103,7 @@ def _read_texts(file: Path) -> list[NamedText]:
             raise SourceError(f"{place}: duplicate _id '{text.name}'")
         texts[text.name] = text
     if not texts:
-        raise SourceError(f"{OPTION} {file}: has no texts")
+        raise SourceError(f"evaluation set {file}: has no texts")
     return list(texts.values())
 
 
@@ -131,7 +131,7 @@ def _read_judgements(file: Path, queries: dict[str, int], documents: dict[str, i
     """Gains of every query, by the document's place."""
     gains: list[dict[int, float]] = [{} for _ in queries]
     lines = _lines(file)
-    place, header = next(lines, (f"{OPTION} {file}", ""))
+    place, header = next(lines, (f"evaluation set {file}", ""))
     if tuple(header.split("\t")) != _HEADER:
         raise SourceError(f"{place}: the first line must be {', '.join(_HEADER)} with tabs between")
     for place, line in lines:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...client.manifest import Prompts
+from ..architectures import Architecture
 from ..errors import SourceError, UnsupportedCheckpointError
 from .config import read_json
 
@@ -39,13 +40,13 @@ class Module:
     directory: Path
 
 
-def read_sentence_settings(directory: Path) -> SentenceSettings:
-    """The settings of `directory`; the model card's where the files are missing.
+def read_sentence_settings(directory: Path, architecture: Architecture) -> SentenceSettings:
+    """Return the settings of `directory`; those of Qwen3-Embedding's model card if files are missing and they apply.
 
     Raises UnsupportedCheckpointError for any pooling but the last token's and for further modules.
     """
     _check_modules(directory)
-    return SentenceSettings(prompts=_read_prompts(directory), max_tokens=read_length(directory))
+    return SentenceSettings(prompts=_read_prompts(directory, architecture), max_tokens=read_length(directory))
 
 
 def read_modules(directory: Path) -> list[Module]:
@@ -89,8 +90,10 @@ def _check_pooling(file: Path) -> None:
         )
 
 
-def _read_prompts(directory: Path) -> Prompts:
+def _read_prompts(directory: Path, architecture: Architecture) -> Prompts:
     stated = read_prompt_settings(directory).get("prompts")
+    if not stated and not architecture.official_prompts:
+        return Prompts(query="{text}", document="{text}", default_instruction=None)
     if not stated:
         return Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
     query = str(stated.get("query") or "")

@@ -44,7 +44,7 @@ class CheckpointTokenizer:
         room = max_tokens - len(prefix) - len(suffix)
         if room < 1:
             raise UnsupportedCheckpointError(
-                f"--max-tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens"
+                f"max_tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens"
             )
         encoded = self.official(
             list(bodies), truncation="longest_first", max_length=room, padding=False, add_special_tokens=False

@@ -25,6 +25,8 @@ class LazyTensor:
     load: Callable[[], torch.Tensor]
     load_rows: Callable[[Sequence[int]], torch.Tensor] | None = None
     """Reads some rows and no more, where that is possible."""
+    stored: bool = False
+    """Whether `load` reads a file; False: the values are computed each time."""
 
     def fp32(self) -> torch.Tensor:
         """The values as float32 of `shape`."""
@@ -38,6 +40,11 @@ class LazyTensor:
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
         """A tensor of the same shape: `change` of the float32 values, taken when it is read."""
         return LazyTensor(self.shape, torch.float32, lambda: change(self.fp32()))
+
+
+def in_memory(values: torch.Tensor) -> LazyTensor:
+    """Return `values` as a LazyTensor."""
+    return LazyTensor(tuple(values.shape), values.dtype, lambda: values)
 
 
 Weights = Mapping[str, LazyTensor]
@@ -80,7 +87,7 @@ def _read_file(file: Path) -> dict[str, LazyTensor]:
                         f"{file}: tensor '{name}' is {view.get_dtype()}; only F32, F16 and BF16 are read"
                     )
                 shape = tuple(view.get_shape())
-                tensors[name] = LazyTensor(shape, dtype, _reader(file, name), _row_reader(file, name))
+                tensors[name] = LazyTensor(shape, dtype, _reader(file, name), _row_reader(file, name), stored=True)
     except (SafetensorError, OSError) as exc:
         raise SourceError(f"{file}: not readable as safetensors ({exc}); is the download complete?") from exc
     return tensors

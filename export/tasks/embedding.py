@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...client.manifest import (
-    MIN_COMPANY_COSINE,
     EmbeddingManifest,
     ParityReport,
-    Precision,
     Prompts,
     Task,
     fill_template,
 )
 from ..errors import SourceError
+from ..formats import Tolerance
 from ..passes.merge import merge_adapters
 from ..sources.adapter import Adapter
-from ..sources.checkpoint import Checkpoint, decoder_shapes
+from ..sources.checkpoint import Checkpoint
 from ..sources.probe_texts import PROBE_TEXTS, long_text
-from ..sources.retrieval_set import OPTION, NamedText, RetrievalSet
+from ..sources.retrieval_set import NamedText, RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
-from ..verification.parity import COMPANY_GATES, GATES, measure_parity, require_parity
+from ..verification.parity import measure_parity
 from ..verification.reference import ReferenceAnswers, ReferenceModel
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof, VerifiedManifest
+from .task import ManifestFields, Proof
 
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
@@ -48,7 +48,7 @@ class EmbeddingTask:
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """The merged decoder; a head that it has is not read."""
         merged = merge_adapters(checkpoint.weights, adapters)
-        return checkpoint.with_weights({name: merged[name] for name in decoder_shapes(checkpoint.config)})
+        return checkpoint.with_weights({name: merged[name] for name in checkpoint.config.tensor_shapes()})
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
         """Each probe text as a query and as a document."""
@@ -83,33 +83,27 @@ class EmbeddingTask:
                 raise SourceError(_no_token(source, text))
         return RetrievalRows(source=source, queries=rows[: len(queries)], documents=rows[len(queries) :])
 
-    @property
-    def int8_max_error(self) -> float:
-        """1 − the smallest cosine that parity asks for."""
-        return 1 - GATES[Precision.INT8]
+    def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
+        """With `max_error` as 1 - cosine."""
+        return dataclasses.replace(tolerance, cosine=max_error)
 
-    def cosine_limit(self, max_error: float) -> float:
-        """`max_error`, which is one."""
-        return max_error
+    def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:  # noqa: ARG002
+        """The output is the final state, normalised."""
+        return tolerance.cosine
 
-    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport:
-        """The cosines to the reference, none of which may be below 1 − `max_error`."""
-        return measure_parity(model, proof.rows, proof.answers.vectors, 1 - max_error)
+    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport:
+        """Cosines with the reference."""
+        return measure_parity(model, proof.rows, proof.answers.vectors, tolerance)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
-        """Return the manifest and the cosines to the reference."""
-        precision = fields["precision"]
-        company_gate = COMPANY_GATES.get(precision, MIN_COMPANY_COSINE)
-        parity = measure_parity(model, proof.rows, proof.answers.vectors, GATES[precision], company_gate)
-        require_parity(parity)
-        manifest = EmbeddingManifest(
+    def describe(self, fields: ManifestFields) -> EmbeddingManifest:
+        """With the dimensions, the end token and the prompts."""
+        return EmbeddingManifest(
             dimension=self.hidden,
             min_dimension=min(SMALLEST_DIMENSION, self.hidden),
             end_token_id=self.tokenizer.end_token_id,
             prompts=self.prompts,
             **fields,
         )
-        return VerifiedManifest(manifest=manifest, parity=parity)
 
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""
@@ -122,6 +116,6 @@ class EmbeddingTask:
 
 def _no_token(source: RetrievalSet, text: NamedText) -> str:
     return (
-        f"{OPTION} {source.identity.reference}: the text '{text.name}' has no token, and the tokenizer appends no end "
-        "token; leave it out"
+        f"evaluation set {source.identity.reference}: the text '{text.name}' has no token, and the tokenizer appends "
+        "no end token; leave it out"
     )

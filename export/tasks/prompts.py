@@ -33,5 +33,5 @@ def override_instruction(prompts: Prompts, instruction: str | None) -> Prompts:
     if instruction is None:
         return prompts
     if "{instruction}" not in prompts.query:
-        raise ExportError("--instruction: the checkpoint's query prompt has no place for an instruction")
+        raise ExportError("the checkpoint's query prompt has no place for an instruction; leave the instruction out")
     return dataclasses.replace(prompts, default_instruction=instruction)

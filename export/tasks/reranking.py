@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ...client.manifest import (
-    MAX_COMPANY_SCORE_ERROR,
     PairPrompts,
-    Precision,
     RerankManifest,
     ScoreParityReport,
     Task,
     fill_template,
 )
+from ..architectures import SCORE_HEAD
 from ..errors import ExportError
+from ..formats import Tolerance
 from ..passes.merge import merge_adapters
 from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
 from ..sources.adapter import Adapter
-from ..sources.checkpoint import SCORE_HEAD, Checkpoint
+from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import AnswerIds
 from ..sources.probe_texts import PROBE_PAIRS, long_text
-from ..sources.retrieval_set import OPTION, RetrievalSet
+from ..sources.retrieval_set import RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
-from ..verification.parity import COMPANY_SCORE_GATES, GATES, SCORE_GATES, measure_score_parity, require_parity
+from ..verification.parity import measure_score_parity
 from ..verification.reference import ReferenceAnswers, ReferenceModel
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof, VerifiedManifest
+from .task import ManifestFields, Proof
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,31 +78,25 @@ class RerankTask:
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:  # noqa: ARG002
         """Raises ExportError: every query would have to be judged with every document."""
         raise ExportError(
-            f"{OPTION} is for embedding models, and this is a reranker, which orders what one has found: leave it out, "
-            "its scores are compared with transformers fp32 all the same; give --task embed if it is none"
+            "a retrieval set evaluates embedding models, and this is a reranker, whose scores are compared with "
+            "transformers fp32 in any case: leave the evaluation out, or set the task to embed if it is not a reranker"
         )
 
-    @property
-    def int8_max_error(self) -> float:
-        """The largest difference of a score that parity allows."""
-        return SCORE_GATES[Precision.INT8]
+    def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
+        """With `max_error` as the difference of a score."""
+        return dataclasses.replace(tolerance, score=max_error)
 
-    def cosine_limit(self, max_error: float) -> float:
-        """Parity's limit at parity's error; a score moves with the state's error, 1 − cosine with its square."""
-        return (1 - GATES[Precision.INT8]) * min(max_error / self.int8_max_error, 1.0) ** 2
+    def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:
+        """A score changes with the error of the final state, 1 - cosine with its square."""
+        return standard.cosine * min(tolerance.score / standard.score, 1.0) ** 2
 
-    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ScoreParityReport:
-        """The distances of scores from the reference, none of which may be beyond `max_error`."""
-        return measure_score_parity(model, proof.rows, proof.answers.vectors, max_error)
+    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ScoreParityReport:
+        """Differences from the reference scores."""
+        return measure_score_parity(model, proof.rows, proof.answers.vectors, tolerance)
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
-        """Return the manifest and the distances of scores from the reference."""
-        precision = fields["precision"]
-        company_gate = COMPANY_SCORE_GATES.get(precision, MAX_COMPANY_SCORE_ERROR)
-        parity = measure_score_parity(model, proof.rows, proof.answers.vectors, SCORE_GATES[precision], company_gate)
-        require_parity(parity)
-        manifest = RerankManifest(dimension=1, prompts=self.prompts, **fields)
-        return VerifiedManifest(manifest=manifest, parity=parity)
+    def describe(self, fields: ManifestFields) -> RerankManifest:
+        """With the prompts; a score is one number."""
+        return RerankManifest(dimension=1, prompts=self.prompts, **fields)
 
     def _body(self, query: str, document: str) -> str:
         instruction = self.prompts.default_instruction or ""

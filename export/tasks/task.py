@@ -15,10 +15,12 @@ from ...client.manifest import (
     Task,
     TokenizerIdentity,
 )
+from ..architectures import SCORE_HEAD
 from ..errors import UnsupportedCheckpointError
+from ..formats import Tolerance
 from ..options import TaskChoice
 from ..sources.adapter import Adapter
-from ..sources.checkpoint import SCORE_HEAD, Checkpoint
+from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import LOGIT_SCORE
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.sentence_transformers import read_modules
@@ -38,14 +40,6 @@ class ManifestFields(TypedDict):
     vocabulary_size: int
     tokenizer: TokenizerIdentity
     precision: Precision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedManifest:
-    """The manifest of a written model, and how closely it answers as the reference does."""
-
-    manifest: EmbeddingManifest | RerankManifest
-    parity: ParityReport | ScoreParityReport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,18 +81,20 @@ class ExportTask(Protocol):
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
         """Rows of a retrieval set as a client sends them; raises ExportError where the task does not retrieve."""
 
-    @property
-    def int8_max_error(self) -> float:
-        """What `measure` may find of an int8 model where nobody asks for less."""
+    def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
+        """Return `tolerance` with `max_error` as the largest deviation of the task's output from the reference."""
 
-    def cosine_limit(self, max_error: float) -> float:
-        """1 − cosine of final states at which `measure` may be expected to find about `max_error`."""
+    def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:
+        """Return the 1 - cosine of final states at which the output deviates by about as much as `tolerance` allows.
 
-    def measure(self, model: WrittenModel, proof: Proof, max_error: float) -> ParityReport | ScoreParityReport:
-        """The report on the proof's rows, whose gate is `max_error`."""
+        `standard` is the tolerance of the format.
+        """
 
-    def prove(self, model: WrittenModel, proof: Proof, fields: ManifestFields) -> VerifiedManifest:
-        """Return the manifest and parity of the written model; raise ParityError where it misses the reference."""
+    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
+        """Compare the written model with the reference answers, alone and batched."""
+
+    def describe(self, fields: ManifestFields) -> EmbeddingManifest | RerankManifest:
+        """Return the manifest of a model with these fields."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +118,7 @@ def recognise_task(
         return Recognition(Task(choice.value), "as asked for")
     said = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
     if len(said) > 1:
-        raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; give --task")
+        raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; set the task")
     if said:
         return Recognition(said.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(checkpoint.directory)}
@@ -133,9 +129,10 @@ def recognise_task(
         if head.shape[0] > 2:
             raise UnsupportedCheckpointError(
                 f"{checkpoint.source}: a classifier of {head.shape[0]} labels is not a reranker; "
-                "give --task embed to use its decoder for embeddings"
+                "set the task to embed to use its decoder for embeddings"
             )
         return Recognition(Task.RERANK, "it has a score head")
-    if checkpoint.config.architecture == "Qwen3ForCausalLM" and tokenizer.end_token_id is None:
+    config = checkpoint.config
+    if config.architecture.official_prompts and config.is_causal_lm and tokenizer.end_token_id is None:
         return Recognition(Task.RERANK, "it is a causal LM whose tokenizer appends no end token")
     return Recognition(Task.EMBED, "no source has a score head or scoring settings")

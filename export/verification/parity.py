@@ -1,4 +1,4 @@
-"""Measures how closely the written model answers as the reference does, alone and in company."""
+"""Parity of the written model with the reference, for each row alone and batched."""
 
 from __future__ import annotations
 
@@ -8,26 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ...client.manifest import MAX_COMPANY_SCORE_ERROR, MIN_COMPANY_COSINE, ParityReport, Precision, ScoreParityReport
+from ...client.manifest import ParityReport, ScoreParityReport
 from ..errors import ParityError
+from ..formats import Tolerance
 from .reference import REFERENCE_NAME
 from .runtime import WrittenModel, pad_row
 
-GATES = {Precision.FP32: 0.999999, Precision.FP16: 0.9999, Precision.BF16: 0.999, Precision.INT8: 0.99}
-"""Smallest cosine to the fp32 reference that an export may have."""
-COMPANY_GATES = {Precision.BF16: 0.999}
-"""Other than MIN_COMPANY_COSINE: a GPU adds up in another order for another batch, which bf16 rounds to 8 bits."""
-SCORE_GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.BF16: 5e-2, Precision.INT8: 1e-1}
-"""Largest difference from the fp32 reference's score that an export may have."""
-COMPANY_SCORE_GATES = {Precision.BF16: 5e-2}
-"""Other than MAX_COMPANY_SCORE_ERROR, for the same reason."""
-
 _LARGEST_PADDING = 7
-_COMPANIES = 3
+_BATCHES = 3
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each row of `a` with the same row of `b`, both [n, D]; float64 [n], NaN where a row holds one."""
+    """Return float64 [n]: the cosine of each row of `a` [n, D] with the same row of `b`; NaN for a row with NaN."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
     quotient: NDArray[np.float64] = np.einsum("nd,nd->n", a64, b64) / lengths
@@ -35,21 +27,16 @@ def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float6
 
 
 def measure_parity(
-    model: WrittenModel,
-    rows: Sequence[Sequence[int]],
-    reference: NDArray[np.float32],
-    gate: float,
-    company_gate: float = MIN_COMPANY_COSINE,
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], tolerance: Tolerance
 ) -> ParityReport:
-    """The report on `rows` of ids, whose true answers are `reference` [rows, D] and whose cosines must reach `gate`.
+    """Compare the model's embeddings of `rows` of token ids with `reference` [rows, D].
 
-    Company: all rows in one batch, in several orders, each with other padding left and right; cosines to the answers
-    alone must reach `company_gate`.
+    Batched means all rows in one batch, in several orders, each row with other padding on the left and the right.
     """
     alone = model.run_alone(rows)
-    company = [_in_company(model, rows, seed) for seed in range(_COMPANIES)]
+    batched = [_run_batched(model, rows, seed) for seed in range(_BATCHES)]
     truth = cosines(alone, reference)
-    together = np.stack([cosines(alone, answers) for answers in company])
+    together = np.stack([cosines(alone, answers) for answers in batched])
     return ParityReport(
         reference=REFERENCE_NAME,
         runtime=model.description,
@@ -59,25 +46,18 @@ def measure_parity(
         mean_cosine=float(truth.mean()),
         max_abs_error=float(np.abs(alone - reference).max()),
         min_batched_cosine=float(together.min()),
-        batched_bit_identical=all(np.array_equal(alone, answers) for answers in company),
-        cosine_tolerance=gate,
-        batched_cosine_tolerance=company_gate,
+        batched_bit_identical=all(np.array_equal(alone, answers) for answers in batched),
+        cosine_tolerance=tolerance.cosine,
+        batched_cosine_tolerance=tolerance.batched_cosine,
     )
 
 
 def measure_score_parity(
-    model: WrittenModel,
-    rows: Sequence[Sequence[int]],
-    reference: NDArray[np.float32],
-    gate: float,
-    company_gate: float = MAX_COMPANY_SCORE_ERROR,
+    model: WrittenModel, rows: Sequence[Sequence[int]], reference: NDArray[np.float32], tolerance: Tolerance
 ) -> ScoreParityReport:
-    """The report on `rows` of ids, whose true scores are `reference` [rows, 1] and may be missed by `gate`.
-
-    Company as in `measure_parity`, where a score may differ by `company_gate`.
-    """
+    """Compare the model's scores of `rows` of token ids with `reference` [rows, 1]; batched as in `measure_parity`."""
     alone = model.run_alone(rows)
-    company = np.stack([_in_company(model, rows, seed) for seed in range(_COMPANIES)])
+    batched = np.stack([_run_batched(model, rows, seed) for seed in range(_BATCHES)])
     errors = np.abs(alone - reference)
     return ScoreParityReport(
         reference=REFERENCE_NAME,
@@ -88,14 +68,14 @@ def measure_score_parity(
         max_score=float(reference.max()),
         max_score_error=float(errors.max()),
         mean_score_error=float(errors.mean()),
-        max_batched_score_error=float(np.abs(company - alone).max()),
-        batched_bit_identical=bool((company == alone).all()),
-        score_tolerance=gate,
-        batched_score_tolerance=company_gate,
+        max_batched_score_error=float(np.abs(batched - alone).max()),
+        batched_bit_identical=bool((batched == alone).all()),
+        score_tolerance=tolerance.score,
+        batched_score_tolerance=tolerance.batched_score,
     )
 
 
-def _in_company(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -> NDArray[np.float32]:
+def _run_batched(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -> NDArray[np.float32]:
     rng = random.Random(seed)
     order = list(range(len(rows)))
     rng.shuffle(order)
@@ -107,11 +87,11 @@ def _in_company(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) -
 
 
 def require_parity(report: ParityReport | ScoreParityReport) -> None:
-    """Raises ParityError with the report where a gate does not hold."""
+    """Raise ParityError with the report if it exceeds a tolerance."""
     if not report.passed:
         raise ParityError(
             f"parity failed, nothing was written: {_figures(report)}; "
-            "try --precision fp32 and report this with the checkpoint's config.json",
+            "try precision fp32, and report this with the checkpoint's config.json",
             report,
         )
 
@@ -119,10 +99,11 @@ def require_parity(report: ParityReport | ScoreParityReport) -> None:
 def _figures(report: ParityReport | ScoreParityReport) -> str:
     if isinstance(report, ParityReport):
         return (
-            f"min cosine {report.min_cosine:.7f} to {report.reference} (must reach {report.cosine_tolerance}), "
+            f"min cosine {report.min_cosine:.7f} to {report.reference} "
+            f"(must be at least {1 - report.cosine_tolerance:.7g}), "
             f"{report.min_batched_cosine:.7f} between alone and batched"
         )
     return (
         f"a score differs by {report.max_score_error:.1e} from {report.reference} "
-        f"(may by {report.score_tolerance:g}), by {report.max_batched_score_error:.1e} between alone and batched"
+        f"(allowed: {report.score_tolerance:g}), by {report.max_batched_score_error:.1e} between alone and batched"
     )

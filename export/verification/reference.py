@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
 from numpy.typing import NDArray
-from transformers import Qwen3Model
 
+from ..architectures import EMBEDDINGS, SCORE_HEAD, DecoderConfig
 from ..passes.rescale import ActivationPeaks
-from ..sources.checkpoint import SCORE_HEAD, Checkpoint, decoder_shapes
-from ..sources.transformers_config import transformers_config
+from ..sources.checkpoint import Checkpoint
 
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 
@@ -32,16 +31,17 @@ class ReferenceAnswers:
 
 
 class ReferenceModel:
-    """`Qwen3Model` in fp32 with a checkpoint's weights, its prompts and tokens left to the caller.
+    """The decoder of transformers in fp32 with a checkpoint's weights; prompts and tokens are the caller's.
 
     It scores with the `score.weight` of `rerank_head`.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        config = transformers_config(checkpoint.raw_config, checkpoint.config.rope)
+        self._config = checkpoint.config
+        config = checkpoint.transformers_config()
         with torch.device("meta"):
-            self._model = Qwen3Model(config)
-        tensors = {name: checkpoint.weights[name].fp32() for name in decoder_shapes(checkpoint.config)}
+            self._model: Any = checkpoint.config.architecture.load_classes().model(config)
+        tensors = {name: checkpoint.weights[name].fp32() for name in checkpoint.config.tensor_shapes()}
         self._model.load_state_dict(tensors, assign=True)
         # buffers of a model made on the meta device hold no values
         self._model.rotary_emb = type(self._model.rotary_emb)(config)
@@ -80,7 +80,7 @@ class ReferenceModel:
         on_rows: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
     ) -> ReferenceAnswers:
-        answers, watch = [], _PeakWatch(self._model)
+        answers, watch = [], _PeakWatch(self._model, self._config)
         with torch.inference_mode(), watch:
             for first in range(0, len(rows), batch_rows):
                 answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
@@ -99,8 +99,9 @@ class ReferenceModel:
 class _PeakWatch:
     """Forward hooks that keep the largest absolute activation of real tokens."""
 
-    def __init__(self, model: Qwen3Model) -> None:
+    def __init__(self, model: Any, config: DecoderConfig) -> None:
         self._model = model
+        self._config = config
         self.mask = torch.ones(1, 1, dtype=torch.bool)
         self._residual = 0.0
         self._intermediate = 0.0
@@ -108,20 +109,25 @@ class _PeakWatch:
         self._handles: list[Any] = []
 
     def __enter__(self) -> _PeakWatch:
-        for layer in cast(list[Any], self._model.layers):
-            added = (layer, layer.self_attn.o_proj, layer.mlp.down_proj)
-            self._handles += [module.register_forward_hook(self._see_residual) for module in added]
-            self._handles.append(layer.mlp.up_proj.register_forward_hook(self._see_up))
-            attention = layer.self_attn
-            unscaled = (attention.q_proj, attention.k_proj, attention.v_proj, layer.mlp.gate_proj)
-            self._handles += [module.register_forward_hook(self._see_projection) for module in unscaled]
-            self._handles.append(layer.mlp.down_proj.register_forward_pre_hook(self._see_intermediate))
-        self._handles.append(self._model.embed_tokens.register_forward_hook(self._see_residual))
+        for index in range(self._config.layers):
+            names = self._config.architecture.layer(index)
+            self._handles.append(self._model.layers[index].register_forward_hook(self._see_residual))
+            for name in (names.output, names.down):
+                self._handles.append(self._module(name).register_forward_hook(self._see_residual))
+            self._handles.append(self._module(names.up).register_forward_hook(self._see_up))
+            for name in (*names.qkv, names.gate):
+                self._handles.append(self._module(name).register_forward_hook(self._see_projection))
+            self._handles.append(self._module(names.down).register_forward_pre_hook(self._see_intermediate))
+        self._handles.append(self._module(EMBEDDINGS).register_forward_hook(self._see_residual))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
+
+    def _module(self, tensor: str) -> Any:
+        """The module that has the weight `tensor`."""
+        return self._model.get_submodule(tensor.removesuffix(".weight"))
 
     def peaks(self) -> ActivationPeaks:
         return ActivationPeaks(residual=self._residual, intermediate=self._intermediate, projection=self._projection)

@@ -73,7 +73,7 @@ def require_ndcg(report: RetrievalReport) -> None:
         raise RetrievalQualityError(
             f"retrieval over {report.evaluation.reference} loses too much, nothing was written: nDCG@10 "
             f"{report.ndcg_at_10:.4f} after {report.reference_ndcg_at_10:.4f} of {report.reference} "
-            f"(--max-ndcg-loss {report.ndcg_loss_tolerance:g}); give a larger one or --precision fp32"
+            f"(allowed loss: {report.ndcg_loss_tolerance:g}); allow a larger loss, or use precision fp32"
         )
 
 

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from ...client.manifest import Device
+from ..architectures import DecoderConfig
 from ..batching.limits import choose_token_budget, estimate_gpu_tokens_per_s
-from ..sources.config import ModelConfig
 from .runtime import WrittenModel
 
 _ROW_TOKENS = 128
@@ -23,7 +23,7 @@ class TokenBudget:
     source: str
 
 
-def measure_token_budget(model: WrittenModel, device: Device, config: ModelConfig, max_tokens: int) -> TokenBudget:
+def measure_token_budget(model: WrittenModel, device: Device, config: DecoderConfig, max_tokens: int) -> TokenBudget:
     """Return the budget for batches of `model` on `device`."""
     if device is Device.CUDA and not model.on_gpu:
         tokens = choose_token_budget(device, estimate_gpu_tokens_per_s(config))

@@ -7,17 +7,13 @@ from pathlib import Path
 
 import torch
 
-from ...client.manifest import Precision
 from ..artifacts.cuda_options import cuda_provider_options
 from ..artifacts.graph_file import write_graph
+from ..formats import WeightFormat
 from ..graph import CudaProfile, GraphOptions
-from ..options import CudaAttention
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
-from ..sources.weights import LazyTensor
 from .runtime import RUNTIME_NAME, WrittenModel, gpu_answers
-
-_STORED = {Precision.FP16: torch.float16, Precision.BF16: torch.bfloat16}
 
 
 def open_for_check(
@@ -32,31 +28,24 @@ def open_for_check(
     if cuda is None:
         return WrittenModel(file)
     if gpu_answers():
-        model = WrittenModel(file, cuda=cuda_provider_options(options.precision, cuda.runtime))
+        model = WrittenModel(file, cuda=cuda_provider_options(options.format.precision, cuda.runtime))
         if model.on_gpu:
             model.description = f"{RUNTIME_NAME} on {torch.cuda.get_device_name()}"
             return model
-    if cpu_can_run(options.precision, cuda):
+    if cpu_can_run(options.format, cuda):
         progress.note("no GPU here: the graph is compared on the CPU, by kernels other than the GPU's")
         return WrittenModel(file, description=f"{RUNTIME_NAME} on a CPU, not on a GPU")
     progress.note("no GPU here: the graph's fp32 twin is compared on the CPU, the graph itself has not run")
     twin = workshop / "twin" / file.name
-    stored = checkpoint.with_weights({name: _stored(tensor, options) for name, tensor in checkpoint.weights.items()})
-    twin_options = dataclasses.replace(options, cuda=dataclasses.replace(cuda, cpu_twin=True))
+    weights = {name: options.format.round_as_stored(tensor) for name, tensor in checkpoint.weights.items()}
+    stored = checkpoint.with_weights(weights)
+    twin_options = dataclasses.replace(
+        options, format=options.format.fp32_twin(), cuda=dataclasses.replace(cuda, cpu_twin=True)
+    )
     write_graph(stored, twin, twin_options, progress.step)
     return WrittenModel(twin, description=f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU")
 
 
-def cpu_can_run(precision: Precision, cuda: CudaProfile) -> bool:
+def cpu_can_run(format: WeightFormat, cuda: CudaProfile) -> bool:
     """Whether the CPU provider has every operator of the graph."""
-    if precision is Precision.FP32:
-        return True
-    return precision is not Precision.BF16 and cuda.attention is CudaAttention.ROWS and not cuda.norms_heads
-
-
-def _stored(tensor: LazyTensor, options: GraphOptions) -> LazyTensor:
-    """The values that the graph holds, where its float type rounds them."""
-    dtype = _STORED.get(options.precision)
-    if dtype is None:
-        return tensor
-    return LazyTensor(tensor.shape, tensor.dtype, lambda: tensor.fp32().to(dtype))
+    return format.runs_on_cpu and not cuda.needs_gpu(format.activations)

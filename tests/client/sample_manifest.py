@@ -98,7 +98,8 @@ def make_record(manifest: EmbeddingManifest | RerankManifest, **changes: Any) ->
             max_abs_error=1e-6,
             min_batched_cosine=1.0,
             batched_bit_identical=True,
-            cosine_tolerance=0.999999,
+            cosine_tolerance=1e-6,
+            batched_cosine_tolerance=1e-5,
         )
     else:
         parity = ScoreParityReport(
@@ -113,6 +114,7 @@ def make_record(manifest: EmbeddingManifest | RerankManifest, **changes: Any) ->
             max_batched_score_error=0.0,
             batched_bit_identical=True,
             score_tolerance=1e-4,
+            batched_score_tolerance=1e-3,
         )
     record = ExportRecord(
         manifest=manifest,

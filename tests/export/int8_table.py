@@ -28,15 +28,15 @@ from tiny_checkpoint import TinyCheckpoint
 
 from qwen3_triton.export import SourceReference
 from qwen3_triton.export.int8.calibration import held_out_texts, read_calibration
-from qwen3_triton.export.int8.choose_smoothing import choose_smoothing
+from qwen3_triton.export.int8.choose_smoothing import Smoothing, choose_smoothing
 from qwen3_triton.export.int8.error import measure_cosines
 from qwen3_triton.export.int8.plan import SMOOTHING_POINTS
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
-from qwen3_triton.export.passes.smooth import SmoothingPoint, smooth_weights
+from qwen3_triton.export.passes.smooth import SmoothingPoint
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.tokenizer import read_tokenizer
-from qwen3_triton.export.sources.weights import LazyTensor
+from qwen3_triton.export.sources.weights import LazyTensor, in_memory
 
 Rows = Sequence[Sequence[int]]
 Change = Callable[[Tensors], Tensors]
@@ -47,7 +47,7 @@ class Passes:
     """What is done to the weights before they are rounded."""
 
     rotated: bool
-    sites: tuple[SmoothingPoint, ...]
+    points: tuple[SmoothingPoint, ...]
 
 
 PASSES = {
@@ -62,21 +62,27 @@ def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoi
     """The checkpoint behind the passes."""
     if passes.rotated:
         rotation = make_rotation(checkpoint.config.hidden)
-        checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, rotation))
-    if passes.sites:
-        scales = choose_smoothing(checkpoint, calibration, passes.sites, ignore).scales
-        checkpoint = checkpoint.with_weights(smooth_weights(checkpoint.weights, scales, checkpoint.config.head_dim))
+        checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, checkpoint.config, rotation))
+    if passes.points:
+        checkpoint = checkpoint.with_weights(smooth(checkpoint, calibration, passes.points).weights)
     return checkpoint
 
 
+def smooth(checkpoint: Checkpoint, rows: Rows, points: Sequence[SmoothingPoint]) -> Smoothing:
+    """The smoothing of `checkpoint`, its weights in memory."""
+    with TemporaryDirectory() as folder:
+        smoothing = choose_smoothing(checkpoint, rows, points, Path(folder) / "smoothed.safetensors", ignore)
+        weights = {name: in_memory(tensor.fp32().clone()) for name, tensor in smoothing.weights.items()}
+        return dataclasses.replace(smoothing, weights=weights)
+
+
 def cosines(checkpoint: Checkpoint, rows: Rows, fp32_layers: frozenset[str] = frozenset()) -> torch.Tensor:
-    """Of every row's vector with all products but the `fp32_layers` ones rounded to the exact one."""
-    exact = choose_smoothing(checkpoint, rows, (), ignore).vectors
-    return measure_cosines(checkpoint, rows, fp32_layers, exact, ignore)
+    """Cosines of every row's vector with all products but `fp32_layers` rounded to the exact one."""
+    return measure_cosines(checkpoint, rows, fp32_layers, smooth(checkpoint, rows, ()).vectors, ignore)
 
 
 def ignore(_done: int, _total: int) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not shown."""
 
 
 def measure(name: str, checkpoint: Checkpoint, calibration: Rows, held_out: Rows) -> Iterator[str]:

@@ -23,6 +23,7 @@ from qwen3_triton.export import (
     SourceReference,
     export_model,
 )
+from qwen3_triton.export.architectures import QWEN3, DecoderConfig, RopeSettings
 from qwen3_triton.export.batching.library import SOURCE, library_file
 from qwen3_triton.export.batching.limits import (
     BatchLimits,
@@ -30,12 +31,12 @@ from qwen3_triton.export.batching.limits import (
     estimate_gpu_tokens_per_s,
     limit_batches,
 )
-from qwen3_triton.export.sources.config import ModelConfig, RopeSettings
 
 
-def qwen3(layers: int, hidden: int, intermediate: int, heads: int) -> ModelConfig:
-    return ModelConfig(
-        architecture="Qwen3Model",
+def qwen3(layers: int, hidden: int, intermediate: int, heads: int) -> DecoderConfig:
+    return DecoderConfig(
+        architecture=QWEN3,
+        model_class="Qwen3Model",
         layers=layers,
         hidden=hidden,
         intermediate=intermediate,
@@ -109,7 +110,7 @@ def test_an_absent_gpu_is_estimated_from_the_model_s_products() -> None:
 @pytest.mark.parametrize("config", [SMALL, LARGE], ids=["0.6B", "8B"])
 @pytest.mark.parametrize("budget", [512, 65_536, 2**40])
 def test_no_tensor_of_a_gpu_batch_outgrows_32_bits(
-    config: ModelConfig, attention: CudaAttention | None, budget: int
+    config: DecoderConfig, attention: CudaAttention | None, budget: int
 ) -> None:
     limits = limit_batches(ServingOptions(), config, 8192, attention, budget)
     assert limits.rows == 64

@@ -70,11 +70,11 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str, content: bytes, says:
     with pytest.raises(SourceError) as failure:
         read_calibration(file)
     message = str(failure.value)
-    assert message.startswith(f"--calibration {file}: ")
+    assert message.startswith(f"calibration texts {file}: ")
     assert says in message
     assert "\n" not in message
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"--calibration .*: not readable \(No such file or directory\)"):
+    with pytest.raises(SourceError, match=r"calibration texts .*: not readable \(No such file or directory\)"):
         read_calibration(tmp_path / "none.txt")

@@ -1,4 +1,4 @@
-"""Tokenizer, pooling, prompts, length and task: what lies beside the weights is honoured or refused."""
+"""Tokenizer, pooling, prompts, length and task: settings beside the weights are applied or rejected."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
 from qwen3_triton.export import ExportError, SourceError, UnsupportedCheckpointError
+from qwen3_triton.export.architectures import QWEN3
 from qwen3_triton.export.sources.sentence_transformers import (
     DEFAULT_INSTRUCTION,
     QUERY_TEMPLATE,
@@ -95,7 +96,7 @@ LAST = {"word_embedding_dimension": 40, "pooling_mode_lasttoken": True, "pooling
 @pytest.mark.parametrize("kinds", [("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")])
 def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
     write_modules(tmp_path, pooling, kinds)
-    assert read_sentence_settings(tmp_path) == SentenceSettings(
+    assert read_sentence_settings(tmp_path, QWEN3) == SentenceSettings(
         prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
         max_tokens=None,
     )
@@ -114,7 +115,7 @@ def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], ki
 def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
     write_modules(tmp_path, pooling)
     with pytest.raises(UnsupportedCheckpointError) as caught:
-        read_sentence_settings(tmp_path)
+        read_sentence_settings(tmp_path, QWEN3)
     assert str(tmp_path / "1_Pooling" / "config.json") in str(caught.value)
     assert f"pooling '{named}' is not supported" in str(caught.value)
 
@@ -122,14 +123,14 @@ def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any
 def test_further_modules_are_refused_by_name(tmp_path: Path) -> None:
     write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
     with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' is not supported"):
-        read_sentence_settings(tmp_path)
+        read_sentence_settings(tmp_path, QWEN3)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
 def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)
     with pytest.raises(SourceError, match=r"modules\.json: not a list of sentence-transformers modules"):
-        read_sentence_settings(tmp_path)
+        read_sentence_settings(tmp_path, QWEN3)
 
 
 @pytest.mark.parametrize(
@@ -158,18 +159,18 @@ def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
 )
 def test_prompts_are_read(tmp_path: Path, prompts: dict[str, str], expected: Prompts) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": prompts, "similarity_fn_name": "cosine"})
-    assert read_sentence_settings(tmp_path).prompts == expected
+    assert read_sentence_settings(tmp_path, QWEN3).prompts == expected
 
 
 def test_prompt_with_our_placeholder_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "q {text}"}})
     with pytest.raises(UnsupportedCheckpointError, match="placeholder"):
-        read_sentence_settings(tmp_path)
+        read_sentence_settings(tmp_path, QWEN3)
 
 
 def test_length_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 77})
-    assert read_sentence_settings(tmp_path).max_tokens == 77
+    assert read_sentence_settings(tmp_path, QWEN3).max_tokens == 77
 
 
 def test_instruction_replaces_the_default_one() -> None:

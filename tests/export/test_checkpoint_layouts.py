@@ -143,7 +143,7 @@ def test_half_a_download_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model_type": "qwen2"}, "model_type is 'qwen2'"),
+        ({"model_type": "llama"}, "model_type is 'llama'; only qwen3 and qwen2 are supported"),
         ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'"),
         ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
         ({"attention_bias": True}, "attention_bias is true"),

@@ -27,8 +27,8 @@ from qwen3_triton.export import (
 )
 from qwen3_triton.export.artifacts.cuda_options import cuda_provider_options
 from qwen3_triton.export.artifacts.memory import estimate_memory
+from qwen3_triton.export.formats import weight_format
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
-from qwen3_triton.export.verification.parity import SCORE_GATES
 
 CASES = [
     (Precision.FP32, CudaAttention.ROWS, "on a CPU, not on a GPU"),
@@ -98,7 +98,7 @@ def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAtte
     parity = result.record.parity
     assert isinstance(parity, ScoreParityReport)
     assert parity.max_score - parity.min_score > 0.05
-    assert parity.max_score_error <= parity.score_tolerance == SCORE_GATES[precision]
+    assert parity.max_score_error <= parity.score_tolerance == weight_format(precision, Device.CUDA).tolerance.score
     assert parity.batched_score_tolerance == (5e-2 if precision is Precision.BF16 else 1e-3)
     assert ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.record
 
@@ -147,7 +147,7 @@ def test_a_manifest_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_sourc
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path) -> None:
     brain = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), precision=Precision.BF16)
-    with pytest.raises(ExportError, match="bf16 needs --device cuda"):
+    with pytest.raises(ExportError, match="bf16 is not available on device cpu"):
         export_model(brain)
     many = cuda_options(
         tiny_source,
@@ -156,7 +156,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path)
         cuda_attention=CudaAttention.PAGES,
         serving=ServingOptions(max_batch_rows=257),
     )
-    with pytest.raises(ExportError, match="at most 256 rows; give fewer or --attention rows"):
+    with pytest.raises(ExportError, match="at most 256 rows; use fewer rows, or attention over rows"):
         export_model(many)
     assert not (tmp_path / "repository").exists()
 
@@ -178,7 +178,7 @@ def test_weights_take_what_was_estimated(tmp_path: Path, precision: Precision) -
     options = cuda_options(source, tmp_path / "repository", precision)
     result = export_model(options)
     config = open_checkpoint(options.model).config
-    estimate = estimate_memory(config, precision, 64 * 48)
+    estimate = estimate_memory(config, weight_format(precision, Device.CUDA), 64 * 48)
     data = result.folder.graph(1).with_name("model.onnx.data").stat().st_size
     assert estimate.weights == pytest.approx(data, rel=0.03)
     assert estimate.batch_tokens == 64 * 48

@@ -17,8 +17,9 @@ from written_graph import WrittenGraph, min_cosine, model_vectors, official_vect
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import CudaAttention, RuntimeVersion, SourceReference
+from qwen3_triton.export.formats.row_codes import round_up
+from qwen3_triton.export.formats.weight_blocks import BLOCK, quantize_blocks
 from qwen3_triton.export.graph import CudaProfile
-from qwen3_triton.export.graph.weight_blocks import BLOCK, quantize_blocks, round_up
 from qwen3_triton.export.passes.rescale import choose_rescale
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.verification.reference import ReferenceModel

@@ -150,7 +150,7 @@ def test_kernels_are_told_apart_by_opset_type_and_release() -> None:
 
 def test_refusal_names_nodes_release_and_a_way_out(tmp_path: Path, source: Path) -> None:
     model = ir.load(write_graph(source, tmp_path / "out", Precision.FP16).file)
-    with pytest.raises(ExportError, match=r"ONNX Runtime 1\.23\.2 has no CUDA kernel for .*; choose a newer --triton"):
+    with pytest.raises(ExportError, match=r"ONNX Runtime 1\.23\.2 has no CUDA kernel for .*; choose a newer Triton"):
         require_cuda_kernels(model, ir.DataType.FLOAT16, RuntimeVersion(1, 23, 2))
 
 

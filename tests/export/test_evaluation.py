@@ -163,7 +163,7 @@ def test_without_a_set_nothing_is_measured(source: Path, tmp_path: Path) -> None
 
 
 def test_a_gate_needs_a_set(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="--max-ndcg-loss needs --evaluation FOLDER"):
+    with pytest.raises(ExportError, match="max_ndcg_loss needs an evaluation folder"):
         export_model(options(source, tmp_path, None, evaluation=EvaluationOptions(max_ndcg_loss=0.1)))
 
 
@@ -179,7 +179,7 @@ def test_a_reranker_does_not_retrieve(folder: Path, tmp_path: Path) -> None:
         tmp_path / "reranker", TinyCheckpoint(layout="Qwen3ForSequenceClassification", end_token=False)
     )
     stages = Stages()
-    with pytest.raises(ExportError, match="--evaluation is for embedding models, and this is a reranker"):
+    with pytest.raises(ExportError, match="a retrieval set evaluates embedding models, and this is a reranker"):
         export_model(options(reranker, tmp_path / "repository", folder, max_tokens=256), stages)
     assert "computing the reference in transformers fp32" not in stages.steps
 

@@ -18,7 +18,6 @@ from forked_exports import ExportForks, tiny_options
 from google.protobuf import text_format
 from peft_adapters import peft_truth, write_adapter
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint, write_json
-from transformers import Qwen3Config
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
@@ -26,6 +25,7 @@ from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, Parit
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
+    Device,
     ExportError,
     ExportOptions,
     ExportResult,
@@ -38,8 +38,9 @@ from qwen3_triton.export import (
     export_model,
 )
 from qwen3_triton.export.artifacts import graph_file
+from qwen3_triton.export.formats import Tolerance, table, weight_format
 from qwen3_triton.export.graph.rope import RopeTables, compute_rope_tables
-from qwen3_triton.export.verification import parity
+from qwen3_triton.export.sources.checkpoint import Checkpoint
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
@@ -170,13 +171,13 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
     assert manifest.end_token_id is None
     assert manifest.min_dimension == 24
     assert isinstance(report, ParityReport)
-    assert report.min_cosine >= parity.GATES[precision]
+    assert 1 - report.min_cosine <= weight_format(precision, Device.CPU).tolerance.cosine
     assert_whole(result.folder)
 
 
 def test_existing_model_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
     (tmp_path / "repository" / "model").mkdir(parents=True)
-    with pytest.raises(ModelExistsError, match="--overwrite"):
+    with pytest.raises(ModelExistsError, match="overwrite it"):
         export_model(tiny_options(tmp_path / "nothing", tmp_path / "repository"))
 
 
@@ -192,13 +193,20 @@ def test_overwrite_is_the_next_version(tmp_path: Path, tiny_source: Path) -> Non
     assert min_cosine(answers, official_vectors(other, ROWS)) >= 0.999999
 
 
+def demand_more_than_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make fp32 exports fail by a tolerance that no cosine is within."""
+    row = (Precision.FP32, Device.CPU)
+    tolerance = Tolerance(cosine=-0.1, score=-0.1)
+    monkeypatch.setitem(table.FORMATS, row, dataclasses.replace(table.FORMATS[row], tolerance=tolerance))
+
+
 def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
-    monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
+    demand_more_than_exact(monkeypatch)
     with pytest.raises(ParityError, match="parity failed, nothing was written") as caught:
         export_model(tiny_options(tiny_source, repository))
     assert isinstance(caught.value.report, ParityReport)
-    assert caught.value.report.cosine_tolerance == 1.1
+    assert caught.value.report.cosine_tolerance == -0.1
     assert caught.value.report.min_cosine >= 0.999999
     assert list(repository.iterdir()) == []
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
@@ -210,7 +218,7 @@ def test_failing_parity_leaves_the_old_model(
     repository = tmp_path / "repository"
     folder = export_model(tiny_options(tiny_source, repository)).folder
     before = files_of(repository)
-    monkeypatch.setitem(parity.GATES, Precision.FP32, 1.1)
+    demand_more_than_exact(monkeypatch)
     with pytest.raises(ParityError):
         export_model(tiny_options(tiny_source, repository, overwrite=True))
     assert files_of(repository) == before
@@ -220,8 +228,8 @@ def test_failing_parity_leaves_the_old_model(
 def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The gate sees a model that differs, here by the rope tables of another base."""
 
-    def shifted(config: Qwen3Config, positions: int) -> RopeTables:
-        tables = compute_rope_tables(config, positions)
+    def shifted(checkpoint: Checkpoint, positions: int) -> RopeTables:
+        tables = compute_rope_tables(checkpoint, positions)
         return dataclasses.replace(tables, cos=tables.cos * 0.99)
 
     monkeypatch.setattr(graph_file, "compute_rope_tables", shifted)
@@ -242,7 +250,7 @@ def test_bad_names_are_refused(tmp_path: Path, tiny_source: Path, name: str) -> 
 @pytest.mark.parametrize("tokens", [1, 257])
 def test_max_tokens_outside_the_positions(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
-    with pytest.raises(UnsupportedCheckpointError, match=f"--max-tokens {tokens}: must be 2 to 256"):
+    with pytest.raises(UnsupportedCheckpointError, match=f"max_tokens {tokens}: must be 2 to 256"):
         export_model(options)
 
 
@@ -265,7 +273,7 @@ def test_sliding_window_is_refused_beyond_the_window_only(tmp_path: Path) -> Non
     windowed = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=windowed))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=41)
-    with pytest.raises(UnsupportedCheckpointError, match=r"sliding window of 40 tokens.*--max-tokens 40 or less"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"sliding window of 40 tokens.*max_tokens 40 or less"):
         export_model(options)
     result = export_model(dataclasses.replace(options, max_tokens=40))
     rows = random_rows([1, 40])
@@ -335,14 +343,17 @@ def test_killed_at_every_step(forks: ExportForks, tmp_path: Path, tiny_source: P
     calls = Calls()
     export_model(tiny_options(tiny_source, tmp_path / "counted" / "repository"), calls)
     writing = next(number for number, call in enumerate(calls.made) if call.startswith("writing"))
+    staging = next(number for number, call in enumerate(calls.made) if call.startswith("computing"))
     left_behind = []
-    for die_at in [0, 1, writing - 1, *range(writing, len(calls.made))]:
+    killed_at = [0, 1, writing - 1, *range(writing, len(calls.made))]
+    for die_at in killed_at:
         pid = forks.start(tiny_source, repository, overwrite=overwrite, die_at=die_at)
         assert forks.join(pid) == -signal.SIGKILL
         left_behind.append(bool(stale(tmp_path)))
         assert (files_of(repository) if repository.exists() else {}) == before
     # a kill before the staging folder is made leaves nothing, each later one the last folder
-    assert left_behind == [False] * 3 + [True] * (len(calls.made) - writing)
+    assert left_behind == [die_at >= staging for die_at in killed_at]
+    assert not left_behind[0]
     assert len(stale(tmp_path)) == 1
     assert forks.join(forks.start(tiny_source, repository, overwrite=overwrite)) == 0
     assert stale(tmp_path) == []

@@ -61,8 +61,9 @@ def test_function_is_unchanged_bit_by_bit_in_fp32(tmp_path: Path, tiny_source: P
 
 
 def test_only_the_named_tensors_change_and_by_powers_of_two(tiny_source: Path) -> None:
-    weights = open_checkpoint(SourceReference(str(tiny_source))).weights
-    rescaled = rescale_weights(weights, Rescale(residual=4, intermediate=3))
+    checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
+    weights = checkpoint.weights
+    rescaled = rescale_weights(weights, checkpoint.config, Rescale(residual=4, intermediate=3))
     factors = {
         "embed_tokens.weight": 2.0**-4,
         "self_attn.o_proj.weight": 2.0**-4,
@@ -91,7 +92,8 @@ def largest_half_values(file: Path) -> dict[str, float]:
 def half_model(source: Path, rescale: Rescale) -> torch.nn.Module:
     """transformers' own model with rescaled weights, computing in true fp16."""
     model: torch.nn.Module = Qwen3Model.from_pretrained(source, dtype=torch.float32)
-    weights = rescale_weights(open_checkpoint(SourceReference(str(source))).weights, rescale)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    weights = rescale_weights(checkpoint.weights, checkpoint.config, rescale)
     model.load_state_dict({name: tensor.fp32() for name, tensor in weights.items()})
     for name, module in model.named_modules():
         if name.endswith("layernorm") or name == "norm":
@@ -140,7 +142,7 @@ def test_projections_that_no_exponent_reaches_are_refused(tmp_path: Path, tiny_s
     assert peaks_of(tiny_source).projection < FP16_MAX
     loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
     assert loud.projection > FP16_MAX
-    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* export with --precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* export with precision fp32"):
         choose_rescale(loud)
 
 
@@ -153,7 +155,7 @@ def test_weights_outside_fp16_are_listed() -> None:
     good = {"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])}
     check_fp16_range(good)
     bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
-    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; export with --precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; export with precision fp32"):
         check_fp16_range(good | bad)
 
 

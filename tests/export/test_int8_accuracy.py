@@ -24,6 +24,7 @@ from qwen3_triton.export import Int8AccuracyError, SilentProgress, SourceReferen
 from qwen3_triton.export.int8.error import GroupError, measure_groups
 from qwen3_triton.export.int8.plan import MAX_FP32_SHARE, Int8Plan, choose_fp32_groups, plan_int8
 from qwen3_triton.export.int8.products import TABLE, ProductGroup
+from qwen3_triton.export.int8.rounding import NORM_OUTPUT_SCALE
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.verification.reference import ReferenceModel
 
@@ -53,7 +54,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name = str(request.param)
     source = write_tensors(tmp_path_factory.mktemp(name) / "checkpoint", CASES[name](realistic_tensors()))
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    plan = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
+    plan = plan_int8(checkpoint, CALIBRATION, 0.01, source.parent, SilentProgress())
     return Case(name, source, checkpoint, plan, official_vectors(source, HELD_OUT))
 
 
@@ -72,14 +73,14 @@ def test_outliers_are_scaled_without_changing_the_function(tmp_path: Path) -> No
 
 def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path: Path) -> None:
     weights = case.plan.checkpoint.weights
-    exact = write_graph(case.source, tmp_path / "fp32", change=lambda _: weights).session.run(HELD_OUT)
+    exact = write_graph(case.source, tmp_path / "fp32", change=lambda *_: weights).session.run(HELD_OUT)
     assert min_cosine(exact, case.truth) >= 0.99999
     written = write_graph(
         case.source,
         tmp_path / "int8",
         Precision.INT8,
-        change=lambda _: weights,
-        norm_output_scale=case.plan.norm_output_scale,
+        change=lambda *_: weights,
+        norm_output_scale=NORM_OUTPUT_SCALE,
     )
     answers = written.session.run_alone(HELD_OUT)
     assert not case.plan.fp32_groups
@@ -128,9 +129,9 @@ def test_what_is_kept_is_not_rounded(case: Case) -> None:
 def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    loose = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
+    loose = plan_int8(checkpoint, CALIBRATION, 0.01, tmp_path / "loose", SilentProgress())
     goal = loose.worst * 0.6
-    plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, SilentProgress())
+    plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, tmp_path / "strict", SilentProgress())
     assert plan.fp32_groups
     assert plan.worst <= goal
     assert 0 < plan.fp32_share < MAX_FP32_SHARE
@@ -140,8 +141,8 @@ def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
         tmp_path / "mixed",
         Precision.INT8,
         fp32_layers=plan.fp32_paths,
-        change=lambda _: plan.checkpoint.weights,
-        norm_output_scale=plan.norm_output_scale,
+        change=lambda *_: plan.checkpoint.weights,
+        norm_output_scale=NORM_OUTPUT_SCALE,
     )
     answers = mixed.session.run(HELD_OUT)
     assert 1 - min_cosine(answers, truth) <= 2 * goal
@@ -171,5 +172,5 @@ def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
 def test_more_than_half_is_an_error_that_says_so(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .*, and must be 1e-05; give a larger"):
-        plan_int8(checkpoint, CALIBRATION[:4], 1e-5, SilentProgress())
+    with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .*, and must be 1e-05; allow a larger"):
+        plan_int8(checkpoint, CALIBRATION[:4], 1e-5, tmp_path, SilentProgress())

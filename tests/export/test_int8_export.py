@@ -110,7 +110,7 @@ def test_the_manifest_proves_it(exported: ExportResult) -> None:
     assert len(report.calibration.sha256) == 64
     assert report.calibration_texts >= 48
     assert isinstance(report.held_out, ParityReport)
-    assert report.held_out.cosine_tolerance == 0.99
+    assert report.held_out.cosine_tolerance == 0.01
     assert 0.995 <= report.held_out.min_cosine <= report.held_out.mean_cosine < 0.99999
     assert report.held_out.batched_bit_identical
     assert report.fp32_layers == ()
@@ -165,22 +165,22 @@ def test_a_limit_out_of_reach_fails_and_writes_nothing(source: Path, texts: Path
     repository = tmp_path / "repository"
     with pytest.raises(Int8AccuracyError, match=r"nothing was written: .*, and must be 1e-06"):
         export_model(options(source, repository, int8=Int8Options(calibration=texts, max_error=1e-6)))
-    assert not repository.exists()
-    assert [entry.name for entry in tmp_path.iterdir()] == []
+    assert list(repository.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
 
 
 def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "good"}\n{"txt": "bad"}\n', encoding="utf-8")
     notes = Notes()
-    with pytest.raises(SourceError, match=r"--calibration .*bad.jsonl: line 2 "):
+    with pytest.raises(SourceError, match=r"calibration texts .*bad.jsonl: line 2 "):
         export_model(options(source, tmp_path / "repository", int8=Int8Options(calibration=bad)), notes)
     assert notes.notes == []
 
 
 @pytest.mark.parametrize("int8", [Int8Options(max_error=0.5), Int8Options(calibration=Path("texts.txt"))], ids=str)
 def test_int8_options_of_another_precision_are_refused(source: Path, tmp_path: Path, int8: Int8Options) -> None:
-    with pytest.raises(ExportError, match="are for --precision int8"):
+    with pytest.raises(ExportError, match="are for precision int8"):
         export_model(options(source, tmp_path, precision=Precision.FP32, int8=int8))
 
 
@@ -216,4 +216,4 @@ def test_a_reranker_out_of_reach_writes_nothing(reranker: Path, texts: Path, tmp
     limit = Int8Options(calibration=texts, max_error=1e-5)
     with pytest.raises(Int8AccuracyError, match="nothing was written"):
         export_model(options(reranker, tmp_path / "repository", max_tokens=480, int8=limit))
-    assert not (tmp_path / "repository").exists()
+    assert list((tmp_path / "repository").iterdir()) == []

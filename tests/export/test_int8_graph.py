@@ -17,6 +17,7 @@ from watched_graph import group_nodes, run_watched
 from written_graph import BESIDE_BLOCKS, WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
+from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
 from qwen3_triton.export.sources.weights import Weights
@@ -104,8 +105,8 @@ def test_normed_rows_go_in_one_step_and_are_cut_where_the_codes_end(stepped: Wri
 
 
 def test_norm_and_rounding_are_one_division_where_the_stream_is_rotated(source: Path, tmp_path: Path) -> None:
-    def rotate(weights: Weights) -> Weights:
-        return rotate_stream(weights, make_rotation(TinyCheckpoint().hidden))
+    def rotate(weights: Weights, config: DecoderConfig) -> Weights:
+        return rotate_stream(weights, config, make_rotation(config.hidden))
 
     rotated = write_graph(source, tmp_path / "out", Precision.INT8, change=rotate, norm_output_scale=STEP)
     nodes = group_nodes(onnx.load(rotated.file, load_external_data=False))

@@ -10,12 +10,13 @@ from tiny_checkpoint import CAUSAL, CLASSIFIER, TinyCheckpoint, write_checkpoint
 from written_graph import min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.export import SourceReference
+from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.passes.rescale import Rescale
 from qwen3_triton.export.passes.rotate import UNROTATE, rotate_stream
 from qwen3_triton.export.passes.rotation import Rotation, make_rotation
 from qwen3_triton.export.passes.smooth import LayerScales, SmoothingPoint, smooth_weights
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
-from qwen3_triton.export.sources.weights import LazyTensor, Weights
+from qwen3_triton.export.sources.weights import Weights, in_memory
 
 ROWS = random_rows([1, 2, 7, 33, 64])
 HADAMARD = [1, 2, 12, 20, 24, 28, 40, 128, 256, 768, 1024, 2560, 3072]
@@ -66,8 +67,8 @@ def test_rotations_differ_by_seed_and_are_the_same_again() -> None:
     assert not torch.equal(matrix(make_rotation(40, 1)), matrix(make_rotation(40, 2)))
 
 
-def rotate(weights: Weights) -> Weights:
-    return rotate_stream(weights, make_rotation(weights["norm.weight"].shape[0]))
+def rotate(weights: Weights, config: DecoderConfig) -> Weights:
+    return rotate_stream(weights, config, make_rotation(config.hidden))
 
 
 def random_scales(tiny: TinyCheckpoint, sites: tuple[SmoothingPoint, ...], seed: int) -> dict[int, LayerScales]:
@@ -97,7 +98,9 @@ def test_a_rotated_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint)
 def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint, site: SmoothingPoint) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     scales = random_scales(tiny, (site,), seed=5)
-    graph = write_graph(source, tmp_path / "out", change=lambda weights: smooth_weights(weights, scales, tiny.head_dim))
+    graph = write_graph(
+        source, tmp_path / "out", change=lambda weights, config: smooth_weights(weights, config, scales)
+    )
     assert min_cosine(graph.session.run(ROWS), official_vectors(source, ROWS)) >= 0.999999
     before = open_checkpoint(SourceReference(str(source))).weights
     after = graph.checkpoint.weights
@@ -112,14 +115,14 @@ def test_rescale_rotation_and_smoothing_compose(tmp_path: Path, tiny_source: Pat
         tiny_source,
         tmp_path / "out",
         rescale=Rescale(residual=5, intermediate=3),
-        change=lambda weights: smooth_weights(rotate(weights), scales, tiny.head_dim),
+        change=lambda weights, config: smooth_weights(rotate(weights, config), config, scales),
     )
     assert min_cosine(graph.session.run(ROWS), official_vectors(tiny_source, ROWS)) >= 0.999999
 
 
 def test_gains_are_one_and_norms_of_heads_are_left_alone(tiny_source: Path) -> None:
-    weights = open_checkpoint(SourceReference(str(tiny_source))).weights
-    rotated = rotate(weights)
+    checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
+    weights, rotated = checkpoint.weights, rotate(checkpoint.weights, checkpoint.config)
     for name, tensor in rotated.items():
         if name.endswith(("layernorm.weight", "_norm.weight")) or name == "norm.weight":
             same = name.endswith(("q_norm.weight", "k_norm.weight"))
@@ -131,8 +134,8 @@ def test_gains_are_one_and_norms_of_heads_are_left_alone(tiny_source: Path) -> N
 def test_a_head_of_the_checkpoint_reads_the_rotated_stream(tmp_path: Path) -> None:
     """score · (gain ⊙ h) is what the folded row gives of the turned h."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout=CLASSIFIER))
-    weights = open_checkpoint(SourceReference(str(source))).weights
-    rotated = rotate(weights)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    weights, rotated = checkpoint.weights, rotate(checkpoint.weights, checkpoint.config)
     hidden = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
     turned = make_rotation(40).turn_rows(hidden)
     plain = (hidden * weights["norm.weight"].fp32()) @ weights["score.weight"].fp32().T
@@ -144,13 +147,14 @@ def test_a_head_of_the_checkpoint_reads_the_rotated_stream(tmp_path: Path) -> No
 def test_an_outlier_of_the_stream_is_spread(tmp_path: Path) -> None:
     """One channel a thousand times the others has a share of all of them afterwards."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(hidden=256))
-    weights = dict(open_checkpoint(SourceReference(str(source))).weights)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    weights = dict(checkpoint.weights)
     table = weights["embed_tokens.weight"].fp32().clone()
     table[:, 17] *= 1000
-    weights["embed_tokens.weight"] = LazyTensor(tuple(table.shape), torch.float32, lambda: table)
+    weights["embed_tokens.weight"] = in_memory(table)
 
     def peak_to_rms(values: torch.Tensor) -> float:
         return float((values.abs().amax(1) / values.square().mean(1).sqrt()).median())
 
     assert peak_to_rms(table) > 15
-    assert peak_to_rms(rotate(weights)["embed_tokens.weight"].fp32()) < 1.1
+    assert peak_to_rms(rotate(weights, checkpoint.config)["embed_tokens.weight"].fp32()) < 1.1

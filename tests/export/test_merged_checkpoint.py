@@ -118,7 +118,7 @@ def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, tiny
     output = tmp_path / "out"
     output.mkdir()
     (output / "mine").write_text("x")
-    with pytest.raises(ModelExistsError, match="out exists; give --overwrite"):
+    with pytest.raises(ModelExistsError, match="out exists; overwrite it"):
         merge(tiny_source, tmp_path / "no-adapter", output)
     assert [entry.name for entry in output.iterdir()] == ["mine"]
 

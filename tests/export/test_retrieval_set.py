@@ -88,7 +88,7 @@ def test_a_bad_file_is_one_line(folder: Path, file: str, content: bytes, says: s
     with pytest.raises(SourceError) as failure:
         read_retrieval_set(folder)
     message = str(failure.value)
-    assert message.startswith(f"--evaluation {folder}/")
+    assert message.startswith(f"evaluation set {folder}/")
     assert says in message
     assert "\n" not in message
 
@@ -103,5 +103,5 @@ def test_a_bad_file_is_one_line(folder: Path, file: str, content: bytes, says: s
 )
 def test_a_missing_file_is_named(folder: Path, file: str, says: str) -> None:
     (folder / file).unlink()
-    with pytest.raises(SourceError, match=f"^--evaluation {folder}: {says}; the folder must be in BEIR's layout"):
+    with pytest.raises(SourceError, match=f"^evaluation set {folder}: {says}; the folder must be in BEIR's layout"):
         read_retrieval_set(folder)

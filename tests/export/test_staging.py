@@ -81,7 +81,7 @@ def test_full_disk_is_named_and_the_old_folder_stays(target: Path, tmp_path: Pat
 def test_existing_target_is_refused_or_replaced_whole(target: Path) -> None:
     fill(target, "old")
     (target / "stale").write_text("x")
-    with pytest.raises(ModelExistsError, match="model exists; give --overwrite"):
+    with pytest.raises(ModelExistsError, match="model exists; overwrite it"):
         fill(target, "new")
     assert content(target)["b"] == "old"
     fill(target, "new", overwrite=True)
@@ -99,7 +99,7 @@ def test_target_that_appears_meanwhile_is_refused(target: Path, tmp_path: Path) 
 def test_target_that_appears_at_the_last_moment_is_refused(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = "model has been made meanwhile"
+    wanted = "model was created in the meantime"
     with pytest.raises(ModelExistsError, match=wanted), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("mine")
         # the look before the rename still sees nothing
@@ -213,5 +213,5 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
 
 def test_repository_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "repository").write_text("x")
-    with pytest.raises(StagingError, match=r"cannot build beside .*choose another --repository"):
+    with pytest.raises(StagingError, match=r"cannot build beside .*choose another repository"):
         fill(tmp_path / "repository" / "model", "x")

@@ -73,7 +73,7 @@ def test_an_adapter_s_task_type_goes_before_its_base(tmp_path: Path, layout: str
     assert recognise(folder, "FEATURE_EXTRACTION", None) is EMBED
     assert recognise(folder, "CAUSAL_LM", None) is base
     assert recognise(folder, "SEQ_CLS", choice=TaskChoice.EMBED) is EMBED
-    with pytest.raises(UnsupportedCheckpointError, match="give --task"):
+    with pytest.raises(UnsupportedCheckpointError, match="set the task"):
         recognise(folder, "SEQ_CLS", "FEATURE_EXTRACTION")
 
 

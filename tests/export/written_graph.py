@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import random
 from collections.abc import Callable, Sequence
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from transformers import Qwen3Model
 
 from qwen3_triton.client import Precision
-from qwen3_triton.export import SourceReference
+from qwen3_triton.export import Device, SourceReference
+from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.artifacts.onnx_file import write_onnx
+from qwen3_triton.export.formats import WeightFormat, weight_format
+from qwen3_triton.export.formats.w8a8 import W8A8Format
 from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
 from qwen3_triton.export.graph.rope import compute_rope_tables
 from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
-from qwen3_triton.export.sources.transformers_config import transformers_config
 from qwen3_triton.export.sources.weights import Weights
 from qwen3_triton.export.verification.runtime import WrittenModel
 
@@ -49,26 +52,40 @@ def write_graph(
     max_tokens: int = 64,
     rescale: Rescale = NO_RESCALE,
     fp32_layers: frozenset[str] = frozenset(),
-    change: Callable[[Weights], Weights] = dict,
+    change: Callable[[Weights, DecoderConfig], Weights] = lambda weights, _: weights,
     cuda: CudaProfile | None = None,
     norm_output_scale: float | None = None,
 ) -> WrittenGraph:
     """Writes `output`/model.onnx from the weights behind `rescale` and then `change`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
-    checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, rescale)))
-    rope = compute_rope_tables(transformers_config(checkpoint.raw_config, checkpoint.config.rope), max_tokens)
+    config = checkpoint.config
+    checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, config, rescale), config))
+    rope = compute_rope_tables(checkpoint, max_tokens)
     options = GraphOptions(
-        precision=precision,
+        format=graph_format(precision, cuda, fp32_layers, norm_output_scale),
         max_tokens=max_tokens,
         rescale=rescale,
-        fp32_layers=fp32_layers,
         cuda=cuda,
-        norm_output_scale=norm_output_scale,
     )
     output.mkdir(parents=True)
     file = output / "model.onnx"
     write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
     return WrittenGraph(checkpoint, file)
+
+
+def graph_format(
+    precision: Precision,
+    cuda: CudaProfile | None = None,
+    fp32_layers: frozenset[str] = frozenset(),
+    norm_output_scale: float | None = None,
+) -> WeightFormat:
+    """The format of `precision`, in fp32 for a CPU twin, with what a calibration would have chosen."""
+    format = weight_format(precision, Device.CPU if cuda is None else Device.CUDA)
+    if cuda is not None and cuda.cpu_twin:
+        return format.fp32_twin()
+    if isinstance(format, W8A8Format):
+        return dataclasses.replace(format, fp32_layers=fp32_layers, norm_output_scale=norm_output_scale)
+    return format
 
 
 def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:

@@ -1,0 +1,35 @@
+"""The classes of transformers that compute the reference of an architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .decoder_config import RopeSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransformersClasses:
+    """Classes of one architecture, from `transformers.models.<architecture>`."""
+
+    config: Any
+    model: Any
+    layer: Any
+    norm: Any
+    rotary: Any
+
+    def make_config(self, raw: Mapping[str, Any], rope: RopeSettings) -> Any:
+        """Return the config of `raw`, config.json's content, with rope as the installed transformers spells it."""
+        import transformers
+
+        fields = dict(raw)
+        fields.pop("rope_parameters", None)
+        fields.pop("rope_scaling", None)
+        fields.pop("rope_theta", None)
+        if int(transformers.__version__.split(".")[0]) >= 5:
+            fields["rope_parameters"] = {"rope_theta": rope.theta, **rope.scaling}
+        else:
+            fields["rope_theta"] = rope.theta
+            fields["rope_scaling"] = dict(rope.scaling) if rope.kind != "default" else None
+        return self.config.from_dict(fields)

@@ -1,0 +1,58 @@
+"""Weights and activations in one float type: fp32, fp16 or bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+import torch
+
+from ..architectures import DecoderConfig
+from ..onnx_builder import GraphBuilder
+from ..sources.weights import LazyTensor
+from .lowering import LoweredWeights, LoweringInputs, rescale_for_fp16
+from .operands import Operand, ScaledRows
+from .weight_format import FP32, WeightFormat, matrix_elements
+
+FP16 = ir.DataType.FLOAT16
+_TORCH = {FP16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatFormat(WeightFormat):
+    """Everything in `activations`."""
+
+    def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
+        """MatMul with the transposed weights as one initializer."""
+        return self._project_float(g, name, operand, weights)
+
+    def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
+        """Gather from the table as it is."""
+        return self._gather_float(g, name, table, indices)
+
+    def weight_bytes(self, config: DecoderConfig) -> int:
+        """2 or 4 bytes a weight."""
+        return self.activation_bytes * (matrix_elements(config) + config.vocabulary * config.hidden)
+
+    def lower(self, inputs: LoweringInputs) -> LoweredWeights:
+        """For fp16, rescale by powers of two so that activations stay in range; otherwise nothing."""
+        if self.activations == FP16:
+            return rescale_for_fp16(inputs, self)
+        return LoweredWeights(checkpoint=inputs.checkpoint, format=self)
+
+    @property
+    def runs_on_cpu(self) -> bool:
+        """The CPU provider has no kernels for bf16."""
+        return self.activations != ir.DataType.BFLOAT16
+
+    def fp32_twin(self) -> WeightFormat:
+        """The same in fp32."""
+        return replace(self, activations=FP32)
+
+    def round_as_stored(self, tensor: LazyTensor) -> LazyTensor:
+        """Rounded to the 16-bit type, if it is one."""
+        dtype = _TORCH.get(self.activations)
+        if dtype is None:
+            return tensor
+        return LazyTensor(tensor.shape, tensor.dtype, lambda: tensor.fp32().to(dtype))

@@ -1,0 +1,57 @@
+"""Merged weights → weights that a format can store: the passes that keep the function and change the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..int8.plan import Int8Plan
+from ..passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
+from ..progress import Progress
+from ..sources.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    from .weight_format import WeightFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoweringInputs:
+    """What the passes of any format may need."""
+
+    checkpoint: Checkpoint
+    peaks: ActivationPeaks
+    """Largest activations of the reference."""
+    calibration_rows: Sequence[Sequence[int]] = ()
+    """Token ids; empty for formats that need no calibration."""
+    max_cosine_error: float
+    """Largest 1 - cosine that a quantised model may show."""
+    scratch: Path
+    """Folder for intermediate files; removed after the export."""
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoweredWeights:
+    """The weights to write, and what the graph must know of the passes."""
+
+    checkpoint: Checkpoint
+    format: WeightFormat
+    """With the choices that the passes made, such as fp32 layers."""
+    rescale: Rescale = NO_RESCALE
+    int8_plan: Int8Plan | None = None
+    """Of a calibrated format."""
+
+
+def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWeights:
+    """Rescale so that activations have headroom below fp16's largest number; raise if a weight is out of range."""
+    rescale = choose_rescale(inputs.peaks)
+    if rescale != NO_RESCALE:
+        inputs.progress.note(
+            f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}"
+        )
+    checkpoint = inputs.checkpoint
+    rescaled = checkpoint.with_weights(rescale_weights(checkpoint.weights, checkpoint.config, rescale))
+    check_fp16_range(rescaled.weights)
+    return LoweredWeights(checkpoint=rescaled, format=format, rescale=rescale)

@@ -1,0 +1,140 @@
+"""8-bit weights and 8-bit activations, for CPUs (W8A8).
+
+rows [·, in] ─ / scale [·, 1] ─ round ─→ codes u8, 128 is zero
+                                           └─ times weight codes s8 [in, out] · scale [out] ─→ rows [·, out]
+
+The result of an 8-bit product is still to be multiplied by the scale of its rows. A scale belongs to one token, or is
+the same for all tokens, so results are batch-invariant; sums are integers, so their order does not matter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from ..architectures import DecoderConfig
+from ..int8.plan import plan_int8
+from ..int8.rounding import NORM_OUTPUT_SCALE
+from ..onnx_builder import MICROSOFT, GraphBuilder
+from ..sources.weights import LazyTensor
+from .lowering import LoweredWeights, LoweringInputs
+from .operands import ZERO_CODE, Codes, Operand, ScaledRows
+from .row_codes import INT8, LARGEST_CODE, gather_row_codes, row_codes, row_scales
+from .weight_format import FP32, WeightFormat, join_tensors, matrix_elements
+
+_SMALLEST_PEAK = 1e-30
+"""Avoids a division by zero for a row of zeros."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class W8A8Format(WeightFormat):
+    """One scale for each output channel of a weight, and for each token or all tokens of its input."""
+
+    fp32_layers: frozenset[str] = frozenset()
+    """Paths of products that are computed in floats, `layers.2.mlp.down` for example. `embedding.table` is the
+    embedding table."""
+    norm_output_scale: float | None = None
+    """Scale of the codes of RMSNorm outputs, for all tokens; None: each token has its own."""
+
+    def is_quantized(self, path: str) -> bool:
+        """Whether the product at `path` is computed in 8 bits."""
+        return path not in self.fp32_layers
+
+    def fp32_paths(self) -> frozenset[str]:
+        """`fp32_layers`."""
+        return self.fp32_layers
+
+    def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
+        """MatMulIntegerToFloat, or a float MatMul for fp32 layers."""
+        if not self.is_quantized(g.path(name)):
+            return self._project_float(g, name, operand, weights)
+        if operand.codes is None:
+            raise ValueError(f"the operand was not prepared for the 8-bit product {g.path(name)}")
+        columns = sum(weight.shape[0] for weight in weights)
+        values = g.op(
+            "MatMulIntegerToFloat",
+            operand.codes.values,
+            g.weight(f"{name}.codes", [weights[0].shape[1], columns], INT8, lambda: row_codes(join_tensors(weights)).T),
+            g.scalar(operand.codes.step, FP32),
+            g.weight(f"{name}.scale", [columns], FP32, lambda: row_scales(join_tensors(weights))),
+            g.constant(ZERO_CODE, np.uint8),
+            name=name,
+            domain=MICROSOFT,
+        )
+        return ScaledRows(values, operand.codes.scale)
+
+    def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
+        """Rows of 8-bit codes times their scales."""
+        if not self.is_quantized(g.path(name)):
+            return self._gather_float(g, name, table, indices)
+        return gather_row_codes(g, name, table, indices, self.activations)
+
+    def prepare(self, g: GraphBuilder, rows: ScaledRows, width: int, products: Sequence[str]) -> Operand:
+        """Quantise `rows`, each by its largest value, once for all 8-bit products that read them."""
+        if not any(self.is_quantized(g.path(product)) for product in products):
+            return Operand(rows, None)
+        values = rows.values
+        axis = g.constant([1])
+        lowest = g.op("Neg", g.op("ReduceMin", values, axis, keepdims=1))
+        highest = g.op("ReduceMax", values, axis, keepdims=1)
+        peak = g.op("Max", highest, lowest, g.scalar(_SMALLEST_PEAK, FP32), name="peak")
+        scale = g.op("Mul", peak, g.scalar(1 / LARGEST_CODE, FP32), name="scale")
+        codes = g.op("QuantizeLinear", values, scale, _zero_codes(g, scale), axis=1, block_size=width, name="codes")
+        if rows.scale is not None:
+            scale = g.op("Mul", scale, rows.scale, name="scale")
+        return Operand(rows, Codes(values=codes, scale=scale))
+
+    def prepare_normed(self, g: GraphBuilder, normed: ir.Value, width: int, products: Sequence[str]) -> Operand:
+        """Quantise by `norm_output_scale` if there is one."""
+        scale = self.norm_output_scale
+        if scale is None or not all(self.is_quantized(g.path(product)) for product in products):
+            return self.prepare(g, ScaledRows(normed), width, products)
+        codes = g.op("QuantizeLinear", normed, g.scalar(scale, FP32), g.constant(ZERO_CODE, np.uint8), name="codes")
+        return Operand(ScaledRows(normed), Codes(values=codes, step=scale))
+
+    def fuses_norm(self, g: GraphBuilder, products: Sequence[str]) -> bool:
+        """If the scale of norm outputs is known and every product is 8 bits."""
+        return self.norm_output_scale is not None and all(self.is_quantized(g.path(product)) for product in products)
+
+    def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
+        """One division normalises and quantises."""
+        if self.norm_output_scale is None:
+            raise ValueError("norm outputs have no common scale")
+        squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")
+        length = g.op("Sqrt", g.op("Add", squares, g.scalar(width * eps, FP32)), name="length")
+        scale = g.op("Mul", length, g.scalar(self.norm_output_scale / math.sqrt(width), FP32), name="scale")
+        codes = g.op("QuantizeLinear", rows, scale, _zero_codes(g, scale), axis=1, block_size=width, name="codes")
+        return Codes(values=codes, step=self.norm_output_scale)
+
+    def weight_bytes(self, config: DecoderConfig) -> int:
+        """One byte a weight; scales and fp32 layers are not counted."""
+        return matrix_elements(config) + config.vocabulary * config.hidden
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Smoothing is chosen from activations."""
+        return True
+
+    def lower(self, inputs: LoweringInputs) -> LoweredWeights:
+        """Rotate the residual stream, smooth what rotation does not reach, and choose the fp32 layers."""
+        plan = plan_int8(
+            inputs.checkpoint, inputs.calibration_rows, inputs.max_cosine_error, inputs.scratch, inputs.progress
+        )
+        if plan.fp32_groups:
+            names = ", ".join(path for group in plan.fp32_groups for path in group.paths)
+            inputs.progress.note(f"computed in fp32, {plan.fp32_share:.1%} of the multiply-adds: {names}")
+        lowered = replace(self, fp32_layers=plan.fp32_paths, norm_output_scale=NORM_OUTPUT_SCALE)
+        return LoweredWeights(checkpoint=plan.checkpoint, format=lowered, int8_plan=plan)
+
+    def fp32_twin(self) -> WeightFormat:
+        """A CPU runs the format itself."""
+        return self
+
+
+def _zero_codes(g: GraphBuilder, scale: ir.Value) -> ir.Value:
+    """UINT8 [·, 1]: the code of zero for each of `scale` [·, 1]."""
+    return g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")

@@ -1,0 +1,111 @@
+"""8-bit weights with a scale for each block of a row, under float activations: half the memory of fp16, for GPUs.
+
+The format is that of ONNX Runtime's MatMulNBits: w = (code - 128) · scale, blocks along the inner dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..architectures import DecoderConfig
+from ..onnx_builder import MICROSOFT, GraphBuilder
+from ..sources.weights import LazyTensor
+from .lowering import LoweredWeights, LoweringInputs, rescale_for_fp16
+from .operands import Operand, ScaledRows, float_rows
+from .row_codes import gather_row_codes, round_up
+from .weight_format import FP32, WeightFormat, join_tensors, matrix_elements
+
+BLOCK = 128
+"""Weights that share a scale; the inner dimensions of every Qwen3 model are multiples of it."""
+_LARGEST_CODE = 127
+_ZERO_CODE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class WeightBlocks:
+    """A matrix [rows, n] as codes uint8 [rows, blocks, BLOCK] and scales [rows, blocks] of a float type."""
+
+    codes: NDArray[np.uint8]
+    scales: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockFormat(WeightFormat):
+    """Matrices in 8-bit blocks, the embedding table in 8-bit rows, the rest in `activations`."""
+
+    activations: ir.DataType = ir.DataType.FLOAT16
+
+    def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
+        """MatMulNBits with 8 bits."""
+        columns, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
+        blocks, dtype = block_count(width), self.activations
+        rows = float_rows(g, operand)
+        codes = g.weight(
+            f"{name}.codes",
+            [columns, blocks, BLOCK],
+            ir.DataType.UINT8,
+            lambda: quantize_blocks(join_tensors(weights), dtype).codes,
+        )
+        scales = g.weight(
+            f"{name}.scales", [columns, blocks], dtype, lambda: quantize_blocks(join_tensors(weights), dtype).scales
+        )
+        product = g.op(
+            "MatMulNBits",
+            rows,
+            codes,
+            scales,
+            name=name,
+            domain=MICROSOFT,
+            K=width,
+            N=columns,
+            bits=8,
+            block_size=BLOCK,
+        )
+        return ScaledRows(product)
+
+    def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
+        """Rows of 8-bit codes times their scales."""
+        return gather_row_codes(g, name, table, indices, self.activations)
+
+    def weight_bytes(self, config: DecoderConfig) -> int:
+        """One byte a weight, and a 16-bit scale for each block and each row of the table."""
+        matrices = matrix_elements(config)
+        return matrices + 2 * matrices // BLOCK + config.vocabulary * config.hidden + 2 * config.vocabulary
+
+    def workspace_bytes(self, config: DecoderConfig) -> int:
+        """One matrix at a time is converted back to fp16."""
+        attended = config.query_width + 2 * config.kv_width
+        return self.activation_bytes * config.hidden * max(attended, 2 * config.intermediate)
+
+    def lower(self, inputs: LoweringInputs) -> LoweredWeights:
+        """Rescale by powers of two, because activations are fp16."""
+        return rescale_for_fp16(inputs, self)
+
+    def fp32_twin(self) -> WeightFormat:
+        """The same codes under fp32 activations and scales."""
+        return replace(self, activations=FP32)
+
+
+def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> WeightBlocks:
+    """Quantise `matrix` in blocks whose scales are of the 16-bit or 32-bit float type `dtype`.
+
+    The last block of a row is padded with zeros. No weight changes by more than half a scale.
+    """
+    rows, width = matrix.shape
+    blocks = block_count(width)
+    padded = np.zeros((rows, blocks * BLOCK), np.float32)
+    padded[:, :width] = matrix
+    cut = padded.reshape(rows, blocks, BLOCK)
+    scales = round_up(np.abs(cut).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
+    steps = np.rint(cut / scales.astype(np.float32)[:, :, None])
+    return WeightBlocks((steps + _ZERO_CODE).astype(np.uint8), scales)
+
+
+def block_count(width: int) -> int:
+    """Return the number of blocks in a row of `width` weights."""
+    return -(-width // BLOCK)

@@ -1,0 +1,78 @@
+"""Computed weights, materialised once in a safetensors file of float32 tensors that every consumer then reads."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from .weights import LazyTensor, Weights, read_safetensors
+
+_ALIGNMENT = 8
+
+
+class StagedWeights:
+    """A safetensors file that is written one tensor at a time, in any order.
+
+    Its size is known from the shapes, so nothing but the tensor at hand is in memory.
+    """
+
+    def __init__(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        header: dict[str, object] = {}
+        self._starts: dict[str, int] = {}
+        end = 0
+        for name, shape in shapes.items():
+            start, end = end, end + 4 * math.prod(shape)
+            header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [start, end]}
+            self._starts[name] = start
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % _ALIGNMENT)
+        self._data = 8 + len(text)
+        self._shapes = dict(shapes)
+        self._missing = set(shapes)
+        self._file = file
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = file.open("wb")
+        self._handle.write(len(text).to_bytes(8, "little") + text)
+        self._handle.truncate(self._data + end)
+
+    def __enter__(self) -> StagedWeights:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: object, traceback: TracebackType | None) -> None:
+        self._handle.close()
+
+    def write(self, name: str, values: torch.Tensor) -> None:
+        """Write one tensor, converted to float32; raise ValueError if it has another shape than announced."""
+        if tuple(values.shape) != self._shapes[name]:
+            raise ValueError(f"{name} has shape {list(values.shape)}, announced were {list(self._shapes[name])}")
+        content = values.to(torch.float32).contiguous().numpy().data.cast("B")
+        self._handle.seek(self._data + self._starts[name])
+        self._handle.write(content)
+        self._missing.discard(name)
+
+    def read(self) -> dict[str, LazyTensor]:
+        """Return the tensors, read from the file when they are needed; raise ValueError if one was not written."""
+        if self._missing:
+            raise ValueError(f"tensors were not written: {', '.join(sorted(self._missing))}")
+        self._handle.flush()
+        return read_safetensors(self._file.parent, self._file.name)
+
+
+def stage_computed(weights: Weights, file: Path, on_tensor: Callable[[int, int], None]) -> dict[str, LazyTensor]:
+    """Materialise the tensors of `weights` that are computed when read; the others stay where they are stored.
+
+    `on_tensor` is called with how many of how many tensors are written. No file is written if nothing is computed.
+    """
+    computed = {name: tensor for name, tensor in weights.items() if not tensor.stored}
+    if not computed:
+        return dict(weights)
+    with StagedWeights(file, {name: tensor.shape for name, tensor in computed.items()}) as staged:
+        for done, (name, tensor) in enumerate(computed.items(), start=1):
+            staged.write(name, tensor.fp32())
+            on_tensor(done, len(computed))
+        return {**weights, **staged.read()}

@@ -1,0 +1,94 @@
+"""What the written model answers, measured before its manifest is built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..client.manifest import ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
+from .formats import Tolerance, WeightFormat
+from .formats.lowering import LoweredWeights
+from .int8.calibration import CalibrationTexts
+from .int8.plan import measure_errors
+from .int8.report import report_quantization, require_int8_error
+from .model_sources import ModelSources
+from .progress import Progress
+from .reference_evidence import ReferenceEvidence
+from .verification.parity import require_parity
+from .verification.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
+from .verification.runtime import WrittenModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenEvidence:
+    """How the written model compares with the reference; every report is within its tolerance."""
+
+    parity: ParityReport | ScoreParityReport
+    quantization: QuantizationReport | None
+    retrieval: RetrievalReport | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenGraph:
+    """A graph on disk, opened, with what it was written from."""
+
+    model: WrittenModel
+    file: Path
+    lowered: LoweredWeights
+
+    @property
+    def format(self) -> WeightFormat:
+        """How its weights are stored."""
+        return self.lowered.format
+
+
+def examine_graph(
+    graph: WrittenGraph,
+    sources: ModelSources,
+    reference: ReferenceEvidence,
+    *,
+    calibration: CalibrationTexts | None,
+    int8_tolerance: Tolerance,
+    retrieval: RetrievalRows | None,
+    max_ndcg_loss: float | None,
+    progress: Progress,
+) -> WrittenEvidence:
+    """Compare the written model with the reference.
+
+    Raises ParityError, Int8AccuracyError or RetrievalQualityError for the first report outside its tolerance.
+    """
+    progress.stage("comparing the written file with the reference")
+    parity = sources.task.measure(graph.model, reference.probes, graph.format.tolerance)
+    require_parity(parity)
+    quantization = None
+    if calibration is not None:
+        quantization = _examine_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
+    found = None
+    if retrieval is not None and reference.ndcg is not None:
+        progress.stage(f"retrieval with the {graph.format.precision} graph")
+        found = report_retrieval(
+            retrieval,
+            reference=reference.ndcg,
+            written=measure_ndcg(retrieval, graph.model.run, progress.step),
+            runtime=graph.model.description,
+            max_loss=max_ndcg_loss,
+        )
+        require_ndcg(found)
+    return WrittenEvidence(parity=parity, quantization=quantization, retrieval=found)
+
+
+def _examine_quantization(
+    graph: WrittenGraph,
+    sources: ModelSources,
+    reference: ReferenceEvidence,
+    calibration: CalibrationTexts,
+    tolerance: Tolerance,
+    progress: Progress,
+) -> QuantizationReport:
+    plan, held_out = graph.lowered.int8_plan, reference.held_out
+    if plan is None or held_out is None:
+        raise ValueError("the graph was lowered without calibration")
+    report = sources.task.measure(graph.model, held_out, tolerance)
+    require_int8_error(report)
+    errors = measure_errors(plan.checkpoint, held_out.rows, progress)
+    return report_quantization(plan, errors, report, calibration, graph.file, sources.max_tokens)
