@@ -24,6 +24,7 @@ test: setup
 check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports --cache-dir build/import_linter --no-logo
 	@$(BIN)/mypy -p qwen3_triton
 	@$(BIN)/mypy examples benchmarks
 	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
