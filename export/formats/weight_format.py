@@ -124,13 +124,12 @@ class WeightFormat(ABC):
         transpose: bool = True,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """Add the tensors, side by side, as one float initializer: matrices [in, Σ out], or as they are.
+        """Add the tensors, side by side, as one float initializer: matrices [in, Σ out], or [Σ out, ...] untransposed.
 
         `dtype` defaults to the type of activations.
         """
-        shape = list(weights[0].shape)
-        if transpose:
-            shape = [shape[1], sum(weight.shape[0] for weight in weights)]
+        joined = sum(weight.shape[0] for weight in weights)
+        shape = [weights[0].shape[1], joined] if transpose else [joined, *weights[0].shape[1:]]
         return g.weight(
             name,
             shape,

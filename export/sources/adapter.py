@@ -100,7 +100,7 @@ def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
         if settings.get(field):
             raise refuse(f"{field} is not supported; merge it with PEFT first")
     if settings.get("bias", "none") != "none":
-        raise refuse(f"bias '{settings['bias']}' is not supported: Qwen3 has no biases")
+        raise refuse(f"bias '{settings['bias']}' is not supported; merge it with PEFT first")
     init = str(settings.get("init_lora_weights", True)).lower()
     if init.startswith(_BASE_CHANGING_INITS):
         raise refuse(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import Qwen3ForCausalLM, Qwen3Model
+from transformers import AutoModel, AutoModelForCausalLM
 from written_graph import Vectors, model_vectors
 
 ATTENTION_AND_MLP = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -28,7 +28,7 @@ class PeftTruth:
 
 def load_base(source: Path, *, causal: bool = False) -> torch.nn.Module:
     """The checkpoint in fp32."""
-    kind = Qwen3ForCausalLM if causal else Qwen3Model
+    kind = AutoModelForCausalLM if causal else AutoModel
     model: torch.nn.Module = kind.from_pretrained(source, dtype=torch.float32)
     return model
 

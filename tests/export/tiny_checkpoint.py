@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import Qwen3Config, Qwen3Model
+from transformers import Qwen2Config, Qwen2Model, Qwen3Config, Qwen3Model
 
 END_TOKEN = "<|endoftext|>"
 TURN_END_TOKEN = "<|im_end|>"
 TOKENIZER_SIZE = 280
 _TRAINING_TEXTS = ["the capital of the country is the city", "the query and the document, the answer and the text"]
+
+_CLASSES: dict[str, tuple[Any, Any]] = {"qwen3": (Qwen3Config, Qwen3Model), "qwen2": (Qwen2Config, Qwen2Model)}
 
 MODEL, CAUSAL, CLASSIFIER = "Qwen3Model", "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
 
@@ -25,6 +27,7 @@ MODEL, CAUSAL, CLASSIFIER = "Qwen3Model", "Qwen3ForCausalLM", "Qwen3ForSequenceC
 class TinyCheckpoint:
     """What to write; the default has heads × head_dim ≠ hidden and two queries per key head."""
 
+    model_type: str = "qwen3"
     layers: int = 2
     hidden: int = 40
     intermediate: int = 56
@@ -77,9 +80,8 @@ def write_json(file: Path, content: object) -> None:
 def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
     """The content of config.json."""
     raw: dict[str, Any] = {
-        "architectures": [tiny.layout],
-        "model_type": "qwen3",
-        "attention_bias": False,
+        "architectures": [tiny.layout.replace("Qwen3", tiny.model_type.capitalize())],
+        "model_type": tiny.model_type,
         "head_dim": tiny.head_dim,
         "hidden_act": "silu",
         "hidden_size": tiny.hidden,
@@ -92,6 +94,8 @@ def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
         "tie_word_embeddings": tiny.tied,
         "vocab_size": tiny.vocabulary,
     }
+    if tiny.model_type == "qwen3":
+        raw["attention_bias"] = False
     if tiny.rope_spelling == "rope_parameters":
         raw["rope_parameters"] = {"rope_type": "default", "rope_theta": tiny.theta, **tiny.rope_scaling}
     else:
@@ -101,8 +105,9 @@ def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
 
 
 def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
-    """Random tensors under the names and in the shapes of transformers' own `Qwen3Model`, in `tiny.dtype`."""
-    config = Qwen3Config(
+    """Random tensors under the names and in the shapes of the model in transformers, in `tiny.dtype`."""
+    config_class, model_class = _CLASSES[tiny.model_type]
+    config = config_class(
         vocab_size=tiny.vocabulary,
         hidden_size=tiny.hidden,
         intermediate_size=tiny.intermediate,
@@ -112,12 +117,17 @@ def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
         head_dim=tiny.head_dim,
     )
     with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in Qwen3Model(config).state_dict().items()}
+        shapes = {name: tensor.shape for name, tensor in model_class(config).state_dict().items()}
     rng = torch.Generator().manual_seed(tiny.seed)
     tensors = {}
     for name, shape in shapes.items():
         values = torch.randn(shape, generator=rng)
-        values = 1 + 0.3 * values if len(shape) == 1 else values * (1.5 if "embed" in name else 1.5 * shape[1] ** -0.5)
+        if name.endswith(".bias"):
+            values = 0.5 * values
+        elif len(shape) == 1:
+            values = 1 + 0.3 * values
+        else:
+            values = values * (1.5 if "embed" in name else 1.5 * shape[1] ** -0.5)
         values = values * (tiny.head_scale if name == "embed_tokens.weight" else 1.0)
         tensors[name] = (values.to(tiny.dtype) * 2.0 ** _shift(name, tiny)).contiguous()
     return tensors

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Qwen3Model
+from transformers import AutoModel
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import Device, SourceReference
@@ -89,8 +89,8 @@ def graph_format(
 
 
 def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
-    """Each row by itself through transformers' `Qwen3Model` in fp32, loaded from `folder` as users load it."""
-    model = Qwen3Model.from_pretrained(folder, dtype=torch.float32)
+    """Each row by itself through the model of transformers in fp32, loaded from `folder` as users load it."""
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     return model_vectors(model, rows)
 
 
