@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
 from ..errors import AdapterMismatchError
 from ..options import MergeOptions
-from ..passes.merge import merge_adapters
+from ..passes.merge_heads import MergedModel, merge_model
 from ..progress import Progress, SilentProgress
 from ..sources.adapter import open_adapter
 from ..sources.checkpoint import Checkpoint, open_checkpoint
-from ..sources.weights import LazyTensor
+from ..sources.weights import LazyTensor, Weights
 from .staging import refuse_existing, staged_folder
 
 SHARD_BYTES = 4 << 30
@@ -36,22 +39,50 @@ _NOT_COPIED = (
 
 
 def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = None) -> Path:
-    """Writes the merged checkpoint in the base's dtype and layout; appears whole or not at all.
+    """Merge adapters into a checkpoint in the base's dtype; the folder appears whole or not at all.
 
-    The sum is taken in fp32 and rounded once. Raises AdapterMismatchError where rounding leaves nothing of
-    the adapters.
+    Sums are computed in fp32 and rounded once. Heads are merged as an export merges them: a classifier's adapter
+    makes the result a classifier, and an adapter on the embeddings or on the LM head unties the two.
+
+    Args:
+        options: What to merge, and where to.
+        progress: Where to report stages; nowhere if None.
+
+    Returns:
+        The folder.
+
+    Raises:
+        AdapterMismatchError: An adapter does not fit the base, or nothing of it is left after rounding.
+        ExportError: Or another of its subclasses.
     """
     progress = progress or SilentProgress()
     refuse_existing(options.output, overwrite=options.overwrite)
     progress.stage(f"reading {options.model}")
     base = open_checkpoint(options.model)
     adapters = [open_adapter(reference) for reference in options.adapters]
-    merged = base.with_weights(merge_adapters(base.weights, adapters))
+    merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")
     with staged_folder(options.output, overwrite=options.overwrite) as content:
         _copy_companions(base.directory, content)
+        _write_config(base, merged, content / "config.json")
         _write_shards(base, merged, content, progress)
     return options.output
+
+
+def _write_config(base: Checkpoint, merged: MergedModel, file: Path) -> None:
+    """The base's config.json, with what the heads change in it."""
+    changes: dict[str, Any] = {}
+    if merged.model_class != base.config.model_class:
+        changes["architectures"] = [merged.model_class]
+    if merged.tied != base.config.tied:
+        changes["tie_word_embeddings"] = merged.tied
+    head = merged.weights.get(SCORE_HEAD)
+    if head is not None and len(base.raw_config.get("id2label") or {}) != head.shape[0]:
+        names = [f"LABEL_{index}" for index in range(head.shape[0])]
+        changes["id2label"] = {str(index): name for index, name in enumerate(names)}
+        changes["label2id"] = {name: index for index, name in enumerate(names)}
+    if changes:
+        file.write_text(json.dumps(base.raw_config | changes, indent=2) + "\n", encoding="utf-8")
 
 
 def _copy_companions(source: Path, content: Path) -> None:
@@ -67,53 +98,61 @@ def _copy_companions(source: Path, content: Path) -> None:
             (content / entry.name).mkdir()
 
 
-def _write_shards(base: Checkpoint, merged: Checkpoint, content: Path, progress: Progress) -> None:
-    shards = _plan_shards(base)
-    files, changed, done = {}, False, 0
+def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress: Progress) -> None:
+    shards = _plan_shards(base, merged.weights)
+    files, changed, done, total = {}, False, 0, 0
     for index, names in enumerate(shards):
         file = _shard_name(index, len(shards))
         tensors = {}
         for name in names:
-            tensor = _rounded(base.weights[name], merged.weights[name])
-            changed = changed or _differs(base.weights[name], merged.weights[name], tensor)
-            tensors[base.stored_name(name)] = tensor
-            files[base.stored_name(name)] = file
-            done += 1
-            progress.step(done, len(base.weights))
+            tensor = merged.weights[name].load().to(_stored_dtype(base, name)).contiguous()
+            changed = changed or _differs(base.weights.get(name), merged.weights[name], tensor)
+            stored_name = _stored_name(base, merged, name)
+            tensors[stored_name] = tensor
+            files[stored_name] = file
+            done, total = done + 1, total + tensor.nbytes
+            progress.step(done, len(merged.weights))
         save_file(tensors, content / file, metadata={"format": "pt"})
     if not changed:
         raise AdapterMismatchError("the merged weights equal the base after rounding to its dtype; nothing was written")
     if len(shards) > 1:
         index_file = content / "model.safetensors.index.json"
-        total = sum(_bytes(tensor) for tensor in base.weights.values())
         index_file.write_text(
             json.dumps({"metadata": {"total_size": total}, "weight_map": files}, indent=2), encoding="utf-8"
         )
 
 
-def _plan_shards(base: Checkpoint) -> list[list[str]]:
+def _plan_shards(base: Checkpoint, weights: Weights) -> list[list[str]]:
+    """Tensor names of each file, those of the base in its order."""
+    order = [name for name in base.weights if name in weights]
+    order += [name for name in weights if name not in base.weights]
     shards: list[list[str]] = [[]]
     room = SHARD_BYTES
-    for name, tensor in base.weights.items():
-        if _bytes(tensor) > room and shards[-1]:
+    for name in order:
+        size = _stored_dtype(base, name).itemsize * math.prod(weights[name].shape)
+        if size > room and shards[-1]:
             shards.append([])
             room = SHARD_BYTES
         shards[-1].append(name)
-        room -= _bytes(tensor)
+        room -= size
     return shards
 
 
-def _bytes(tensor: LazyTensor) -> int:
-    return tensor.dtype.itemsize * int(torch.Size(tensor.shape).numel())
+def _stored_dtype(base: Checkpoint, name: str) -> torch.dtype:
+    """That of the base's tensor; a head that the base lacks has the type of the embeddings."""
+    return base.weights[name if name in base.weights else EMBEDDINGS].dtype
+
+
+def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
+    if name in HEADS:
+        return name
+    # a decoder below a head is always called model
+    return ("model." if merged.model_class != base.config.model_class else base.prefix) + name
 
 
 def _shard_name(index: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
-def _rounded(base: LazyTensor, merged: LazyTensor) -> torch.Tensor:
-    return merged.load().to(base.dtype).contiguous()
-
-
-def _differs(base: LazyTensor, merged: LazyTensor, rounded: torch.Tensor) -> bool:
-    return merged is not base and not torch.equal(base.load(), rounded)
+def _differs(base: LazyTensor | None, merged: LazyTensor, rounded: torch.Tensor) -> bool:
+    return base is None or (merged is not base and not torch.equal(base.load(), rounded))

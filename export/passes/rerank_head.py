@@ -6,49 +6,21 @@ score = sigmoid(h · w) for one row w, and softmax over (no, yes) = sigmoid(h ·
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from ..architectures import EMBEDDINGS, LM_HEAD, SCORE_HEAD
-from ..errors import AdapterMismatchError, UnsupportedCheckpointError
-from ..sources.adapter import Adapter
+from ..errors import UnsupportedCheckpointError
 from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import AnswerIds
 from ..sources.tokenizer import CheckpointTokenizer
-from ..sources.weights import LazyTensor, Weights
-from .merge import saved_tensors
+from ..sources.weights import LazyTensor
 
 YES, NO = "yes", "no"
 _YES_LABELS = frozenset({YES, "true", "relevant", "positive", "label_1", "1"})
 _NO_LABELS = frozenset({NO, "false", "irrelevant", "not relevant", "not_relevant", "negative", "label_0", "0"})
-
-
-def open_heads(checkpoint: Checkpoint, adapters: Iterable[Adapter]) -> dict[str, LazyTensor]:
-    """The checkpoint's weights with every head that an adapter may tune as a tensor of its own.
-
-    A tied LM head starts as the embeddings, since an adapter on either changes that one alone; a score head that
-    only the adapters have starts as zeros, so that it becomes what they saved. Raises AdapterMismatchError for an
-    adapter of a classifier where nothing has that head.
-    """
-    weights = dict(checkpoint.weights)
-    if checkpoint.config.tied and LM_HEAD not in weights:
-        weights[LM_HEAD] = weights[EMBEDDINGS]
-    for adapter in adapters:
-        saved = saved_tensors(adapter).get(SCORE_HEAD)
-        if saved is not None and SCORE_HEAD not in weights:
-            weights[SCORE_HEAD] = _zeros(saved.shape)
-        _check_adapter(adapter, weights)
-    return weights
-
-
-def _check_adapter(adapter: Adapter, weights: Weights) -> None:
-    if adapter.task_type == "SEQ_CLS" and SCORE_HEAD not in weights:
-        raise AdapterMismatchError(
-            f"adapter '{adapter.reference}' was trained as a classifier, but neither it nor its base has "
-            "score.weight: save it with modules_to_save=['score']"
-        )
 
 
 def keep_score_head(merged: Checkpoint) -> Checkpoint:
@@ -123,7 +95,3 @@ def _with_head(merged: Checkpoint, head: LazyTensor) -> Checkpoint:
 
 def _rows(tensor: LazyTensor, rows: tuple[int, int]) -> LazyTensor:
     return LazyTensor((len(rows), tensor.shape[1]), torch.float32, lambda: tensor.fp32_rows(rows))
-
-
-def _zeros(shape: tuple[int, ...]) -> LazyTensor:
-    return LazyTensor(shape, torch.float32, lambda: torch.zeros(shape), lambda rows: torch.zeros(len(rows), *shape[1:]))

@@ -41,10 +41,6 @@ class Checkpoint:
         """The same checkpoint with other tensors."""
         return dataclasses.replace(self, weights=weights)
 
-    def stored_name(self, name: str) -> str:
-        """The name of a tensor in this checkpoint's own layout."""
-        return name if name in HEADS else self.prefix + name
-
 
 def open_checkpoint(source: SourceReference) -> Checkpoint:
     """The checkpoint at `source`; no weight is read yet.

@@ -15,7 +15,7 @@ from ...client.manifest import (
 )
 from ..errors import SourceError
 from ..formats import Tolerance
-from ..passes.merge import merge_adapters
+from ..passes.merge_heads import merge_with_heads
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.probe_texts import PROBE_TEXTS, long_text
@@ -47,7 +47,7 @@ class EmbeddingTask:
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """The merged decoder; a head that it has is not read."""
-        merged = merge_adapters(checkpoint.weights, adapters)
+        merged = merge_with_heads(checkpoint, adapters)
         return checkpoint.with_weights({name: merged[name] for name in checkpoint.config.tensor_shapes()})
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:

@@ -16,8 +16,8 @@ from ...client.manifest import (
 from ..architectures import SCORE_HEAD
 from ..errors import ExportError
 from ..formats import Tolerance
-from ..passes.merge import merge_adapters
-from ..passes.rerank_head import find_answer_ids, keep_score_head, open_heads, take_answer_rows
+from ..passes.merge_heads import merge_with_heads, require_score_heads
+from ..passes.rerank_head import find_answer_ids, keep_score_head, take_answer_rows
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import AnswerIds
@@ -48,7 +48,9 @@ class RerankTask:
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """The merged decoder with `score.weight`."""
-        merged = checkpoint.with_weights(merge_adapters(open_heads(checkpoint, adapters), adapters))
+        weights = merge_with_heads(checkpoint, adapters)
+        require_score_heads(adapters, weights)
+        merged = checkpoint.with_weights(weights)
         if SCORE_HEAD in merged.weights:
             return keep_score_head(merged)
         return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from watched_graph import group_nodes, run_watched
 from written_graph import BESIDE_BLOCKS, WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
+from qwen3_triton.export import ExportError
 from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
@@ -236,3 +238,18 @@ def test_is_a_quarter_of_the_size(tmp_path: Path) -> None:
         return sum(file.stat().st_size for file in folder.iterdir())
 
     assert size(Precision.INT8) <= 0.3 * size(Precision.FP32)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("layers.9.mlp.down", id="no such layer"),
+        pytest.param("layers.0.mlp.gate_up", id="no such product"),
+        # the last layer has q and k apart
+        pytest.param("layers.1.attention.qkv", id="not in the last layer"),
+    ],
+)
+def test_an_fp32_layer_that_the_graph_lacks_is_an_error(tiny_source: Path, tmp_path: Path, path: str) -> None:
+    fp32_layers = frozenset({path, "layers.0.mlp.down"})
+    with pytest.raises(ExportError, match=f"no product of the graph is called {re.escape(path)}, so it cannot stay"):
+        write_graph(tiny_source, tmp_path / "out", Precision.INT8, fp32_layers=fp32_layers)

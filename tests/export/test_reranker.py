@@ -39,7 +39,8 @@ from qwen3_triton.export import (
 )
 from qwen3_triton.export.architectures import LM_HEAD
 from qwen3_triton.export.graph import head as graph_head
-from qwen3_triton.export.passes.rerank_head import open_heads, take_answer_rows
+from qwen3_triton.export.passes.merge_heads import merge_with_heads
+from qwen3_triton.export.passes.rerank_head import take_answer_rows
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.sources.cross_encoder import AnswerIds
 from qwen3_triton.export.sources.weights import LazyTensor
@@ -215,7 +216,7 @@ def test_only_two_rows_of_the_lm_head_are_read(tmp_path: Path) -> None:
 
     guarded = LazyTensor(head.shape, head.dtype, load_all, head.load_rows)
     base = base.with_weights({**base.weights, LM_HEAD: guarded})
-    merged = base.with_weights(open_heads(base, []))
+    merged = base.with_weights(merge_with_heads(base, []))
     rows = take_answer_rows(base, merged, AnswerIds(no=7, yes=3)).weights["score.weight"].fp32()
     assert torch.equal(rows, stored[[7, 3]])
 

@@ -14,7 +14,7 @@ import torch
 from official_reranker import causal_scores, model_classifier_scores, official_rows, official_scores
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from test_reranker import MAX_TOKENS, PAIRS, as_reranker, export_reranker, run
+from test_reranker import MAX_TOKENS, PAIRS, as_reranker, export_reranker, options_for, run
 from tiny_checkpoint import CLASSIFIER, MODEL, TinyCheckpoint, write_checkpoint
 from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 from written_graph import Vectors
@@ -24,6 +24,8 @@ from qwen3_triton.export import (
     AdapterReference,
     MergeOptions,
     SourceReference,
+    TaskChoice,
+    export_model,
     write_merged_checkpoint,
 )
 
@@ -37,6 +39,18 @@ CAUSAL_KINDS: dict[str, dict[str, Any]] = {
     "saved-lm-head": {"modules_to_save": ["lm_head"]},
     "tied-by-peft": {"target_modules": [*LINEAR, "embed_tokens"], "ensure_weight_tying": True},
 }
+
+
+CAUSAL_CASES = pytest.mark.parametrize(
+    ("kind", "tied"),
+    [
+        pytest.param(kind, tied, id=f"{name}-{'tied' if tied else 'untied'}")
+        for name, kind in CAUSAL_KINDS.items()
+        for tied in (True, False)
+        # an untied model has nothing that an adapter could tie
+        if tied or "ensure_weight_tying" not in kind
+    ],
+)
 
 
 def load(source: Path, *, classifier: bool) -> Any:
@@ -78,16 +92,7 @@ def reference(folder: Path) -> tuple[AdapterReference, ...]:
     return (AdapterReference(SourceReference(str(folder)), 1.0),)
 
 
-@pytest.mark.parametrize(
-    ("kind", "tied"),
-    [
-        pytest.param(kind, tied, id=f"{name}-{'tied' if tied else 'untied'}")
-        for name, kind in CAUSAL_KINDS.items()
-        for tied in (True, False)
-        # an untied model has nothing that an adapter could tie
-        if tied or "ensure_weight_tying" not in kind
-    ],
-)
+@CAUSAL_CASES
 def test_causal_adapter_equals_peft(tmp_path: Path, kind: dict[str, Any], tied: bool) -> None:
     source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
     adapter = write_adapter(tmp_path / "adapter", source, **kind)
@@ -123,14 +128,60 @@ def test_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
         export_reranker(source, tmp_path / "repository", adapters=reference(adapter))
 
 
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_merged_checkpoint_scores_as_base_and_adapter_do(tmp_path: Path, tied: bool) -> None:
-    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
-    adapter = write_adapter(tmp_path / "adapter", source)
-    write_merged_checkpoint(
-        MergeOptions(model=SourceReference(str(source)), adapters=reference(adapter), output=tmp_path / "merged")
+def merge(source: Path, adapter: Path, output: Path) -> Path:
+    return write_merged_checkpoint(
+        MergeOptions(model=SourceReference(str(source)), adapters=reference(adapter), output=output)
     )
+
+
+@CAUSAL_CASES
+def test_merged_causal_lm_scores_as_base_and_adapter_do(tmp_path: Path, kind: dict[str, Any], tied: bool) -> None:
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
+    adapter = write_adapter(tmp_path / "adapter", source, **kind)
+    merged = merge(source, adapter, tmp_path / "merged")
     rows = official_rows(source, PAIRS, MAX_TOKENS)
     scores = run(export_reranker(source, tmp_path / "a", adapters=reference(adapter)), rows)
-    assert np.abs(run(export_reranker(tmp_path / "merged", tmp_path / "b"), rows) - scores).max() <= 1e-6
-    assert np.abs(official_scores(tmp_path / "merged", rows) - scores).max() <= 1e-4
+    assert np.abs(run(export_reranker(merged, tmp_path / "b"), rows) - scores).max() <= 1e-6
+    assert np.abs(official_scores(merged, rows) - scores).max() <= 1e-4
+    stays_tied = tied and kind == CAUSAL_KINDS["body"]
+    assert json.loads((merged / "config.json").read_text())["tie_word_embeddings"] is stays_tied
+    assert ("lm_head.weight" in load_file(merged / "model.safetensors")) is not stays_tied
+
+
+@pytest.mark.parametrize("layout", ["causal", CLASSIFIER, MODEL])
+def test_merged_classifier_scores_as_base_and_adapter_do(tmp_path: Path, layout: str) -> None:
+    """Whatever the base was: the adapter brings the head, so the merged checkpoint is a classifier."""
+    tiny = as_reranker(TinyCheckpoint())
+    if layout != "causal":
+        tiny = dataclasses.replace(tiny, layout=layout)
+    source = write_checkpoint(tmp_path / "tiny", tiny)
+    adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
+    merged = merge(source, adapter, tmp_path / "merged")
+    assert json.loads((merged / "config.json").read_text())["architectures"] == [CLASSIFIER]
+    rows = official_rows(source, PAIRS, MAX_TOKENS)
+    scores = run(export_reranker(source, tmp_path / "a", adapters=reference(adapter)), rows)
+    assert np.abs(run(export_reranker(merged, tmp_path / "b"), rows) - scores).max() <= 1e-6
+    model = Qwen3ForSequenceClassification.from_pretrained(merged, dtype=torch.float32)
+    assert model.config.num_labels == 1
+    assert np.abs(model_classifier_scores(model, rows) - scores).max() <= 1e-4
+
+
+def test_merging_a_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint()))
+    adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor for name, tensor in tensors.items() if "score" not in name}, file)
+    with pytest.raises(AdapterMismatchError, match="trained as a classifier, but neither it nor its base"):
+        merge(source, adapter, tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("kind", ["lm-head", "saved-lm-head"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_an_embedding_export_ignores_what_an_adapter_does_to_the_lm_head(tmp_path: Path, kind: str, tied: bool) -> None:
+    source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
+    adapter = write_adapter(tmp_path / "adapter", source, **CAUSAL_KINDS[kind])
+    options = options_for(source, tmp_path / "a", adapters=reference(adapter), task=TaskChoice.EMBED)
+    result = export_model(options)
+    assert result.record.parity.passed
