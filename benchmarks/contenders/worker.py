@@ -145,6 +145,6 @@ def _open(stream: object) -> BinaryIO:
     return stream  # type: ignore[return-value]
 
 
-def _failure_reason(answer: Message) -> str:
-    reason = answer.reason if isinstance(answer, Failure) else f"answered with {type(answer).__name__}"
+def _failure_reason(message: Message) -> str:
+    reason = message.reason if isinstance(message, Failure) else f"unexpected message {type(message).__name__}"
     return public_reason(reason)
