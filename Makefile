@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup demo test check fix coverage bench-quick batch-strategy clean
+.PHONY: setup demo test test-all check fix coverage bench-quick batch-strategy clean
 
 setup: $(VENV)/.installed
 
@@ -19,6 +19,9 @@ demo: setup
 	@$(BIN)/python -m examples.demo.run
 
 test: setup
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup
 	@$(BIN)/python -m pytest
 
 check: setup

@@ -1,1 +1,1 @@
-"""Workloads, contenders, records and the report; never installed."""
+"""Workloads, contenders, records and reports; not part of the installed package."""

@@ -1,4 +1,4 @@
-"""The command `python -m benchmarks run|gpu|report`."""
+"""Measure the exported models, compare them with their peers, and report the results."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import typer
 
 from .model_shape import SHAPES
 from .page import render_page
-from .readme import Links, NoSection, newest_whole_record, put_section, render_section
+from .readme import Links, MissingSectionError, newest_complete_record, render_section, replace_section
 from .record import Record
-from .record_file import RecordFile, RecordInvalid, identify, read_record
-from .report import EnvironmentsDiffer, render_record, render_report
+from .record_file import InvalidRecordError, RecordFile, fingerprint, read_record
+from .report import EnvironmentMismatchError, render_record, render_report
 from .samples import MIN_REPETITIONS
-from .steps import CannotResume
+from .steps import ResumeError
 from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
 from .workload import QUICK as QUICK_WORKLOADS
 
@@ -31,27 +31,28 @@ PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
 PAGE = _HERE.parent / "docs" / "performance.md"
 _CORES = os.cpu_count() or 1
-_PLACES = ("--cache", "--output", "--resume", "--tokenizer")
-"""Options that a record's command has no use for, or whose value only this machine knows."""
+_MACHINE_OPTIONS = ("--cache", "--output", "--resume", "--tokenizer")
+"""Options left out of a record's command: their values are paths on this machine."""
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
 def _workloads(standard: Sequence[str]) -> typer.models.OptionInfo:
-    found: typer.models.OptionInfo = typer.Option(
-        help=f"Any of {', '.join(WORKLOADS)}; {', '.join(standard)} where none is given."
+    option: typer.models.OptionInfo = typer.Option(
+        help=f"Any of {', '.join(WORKLOADS)}; by default {', '.join(standard)}."
     )
-    return found
+    return option
 
 
 _Model = Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")]
 _Contenders = Annotated[
-    list[str] | None, typer.Option("--contender", help="Programs whose name holds this; all where none is given.")
+    list[str] | None,
+    typer.Option("--contender", help="Only programs whose name contains this text; by default all."),
 ]
 _Repetitions = Annotated[int, typer.Option(min=MIN_REPETITIONS)]
 _Threads = Annotated[int, typer.Option(min=1)]
-_Cache = Annotated[Path, typer.Option(help="Checkpoints, graphs and environments.")]
-_Output = Annotated[Path | None, typer.Option(help="Folder of the record.")]
+_Cache = Annotated[Path, typer.Option(help="Folder for checkpoints, graphs and environments.")]
+_Output = Annotated[Path | None, typer.Option(help="Folder for the record.")]
 
 
 @app.command()
@@ -59,11 +60,11 @@ def run(
     workload: Annotated[list[str] | None, _workloads(STANDARD)] = None,
     model: _Model = "0.6b-4-layers",
     part: Annotated[
-        list[str] | None, typer.Option(help="Any of passes, serving, growth, quality; all where none is given.")
+        list[str] | None, typer.Option(help="Any of passes, serving, scaling, quality; by default all.")
     ] = None,
     contender: _Contenders = None,
     resume: Annotated[
-        Path | None, typer.Option(metavar="RECORD", help="Goes on with a run that was ended, of the same options.")
+        Path | None, typer.Option(metavar="RECORD", help="Resume an interrupted run with the same options.")
     ] = None,
     tokenizer: Annotated[
         Path | None,
@@ -71,22 +72,24 @@ def run(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="A tokenizer.json for the part serving; one id a byte where none is given.",
+            help="tokenizer.json of the model in the part serving; by default a byte-level tokenizer.",
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Tiny model, no other environment built.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny model, and no contender that needs its own environment.")
+    ] = False,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
     cache: _Cache = CACHE,
     output: _Output = None,
 ) -> None:
-    """Measure whatever can run here and write one record."""
-    from .contenders import ALL, GROWING, QUICK
-    from .growth import GrowthOptions
+    """Measure every contender that can run on this machine and write one record."""
+    from .contenders import ALL, QUICK, SCALING
     from .quality import QualityOptions
     from .run import Part, RunOptions, run_benchmark
-    from .serving.measure import ServingOptions
-    from .text_tokenizer import TokenizerUnusable, read_tokenizer
+    from .scaling import ScalingOptions
+    from .serving.measure import LoadOptions
+    from .text_tokenizer import UnusableTokenizerError, read_tokenizer
 
     names = list(QUICK_WORKLOADS) if quick else list(dict.fromkeys(workload or STANDARD))
     _require_known(names, WORKLOADS, "--workload")
@@ -94,10 +97,10 @@ def run(
     parts = tuple(Part) if not part else tuple(part)
     _require_known(parts, tuple(Part), "--part")
     if tokenizer and Part.SERVING not in parts:
-        raise typer.BadParameter("only the part serving has a use for it", param_hint="--tokenizer")
+        raise typer.BadParameter("only the part serving uses it", param_hint="--tokenizer")
     try:
-        texts_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
-    except TokenizerUnusable as exc:
+        text_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
+    except UnusableTokenizerError as exc:
         raise typer.BadParameter(str(exc), param_hint="--tokenizer") from exc
     recipes = [
         recipe
@@ -105,29 +108,29 @@ def run(
         if not contender or any(wanted in recipe.program for wanted in contender)
     ]
     if not recipes:
-        raise typer.BadParameter("no program is called so", param_hint="--contender")
+        raise typer.BadParameter("no program has such a name", param_hint="--contender")
     options = RunOptions(
         shape=SHAPES["tiny" if quick else model],
         workloads=[WORKLOADS[name] for name in names],
         served=WORKLOADS["tiny" if quick else SERVED],
         recipes=recipes,
-        growing=[recipe for recipe in recipes if recipe in GROWING],
+        scaling_recipes=[recipe for recipe in recipes if recipe in SCALING],
         cache=cache.resolve(),
         threads=threads,
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
-        serving=dataclasses.replace(ServingOptions.quick() if quick else ServingOptions(), tokenizer=texts_tokenizer),
-        growth=GrowthOptions.quick(SHAPES["tiny"]) if quick else GrowthOptions(),
+        serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
+        scaling=ScalingOptions.quick(SHAPES["tiny"]) if quick else ScalingOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
-        command=shlex.join(["python", "-m", "benchmarks", *_said()]),
+        command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
     )
-    whole = not (workload or part or contender)
-    title = "quick" if quick else model if whole else "-".join([*(part or ()), *(workload or ()), "part"])
+    complete = not (workload or part or contender)
+    title = "quick" if quick else model if complete else "-".join([*(part or ()), *(workload or ()), "part"])
     file = resume or _record_file(output or (cache / "results" if quick else RESULTS), title)
     try:
-        ended = read_record(resume) if resume else None
-        record = run_benchmark(options, _say, RecordFile(file, begun=resume is not None).keep, ended)
-    except (RecordInvalid, CannotResume) as exc:
+        interrupted = read_record(resume) if resume else None
+        record = run_benchmark(options, _log, RecordFile(file, resuming=resume is not None).save, interrupted)
+    except (InvalidRecordError, ResumeError) as exc:
         raise typer.BadParameter(str(exc), param_hint="--resume") from exc
     _show(record, file)
 
@@ -138,25 +141,28 @@ def gpu(
     model: _Model = "0.6b",
     contender: _Contenders = None,
     triton_release: Annotated[
-        str | None, typer.Option(help="Image whose operators the graphs have; the ONNX Runtime here if not given.")
+        str | None,
+        typer.Option(
+            help="Triton image whose operators the graphs may use; by default those of the ONNX Runtime installed here."
+        ),
     ] = None,
     dry: Annotated[
-        bool, typer.Option("--dry", help="Tiny model on the CPU: tries the machinery, not the speed.")
+        bool, typer.Option("--dry", help="Run a tiny model on the CPU, to test the benchmark itself.")
     ] = False,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
     cache: _Cache = CACHE,
     output: _Output = None,
 ) -> None:
-    """Measure the graphs for GPUs against transformers on this machine's GPU and write one record.
+    """Compare the graphs for GPUs with transformers on this machine's GPU and write one record.
 
-    Runs from a checkout that is not installed, beside torch for CUDA, transformers, safetensors, onnx-ir, typer and
-    onnxruntime-gpu.
+    Runs from a checkout that is not installed. Needs torch for CUDA, transformers, safetensors, onnx-ir, typer,
+    pydantic and onnxruntime-gpu.
     """
     from qwen3_triton.export import RuntimeVersion, TritonRelease
 
-    from .contenders import installed_runtime, on_gpus
-    from .gpu import GpuOptions, NoGpu, find_gpu, measure_gpu
+    from .contenders import gpu_recipes, installed_runtime
+    from .gpu import GpuNotFoundError, GpuOptions, find_gpu, measure_gpu
 
     names = ["tiny"] if dry else list(dict.fromkeys(workload or GPU_STANDARD))
     _require_known(names, WORKLOADS, "--workload")
@@ -166,15 +172,15 @@ def gpu(
     runtime: RuntimeVersion = TritonRelease(triton_release).runtime if triton_release else installed_runtime()
     recipes = [
         recipe
-        for recipe in on_gpus(runtime, compiled=not dry)
+        for recipe in gpu_recipes(runtime, compiled=not dry)
         if not contender or any(wanted in recipe.program for wanted in contender)
     ]
     if not recipes:
-        raise typer.BadParameter("no program is called so", param_hint="--contender")
+        raise typer.BadParameter("no program has such a name", param_hint="--contender")
     try:
         found = None if dry else find_gpu()
-    except NoGpu as exc:
-        typer.echo(f"no GPU run: {exc}", err=True)
+    except GpuNotFoundError as exc:
+        typer.echo(f"no usable GPU: {exc}", err=True)
         raise typer.Exit(1) from exc
     options = GpuOptions(
         shape=SHAPES["tiny" if dry else model],
@@ -184,46 +190,48 @@ def gpu(
         threads=threads,
         repetitions=repetitions,
         gpu=found,
-        command=shlex.join(["python", "-m", "benchmarks", *_said()]),
+        command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
     )
-    part = "-part" if workload or contender else ""
-    file = _record_file(output or (cache / "results" if dry else RESULTS), f"gpu-{'dry' if dry else model}{part}")
-    record = measure_gpu(options, _say, RecordFile(file).keep)
+    suffix = "-part" if workload or contender else ""
+    file = _record_file(output or (cache / "results" if dry else RESULTS), f"gpu-{'dry' if dry else model}{suffix}")
+    record = measure_gpu(options, _log, RecordFile(file).save)
     _show(record, file)
 
 
 @app.command()
 def report(
-    records: Annotated[list[Path] | None, typer.Argument(help="Record files; the newest result if none.")] = None,
+    records: Annotated[
+        list[Path] | None, typer.Argument(help="Record files; by default the newest one in benchmarks/results.")
+    ] = None,
     readme: Annotated[
         bool, typer.Option("--readme", help="Write the README's performance section and docs/performance.md.")
     ] = False,
     plots: Annotated[Path | None, typer.Option(help="Draw the plots of the last record into this folder.")] = None,
 ) -> None:
-    """Print tables of each record, all of which must come from the same environment."""
+    """Print the tables of one or more records, all of which must come from the same environment."""
     try:
         if readme:
-            file = records[-1] if records else newest_whole_record(RESULTS)
+            file = records[-1] if records else newest_complete_record(RESULTS)
             _write_readme(file)
             return
         files = records or sorted(RESULTS.glob("*.json"))[-1:]
         if not files:
-            raise NoSection("no record yet; run: python -m benchmarks run")
+            raise MissingSectionError("there is no record yet; run: python -m benchmarks run")
         found = [read_record(file) for file in files]
         typer.echo(render_report(found))
         if plots is not None:
             _draw(found[-1], files[-1], plots)
-    except (RecordInvalid, EnvironmentsDiffer, NoSection) as exc:
+    except (InvalidRecordError, EnvironmentMismatchError, MissingSectionError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
 
 
-def _say(line: str) -> None:
+def _log(line: str) -> None:
     typer.echo(line, err=True)
 
 
 def _record_file(folder: Path, title: str) -> Path:
-    """Named after the present moment, so that names sort as the runs began."""
+    """Return a file name that starts with the current time, so that names sort chronologically."""
     return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}.json"
 
 
@@ -233,40 +241,40 @@ def _show(record: Record, file: Path) -> None:
 
 
 def _write_readme(file: Path) -> None:
-    """The section, the page that it leads to and the plots that both show."""
+    """Write the README section, docs/performance.md and the plots that both include."""
     record, root = read_record(file), README.parent
     section = render_section(record, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
-    text = put_section(README.read_text(encoding="utf-8"), section)
+    text = replace_section(README.read_text(encoding="utf-8"), section)
     page = render_page(record, name=file.name, plots=Path("..") / PLOTS.relative_to(root))
     _draw(record, file, PLOTS)
     README.write_text(text, encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
-    typer.echo(f"README.md and {PAGE.relative_to(root)} have the figures of {file.name}", err=True)
+    typer.echo(f"wrote README.md and {PAGE.relative_to(root)} from {file.name}", err=True)
 
 
 def _draw(record: Record, file: Path, folder: Path) -> None:
-    """The plots of `record`, which lies in `file`."""
+    """Draw the plots of `record`, which was read from `file`."""
     from .plots import draw_plots
 
-    for plot in draw_plots(record, folder, identify(file)):
+    for plot in draw_plots(record, folder, fingerprint(file)):
         typer.echo(f"plot: {plot.name}", err=True)
 
 
-def _said() -> list[str]:
-    """The command line without the places of this machine."""
-    given, said = iter(sys.argv[1:]), []
-    for word in given:
-        if word in _PLACES:
-            next(given, None)
-        elif not word.startswith(tuple(f"{place}=" for place in _PLACES)):
-            said.append(word)
-    return said
+def _portable_arguments() -> list[str]:
+    """Return the command-line arguments without `_MACHINE_OPTIONS`."""
+    words, portable = iter(sys.argv[1:]), []
+    for word in words:
+        if word in _MACHINE_OPTIONS:
+            next(words, None)
+        elif not word.startswith(tuple(f"{option}=" for option in _MACHINE_OPTIONS)):
+            portable.append(word)
+    return portable
 
 
 def _require_known(names: Sequence[str], known: Collection[str], option: str) -> None:
     for name in names:
         if name not in known:
-            raise typer.BadParameter(f"'{name}' is none of {', '.join(known)}", param_hint=option)
+            raise typer.BadParameter(f"'{name}' is not one of {', '.join(known)}", param_hint=option)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes a seeded random checkpoint of a given shape, complete enough for every exporter."""
+"""Random checkpoints with a fixed seed, complete enough for every exporter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import Qwen3Config, Qwen3Model
 
 from .model_shape import ModelShape
-from .staging import written_once
+from .staging import write_once
 from .text_tokenizer import TextTokenizer, parse_tokenizer
 from .workload import END_TOKEN_ID
 
@@ -24,19 +24,20 @@ _END_TOKEN = "<|endoftext|>"
 
 
 def cached_checkpoint(shape: ModelShape, cache: Path, tokenizer: TextTokenizer | None = None) -> Path:
-    """Directory of the checkpoint of `shape` under `cache`, written where it is not there yet.
+    """Return the folder of the checkpoint, writing it unless it is in the cache.
 
-    Its tokenizer has one id a byte where none is given; the vocabulary grows to hold all ids of one that is.
+    Args:
+        shape: shape of the decoder; its vocabulary is enlarged if `tokenizer` has more ids.
+        cache: cache folder of the benchmarks.
+        tokenizer: by default a byte-level tokenizer with one id per byte.
     """
-    described: list[object] = [_FORMAT, _SEED, dataclasses.asdict(shape)]
+    identity: list[object] = [_FORMAT, _SEED, dataclasses.asdict(shape)]
     if tokenizer is not None:
-        facts = tokenizer.facts
-        shape = dataclasses.replace(shape, vocabulary=max(shape.vocabulary, facts.vocabulary))
-        described.append(facts.sha256)
-    key = hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
-    return written_once(
-        cache / "checkpoints" / key, lambda folder: _write(shape, tokenizer or _byte_tokenizer(), folder)
-    )
+        info = tokenizer.info
+        shape = dataclasses.replace(shape, vocabulary=max(shape.vocabulary, info.vocabulary))
+        identity.append(info.sha256)
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:12]
+    return write_once(cache / "checkpoints" / key, lambda folder: _write(shape, tokenizer or _byte_tokenizer(), folder))
 
 
 def _write(shape: ModelShape, tokenizer: TextTokenizer, folder: Path) -> None:
@@ -66,7 +67,7 @@ def _write(shape: ModelShape, tokenizer: TextTokenizer, folder: Path) -> None:
 
 
 def _plain_config(shape: ModelShape, end_token_id: int) -> dict[str, object]:
-    """config.json in the spelling that transformers 4 and 5 both read."""
+    """Return a config.json that both transformers 4 and 5 can read."""
     return {
         "architectures": ["Qwen3Model"],
         "model_type": "qwen3",
@@ -90,9 +91,9 @@ def _plain_config(shape: ModelShape, end_token_id: int) -> dict[str, object]:
 
 
 def _byte_tokenizer() -> TextTokenizer:
-    """One id a byte behind an end token of id 0."""
+    """Return a tokenizer whose end token has id 0, followed by one id per byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {_END_TOKEN: END_TOKEN_ID} | {letter: index + 1 for index, letter in enumerate(alphabet)}
+    vocabulary = {_END_TOKEN: END_TOKEN_ID} | {character: index + 1 for index, character in enumerate(alphabet)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions on a GPU, and which kernels their time goes into."""
+"""ONNX Runtime sessions on a GPU, and the time they spend in each kernel."""
 
 from __future__ import annotations
 
@@ -19,13 +19,22 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 _WARMUPS, _PASSES = 3, 5
 
 
-class NotOnGpu(Exception):
-    """The session would run on the CPU."""
+class NotOnGpuError(Exception):
+    """ONNX Runtime would run the session on the CPU."""
 
 
 def open_cuda_session(model: Path, threads: int, provider: Mapping[str, str]) -> Any:
-    """A session with the CUDA provider and its options; raises NotOnGpu where it comes up without."""
-    # finds the libraries that came with torch
+    """Open a session on the CUDA execution provider.
+
+    Args:
+        model: ONNX file.
+        threads: intra-op threads for the nodes that run on the CPU.
+        provider: options of the CUDA execution provider.
+
+    Raises:
+        NotOnGpuError: if the session falls back to the CPU.
+    """
+    # loads the CUDA libraries that are installed with torch
     onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -34,12 +43,14 @@ def open_cuda_session(model: Path, threads: int, provider: Mapping[str, str]) ->
     session = onnxruntime.InferenceSession(str(model), options, providers=providers)
     found = session.get_providers()
     if CUDA_PROVIDER not in found:
-        raise NotOnGpu(f"ONNX Runtime fell back to {', '.join(found)}; its build and this machine's CUDA do not fit")
+        raise NotOnGpuError(
+            f"ONNX Runtime fell back to {', '.join(found)}; its build does not match the CUDA installed here"
+        )
     return session
 
 
 def profile_kernels(model: Path, threads: int, provider: Mapping[str, str], feed: Feed) -> dict[str, int]:
-    """Microseconds of one pass by GPU kernel, the largest first: CUPTI sees every kernel of the process."""
+    """Return the microseconds per pass spent in each GPU kernel, largest first, as measured by CUPTI."""
     session = open_cuda_session(model, threads, provider)
     for _ in range(_WARMUPS):
         session.run(None, feed)
@@ -55,6 +66,6 @@ def profile_kernels(model: Path, threads: int, provider: Mapping[str, str], feed
 
 
 def kernel_name(symbol: str) -> str:
-    """`void ns::kernel<float, 4>(Params)` as `ns::kernel`: without what the compiler adds."""
+    """Strip return type, template arguments and parameters: `void ns::kernel<float, 4>(Params)` → `ns::kernel`."""
     bare = re.split(r"[<(]", symbol.replace("(anonymous namespace)::", ""), maxsplit=1)[0]
     return bare.removeprefix("void ").strip() or symbol

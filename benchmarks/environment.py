@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: machine, threads and versions."""
+"""What a measurement depends on besides the code: machine, threads and package versions."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("numpy", "onnx-ir", "onnxruntime", "tokenizers", "torch", "transformers")
-_ON_GPUS = "-gpu"
-"""What the same package is called where it was built for GPUs."""
+_GPU_SUFFIX = "-gpu"
+"""Suffix of a package's name if it is built for GPUs, as in onnxruntime-gpu."""
 _GENERATION = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 _ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
-    """A GPU and what drives it."""
+    """A GPU and its software."""
 
     name: str
     memory_bytes: int
     driver: str
     cuda: str
-    """Version that torch was built for."""
+    """CUDA version that torch was built for."""
     providers: str
-    """Of ONNX Runtime, in its order."""
+    """Execution providers of ONNX Runtime, in order of preference."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Figures of different environments are never compared."""
+    """Machine, threads and versions; results from different environments are never compared."""
 
     cpu: str
     cores: int
@@ -41,19 +41,21 @@ class Environment:
     python: str
     packages: Mapping[str, str]
     gpu: Gpu | None = None
-    """What a run for GPUs was measured on."""
+    """GPU that was measured, None for runs on the CPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CodeState:
-    """The commit that was measured, None before the first one or outside of git."""
+    """State of the checkout that was measured."""
 
     commit: str | None
+    """None outside a git checkout."""
     modified: bool
+    """Whether files other than records differed from the commit."""
 
 
 def read_environment(threads: int, gpu: Gpu | None = None) -> Environment:
-    """The present machine, with the `gpu` that a run is measured on."""
+    """Describe this machine and the `gpu` that is measured, if any."""
     return Environment(
         cpu=_cpu_model(),
         cores=os.cpu_count() or 1,
@@ -66,25 +68,29 @@ def read_environment(threads: int, gpu: Gpu | None = None) -> Environment:
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Versions by the names under which the packages are installed: for `x` that is `x-gpu` on some machines."""
+    """Return package versions by the name that is installed, which may be `x-gpu` instead of `x`.
+
+    Raises:
+        PackageNotFoundError: if neither is installed.
+    """
     found = {}
     for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name + _ON_GPUS] = version(name + _ON_GPUS)
+            found[name + _GPU_SUFFIX] = version(name + _GPU_SUFFIX)
     return found
 
 
 def read_code_state() -> CodeState:
-    """Commit of the checkout, and whether files other than records differ from it."""
+    """Read the commit of the checkout and whether it is modified."""
     commit = _git("rev-parse", "--verify", "HEAD")
     changed = _git("status", "--porcelain", "--", ".", ":!benchmarks/results")
     return CodeState(commit=commit or None, modified=changed != "")
 
 
 def load_average() -> float:
-    """Processes that ran or waited to run, mean of the last minute."""
+    """Return the one-minute load average."""
     return round(os.getloadavg()[0], 2)
 
 
@@ -94,9 +100,9 @@ def _cpu_model() -> str:
 
 
 def describe_cpu(info: str) -> str:
-    """The first processor of /proc/cpuinfo by name, family, model and stepping.
+    """Return name, family, model and stepping of the first processor in `info`, the text of /proc/cpuinfo.
 
-    Virtual machines call processors of different generations by one name.
+    The name alone is ambiguous: virtual machines report one name for several generations of processors.
     """
     first = info.partition("\n\n")[0].splitlines()
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first)}

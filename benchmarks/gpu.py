@@ -1,4 +1,4 @@
-"""One run on a GPU: our graphs in every precision against transformers there, and what the GPU gives at best."""
+"""A benchmark run on a GPU: this project's graphs in every precision, transformers, and the GPU's peak rates."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import onnxruntime
 import torch
 
 from .checkpoint import cached_checkpoint
-from .contenders import Bench, Recipe
+from .comparison import ComparisonOptions, compare_contenders
+from .contenders import Recipe, RunContext
 from .cuda_session import CUDA_PROVIDER
 from .environment import Gpu, read_code_state, read_environment
 from .model_shape import ModelShape
-from .products import COPY, GPU_KINDS
 from .record import Record
-from .rounds import RoundOptions, measure_rounds
-from .steps import now, unreached, workload_step
+from .roofline import COPY_PROBE, GPU_PROBES
+from .steps import mark_pending, now, workload_step
 from .workload import Workload
 
 _WARMUPS = 3
 
 
-class NoGpu(Exception):
-    """What is missing for a run on a GPU, and where to get it."""
+class GpuNotFoundError(Exception):
+    """torch or ONNX Runtime cannot use a GPU; the message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GpuOptions:
-    """What to measure, and how often."""
+    """Options of a run on a GPU."""
 
     shape: ModelShape
     workloads: Sequence[Workload]
@@ -41,56 +41,67 @@ class GpuOptions:
     threads: int
     repetitions: int
     gpu: Gpu | None
-    """None measures the same on a CPU, which proves the machinery and no speed."""
+    """None runs everything on the CPU, to test the benchmark itself."""
     command: str
+    """Command line that repeats the run."""
 
 
 def measure_gpu(
-    options: GpuOptions, say: Callable[[str], None], keep: Callable[[Record], None] = lambda _: None
+    options: GpuOptions, log: Callable[[str], None], save: Callable[[Record], None] = lambda _: None
 ) -> Record:
-    """Every recipe on every workload; `say` and `keep` as in a run on a CPU."""
-    say("writing the checkpoint")
-    bench = Bench(
+    """Compare every recipe on every workload.
+
+    Args:
+        options: what to measure.
+        log: receives lines of progress.
+        save: receives the record after every workload; its `not_measured` lists the pending ones.
+    """
+    log("writing the checkpoint")
+    context = RunContext(
         checkpoint=cached_checkpoint(options.shape, options.cache),
         cache=options.cache,
         threads=options.threads,
         max_tokens=max(workload.longest for workload in options.workloads),
-        say=say,
-        undo=ExitStack(),
+        log=log,
+        cleanup=ExitStack(),
         device="cpu" if options.gpu is None else "cuda",
     )
-    how = RoundOptions(
-        shape=options.shape, repetitions=options.repetitions, warmups=_WARMUPS, gauges=(*GPU_KINDS, COPY)
+    comparison_options = ComparisonOptions(
+        shape=options.shape, repetitions=options.repetitions, warmups=_WARMUPS, probes=(*GPU_PROBES, COPY_PROBE)
     )
-    dry = {} if options.gpu else {"everything on a GPU": "a dry run, whose figures are this CPU's"}
+    dry = {} if options.gpu else {"GPU": "dry run, everything was measured on the CPU"}
     record = Record(
         started=now(),
         command=options.command,
         code=read_code_state(),
         environment=read_environment(options.threads, options.gpu),
-        not_done=dry,
+        not_measured=dry,
     )
-    pending = unreached([workload_step(workload.name) for workload in options.workloads])
-    with bench.undo:
-        for measured in measure_rounds(options.workloads, options.recipes, how, bench):
-            record = dataclasses.replace(record, rounds=(*record.rounds, measured))
-            pending.pop(workload_step(measured.workload.name))
-            keep(dataclasses.replace(record, not_done={**dry, **pending}))
+    pending = mark_pending([workload_step(workload.name) for workload in options.workloads])
+    with context.cleanup:
+        for comparison in compare_contenders(options.workloads, options.recipes, comparison_options, context):
+            record = dataclasses.replace(record, comparisons=(*record.comparisons, comparison))
+            pending.pop(workload_step(comparison.workload.name))
+            save(dataclasses.replace(record, not_measured={**dry, **pending}))
     return record
 
 
 def find_gpu() -> Gpu:
-    """The GPU that torch and ONNX Runtime both reach; raises NoGpu."""
+    """Return the GPU that torch and ONNX Runtime can both use.
+
+    Raises:
+        GpuNotFoundError: if one of them cannot use a GPU.
+    """
     if not torch.cuda.is_available():
-        raise NoGpu(
-            f"torch {torch.__version__} finds no CUDA device: run this where nvidia-smi shows a GPU, with a CUDA build "
-            "of torch; --dry tries the machinery on this CPU"
+        raise GpuNotFoundError(
+            f"torch {torch.__version__} finds no CUDA device: run this on a machine where nvidia-smi lists a GPU, with "
+            "a CUDA build of torch; --dry tests the benchmark itself on the CPU"
         )
     providers = onnxruntime.get_available_providers()
     if CUDA_PROVIDER not in providers:
-        raise NoGpu(
+        raise GpuNotFoundError(
             f"onnxruntime {onnxruntime.__version__} has no {CUDA_PROVIDER} (only {', '.join(providers)}): "
-            "install an onnxruntime-gpu wheel for this CUDA in its place"
+            "replace it with an onnxruntime-gpu wheel for this version of CUDA"
         )
     properties = torch.cuda.get_device_properties(0)
     return Gpu(

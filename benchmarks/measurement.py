@@ -1,4 +1,4 @@
-"""Checks contenders against the reference, finds each one's best setting, then times them in turns."""
+"""Checks contenders against the reference, selects each one's fastest setting, and times them interleaved."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .contenders.contender import CannotRun, Contender, Setting
+from qwen3_triton.export.verification.parity import cosines
+
+from .contenders.contender import Contender, ContenderUnavailableError, Setting
 from .environment import load_average
 from .record import Sample, Scan
 from .rows import Rows, Vectors
@@ -20,12 +21,12 @@ from .trial import Trial, try_settings
 
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
-"""Between two contenders, so that spinning threads of the one do not run into the other's time."""
+"""Pause between two contenders, so that spinning threads of one do not slow down the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timings:
-    """Samples by contender, in the contenders' order."""
+    """Samples of each run, in the order in which the runs were given."""
 
     warmups: list[list[Sample]]
     samples: list[list[Sample]]
@@ -33,121 +34,126 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """Of two answers to the same rows: of vectors the first, of scores the second."""
+class Parity:
+    """How closely two outputs for the same rows agree."""
 
     min_cosine: float | None = None
+    """Smallest cosine; None for scores."""
     max_score_error: float | None = None
+    """Largest absolute difference; None for embeddings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finalist:
-    """A program at its best setting, its answers compared."""
+class SelectedSetting:
+    """A program's fastest correct setting."""
 
     setting: Setting
-    truth: Agreement
-    """With the reference."""
-    company: Agreement | None
-    """Of each row alone with itself in the company of the workload; None for a single row."""
+    reference_parity: Parity
+    """Against the reference."""
+    batched_parity: Parity | None
+    """Of each row alone against the same row in its batch; None for a single row."""
     scan: tuple[Scan, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finalists:
-    """One a program, and why the others are not there."""
+class Selection:
+    """The selected setting of each program, and the reasons why other programs have none."""
 
-    entries: list[Finalist] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
-
-
-def row_cosines(vectors: Vectors, others: Vectors) -> NDArray[np.float64]:
-    """Cosine of each row [n, hidden] with the same row of `others`; NaN where a row holds one."""
-    a, b = vectors.astype(np.float64), others.astype(np.float64)
-    cosines: NDArray[np.float64] = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return cosines
+    entries: list[SelectedSetting] = field(default_factory=list)
+    not_measured: dict[str, str] = field(default_factory=dict)
 
 
-def min_cosine(vectors: Vectors, reference: Vectors) -> float:
-    """The smallest of `row_cosines`."""
-    return float(row_cosines(vectors, reference).min())
+def compare_outputs(outputs: Vectors, others: Vectors) -> Parity:
+    """Compare embeddings [n, hidden] by their cosines, or scores [n, 1] by their differences."""
+    if outputs.shape[1] == 1:
+        return Parity(max_score_error=float(np.abs(outputs - others).max()))
+    return Parity(min_cosine=float(cosines(outputs, others).min()))
 
 
-def agreement(answers: Vectors, others: Vectors) -> Agreement:
-    """Of vectors [n, hidden], or of scores [n, 1], with others."""
-    if answers.shape[1] == 1:
-        return Agreement(max_score_error=float(np.abs(answers - others).max()))
-    return Agreement(min_cosine=min_cosine(answers, others))
+def select_settings(
+    contenders: Sequence[Contender], rows: Rows, reference: Vectors, log: Callable[[str], None]
+) -> Selection:
+    """Select the fastest setting of each program whose outputs pass the contender's accuracy limits.
 
+    The memory of every engine is released afterwards.
 
-def choose_finalists(
-    contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]
-) -> Finalists:
-    """Each program at the fastest setting of a short scan out of those whose answers are right.
-
-    Every engine rests afterwards.
+    Args:
+        contenders: all contenders of all programs.
+        rows: the workload's token ids.
+        reference: outputs of the reference for `rows`.
+        log: receives lines of progress.
     """
-    finalists = Finalists()
+    selection = Selection()
     for program in dict.fromkeys(contender.program for contender in contenders):
         own = [contender for contender in contenders if contender.program == program]
-        say(f"looking for the best setting of {program}")
+        log(f"selecting the fastest setting of {program}")
         try:
-            finalists.entries.append(_finalist(own, rows, reference, say))
-        except CannotRun as exc:
-            say(f"{program} is left out: {exc}")
-            finalists.absent[program] = str(exc)
-    return finalists
+            selection.entries.append(_select_setting(own, rows, reference, log))
+        except ContenderUnavailableError as exc:
+            log(f"{program} is not measured: {exc}")
+            selection.not_measured[program] = str(exc)
+    return selection
 
 
-def by_speed(scan: Sequence[Scan]) -> list[int]:
-    """Places of the settings, that with the shortest single pass first."""
-    return sorted(range(len(scan)), key=lambda place: min(sample.wall_s for sample in scan[place].samples))
+def rank_by_speed(scan: Sequence[Scan]) -> list[int]:
+    """Return the indices of the settings, sorted by their shortest pass."""
+    return sorted(range(len(scan)), key=lambda index: min(sample.wall_s for sample in scan[index].samples))
 
 
-def _finalist(contenders: Sequence[Contender], rows: Rows, reference: Vectors, say: Callable[[str], None]) -> Finalist:
+def _select_setting(
+    contenders: Sequence[Contender], rows: Rows, reference: Vectors, log: Callable[[str], None]
+) -> SelectedSetting:
     tried: list[Trial] = []
-    failures: list[CannotRun] = []
-    rivals = sum(len(contender.settings(len(rows))) for contender in contenders) > 1
+    failures: list[ContenderUnavailableError] = []
+    competing = sum(len(contender.settings(len(rows))) for contender in contenders) > 1
     for contender in contenders:
         best_s = min((trial.wall_s for trial in tried), default=math.inf)
-        trials = try_settings(contender, rows, best_s, rivals=rivals)
+        trials = try_settings(contender, rows, best_s, competing=competing)
         tried += trials.entries
         failures += trials.failures
-        contender.engine.rest()
+        contender.engine.release_memory()
     if not tried:
         raise failures[0]
     scan = [Scan(setting=trial.setting.name, samples=tuple(trial.samples)) for trial in tried]
-    for place in by_speed(scan):
-        chosen = tried[place].setting
+    for index in rank_by_speed(scan):
+        setting = tried[index].setting
         try:
-            return _compared(chosen, rows, reference, scan)
-        except CannotRun as exc:
+            return _check_setting(setting, rows, reference, scan)
+        except ContenderUnavailableError as exc:
             failures.append(exc)
-            scan[place] = dataclasses.replace(scan[place], rejected=str(exc))
-            say(f"  passed over: {exc}")
+            scan[index] = dataclasses.replace(scan[index], rejected=str(exc))
+            log(f"  rejected: {exc}")
         finally:
-            chosen.contender.engine.rest()
+            setting.contender.engine.release_memory()
     raise failures[-len(tried)]
 
 
-def _compared(chosen: Setting, rows: Rows, reference: Vectors, scan: Sequence[Scan]) -> Finalist:
-    answers = chosen.embed(rows)
-    truth = agreement(answers, reference)
-    _require_agreement(truth, chosen)
-    company = None
+def _check_setting(setting: Setting, rows: Rows, reference: Vectors, scan: Sequence[Scan]) -> SelectedSetting:
+    outputs = setting.embed(rows)
+    reference_parity = compare_outputs(outputs, reference)
+    _require_parity(reference_parity, setting)
+    batched_parity = None
     if len(rows) > 1:
-        alone = np.concatenate([chosen.contender.engine.embed([row], 1) for row in rows])
-        company = agreement(answers, alone)
-    return Finalist(setting=chosen, truth=truth, company=company, scan=tuple(scan))
+        alone = np.concatenate([setting.contender.engine.embed([row], 1) for row in rows])
+        batched_parity = compare_outputs(outputs, alone)
+    return SelectedSetting(
+        setting=setting, reference_parity=reference_parity, batched_parity=batched_parity, scan=tuple(scan)
+    )
 
 
-def _require_agreement(truth: Agreement, chosen: Setting) -> None:
-    """Raises CannotRun outside of the contender's gate; a contender without a gate has to agree exactly."""
-    cosine, error = truth.min_cosine, truth.max_score_error
-    least, most = chosen.contender.gate_min_cosine, chosen.contender.gate_max_score_error
+def _require_parity(parity: Parity, setting: Setting) -> None:
+    """Raise ContenderUnavailableError outside the contender's limits; without a limit, outputs must be identical."""
+    cosine, error = parity.min_cosine, parity.max_score_error
+    least, most = setting.contender.gate_min_cosine, setting.contender.gate_max_score_error
+    # a comparison with NaN is false, which must fail
     if cosine is not None and not cosine >= (1.0 if least is None else least):
-        raise CannotRun(f"{chosen.name}: min cosine {cosine:.6f} to the reference, below {least}")
+        raise ContenderUnavailableError(
+            f"{setting.name}: min cosine {cosine:.6f} to the reference is below the limit of {least}"
+        )
     if error is not None and not error <= (most or 0.0):
-        raise CannotRun(f"{chosen.name}: a score differs by {error:.6f} from the reference, more than {most}")
+        raise ContenderUnavailableError(
+            f"{setting.name}: max score error {error:.6f} against the reference is above the limit of {most}"
+        )
 
 
 def interleave(
@@ -156,20 +162,26 @@ def interleave(
     warmups: int,
     on_repetition: Callable[[int], None],
 ) -> Timings:
-    """Runs everything once a repetition, in another order each time; the first `warmups` rounds are kept apart.
+    """Execute all runs once per repetition, in an order that changes every time.
 
-    A changing order keeps what one contender leaves behind from always falling on the same neighbour.
+    With a fixed order, the after-effects of one contender would always hit the same successor.
+
+    Args:
+        runs: each returns the samples of one repetition.
+        repetitions: repetitions that count.
+        warmups: repetitions before those, whose samples are stored separately.
+        on_repetition: called with the index of each repetition that counts.
     """
-    dice = random.Random(_ORDER_SEED)
+    rng = random.Random(_ORDER_SEED)
     order = list(range(len(runs)))
     timings = Timings(warmups=[[] for _ in runs], samples=[[] for _ in runs], load_average=[])
     for repetition in range(-warmups, repetitions):
         if repetition >= 0:
             on_repetition(repetition)
             timings.load_average.append(load_average())
-        kept = timings.warmups if repetition < 0 else timings.samples
-        dice.shuffle(order)
+        samples = timings.warmups if repetition < 0 else timings.samples
+        rng.shuffle(order)
         for index in order:
             time.sleep(_PAUSE_S)
-            kept[index].extend(runs[index]())
+            samples[index].extend(runs[index]())
     return timings

@@ -1,4 +1,4 @@
-"""What is left of the machine's memory."""
+"""Available memory of this machine."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ _ENOUGH = 0.5
 _FIELDS = ("MemTotal:", "MemAvailable:")
 
 
-def free_bytes() -> int:
-    """What a process could still take."""
+def available_bytes() -> int:
+    """Return how much memory a new process could use without swapping."""
     return _read()[1]
 
 
-def is_short() -> bool:
-    """Whether less than half of the memory is free."""
-    total, free = _read()
-    return free < _ENOUGH * total
+def is_memory_short() -> bool:
+    """Return whether less than half of the memory is available."""
+    total, available = _read()
+    return available < _ENOUGH * total
 
 
 def _read() -> tuple[int, int]:
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     found = {name: int(count) * 1024 for name, count, *_ in map(str.split, lines)}
-    total, free = (found[field] for field in _FIELDS)
-    return total, free
+    total, available = (found[field] for field in _FIELDS)
+    return total, available

@@ -1,19 +1,19 @@
-"""A page with everything that a record holds."""
+"""Renders docs/performance.md, the page with all results of a record."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from . import plot_names
-from .record import Record, Round
+from .record import Comparison, Record
 from .tables import (
+    breakdown_tables,
     code_line,
-    gauge_tables,
-    growth_table,
     loads_table,
     machine_line,
     model_line,
     quality_table,
+    scaling_table,
     served_line,
     speed_table,
     workload_size,
@@ -21,54 +21,65 @@ from .tables import (
 
 
 def render_page(record: Record, *, name: str, plots: Path) -> str:
-    """Markdown; `name` is the record's file, `plots` their folder as the page names it."""
+    """Render the page as Markdown.
+
+    Args:
+        record: the record to render.
+        name: file name of the record.
+        plots: folder of the plots, relative to the page.
+    """
     parts = [
         "# Performance",
-        f"Everything in the record `{name}`, written by `python -m benchmarks report --readme`; "
-        "[benchmarks/results](../benchmarks/results/README.md) tells how a run goes and how to read its tables.",
+        f"All results of the record `{name}`, written by `python -m benchmarks report --readme`. "
+        "[benchmarks/results](../benchmarks/results/README.md) describes the method and how to read the tables.",
         f"`{record.command}` on {machine_line(record)}; {code_line(record)}.",
     ]
-    if record.rounds:
+    if record.comparisons:
         parts += [
             "## By workload",
-            f"{model_line(record.rounds[0])}, seeded random weights.",
-            _image("tokens a second by program", plots, plot_names.PEERS),
+            f"{model_line(record.comparisons[0])}, random weights with a fixed seed.",
+            _image("tokens per second by program", plots, plot_names.PEERS),
         ]
-        parts += [part for measured in record.rounds for part in _round(measured)]
+        parts += [part for comparison in record.comparisons for part in _render_comparison(comparison)]
     if record.loads:
         parts += [
             "## Through Triton",
-            f"{served_line(record)}. In an open loop arrivals are Poisson and latency counts from the planned start.",
-            _image("texts a second against p99 latency", plots, plot_names.LATENCY),
-            _image("texts a second against requests in flight", plots, plot_names.CLIENTS),
-            loads_table(record.loads).markdown(),
+            f"Served: {served_line(record)}. In an open loop, arrivals follow a Poisson process and latency is "
+            "measured from the scheduled start.",
+            _image("texts per second against p99 latency", plots, plot_names.LATENCY),
+            _image("texts per second against requests in flight", plots, plot_names.CLIENTS),
+            loads_table(record.loads).to_markdown(),
         ]
     if record.quality:
         parts += [
             "## Quality",
-            f"nDCG@10 of the {record.quality[0].model} through Triton, by components of a vector.",
-            _image("nDCG@10 against bytes a vector", plots, plot_names.QUALITY),
-            quality_table(record.quality).markdown(),
+            f"nDCG@10 of the model '{record.quality[0].model}' through Triton, by embedding dimension.",
+            _image("nDCG@10 against bytes per embedding", plots, plot_names.QUALITY),
+            quality_table(record.quality).to_markdown(),
         ]
-    if record.growth:
-        sizes = dict.fromkeys(growth.of for growth in record.growth)
-        parts += ["## Growth", *(_image(f"time against {of}", plots, plot_names.growth(of)) for of in sizes)]
-        parts.append(growth_table(record.growth).markdown())
-    if record.not_done:
-        parts += ["## Not done", "\n".join(f"- {what}: {why.rstrip('.')}." for what, why in record.not_done.items())]
+    if record.scaling:
+        variables = dict.fromkeys(curve.variable for curve in record.scaling)
+        parts += [
+            "## Scaling",
+            *(_image(f"time against {each.label}", plots, plot_names.scaling(each)) for each in variables),
+            scaling_table(record.scaling).to_markdown(),
+        ]
+    if record.not_measured:
+        items = (f"- {what}: {reason.rstrip('.')}." for what, reason in record.not_measured.items())
+        parts += ["## Not measured", "\n".join(items)]
     return "\n\n".join(parts) + "\n"
 
 
-def _image(what: str, plots: Path, name: str) -> str:
-    return f"![{what}]({plots / name}.svg)"
+def _image(alt: str, plots: Path, name: str) -> str:
+    return f"![{alt}]({plots / name}.svg)"
 
 
-def _round(measured: Round) -> list[str]:
-    loads = measured.load_average
+def _render_comparison(comparison: Comparison) -> list[str]:
+    loads = comparison.load_average
     return [
-        f"### {measured.workload.name}",
-        f"{workload_size(measured)}; load average {min(loads)} to {max(loads)}.",
-        speed_table(measured).markdown(),
-        *(f"Not measured: {name}: {why.rstrip('.')}." for name, why in measured.absent.items()),
-        *(table.markdown() for table in gauge_tables(measured)),
+        f"### {comparison.workload.name}",
+        f"{workload_size(comparison)}; load average {min(loads)} to {max(loads)}.",
+        speed_table(comparison).to_markdown(),
+        *(f"Not measured: {name}: {reason.rstrip('.')}." for name, reason in comparison.not_measured.items()),
+        *(table.to_markdown() for table in breakdown_tables(comparison)),
     ]

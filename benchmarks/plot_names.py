@@ -1,6 +1,8 @@
-"""What the plots' files are called, for who draws them and for who shows them."""
+"""File names of the plots, without suffix."""
 
 from __future__ import annotations
+
+from .record import ScalingVariable
 
 PEERS = "throughput_by_peer"
 LATENCY = "throughput_against_latency"
@@ -8,6 +10,6 @@ CLIENTS = "throughput_against_clients"
 QUALITY = "quality_against_bytes"
 
 
-def growth(of: str) -> str:
-    """Time against the size of `of`."""
-    return f"growth_{'_'.join(of.lower().split())}"
+def scaling(variable: ScalingVariable) -> str:
+    """Return the name of the plot of time against `variable`."""
+    return f"scaling_{'_'.join(variable.label.lower().split())}"

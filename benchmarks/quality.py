@@ -1,4 +1,4 @@
-"""Retrieval quality of the demo model through Triton, in every precision and vector width, beside transformers fp32."""
+"""Retrieval quality of the demo model through Triton by precision and dimension, compared with transformers fp32."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from qwen3_triton.export import (
     export_model,
     write_merged_checkpoint,
 )
+from qwen3_triton.export.verification.parity import cosines
 from qwen3_triton.server import LocalServerError, start_triton
 
-from .contenders.contender import Bench, CannotRun
+from .contenders.contender import ContenderUnavailableError, RunContext
 from .contenders.transformers_model import load_fp32
-from .measurement import row_cosines
 from .record import QualityScore
 
 _DEMO = Path(__file__).resolve().parent.parent / "examples" / "demo"
@@ -39,57 +39,62 @@ _TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """Scores, and what could not be measured."""
+class QualityResults:
+    """Quality scores, and the reasons for what could not be measured."""
 
     scores: tuple[QualityScore, ...] = ()
-    not_done: dict[str, str] = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Vectors:
+class _Embeddings:
     queries: FloatArray
     documents: FloatArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityOptions:
-    """What is compared."""
+    """Precisions and retrieval tasks to measure."""
 
     precisions: tuple[Precision, ...] = tuple(Precision)
     tasks: tuple[Task, ...] = (BASE_TASK, ADAPTER_TASK)
 
     @classmethod
     def quick(cls) -> QualityOptions:
-        """Enough to see that it works."""
+        """Return one precision and one task."""
         return cls(precisions=(Precision.INT8,), tasks=(ADAPTER_TASK,))
 
 
-def measure_quality(options: QualityOptions, bench: Bench) -> Quality:
-    """nDCG@10 and cosines to the reference."""
+def measure_quality(options: QualityOptions, context: RunContext) -> QualityResults:
+    """Measure nDCG@10, and the cosines to transformers fp32, in every precision that can be exported here."""
     sets = [load_evaluation_set(task) for task in options.tasks]
-    bench.say("quality: the reference")
-    truth = list(_reference(bench, sets))
+    context.log("quality: reference")
+    references = list(_reference_embeddings(context, sets))
     scores = [
-        score for each, exact in zip(sets, truth, strict=True) for score in _scores(each, REFERENCE, exact, exact)
+        score
+        for each, reference in zip(sets, references, strict=True)
+        for score in _scores(each, REFERENCE, reference, reference)
     ]
-    not_done: dict[str, str] = {}
+    not_measured: dict[str, str] = {}
     for precision in options.precisions:
-        bench.say(f"quality: {precision}")
+        context.log(f"quality: {precision}")
         try:
-            for each, exact, vectors in zip(sets, truth, _served(bench, precision, sets), strict=True):
-                scores += _scores(each, precision, vectors, exact)
-        except (CannotRun, ExportError, LocalServerError) as exc:
-            not_done[f"quality of {precision}"] = str(exc)
-    return Quality(scores=tuple(scores), not_done=not_done)
+            served = _served_embeddings(context, precision, sets)
+            for each, reference, embeddings in zip(sets, references, served, strict=True):
+                scores += _scores(each, precision, embeddings, reference)
+        except (ContenderUnavailableError, ExportError, LocalServerError) as exc:
+            not_measured[f"quality of {precision}"] = str(exc)
+    return QualityResults(scores=tuple(scores), not_measured=not_measured)
 
 
-def _scores(evaluation_set: EvaluationSet, precision: str, found: _Vectors, exact: _Vectors) -> Iterator[QualityScore]:
+def _scores(
+    evaluation_set: EvaluationSet, precision: str, embeddings: _Embeddings, reference: _Embeddings
+) -> Iterator[QualityScore]:
     for dimension in DIMENSIONS:
-        queries, documents = cut(found.queries, dimension), cut(found.documents, dimension)
-        cosines = [
-            *row_cosines(queries, cut(exact.queries, dimension)),
-            *row_cosines(documents, cut(exact.documents, dimension)),
+        queries, documents = cut(embeddings.queries, dimension), cut(embeddings.documents, dimension)
+        to_reference = [
+            *cosines(queries, cut(reference.queries, dimension)),
+            *cosines(documents, cut(reference.documents, dimension)),
         ]
         yield QualityScore(
             model=MODEL,
@@ -99,31 +104,31 @@ def _scores(evaluation_set: EvaluationSet, precision: str, found: _Vectors, exac
             ndcg_at_10=ndcg_at_10(queries, documents, evaluation_set.relevance),
             queries=len(queries),
             documents=len(documents),
-            min_cosine=float(min(cosines)),
-            mean_cosine=float(sum(cosines) / len(cosines)),
+            min_cosine=float(min(to_reference)),
+            mean_cosine=float(sum(to_reference) / len(to_reference)),
         )
 
 
-def _reference(bench: Bench, sets: list[EvaluationSet]) -> Iterator[_Vectors]:
-    with ExitStack() as undo:
-        merged = bench.cache / "demo_merged"
+def _reference_embeddings(context: RunContext, sets: list[EvaluationSet]) -> Iterator[_Embeddings]:
+    with ExitStack() as cleanup:
+        merged = context.cache / "demo_merged"
         write_merged_checkpoint(MergeOptions(model=_CHECKPOINT, adapters=_ADAPTERS, output=merged, overwrite=True))
         tokenizer = Tokenizer.from_file(str(merged / "tokenizer.json"))
-        worker = load_fp32(merged, bench.threads)
-        undo.callback(worker.stop)
+        worker = load_fp32(merged, context.threads)
+        cleanup.callback(worker.stop)
 
         def embed(texts: list[str]) -> FloatArray:
             return worker.embed([encoding.ids for encoding in tokenizer.encode_batch(texts)], _BATCH_ROWS)
 
         for each in sets:
-            yield _Vectors(
+            yield _Embeddings(
                 queries=embed([each.task.prompt + text for text in each.queries]),
                 documents=embed(list(each.documents)),
             )
 
 
-def _served(bench: Bench, precision: Precision, sets: list[EvaluationSet]) -> Iterator[_Vectors]:
-    repository = bench.cache / "demo_repositories" / precision
+def _served_embeddings(context: RunContext, precision: Precision, sets: list[EvaluationSet]) -> Iterator[_Embeddings]:
+    repository = context.cache / "demo_repositories" / precision
     export_model(
         ExportOptions(
             model=_CHECKPOINT,
@@ -135,11 +140,11 @@ def _served(bench: Bench, precision: Precision, sets: list[EvaluationSet]) -> It
         )
     )
     with (
-        start_triton(repository, progress=bench.say) as server,
+        start_triton(repository, progress=context.log) as server,
         EmbeddingClient(server.grpc_url, "demo", repository=repository, timeout_s=_TIMEOUT_S) as client,
     ):
         for each in sets:
-            yield _Vectors(
+            yield _Embeddings(
                 queries=client.embed_queries(each.queries, instruction=each.instruction),
                 documents=client.embed_documents(each.documents),
             )

@@ -1,4 +1,4 @@
-"""The README's performance section out of a record: who is how fast, where, and by which command."""
+"""Renders the README's performance section from a record."""
 
 from __future__ import annotations
 
@@ -15,48 +15,63 @@ BEGIN, END = "<!-- performance: written by `python -m benchmarks report --readme
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """What the section points to, as the README names it."""
+    """Link targets of the section, relative to the README."""
 
     plots: Path
-    """A folder."""
+    """Folder of the plots."""
     page: Path
-    """The page with everything else that the record holds."""
+    """Page with all other results of the record."""
 
 
-class NoSection(Exception):
-    """The README has no place for the figures, or the record has none of them."""
+class MissingSectionError(Exception):
+    """The README has no markers for the section, or there is no record with the required results."""
 
 
-def newest_whole_record(folder: Path) -> Path:
-    """The last record in `folder` that compares contenders, loads a server and measures quality; raises NoSection."""
+def newest_complete_record(folder: Path) -> Path:
+    """Return the newest record that compares contenders, loads a server and measures quality.
+
+    Raises:
+        MissingSectionError: if there is none in `folder`.
+    """
     for file in sorted(folder.glob("*.json"), reverse=True):
         record = read_record(file)
-        if record.rounds and record.loads and record.quality:
+        if record.comparisons and record.loads and record.quality:
             return file
-    raise NoSection("no record of a whole run yet; run: python -m benchmarks run")
+    raise MissingSectionError("there is no record of a complete run yet; run: python -m benchmarks run")
 
 
-def put_section(readme: str, section: str) -> str:
-    """`readme` with what stands between the markers replaced; raises NoSection."""
+def replace_section(readme: str, section: str) -> str:
+    """Return `readme` with the text between the markers replaced by `section`.
+
+    Raises:
+        MissingSectionError: if a marker is missing.
+    """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise NoSection(f"README.md has no lines '{BEGIN}' and '{END}' to write between")
+        raise MissingSectionError(f"README.md lacks the markers '{BEGIN}' and '{END}'")
     return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
 def render_section(record: Record, links: Links) -> str:
-    """Return the machine, the table of programs and workloads, and a plot; raise NoSection."""
-    if not record.rounds:
-        raise NoSection(f"the record of {record.started} compares no contenders; run: python -m benchmarks run")
-    first = record.rounds[0]
+    """Render the machine, the throughput of every program on every workload, and a plot as Markdown.
+
+    Raises:
+        MissingSectionError: if the record compares no contenders.
+    """
+    if not record.comparisons:
+        raise MissingSectionError(
+            f"the record of {record.started} compares no contenders; run: python -m benchmarks run"
+        )
+    first = record.comparisons[0]
     parts = [
-        f"Tokens per second in one run on {machine_line(record)}: {model_line(first)}, seeded random weights, "
-        f"{len(first.load_average)} repetitions, every program at its best setting and checked against transformers "
-        f"fp32 first. In brackets: times as long as {OURS} at its fastest (median of paired repetitions).",
-        peers_table(record.rounds).markdown(),
+        f"Tokens per second in one run on {machine_line(record)}. The model has {model_line(first)} and "
+        f"random weights with a fixed seed. Every program runs {len(first.load_average)} repetitions at its fastest "
+        f"setting, after its outputs were checked against transformers fp32. In brackets: its time relative to the "
+        f"fastest {OURS} variant (median of paired repetitions).",
+        peers_table(record.comparisons).to_markdown(),
         f"![tokens per second by program]({links.plots / plot_names.PEERS}.svg)",
-        f"A dash: failed, or outside the accuracy limits. [{links.page}]({links.page}) has the workloads, the reasons, "
-        "latencies and throughput through Triton, quality by precision, growth, and the method.",
+        f"A dash means that the program failed or missed the accuracy limits. [{links.page}]({links.page}) has the "
+        "workloads, the reasons, throughput and latency through Triton, quality by precision, scaling, and the method.",
     ]
     return "\n\n".join(parts)

@@ -1,88 +1,119 @@
-"""One run as data: raw samples with machine, versions and workloads."""
+"""One run as data: raw samples, with the machine, versions and workloads that produced them."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, with_config
+
+from qwen3_triton.client.manifest import Task
 
 from .environment import CodeState, Environment
 
-SCHEMA_VERSION = 2
-"""Of the files, of which record_file.py is the only reader and writer."""
+SCHEMA_VERSION = 3
+"""Version of the files, which only `record_file` reads and writes."""
+
+
+def _require_current(version: int) -> int:
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"schema {version} is not supported, this version reads schema {SCHEMA_VERSION}")
+    return version
+
+
+class ScalingVariable(StrEnum):
+    """What grows along a scaling curve; the values are those stored in records."""
+
+    ROWS = "rows of 64 tokens"
+    TOKENS = "tokens of one text"
+    MATMULS = "GFLOP of products a token"
+
+    @property
+    def label(self) -> str:
+        """Text for tables and axes."""
+        return _SCALING_LABELS[self]
+
+
+_SCALING_LABELS = {
+    ScalingVariable.ROWS: "rows of 64 tokens",
+    ScalingVariable.TOKENS: "tokens in one text",
+    ScalingVariable.MATMULS: "matmul GFLOP per token",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One pass over the workload, seconds."""
+    """Time of one pass over the workload, in seconds."""
 
     wall_s: float
     cpu_s: float
-    """Processor time of all threads; less disturbed by other processes."""
+    """CPU time of all threads; less sensitive to other processes than wall time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scan:
-    """What one setting took when the best was looked for, before the timed rounds."""
+    """Samples of one setting from the scan that selects the fastest one."""
 
     setting: str
     samples: tuple[Sample, ...]
     rejected: str = ""
-    """Why it was not taken although nothing that was taken is faster."""
+    """Why the setting was not selected although it was faster."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One contender's raw samples, in the order of the repetitions."""
+    """Raw samples of one contender, in the order of the repetitions."""
 
     program: str
     setting: str
     versions: Mapping[str, str]
     arithmetic: str = "fp32"
-    """What it multiplies in: fp32, bf16 or int8."""
+    """Precision of its matrix multiplications: fp32, fp16, bf16 or int8."""
     min_cosine: float | None = None
-    """Of its vectors to the reference's, before timing; None where it scores."""
-    company_cosine: float | None = None
-    """Smallest cosine between a text's vector alone and in the company of the workload; None where not measured."""
+    """Smallest cosine of its embeddings to the reference, measured before timing; None for rerankers."""
+    batched_cosine: float | None = None
+    """Smallest cosine between a row's embedding computed alone and in its batch; None if not measured."""
     max_score_error: float | None = None
-    """Of its scores to the reference's; None where it embeds."""
-    company_score_error: float | None = None
-    """Largest difference between a row's score alone and in the company of the workload; None where not measured."""
+    """Largest difference of its scores from the reference; None for embedding models."""
+    batched_score_error: float | None = None
+    """Largest difference between a row's score computed alone and in its batch; None if not measured."""
     warmups: tuple[Sample, ...]
     samples: tuple[Sample, ...]
-    """`passes` in a row for each repetition."""
+    """The workload's `passes` consecutive samples of each repetition."""
     scan: tuple[Scan, ...] = ()
-    """Every setting tried, the chosen one among them."""
+    """Every setting tried, including the selected one."""
 
     @property
     def walls_s(self) -> list[float]:
-        """Wall-clock seconds of each pass."""
+        """Wall time of each pass, in seconds."""
         return [sample.wall_s for sample in self.samples]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProductGauge:
-    """What the machine gives a layer's matrix products alone, timed between the contenders."""
+class MatmulProbe:
+    """Samples of one layer's matrix multiplications alone, interleaved with the contenders."""
 
     program: str = "onnxruntime fp32"
     """Library and precision."""
     flops: int
-    """Of one sample: multiplications and additions."""
+    """Additions and multiplications per sample."""
     samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CopyGauge:
-    """What the machine's memory gives, timed between the contenders."""
+class CopyProbe:
+    """Samples of a memory copy on the device, interleaved with the contenders."""
 
     program: str
     bytes: int
-    """Of one sample: read and written."""
+    """Bytes read plus bytes written per sample."""
     samples: tuple[Sample, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkloadFacts:
+class WorkloadInfo:
     """The workload as it was run."""
 
     name: str
@@ -95,95 +126,94 @@ class WorkloadFacts:
     passes: int = 1
     """Passes over the texts in each repetition."""
     needed_flops: int | None = None
-    """Of the products without which there is no answer; None in old records."""
-    task: str = "embed"
-    """embed, or rerank: passages for one query."""
+    """Fewest matmul FLOPs that produce the outputs; None in old records."""
+    task: Task = Task.EMBED
+    """Embedding of texts, or reranking of passages for one query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """Every contender on one workload, side by side."""
+class Comparison:
+    """All contenders on one workload, measured side by side."""
 
-    workload: WorkloadFacts
+    workload: WorkloadInfo
     entries: tuple[Entry, ...]
-    absent: Mapping[str, str]
-    """Program → why it was not measured."""
-    products: tuple[ProductGauge, ...]
-    profile: Mapping[str, Mapping[str, int]]
-    """Program → operator → microseconds of one pass."""
+    not_measured: Mapping[str, str]
+    """Program → reason."""
+    matmuls: tuple[MatmulProbe, ...]
+    profile_us: Mapping[str, Mapping[str, int]]
+    """Program → operator → microseconds per pass."""
     load_average: tuple[float, ...]
-    """At each repetition."""
-    copies: tuple[CopyGauge, ...] = ()
+    """One-minute load average at the start of each repetition."""
+    memory_copies: tuple[CopyProbe, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """One request under load, seconds."""
+    """One request under load; times in seconds."""
 
     start_s: float
-    """When it was sent, or in an open loop planned to be, since the load began."""
+    """Time since the start of the load at which it was sent or, in an open loop, scheduled."""
     latency_s: float
-    item: int | None
-    """Which of the workload's texts it held; None where the driver does not tell."""
+    text_index: int | None
+    """Index of the workload's text that it contained; None if the driver does not report it."""
     error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requests:
-    """Requests as columns, in the order of their starts."""
+    """Columns of requests, in the order of their start times."""
 
     start_s: tuple[float, ...]
     latency_s: tuple[float, ...]
-    item: tuple[int | None, ...]
+    text_index: tuple[int | None, ...]
     error: tuple[str | None, ...]
 
     @classmethod
     def of(cls, requests: Sequence[Request]) -> Requests:
-        """The columns of `requests`."""
+        """Transpose `requests` into columns."""
         return cls(
             start_s=tuple(each.start_s for each in requests),
             latency_s=tuple(each.latency_s for each in requests),
-            item=tuple(each.item for each in requests),
+            text_index=tuple(each.text_index for each in requests),
             error=tuple(each.error for each in requests),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """One model behind the server under one load."""
+    """One served model under one load."""
 
     program: str
     driver: str
     workload: str
     tokens: tuple[int, ...]
-    """Of each of the workload's texts; a request holds one."""
-    loop: str
-    """closed or open"""
+    """Token count of each of the workload's texts; a request contains one text."""
+    loop: Literal["closed", "open"]
     in_flight: int | None
-    """In a closed loop."""
+    """Concurrent requests in a closed loop."""
     rate_per_s: float | None
-    """Arrivals in an open loop."""
+    """Arrival rate in an open loop."""
     warmups: Requests
     repetitions: tuple[Requests, ...]
     rows: int
-    """That the server computed, the warm-ups' among them."""
+    """Rows that the server computed, including warm-ups."""
     executions: int
-    """In which it did so."""
+    """Batches in which it computed them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TokenizerFacts:
-    """Which tokenizer the served texts went through."""
+class TokenizerInfo:
+    """The tokenizer of the served model."""
 
     sha256: str
-    """Of its `tokenizer.json`."""
+    """SHA-256 of its `tokenizer.json`."""
     vocabulary: int
-    """Ids, up to the highest."""
+    """Highest token id plus one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityScore:
-    """One model at one vector width on one retrieval task."""
+    """Quality of one model at one embedding dimension on one retrieval task."""
 
     model: str
     precision: str
@@ -193,12 +223,12 @@ class QualityScore:
     queries: int
     documents: int
     min_cosine: float
-    """Of the cut vectors to those of transformers in fp32."""
+    """Smallest cosine of the truncated embeddings to those of transformers fp32."""
     mean_cosine: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GrowthPoint:
+class ScalingPoint:
     """Raw samples at one size."""
 
     size: float
@@ -206,40 +236,40 @@ class GrowthPoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Growth:
-    """A program's cost while one thing grows."""
+class ScalingCurve:
+    """Cost of a program as one variable grows."""
 
     program: str
-    of: str
-    """What grows: rows, tokens of one text, layers' work."""
-    points: tuple[GrowthPoint, ...]
+    variable: ScalingVariable
+    points: tuple[ScalingPoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resumption:
-    """When a run that had been ended went on, and by which code."""
+    """When an interrupted run was resumed, and the code that resumed it."""
 
     started: str
     """UTC, ISO 8601."""
     code: CodeState
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """One run."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Annotated[int, AfterValidator(_require_current)] = SCHEMA_VERSION
     started: str
     """UTC, ISO 8601."""
     command: str = ""
     code: CodeState
     resumed: tuple[Resumption, ...] = ()
     environment: Environment
-    rounds: tuple[Round, ...] = ()
-    served_tokenizer: TokenizerFacts | None = None
-    """That of `loads`; None is one id a byte."""
+    comparisons: tuple[Comparison, ...] = ()
+    served_tokenizer: TokenizerInfo | None = None
+    """Tokenizer used for `loads`; None is the byte-level tokenizer of the benchmark checkpoint."""
     loads: tuple[Load, ...] = ()
     quality: tuple[QualityScore, ...] = ()
-    growth: tuple[Growth, ...] = ()
-    not_done: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """What the run could not do → why."""
+    scaling: tuple[ScalingCurve, ...] = ()
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+    """Part of the run → reason."""

@@ -1,4 +1,4 @@
-"""Records → text."""
+"""Renders records as text for the terminal."""
 
 from __future__ import annotations
 
@@ -7,70 +7,84 @@ import itertools
 from collections.abc import Sequence
 
 from .order import compare_orders
-from .record import Record, Round
+from .record import Comparison, Record
 from .tables import (
+    breakdown_tables,
     code_line,
-    gauge_tables,
-    growth_table,
     loads_table,
     machine_line,
     model_line,
     quality_table,
+    scaling_table,
     served_line,
     speed_table,
     workload_line,
 )
 
 
-class EnvironmentsDiffer(Exception):
-    """Records of different machines, thread counts or versions stand side by side."""
+class EnvironmentMismatchError(Exception):
+    """The records come from different machines, thread counts or package versions."""
 
 
 def render_report(records: Sequence[Record]) -> str:
-    """Every record's tables; raises EnvironmentsDiffer where they were not measured alike."""
+    """Render the tables of all records, and whether consecutive runs rank the contenders in the same order.
+
+    Raises:
+        EnvironmentMismatchError: if the records come from different environments.
+    """
     require_one_environment(records)
     orders = [_render_orders(first, second) for first, second in itertools.pairwise(records)]
     return "\n\n".join([*(render_record(record) for record in records), *filter(None, orders)])
 
 
 def _render_orders(first: Record, second: Record) -> str:
-    """A line for each workload that both measured."""
-    lines = [
-        f"{order.workload}: of {order.pairs} pairs of contenders both runs tell {order.alike + len(order.reversed)} "
-        f"apart, {order.alike} of them in the same order{''.join(f'; reversed: {pair}' for pair in order.reversed)}"
-        for order in compare_orders(first, second)
-    ]
+    """Render one line for each workload that both records contain."""
+    lines = []
+    for order in compare_orders(first, second):
+        clear = order.same_order + len(order.reversed)
+        reversed_pairs = "".join(f"; reversed: {pair}" for pair in order.reversed)
+        lines.append(
+            f"{order.workload}: {clear} of {order.pairs} pairs of contenders differ clearly in both runs, "
+            f"{order.same_order} of them in the same order{reversed_pairs}"
+        )
     return "\n".join([f"order in {first.started} and in {second.started}", *lines]) if lines else ""
 
 
 def render_record(record: Record) -> str:
-    """Head, and a table for each thing measured in one run."""
-    parts = [f"{code_line(record)}\n{machine_line(record)}", *(_render_round(each) for each in record.rounds)]
+    """Render a header and one table for each part of the run."""
+    parts = [
+        f"{code_line(record)}\n{machine_line(record)}",
+        *(_render_comparison(each) for each in record.comparisons),
+    ]
     if record.loads:
-        parts.append(f"served, {served_line(record)}\n{loads_table(record.loads).text()}")
+        parts.append(f"served: {served_line(record)}\n{loads_table(record.loads).to_text()}")
     if record.quality:
-        parts.append(f"nDCG@10 of the {record.quality[0].model} model\n{quality_table(record.quality).text()}")
-    if record.growth:
-        parts.append(growth_table(record.growth).text())
-    parts += [f"not done: {what}: {why}" for what, why in record.not_done.items()]
+        parts.append(f"nDCG@10 of the model '{record.quality[0].model}'\n{quality_table(record.quality).to_text()}")
+    if record.scaling:
+        parts.append(scaling_table(record.scaling).to_text())
+    parts += [f"not measured: {what}: {reason}" for what, reason in record.not_measured.items()]
     return "\n\n".join(parts)
 
 
 def require_one_environment(records: Sequence[Record]) -> None:
-    """Raises EnvironmentsDiffer where machine, threads or versions are not the same in all."""
+    """Check that all records have the same machine, threads and versions.
+
+    Raises:
+        EnvironmentMismatchError: if they do not.
+    """
     for other in records[1:]:
         pairs = dataclasses.asdict(records[0].environment), dataclasses.asdict(other.environment)
         differing = [name for name in pairs[0] if pairs[0][name] != pairs[1][name]]
         if differing:
-            raise EnvironmentsDiffer(
+            raise EnvironmentMismatchError(
                 f"records of {records[0].started} and {other.started} differ in {', '.join(differing)}; "
-                "report them one at a time"
+                "report them separately"
             )
 
 
-def _render_round(measured: Round) -> str:
-    loads = measured.load_average
-    head = f"{workload_line(measured)}; {model_line(measured)}; load {min(loads)} to {max(loads)}"
-    absent = [f"absent: {name}: {why}" for name, why in measured.absent.items()]
-    gauges = ("\n" + table.text() for table in gauge_tables(measured))
-    return "\n".join([head, speed_table(measured).text(), *absent, *gauges])
+def _render_comparison(comparison: Comparison) -> str:
+    loads = comparison.load_average
+    header = f"{workload_line(comparison)}; {model_line(comparison)}; load average {min(loads)} to {max(loads)}"
+    not_measured = [f"not measured: {name}: {reason}" for name, reason in comparison.not_measured.items()]
+    breakdown = ("\n" + table.to_text() for table in breakdown_tables(comparison))
+    return "\n".join([header, speed_table(comparison).to_text(), *not_measured, *breakdown])

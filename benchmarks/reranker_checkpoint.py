@@ -1,6 +1,7 @@
-"""Rerankers made of the benchmark's checkpoint, in the two forms that are in use: a causal LM and a classifier.
+"""Rerankers derived from the benchmark checkpoint in the two common forms: causal LM and sequence classifier.
 
-Both give the same scores: sigmoid of the yes logit less the no logit is that of one row, W_yes − W_no.
+Both give the same scores: the classifier's single row is W_yes − W_no, so its logit is the difference of the logits of
+yes and no.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 
-from .staging import written_once
+from .staging import write_once
 from .workload import END_TOKEN_ID
 
 NO, YES = "no", "yes"
@@ -27,18 +28,18 @@ _EMBEDDINGS = "embed_tokens.weight"
 
 
 def cached_reranker(checkpoint: Path, cache: Path) -> Path:
-    """The checkpoint as a causal LM with a tied head, beside a tokenizer that knows both answers."""
-    return written_once(cache / "rerankers" / checkpoint.name, lambda folder: _write_causal(checkpoint, folder))
+    """Return the checkpoint as a causal LM with a tied head and a tokenizer that has both answer tokens."""
+    return write_once(cache / "rerankers" / checkpoint.name, lambda folder: _write_causal(checkpoint, folder))
 
 
 def cached_classifier(checkpoint: Path, cache: Path) -> Path:
-    """The checkpoint as a sequence classifier with one row, the padding being the end token."""
+    """Return the checkpoint as a sequence classifier with one label, padded with the end token."""
     reranker = cached_reranker(checkpoint, cache)
-    return written_once(cache / "classifiers" / checkpoint.name, lambda folder: _write_classifier(reranker, folder))
+    return write_once(cache / "classifiers" / checkpoint.name, lambda folder: _write_classifier(reranker, folder))
 
 
 def answer_ids(reranker: Path) -> dict[str, int]:
-    """Token ids of the answers no and yes."""
+    """Return the token ids of the answers `no` and `yes`."""
     tokenizer = Tokenizer.from_file(str(reranker / _TOKENIZER))
     ids = {answer: tokenizer.token_to_id(answer) for answer in (NO, YES)}
     return {answer: id_ for answer, id_ in ids.items() if id_ is not None}
@@ -49,7 +50,7 @@ def _write_causal(checkpoint: Path, folder: Path) -> None:
     shutil.copy(checkpoint / _TOKENIZER_CONFIG, folder)
     config = json.loads((checkpoint / _CONFIG).read_text(encoding="utf-8"))
     _write_json(folder / _CONFIG, {**config, "architectures": ["Qwen3ForCausalLM"]})
-    # a reranker's rows end with the prompt, not with an end token
+    # rows of a reranker end with the prompt's suffix, not with an end token
     described = json.loads((checkpoint / _TOKENIZER).read_text(encoding="utf-8"))
     tokenizer = Tokenizer.from_str(json.dumps({**described, "post_processor": None}))
     tokenizer.add_tokens([AddedToken(answer, single_word=True, normalized=False) for answer in (NO, YES)])

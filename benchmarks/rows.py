@@ -1,4 +1,4 @@
-"""Token rows and their vectors, as every contender and every worker takes and gives them."""
+"""Token rows and their vectors, the input and output of every contender."""
 
 from __future__ import annotations
 
@@ -9,4 +9,4 @@ from numpy.typing import NDArray
 
 Rows = Sequence[Sequence[int]]
 Vectors = NDArray[np.float32]
-"""[n, hidden]"""
+"""Unit vectors [n, hidden], or scores [n, 1]."""

@@ -1,4 +1,4 @@
-"""One run: whatever parts are asked for → record."""
+"""Runs the requested parts of the benchmark and collects them in a record."""
 
 from __future__ import annotations
 
@@ -10,71 +10,77 @@ from enum import StrEnum
 from pathlib import Path
 
 from .checkpoint import cached_checkpoint
-from .contenders import Bench, Recipe
+from .comparison import ComparisonOptions, compare_contenders
+from .contenders import Recipe, RunContext
 from .environment import read_code_state, read_environment
-from .growth import Grown, GrowthOptions, measure_growth
 from .model_shape import ModelShape
-from .quality import Quality, QualityOptions, measure_quality
-from .record import Record, Round
-from .rounds import RoundOptions, measure_rounds
+from .quality import QualityOptions, QualityResults, measure_quality
+from .record import Comparison, Record
 from .samples import MIN_REPETITIONS
-from .serving.measure import Served, ServingOptions, measure_serving
-from .steps import now, pending_steps, resume, unreached, workload_step
+from .scaling import ScalingOptions, ScalingResults, measure_scaling
+from .serving.measure import LoadOptions, ServingResults, measure_serving
+from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
-_Found = Round | Served | Grown | Quality
+_StepResult = Comparison | ServingResults | ScalingResults | QualityResults
 
 
 class Part(StrEnum):
-    """What a run can measure, in this order: a run that is ended early has something of everything."""
+    """Parts of a run, in this order, so that an interrupted run has results of several parts."""
 
     QUALITY = "quality"
-    """The demo model's retrieval in every precision."""
+    """Retrieval quality of the demo model in every precision."""
     SERVING = "serving"
-    """Ours behind a real Triton, under load."""
+    """This project's models served by a real Triton, under load."""
     PASSES = "passes"
-    """Every contender on every workload, side by side."""
-    GROWTH = "growth"
-    """Cost against rows, length and model size."""
+    """All contenders on all workloads, side by side."""
+    SCALING = "scaling"
+    """Cost against rows, text length and model size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What to measure, and how often."""
+    """Options of a run."""
 
     shape: ModelShape
     workloads: Sequence[Workload]
     served: Workload
-    """The workload that the server is loaded with."""
+    """Workload of the part serving."""
     recipes: Sequence[Recipe]
-    growing: Sequence[Recipe]
-    """Whose growth is measured."""
+    scaling_recipes: Sequence[Recipe]
+    """Recipes of the part scaling."""
     cache: Path
     threads: int
     parts: Sequence[Part] = tuple(Part)
     repetitions: int = MIN_REPETITIONS
     warmups: int = 1
-    serving: ServingOptions = field(default_factory=ServingOptions)
-    growth: GrowthOptions = field(default_factory=GrowthOptions)
+    serving: LoadOptions = field(default_factory=LoadOptions)
+    scaling: ScalingOptions = field(default_factory=ScalingOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     command: str = ""
-    """What a person types to run it again."""
+    """Command line that repeats the run."""
 
 
 def run_benchmark(
     options: RunOptions,
-    say: Callable[[str], None],
-    keep: Callable[[Record], None] = lambda _: None,
-    ended: Record | None = None,
+    log: Callable[[str], None],
+    save: Callable[[Record], None] = lambda _: None,
+    interrupted: Record | None = None,
 ) -> Record:
-    """Measures whatever can run of `options`.
+    """Measure all parts of `options` that can run on this machine.
 
-    `say` takes lines of progress, `keep` the record so far, whose `not_done` names what is still to come. Goes on where
-    the run of `ended` came to its end; raises CannotResume where it cannot.
+    Args:
+        options: what to measure.
+        log: receives lines of progress.
+        save: receives the record after every step; its `not_measured` lists the pending steps.
+        interrupted: record of an interrupted run to resume.
+
+    Raises:
+        ResumeError: if `interrupted` cannot be resumed with these options.
     """
     environment = read_environment(options.threads)
-    given = options.serving.tokenizer
-    tokenizer = given.facts if given else None
+    text_tokenizer = options.serving.tokenizer
+    tokenizer = text_tokenizer.info if text_tokenizer else None
     record = Record(
         started=now(),
         command=options.command,
@@ -82,56 +88,59 @@ def run_benchmark(
         environment=environment,
         served_tokenizer=tokenizer,
     )
-    pending = unreached(_steps(options))
-    if ended is not None:
-        record, pending = resume(ended, options.command, environment, tokenizer), pending_steps(ended)
-        done = {what: why for what, why in ended.not_done.items() if what not in pending}
-        record = dataclasses.replace(record, not_done=done)
-    bench = Bench(
+    pending = mark_pending(_steps(options))
+    if interrupted is not None:
+        record, pending = resume(interrupted, options.command, environment, tokenizer), pending_steps(interrupted)
+        final = {step: reason for step, reason in interrupted.not_measured.items() if step not in pending}
+        record = dataclasses.replace(record, not_measured=final)
+    context = RunContext(
         checkpoint=cached_checkpoint(options.shape, options.cache),
         cache=options.cache,
         threads=options.threads,
         max_tokens=max(workload.longest for workload in (*options.workloads, options.served)),
-        say=say,
-        undo=ExitStack(),
+        log=log,
+        cleanup=ExitStack(),
     )
-    with bench.undo:
-        for what, found in _measure(options, tuple(pending), bench):
-            record = _joined(record, found)
-            del pending[what]
-            keep(dataclasses.replace(record, not_done={**record.not_done, **pending}))
+    with context.cleanup:
+        for step, result in _measure(options, tuple(pending), context):
+            record = _add_result(record, result)
+            del pending[step]
+            save(dataclasses.replace(record, not_measured={**record.not_measured, **pending}))
     return record
 
 
 def _steps(options: RunOptions) -> list[str]:
-    """Everything that the run is to measure, in order."""
+    """Return the names of all steps of the run, in order."""
     passes = [workload_step(workload.name) for workload in options.workloads]
     return [step for part in Part if part in options.parts for step in (passes if part is Part.PASSES else [str(part)])]
 
 
-def _measure(options: RunOptions, steps: Sequence[str], bench: Bench) -> Iterator[tuple[str, _Found]]:
-    """Every one of `steps` with what it found."""
+def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> Iterator[tuple[str, _StepResult]]:
+    """Execute `steps` and yield each one's name and result."""
     if Part.QUALITY in steps:
-        yield Part.QUALITY, measure_quality(options.quality, bench)
+        yield Part.QUALITY, measure_quality(options.quality, context)
     if Part.SERVING in steps:
         checkpoint = cached_checkpoint(options.shape, options.cache, options.serving.tokenizer)
-        served = dataclasses.replace(bench, checkpoint=checkpoint)
+        served = dataclasses.replace(context, checkpoint=checkpoint)
         yield Part.SERVING, measure_serving(options.served, options.serving, served)
-    how = RoundOptions(shape=options.shape, repetitions=options.repetitions, warmups=options.warmups)
+    comparison_options = ComparisonOptions(
+        shape=options.shape, repetitions=options.repetitions, warmups=options.warmups
+    )
     workloads = [workload for workload in options.workloads if workload_step(workload.name) in steps]
-    for measured in measure_rounds(workloads, options.recipes, how, bench) if workloads else ():
-        yield workload_step(measured.workload.name), measured
-    if Part.GROWTH in steps:
-        yield Part.GROWTH, measure_growth(options.growing, options.shape, options.growth, bench)
+    if workloads:
+        for comparison in compare_contenders(workloads, options.recipes, comparison_options, context):
+            yield workload_step(comparison.workload.name), comparison
+    if Part.SCALING in steps:
+        yield Part.SCALING, measure_scaling(options.scaling_recipes, options.shape, options.scaling, context)
 
 
-def _joined(record: Record, found: _Found) -> Record:
-    """`record` with what one step found."""
-    if isinstance(found, Round):
-        return dataclasses.replace(record, rounds=(*record.rounds, found))
-    joined = dataclasses.replace(record, not_done={**record.not_done, **found.not_done})
-    if isinstance(found, Served):
-        return dataclasses.replace(joined, loads=found.loads)
-    if isinstance(found, Grown):
-        return dataclasses.replace(joined, growth=found.growth)
-    return dataclasses.replace(joined, quality=found.scores)
+def _add_result(record: Record, result: _StepResult) -> Record:
+    """Return `record` with the result of one step."""
+    if isinstance(result, Comparison):
+        return dataclasses.replace(record, comparisons=(*record.comparisons, result))
+    extended = dataclasses.replace(record, not_measured={**record.not_measured, **result.not_measured})
+    if isinstance(result, ServingResults):
+        return dataclasses.replace(extended, loads=result.loads)
+    if isinstance(result, ScalingResults):
+        return dataclasses.replace(extended, scaling=result.curves)
+    return dataclasses.replace(extended, quality=result.scores)

@@ -1,4 +1,4 @@
-"""Folders of the cache that appear whole or not at all."""
+"""Cache folders that are written atomically."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def written_once(folder: Path, write: Callable[[Path], object]) -> Path:
-    """`folder`, filled by `write` where it does not exist; nothing is left behind where that fails."""
+def write_once(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Return `folder`, filling it with `write` if it does not exist; if that fails, nothing is left behind."""
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run goes through, by the names under which a record says that it is not done."""
+"""Steps of a run, as named in a record's `not_measured`, and resuming an interrupted run."""
 
 from __future__ import annotations
 
@@ -7,48 +7,52 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from .environment import Environment, read_code_state
-from .record import Record, Resumption, TokenizerFacts
+from .record import Record, Resumption, TokenizerInfo
 
-_ENDED = "the run ended before it"
+_INTERRUPTED = "the run was interrupted before this step"
 
 
-class CannotResume(Exception):
-    """Why a record cannot be gone on with."""
+class ResumeError(Exception):
+    """The record cannot be resumed by this run; the message says why."""
 
 
 def workload_step(name: str) -> str:
-    """Every contender on one workload."""
+    """Return the name of the step that compares all contenders on one workload."""
     return f"workload {name}"
 
 
-def unreached(steps: Sequence[str]) -> dict[str, str]:
-    """Step → why it is not done, as long as that is so."""
-    return dict.fromkeys(steps, _ENDED)
+def mark_pending(steps: Sequence[str]) -> dict[str, str]:
+    """Return `not_measured` items for steps that have not been reached."""
+    return dict.fromkeys(steps, _INTERRUPTED)
 
 
 def now() -> str:
-    """UTC, ISO 8601."""
+    """Return the current time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def resume(record: Record, command: str, environment: Environment, tokenizer: TokenizerFacts | None) -> Record:
-    """`record` with a note that it goes on now; raises CannotResume."""
+def resume(record: Record, command: str, environment: Environment, tokenizer: TokenizerInfo | None) -> Record:
+    """Return `record` with a note that it is resumed now.
+
+    Raises:
+        ResumeError: if command, environment or tokenizer differ, or the run was complete.
+    """
     if record.command != command:
-        raise CannotResume(f"the record was begun by '{record.command}', this is '{command}'")
+        raise ResumeError(f"the record was started by '{record.command}', this is '{command}'")
     if record.environment != environment:
-        raise CannotResume("machine, threads or versions are not those that the record was begun with")
+        raise ResumeError("machine, threads or versions differ from those of the record")
     if record.served_tokenizer != tokenizer:
-        begun, given = (_tokenizer_name(each) for each in (record.served_tokenizer, tokenizer))
-        raise CannotResume(f"the record was begun with {begun} for what is served, this run has {given}")
+        started, given = (_tokenizer_name(each) for each in (record.served_tokenizer, tokenizer))
+        raise ResumeError(f"the record was started with {started}, this run has {given}")
     if not pending_steps(record):
-        raise CannotResume("the run had reached its end")
+        raise ResumeError("the run is already complete")
     return dataclasses.replace(record, resumed=(*record.resumed, Resumption(started=now(), code=read_code_state())))
 
 
 def pending_steps(record: Record) -> dict[str, str]:
-    """Step → why it is not done, of a run that was ended."""
-    return {step: why for step, why in record.not_done.items() if why == _ENDED}
+    """Return the `not_measured` items of steps that an interrupted run did not reach."""
+    return {step: reason for step, reason in record.not_measured.items() if reason == _INTERRUPTED}
 
 
-def _tokenizer_name(tokenizer: TokenizerFacts | None) -> str:
-    return "no --tokenizer" if tokenizer is None else f"the --tokenizer of sha256 {tokenizer.sha256[:12]}"
+def _tokenizer_name(tokenizer: TokenizerInfo | None) -> str:
+    return "no --tokenizer" if tokenizer is None else f"a --tokenizer with sha256 {tokenizer.sha256[:12]}"

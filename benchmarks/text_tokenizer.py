@@ -1,4 +1,4 @@
-"""A `tokenizer.json`, and the end token that it appends to every text."""
+"""Tokenizers loaded from a `tokenizer.json` that appends one end token to every text."""
 
 from __future__ import annotations
 
@@ -9,60 +9,69 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from .record import TokenizerFacts
+from .record import TokenizerInfo
 
 _PROBE = "a text"
 
 
-class TokenizerUnusable(Exception):
-    """Why the benchmark's checkpoint cannot have a tokenizer."""
+class UnusableTokenizerError(Exception):
+    """The file is not a tokenizer, or does not append exactly one end token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextTokenizer:
-    """The file's content beside what it says."""
+    """A tokenizer and the file that it was loaded from."""
 
     content: bytes = field(repr=False)
-    plain: Tokenizer = field(repr=False, compare=False)
+    """Content of `tokenizer.json`."""
+    tokenizer: Tokenizer = field(repr=False, compare=False)
     end_token_id: int
-    """The only id that it adds to a text, behind it."""
+    """Id that is appended to every text."""
 
     @property
     def end_token(self) -> str:
-        """As the vocabulary has it."""
-        return str(self.plain.id_to_token(self.end_token_id))
+        """Text of the end token."""
+        return str(self.tokenizer.id_to_token(self.end_token_id))
 
     @property
-    def facts(self) -> TokenizerFacts:
-        """What a record says of it."""
-        vocabulary = max(self.plain.get_vocab(with_added_tokens=True).values()) + 1
-        return TokenizerFacts(sha256=hashlib.sha256(self.content).hexdigest(), vocabulary=vocabulary)
+    def info(self) -> TokenizerInfo:
+        """Identity of the tokenizer for the record."""
+        vocabulary = max(self.tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        return TokenizerInfo(sha256=hashlib.sha256(self.content).hexdigest(), vocabulary=vocabulary)
 
     def rows(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, the end token last."""
-        return [list(encoding.ids) for encoding in self.plain.encode_batch(list(texts))]
+        """Tokenize `texts`, including the end token."""
+        return [list(encoding.ids) for encoding in self.tokenizer.encode_batch(list(texts))]
 
 
 def read_tokenizer(file: Path) -> TextTokenizer:
-    """The tokenizer in `file`; raises TokenizerUnusable."""
+    """Load a tokenizer.
+
+    Raises:
+        UnusableTokenizerError: if the file cannot be read or is not a suitable tokenizer.
+    """
     try:
         return parse_tokenizer(file.read_bytes())
-    except (OSError, TokenizerUnusable) as exc:
-        raise TokenizerUnusable(f"{file.name}: {exc}") from exc
+    except (OSError, UnusableTokenizerError) as exc:
+        raise UnusableTokenizerError(f"{file.name}: {exc}") from exc
 
 
 def parse_tokenizer(content: bytes) -> TextTokenizer:
-    """The tokenizer whose JSON `content` is; raises TokenizerUnusable."""
+    """Load a tokenizer from the content of a `tokenizer.json`.
+
+    Raises:
+        UnusableTokenizerError: if `content` is not a suitable tokenizer.
+    """
     try:
-        plain = Tokenizer.from_buffer(content)
+        tokenizer = Tokenizer.from_buffer(content)
     except Exception as exc:
-        raise TokenizerUnusable(f"not the JSON of a tokenizer ({exc})") from exc
-    plain.no_padding()
-    plain.no_truncation()
-    bare, whole = (plain.encode(_PROBE, add_special_tokens=added).ids for added in (False, True))
-    if not whole or whole[:-1] != bare:
-        raise TokenizerUnusable(
-            "its post-processor does not append one end token to a text; "
-            "give one that does, as Qwen3-Embedding's appends <|endoftext|>"
+        raise UnusableTokenizerError(f"invalid tokenizer JSON ({exc})") from exc
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    without, with_special = (tokenizer.encode(_PROBE, add_special_tokens=added).ids for added in (False, True))
+    if not with_special or with_special[:-1] != without:
+        raise UnusableTokenizerError(
+            "its post-processor does not append exactly one end token to a text; "
+            "use one that does, for example Qwen3-Embedding's, which appends <|endoftext|>"
         )
-    return TextTokenizer(content=content, plain=plain, end_token_id=whole[-1])
+    return TextTokenizer(content=content, tokenizer=tokenizer, end_token_id=with_special[-1])

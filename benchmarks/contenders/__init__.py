@@ -1,18 +1,19 @@
-"""Who answers a workload: each module prepares one program's contenders.
+"""The programs that are compared; each module prepares the contenders of one program.
 
-To add one: a module here with a `Recipe`, a worker in `benchmarks.workers` that loads it, and its line in `ALL`.
+To add a program, write a module here with a `Recipe` and a worker in `benchmarks.workers` that loads it, and add the
+recipe to `ALL`.
 """
 
 import onnxruntime
 
 from qwen3_triton.export import RuntimeVersion
 
-from .contender import Bench, CannotRun, Contender, Recipe, Setting
+from .contender import Contender, ContenderUnavailableError, Recipe, RunContext, Setting
 from .cuda_graph import cuda_recipes
 from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKER
 from .openvino import OPENVINO, OPENVINO_RERANKER
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
-from .ours import OUR_FAST, OUR_RERANKERS, OURS
+from .ours import OUR_FAST_CPU, OUR_RERANKERS, OURS
 from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
 from .transformers_model import BF16, COMPILED, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
@@ -28,36 +29,41 @@ RERANKERS: tuple[Recipe, ...] = (
 PEERS: tuple[Recipe, ...] = (OPENVINO, *OPTIMUM, LLAMA_CPP, *SENTENCE_TRANSFORMERS, *TRANSFORMERS, COMPILED)
 ALL: tuple[Recipe, ...] = (*OURS, *PEERS, *RERANKERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS, OUR_RERANKERS[0])
-"""Of the rerankers one: every program takes seconds to load."""
-GROWING: tuple[Recipe, ...] = OUR_FAST
+"""Recipes of a quick run; only one reranker, because every program takes seconds to load."""
+SCALING: tuple[Recipe, ...] = OUR_FAST_CPU
 
 
-def on_gpus(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...]:
-    """What runs on a GPU, our graphs with operators of `runtime`; `compiled` has torch.compile take part."""
+def gpu_recipes(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...]:
+    """Return the recipes for GPUs.
+
+    Args:
+        runtime: version of ONNX Runtime whose operators this project's graphs may use.
+        compiled: whether to include transformers with torch.compile.
+    """
     peers = [recipe for recipe in TRANSFORMERS if recipe.program == BF16]
     return (*cuda_recipes(runtime), *peers, *([COMPILED] if compiled else []))
 
 
 def installed_runtime() -> RuntimeVersion:
-    """Of ONNX Runtime here."""
+    """Return the version of the installed ONNX Runtime."""
     return RuntimeVersion.parse(onnxruntime.__version__)
 
 
 __all__ = [
     "ALL",
-    "GROWING",
     "OPENVINO",
     "OPTIMUM",
     "OURS",
     "PEERS",
     "QUICK",
     "RERANKERS",
+    "SCALING",
     "TRANSFORMERS",
-    "Bench",
-    "CannotRun",
     "Contender",
+    "ContenderUnavailableError",
     "Recipe",
+    "RunContext",
     "Setting",
+    "gpu_recipes",
     "installed_runtime",
-    "on_gpus",
 ]

@@ -1,4 +1,4 @@
-"""What a contender is, and what it is prepared with."""
+"""Contenders, their settings, and the recipes that prepare them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..record import Sample
 from ..rows import Rows, Vectors
 
 
-class CannotRun(Exception):
-    """Why a contender cannot be measured here, in one line for the record."""
+class ContenderUnavailableError(Exception):
+    """A contender cannot be measured on this machine; the message is one line for the record."""
 
 
 class Engine(Protocol):
@@ -23,63 +23,75 @@ class Engine(Protocol):
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Of the packages that do the work."""
+        """Versions of the relevant packages."""
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Unit rows float32 [n, hidden], or scores [n, 1], in the callers' order; raises CannotRun."""
+        """Embed or score `rows` in batches of `batch_rows`.
+
+        Returns:
+            Unit vectors [n, hidden] or scores [n, 1], float32, in the order of `rows`.
+
+        Raises:
+            ContenderUnavailableError: if the program fails.
+        """
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """One sample a pass over `rows`, never of a program that has just been loaded; raises CannotRun."""
+        """Return one sample per pass over `rows`; a program that has just been loaded is warmed up first.
 
-    def rest(self) -> None:
-        """Gives its memory back until it is needed again, where others may want it."""
+        Raises:
+            ContenderUnavailableError: if the program fails.
+        """
+
+    def release_memory(self) -> None:
+        """Release the program's memory until its next use, if memory is short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bench:
-    """Where the contenders are prepared."""
+class RunContext:
+    """What recipes need to prepare contenders."""
 
     checkpoint: Path
     cache: Path
     threads: int
     max_tokens: int
     """Longest row of any workload of the run."""
-    say: Callable[[str], None]
-    """Takes one line of progress."""
-    undo: ExitStack
-    """Ends what a contender started, when the run is over."""
+    log: Callable[[str], None]
+    """Receives lines of progress."""
+    cleanup: ExitStack
+    """Stops the processes of contenders at the end of the run."""
     device: str = "cpu"
-    """cpu or cuda: where contenders, their reference and the matrix products run."""
+    """Device of contenders, reference and probes: cpu or cuda."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """One program, loaded with some options, and the batch sizes worth trying."""
+    """A program loaded with certain options, and the batch sizes to try."""
 
     program: str
     options: str
-    """What was chosen when it was loaded, for the record; empty where there was nothing to choose."""
+    """Options with which it was loaded, for the record; may be empty."""
     engine: Engine
     batch_rows: Sequence[int | None]
-    """None is all rows at once."""
+    """Rows per batch; None is all rows at once."""
     arithmetic: str
-    """What it multiplies in: fp32, bf16 or int8."""
+    """Precision of its matrix multiplications: fp32, fp16, bf16 or int8."""
     gate_min_cosine: float | None = None
-    """Smallest cosine to the reference with which its time counts; of one that embeds."""
+    """Smallest acceptable cosine to the reference; for embedding models."""
     gate_max_score_error: float | None = None
-    """Largest difference from the reference's score likewise; of one that reranks."""
+    """Largest acceptable difference from the reference's score; for rerankers."""
     copies: int = 1
-    """How many of the program share the batches; fewer batches than copies are not tried."""
+    """Copies of the program that process batches in parallel; settings with fewer batches are not tried."""
     padded: bool = True
-    """Whether rows of a batch are padded to one width."""
+    """Whether the rows of a batch are padded to one width."""
     profile: Callable[[Rows], Mapping[str, int]] | None = None
-    """Microseconds by operator for one pass, where the program can tell."""
+    """Returns microseconds per pass by operator; None if the program cannot be profiled."""
 
     def settings(self, texts: int) -> list[Setting]:
-        """Every different way to run `texts` rows."""
+        """Return the distinct settings for a workload of `texts` rows."""
         sizes = dict.fromkeys(min(size or texts, texts) for size in self.batch_rows)
-        shared = [size for size in sizes if -(-texts // size) >= self.copies]
-        return [Setting(contender=self, batch_rows=size, texts=texts) for size in shared]
+        return [
+            Setting(contender=self, batch_rows=size, texts=texts) for size in sizes if -(-texts // size) >= self.copies
+        ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +104,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As records call it."""
+        """Name in records."""
         kind = "padded" if self.contender.padded else "packed"
         if self.texts == 1:
             rows = "one text"
@@ -103,46 +115,47 @@ class Setting:
         return ", ".join(part for part in (self.contender.options, rows) if part)
 
     def embed(self, rows: Rows) -> Vectors:
-        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
+        """Embed or score `rows`; see `Engine.embed`."""
         return self.contender.engine.embed(rows, self.batch_rows)
 
     def time(self, rows: Rows, passes: int = 1) -> list[Sample]:
-        """One sample a pass; raises CannotRun."""
+        """Return one sample per pass; see `Engine.time`."""
         return self.contender.engine.time(rows, self.batch_rows, passes)
 
-    def time_alone(self, rows: Rows, passes: int = 1) -> list[Sample]:
-        """As `time`, and the memory is given back afterwards where it is short; raises CannotRun."""
+    def time_and_release(self, rows: Rows, passes: int = 1) -> list[Sample]:
+        """Return one sample per pass, then release memory if it is short."""
         samples = self.time(rows, passes)
-        self.contender.engine.rest()
+        self.contender.engine.release_memory()
         return samples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """A program and how its contenders are made; `prepare` raises CannotRun."""
+    """A program and the function that prepares its contenders."""
 
     program: str
-    prepare: Callable[[Bench], Sequence[Contender]]
+    prepare: Callable[[RunContext], Sequence[Contender]]
+    """Raises ContenderUnavailableError if the program cannot run here."""
     task: Task = Task.EMBED
-    """On whose workloads they run."""
+    """Task of the workloads on which they run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
-    """Contenders that can run, and the reasons of those that cannot, by program."""
+class PreparedContenders:
+    """Contenders that can run, and the reasons why other programs cannot."""
 
     contenders: list[Contender] = field(default_factory=list)
-    absent: dict[str, str] = field(default_factory=dict)
+    not_measured: dict[str, str] = field(default_factory=dict)
 
 
-def prepare_all(recipes: Sequence[Recipe], bench: Bench) -> Prepared:
-    """Everything that can run out of `recipes`."""
-    prepared = Prepared()
+def prepare_all(recipes: Sequence[Recipe], context: RunContext) -> PreparedContenders:
+    """Prepare the contenders of all `recipes` that can run here."""
+    prepared = PreparedContenders()
     for recipe in recipes:
-        bench.say(f"preparing {recipe.program}")
+        context.log(f"preparing {recipe.program}")
         try:
-            prepared.contenders.extend(recipe.prepare(bench))
-        except CannotRun as exc:
-            bench.say(f"{recipe.program} cannot run: {exc}")
-            prepared.absent[recipe.program] = str(exc)
+            prepared.contenders.extend(recipe.prepare(context))
+        except ContenderUnavailableError as exc:
+            context.log(f"{recipe.program} cannot run: {exc}")
+            prepared.not_measured[recipe.program] = str(exc)
     return prepared

@@ -1,4 +1,4 @@
-"""This project's graphs for GPUs in ONNX Runtime sessions: every precision, attention over rows and over pages."""
+"""This project's graphs for GPUs in ONNX Runtime sessions, in every precision and with both attention layouts."""
 
 from __future__ import annotations
 
@@ -23,44 +23,44 @@ from qwen3_triton.export import (
 )
 
 from ..rows import Rows
-from .contender import Bench, CannotRun, Contender, Recipe
+from .contender import Contender, ContenderUnavailableError, Recipe, RunContext
 from .ours import feed_rows, program
 from .session import profile_operators
 from .worker import Worker
 
 PRECISIONS = (Precision.FP16, Precision.BF16, Precision.INT8)
 BATCH_ROWS = (256, 64, 32, 16, 8, 4)
-"""Batches that programs on GPUs are tried at; attention over pages takes 256 rows at most."""
+"""Batch sizes to try; attention over pages supports at most 256 rows."""
 _ARITHMETIC = {Precision.FP16: "fp16", Precision.BF16: "bf16", Precision.INT8: "fp16"}
 _GATE = 0.99
 
 
 def cuda_recipes(runtime: RuntimeVersion) -> tuple[Recipe, ...]:
-    """Graphs with operators that `runtime` has."""
+    """Return recipes for graphs that use only operators of ONNX Runtime `runtime`."""
     return tuple(_recipe(precision, attention, runtime) for precision in PRECISIONS for attention in CudaAttention)
 
 
 def _recipe(precision: Precision, attention: CudaAttention, runtime: RuntimeVersion) -> Recipe:
     name = f"{program(precision)} {attention}"
 
-    def prepare(bench: Bench) -> Sequence[Contender]:
-        graph = _write(bench, precision, CudaProfile(runtime=runtime, attention=attention))
+    def prepare(context: RunContext) -> Sequence[Contender]:
+        graph = _write(context, precision, CudaProfile(runtime=runtime, attention=attention))
         provider = cuda_provider_options(precision, runtime)
-        options = {"model": str(graph), "threads": str(bench.threads)}
-        options |= {"device": bench.device, "provider": json.dumps(provider)}
+        options = {"model": str(graph), "threads": str(context.threads)}
+        options |= {"device": context.device, "provider": json.dumps(provider)}
 
         def profile(rows: Rows) -> Mapping[str, int]:
-            if bench.device != "cuda":
-                return profile_operators(graph, bench.threads, feed_rows(rows))
+            if context.device != "cuda":
+                return profile_operators(graph, context.threads, feed_rows(rows))
             from ..cuda_session import profile_kernels
 
-            return profile_kernels(graph, bench.threads, provider, feed_rows(rows))
+            return profile_kernels(graph, context.threads, provider, feed_rows(rows))
 
         return [
             Contender(
                 program=name,
                 options="",
-                engine=Worker.started(bench, "packed_graph", options),
+                engine=Worker.started(context, "packed_graph", options),
                 batch_rows=BATCH_ROWS,
                 arithmetic=_ARITHMETIC[precision],
                 gate_min_cosine=_GATE,
@@ -72,15 +72,15 @@ def _recipe(precision: Precision, attention: CudaAttention, runtime: RuntimeVers
     return Recipe(program=name, prepare=prepare)
 
 
-def _write(bench: Bench, precision: Precision, profile: CudaProfile) -> Path:
-    """The graph of the benchmark's checkpoint, written anew; raises CannotRun."""
-    folder = bench.cache / "cuda_graphs" / f"{bench.checkpoint.name}-{precision}-{profile.attention}"
+def _write(context: RunContext, precision: Precision, profile: CudaProfile) -> Path:
+    """Write the graph of the benchmark checkpoint, replacing an existing one."""
+    folder = context.cache / "cuda_graphs" / f"{context.checkpoint.name}-{precision}-{profile.attention}"
     shutil.rmtree(folder, ignore_errors=True)
     file = folder / "model.onnx"
-    options = GraphOptions(format=weight_format(precision, Device.CUDA), max_tokens=bench.max_tokens, cuda=profile)
+    options = GraphOptions(format=weight_format(precision, Device.CUDA), max_tokens=context.max_tokens, cuda=profile)
     try:
-        checkpoint = open_checkpoint(SourceReference(str(bench.checkpoint)))
+        checkpoint = open_checkpoint(SourceReference(str(context.checkpoint)))
         write_graph(checkpoint, file, options, lambda _done, _total: None)
     except ExportError as exc:
-        raise CannotRun(str(exc)) from exc
+        raise ContenderUnavailableError(str(exc)) from exc
     return file

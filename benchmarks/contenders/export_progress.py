@@ -1,4 +1,4 @@
-"""How an export inside of a run tells where it is: a line for every stage."""
+"""Progress of an export during a benchmark run."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from qwen3_triton.export import Progress
 
 
 class StageLines(Progress):
-    """Says every stage and note, indented below the contender that they belong to."""
+    """Logs every stage and note as an indented line."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
 
     def stage(self, text: str) -> None:
-        """A line."""
-        self._say(f"  {text}")
+        """Log a stage."""
+        self._log(f"  {text}")
 
     def step(self, done: int, total: int) -> None:
-        """Ignored: a log has no bar."""
+        """Ignore a step: a log has no progress bar."""
 
     def note(self, text: str) -> None:
-        """A line."""
-        self._say(f"  {text}")
+        """Log a note."""
+        self._log(f"  {text}")

@@ -1,4 +1,4 @@
-"""llama.cpp with 8-bit weights in blocks of 32, Q8_0, built from its Python package's source for this processor."""
+"""llama.cpp with Q8_0 weights (8 bits, blocks of 32), compiled for this processor from its source package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker
-from ..staging import written_once
-from .contender import Bench, Contender, Recipe
+from ..staging import write_once
+from .contender import Contender, Recipe, RunContext
 from .peer_environment import InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -22,38 +22,38 @@ _ENVIRONMENT = PeerEnvironment(
 )
 _WRITER = Path(__file__).resolve().parent.parent / "workers" / "write_gguf.py"
 _FILE = "model-Q8_0.gguf"
-_CACHES = {"streams": "a cache for each sequence", "shared": "one cache for all"}
+_CACHES = {"streams": "one cache per sequence", "shared": "one shared cache"}
 
 
-def _prepare(task: Task, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    bench.say("  writing a GGUF file")
-    options = {"model": str(_written(peer, task, bench)), "threads": str(bench.threads)}
+def _prepare(task: Task, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
+    context.log("  writing a GGUF file")
+    options = {"model": str(_gguf_file(peer, task, context)), "threads": str(context.threads)}
     options["pooling"] = "last" if task is Task.EMBED else "rank"
     return [
         Contender(
             program=PROGRAM,
-            options=said,
-            engine=Worker.started(bench, "llama_cpp", {**options, "cache": cache}, peer.python),
+            options=description,
+            engine=Worker.started(context, "llama_cpp", {**options, "cache": cache}, peer.python),
             batch_rows=(None, *BATCH_ROWS),
             arithmetic="int8",
             gate_min_cosine=0.99,
             gate_max_score_error=0.1,
             padded=False,
         )
-        for cache, said in _CACHES.items()
+        for cache, description in _CACHES.items()
     ]
 
 
-def _written(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
-    """The file, of a reranker with the head's rows of both answers as its classifier."""
-    source, folder, answers = bench.checkpoint, "gguf", list[str]()
+def _gguf_file(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
+    """Return the GGUF file, whose classifier in a reranker consists of the head's rows for yes and no."""
+    source, folder, answers = context.checkpoint, "gguf", list[str]()
     if task is Task.RERANK:
-        source, folder = cached_reranker(bench.checkpoint, bench.cache), "gguf_rerankers"
+        source, folder = cached_reranker(context.checkpoint, context.cache), "gguf_rerankers"
         ids = answer_ids(source)
         answers = [str(ids[YES]), str(ids[NO])]
-    written = written_once(
-        bench.cache / folder / bench.checkpoint.name,
+    written = write_once(
+        context.cache / folder / context.checkpoint.name,
         lambda staged: peer.run("-P", str(_WRITER), str(source), str(staged / _FILE), *answers),
     )
     return written / _FILE

@@ -1,4 +1,4 @@
-"""optimum-intel's OpenVINO export with 8-bit weights, the rest computed in bf16 where the processor has it."""
+"""optimum-intel's OpenVINO export with 8-bit weights; other operations run in bf16 if the processor supports it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import cached_classifier
-from ..staging import written_once
-from .contender import Bench, Contender, Recipe
+from ..staging import write_once
+from .contender import Contender, Recipe, RunContext
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -19,7 +19,7 @@ PROGRAM = "OpenVINO int8 weights"
 _ENVIRONMENT = PeerEnvironment(
     name="openvino",
     pins=(TORCH, "optimum-intel==2.2.0", "openvino==2026.4.1", "nncf==3.4.0", "transformers==5.5.4"),
-    # it comes built for CUDA, does not fit the CPU build of torch, and keeps transformers from loading
+    # installed as a dependency in a CUDA build, which does not match the CPU build of torch and breaks transformers
     unwanted=("torchvision",),
 )
 _EXPORT = (
@@ -28,41 +28,41 @@ _EXPORT = (
     *("export", "openvino", "--library", "transformers", "--weight-format", "int8", "--task"),
 )
 _PRECISIONS = {Task.EMBED: ("bf16",), Task.RERANK: ("bf16", "f32")}
-"""With two streams OpenVINO 2026.4.1 gives a classifier logits of thousands in bf16, and right ones in f32."""
+"""With two streams, OpenVINO 2026.4.1 computes wrong logits (in the thousands) for a classifier in bf16."""
 _HINTS = ("LATENCY", "THROUGHPUT")
 _GROUPS = (32, 128)
-"""Inputs that share a scale when activations are quantised; 32 is the default and the more exact, 128 is faster."""
+"""Group size of dynamic activation quantisation: 32 is the default and more accurate, 128 is faster."""
 
 
-def _prepare(task: Task, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    bench.say("  exporting with optimum-intel")
-    folder = _exported(peer, task, bench)
+def _prepare(task: Task, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
+    context.log("  exporting with optimum-intel")
+    folder = _exported(peer, task, context)
     return [
-        _contender(folder, precision, hint, group, peer.python, bench)
+        _contender(folder, precision, hint, group, peer.python, context)
         for precision in _PRECISIONS[task]
         for hint in _HINTS
         for group in _GROUPS
     ]
 
 
-def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
-    """The hidden states, or the reranker as a classifier, which is the form that exporters know."""
+def _exported(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
+    """Export the hidden states, or the reranker as a classifier, the only form that the exporter supports."""
     if task is Task.EMBED:
-        source, kind, folder = bench.checkpoint, "feature-extraction", bench.cache / "openvino_graphs"
+        source, kind, folder = context.checkpoint, "feature-extraction", context.cache / "openvino_graphs"
     else:
-        source, kind = cached_classifier(bench.checkpoint, bench.cache), "text-classification"
-        folder = bench.cache / "openvino_rerankers"
-    return written_once(
-        folder / bench.checkpoint.name,
+        source, kind = cached_classifier(context.checkpoint, context.cache), "text-classification"
+        folder = context.cache / "openvino_rerankers"
+    return write_once(
+        folder / context.checkpoint.name,
         lambda staged: peer.run(*_EXPORT, kind, "--model", str(source), str(staged)),
     )
 
 
-def _contender(folder: Path, precision: str, hint: str, group: int, python: Path, bench: Bench) -> Contender:
+def _contender(folder: Path, precision: str, hint: str, group: int, python: Path, context: RunContext) -> Contender:
     options = {
         "model": str(folder / "openvino_model.xml"),
-        "threads": str(bench.threads),
+        "threads": str(context.threads),
         "precision": precision,
         "hint": hint,
         "group": str(group),
@@ -70,7 +70,7 @@ def _contender(folder: Path, precision: str, hint: str, group: int, python: Path
     return Contender(
         program=PROGRAM,
         options=f"{precision}, {hint.lower()} hint, groups of {group}",
-        engine=Worker.started(bench, "openvino", options, python),
+        engine=Worker.started(context, "openvino", options, python),
         batch_rows=(None, *BATCH_ROWS),
         arithmetic="int8",
         gate_min_cosine=0.95,

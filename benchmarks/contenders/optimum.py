@@ -1,4 +1,4 @@
-"""optimum's ONNX export: in fp32 an independent witness of this project's graph, in int8 what a user would quantise."""
+"""optimum's ONNX export in fp32, and quantised to int8 by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import cached_classifier
-from ..staging import written_once
-from .contender import Bench, Contender, Recipe
+from ..staging import write_once
+from .contender import Contender, Recipe, RunContext
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -24,7 +24,7 @@ _EXPORT = ("-m", "optimum.exporters.onnx", "--library", "transformers", "--task"
 _QUANTIZE = (
     "-c",
     "import sys; from onnxruntime.quantization import QuantType, quantize_dynamic; "
-    # 4 GB and more do not fit into one file; per channel is the more exact of the two and as fast
+    # models of 4 GB and more need external data; per-channel scales are more accurate and as fast
     "quantize_dynamic(sys.argv[1], sys.argv[2], weight_type=QuantType.QInt8, per_channel=True, "
     "use_external_data_format=True)",
 )
@@ -34,42 +34,42 @@ _FOLDERS = {Task.EMBED: "graphs", Task.RERANK: "rerankers"}
 _OUTPUTS = {Task.EMBED: "last_hidden_state", Task.RERANK: "logits"}
 
 
-def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
-    """The hidden states, or the reranker as a classifier, which is the form that exporters know."""
-    folder = bench.cache / f"optimum_{_FOLDERS[task]}" / bench.checkpoint.name
+def _exported(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
+    """Export the hidden states, or the reranker as a classifier, the only form that the exporter supports."""
+    folder = context.cache / f"optimum_{_FOLDERS[task]}" / context.checkpoint.name
     embeds = task is Task.EMBED
-    source = bench.checkpoint if embeds else cached_classifier(bench.checkpoint, bench.cache)
+    source = context.checkpoint if embeds else cached_classifier(context.checkpoint, context.cache)
     kind = "feature-extraction" if embeds else "text-classification"
-    bench.say("  exporting with optimum")
-    return written_once(folder, lambda staged: peer.run(*_EXPORT, kind, "--model", str(source), str(staged)))
+    context.log("  exporting with optimum")
+    return write_once(folder, lambda staged: peer.run(*_EXPORT, kind, "--model", str(source), str(staged)))
 
 
-def _quantized(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
-    whole = _exported(peer, task, bench) / "model.onnx"
-    folder = bench.cache / f"optimum_int8_{_FOLDERS[task]}" / bench.checkpoint.name
-    bench.say("  quantising with ONNX Runtime")
-    return written_once(folder, lambda staged: peer.run(*_QUANTIZE, str(whole), str(staged / "model.onnx")))
+def _quantized(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
+    fp32 = _exported(peer, task, context) / "model.onnx"
+    folder = context.cache / f"optimum_int8_{_FOLDERS[task]}" / context.checkpoint.name
+    context.log("  quantising with ONNX Runtime")
+    return write_once(folder, lambda staged: peer.run(*_QUANTIZE, str(fp32), str(staged / "model.onnx")))
 
 
-def _prepare_fp32(task: Task, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    return [_contender(FP32, peer, _exported(peer, task, bench), task, bench, gates=(0.99999, 1e-4))]
+def _prepare_fp32(task: Task, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
+    return [_contender(FP32, peer, _exported(peer, task, context), task, context, gates=(0.99999, 1e-4))]
 
 
-def _prepare_int8(task: Task, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
-    return [_contender(INT8, peer, _quantized(peer, task, bench), task, bench, gates=(0.95, 0.1))]
+def _prepare_int8(task: Task, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
+    return [_contender(INT8, peer, _quantized(peer, task, context), task, context, gates=(0.95, 0.1))]
 
 
 def _contender(
-    program: str, peer: InstalledPeer, folder: Path, task: Task, bench: Bench, gates: tuple[float, float]
+    program: str, peer: InstalledPeer, folder: Path, task: Task, context: RunContext, gates: tuple[float, float]
 ) -> Contender:
-    """`gates` are the smallest cosine and the largest difference of a score."""
-    options = {"model": str(folder / "model.onnx"), "threads": str(bench.threads), "output": _OUTPUTS[task]}
+    """Return a contender; `gates` are its minimum cosine and maximum score error."""
+    options = {"model": str(folder / "model.onnx"), "threads": str(context.threads), "output": _OUTPUTS[task]}
     return Contender(
         program=program,
         options="",
-        engine=Worker.started(bench, "onnx_export", options, peer.python),
+        engine=Worker.started(context, "onnx_export", options, peer.python),
         batch_rows=(None, *BATCH_ROWS),
         arithmetic=program.removeprefix("optimum "),
         gate_min_cosine=gates[0],

@@ -1,17 +1,18 @@
-"""Other programs' messages as reasons that a record can hold."""
+"""Error messages of other programs, cleaned for a record."""
 
 from __future__ import annotations
 
 import re
 
 _PATH = re.compile(r"(?:\w+://|(?<![\w.])/)\S+")
-_MOST, _HEAD = 240, 80
+_MAX_LENGTH, _HEAD = 240, 80
 _GAP = " … "
 
 
 def public_reason(message: str) -> str:
-    """`message` without paths and addresses; of a long one the beginning, and the end, which often tells why."""
+    """Return `message` on one line without paths and URLs, shortened in the middle if it is long."""
     text = _PATH.sub("<path>", " ".join(message.split()))
-    if len(text) <= _MOST:
+    if len(text) <= _MAX_LENGTH:
         return text
-    return f"{text[:_HEAD].rstrip()}{_GAP}{text[-(_MOST - _HEAD - len(_GAP)) :].lstrip()}"
+    # the cause is usually at the end
+    return f"{text[:_HEAD].rstrip()}{_GAP}{text[-(_MAX_LENGTH - _HEAD - len(_GAP)) :].lstrip()}"

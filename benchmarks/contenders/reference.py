@@ -1,4 +1,4 @@
-"""The truth that every contender is held against: transformers in fp32, each row alone and unpadded."""
+"""The reference that contenders are compared with: transformers in fp32, one unpadded row at a time."""
 
 from __future__ import annotations
 
@@ -11,26 +11,32 @@ import numpy as np
 from qwen3_triton.client.manifest import Task
 
 from ..rows import Rows, Vectors
-from ..staging import written_once
-from .contender import Bench
+from ..staging import write_once
+from .contender import RunContext
 from .transformers_model import load_fp32
 from .transformers_reranker import load_reranker_fp32
 
 _FILES = {Task.EMBED: "vectors.npy", Task.RERANK: "scores.npy"}
 
 
-def reference_answers(bench: Bench, rows: Rows, task: Task) -> Vectors:
-    """Vectors [n, hidden] or scores [n, 1], float32, computed where they are not in the cache yet."""
-    described = json.dumps([bench.checkpoint.name, bench.device, [list(row) for row in rows]])
-    key = hashlib.sha256(described.encode()).hexdigest()[:12]
+def reference_outputs(context: RunContext, rows: Rows, task: Task) -> Vectors:
+    """Return the reference's outputs for `rows`, computing them unless the cache has them.
+
+    Returns:
+        Unit vectors [n, hidden] or scores [n, 1], float32.
+    """
+    identity = json.dumps([context.checkpoint.name, context.device, [list(row) for row in rows]])
+    key = hashlib.sha256(identity.encode()).hexdigest()[:12]
 
     def write(folder: Path) -> None:
         embeds = task is Task.EMBED
-        worker = load_fp32(bench.checkpoint, bench.threads, bench.device) if embeds else load_reranker_fp32(bench)
+        worker = (
+            load_fp32(context.checkpoint, context.threads, context.device) if embeds else load_reranker_fp32(context)
+        )
         try:
             np.save(folder / _FILES[task], worker.embed(rows, 1))
         finally:
             worker.stop()
 
-    answers: Vectors = np.load(written_once(bench.cache / "references" / key, write) / _FILES[task])
-    return answers
+    outputs: Vectors = np.load(write_once(context.cache / "references" / key, write) / _FILES[task])
+    return outputs

@@ -1,9 +1,9 @@
-"""sentence-transformers with each of its backends: torch in fp32 and bf16, its ONNX export in fp32 and int8.
+"""sentence-transformers with its torch backend in fp32 and bf16, and its ONNX backend in fp32 and int8.
 
-Its export of Qwen3 has an input position_ids, which neither 5.2.3 nor 5.7.0 feeds: `encode` raises ValueError. Here the
-caller adds it to the features, as a user can, and the settings say so. The folder that
-`optimum.exporters.onnx --library sentence_transformers` writes is no way round: its outputs are not those that the onnx
-backend reads. 6.x needs transformers 5, with which optimum-onnx 0.1.0 does not go.
+The ONNX export of Qwen3 has an input position_ids, which sentence-transformers 5.2.3 to 5.7.0 does not feed, so that
+`encode` raises ValueError. The worker adds it to the features, as a user can, and the settings mention it. An export by
+`optimum.exporters.onnx --library sentence_transformers` does not help: the ONNX backend cannot read its outputs.
+sentence-transformers 6.x needs transformers 5, which optimum-onnx 0.1.0 does not support.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import cached_classifier
-from ..staging import written_once
-from .contender import Bench, Contender, Recipe
+from ..staging import write_once
+from .contender import Contender, Recipe, RunContext
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -25,7 +25,7 @@ _ENVIRONMENT = PeerEnvironment(
     name="sentence_transformers",
     pins=(
         TORCH,
-        # whatever there is of 5.2.3 to 5.7.0 goes with the other pins, 6.x does not
+        # any version from 5.2.3 to 5.7.0 is compatible with the other pins, 6.x is not
         "sentence-transformers[onnx]==5.2.3",
         "optimum-onnx[onnxruntime]==0.1.0",
         "transformers==4.57.6",
@@ -58,62 +58,62 @@ _EXPORT = "\n".join(
 )
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _ONNX_FOLDERS = {Task.EMBED: "sentence_transformers_onnx", Task.RERANK: "cross_encoders_onnx"}
-_SAID = {"torch": "", "onnx": "position_ids added by the caller"}
+_OPTIONS = {"torch": "", "onnx": "position_ids added by the caller"}
 _GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_qint8_avx512_vnni.onnx"}
 
 
-def _folder(peer: InstalledPeer, bench: Bench) -> Path:
-    folder = bench.cache / "sentence_transformers" / bench.checkpoint.name
-    return written_once(folder, lambda staged: peer.run("-c", _WRITE, str(bench.checkpoint), str(staged)))
+def _folder(peer: InstalledPeer, context: RunContext) -> Path:
+    folder = context.cache / "sentence_transformers" / context.checkpoint.name
+    return write_once(folder, lambda staged: peer.run("-c", _WRITE, str(context.checkpoint), str(staged)))
 
 
-def _exported(peer: InstalledPeer, task: Task, bench: Bench) -> Path:
-    source = _folder(peer, bench) if task is Task.EMBED else cached_classifier(bench.checkpoint, bench.cache)
-    bench.say("  exporting with sentence-transformers")
-    return written_once(
-        bench.cache / _ONNX_FOLDERS[task] / bench.checkpoint.name,
+def _exported(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
+    source = _folder(peer, context) if task is Task.EMBED else cached_classifier(context.checkpoint, context.cache)
+    context.log("  exporting with sentence-transformers")
+    return write_once(
+        context.cache / _ONNX_FOLDERS[task] / context.checkpoint.name,
         lambda staged: peer.run("-c", _EXPORT, str(source), str(staged), str(task)),
     )
 
 
-def _prepare_torch(precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
+def _prepare_torch(precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
     options = {"backend": "torch", "dtype": _DTYPES[precision]}
-    return [_contender(peer, _folder(peer, bench), options, precision, gate, bench)]
+    return [_contender(peer, _folder(peer, context), options, precision, gate, context)]
 
 
-def _prepare_onnx(precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
+def _prepare_onnx(precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
     options = {"backend": "onnx", "graph": _GRAPHS[precision]}
-    return [_contender(peer, _exported(peer, Task.EMBED, bench), options, precision, gate, bench)]
+    return [_contender(peer, _exported(peer, Task.EMBED, context), options, precision, gate, context)]
 
 
 def _contender(
-    peer: InstalledPeer, folder: Path, options: dict[str, str], precision: str, gate: float, bench: Bench
+    peer: InstalledPeer, folder: Path, options: dict[str, str], precision: str, gate: float, context: RunContext
 ) -> Contender:
-    whole = {"model": str(folder), "threads": str(bench.threads), **options}
+    worker_options = {"model": str(folder), "threads": str(context.threads), **options}
     return Contender(
         program=_program(options["backend"], precision),
-        options=_SAID[options["backend"]],
-        engine=Worker.started(bench, "sentence_transformers", whole, peer.python),
+        options=_OPTIONS[options["backend"]],
+        engine=Worker.started(context, "sentence_transformers", worker_options, peer.python),
         batch_rows=(None, *BATCH_ROWS),
         arithmetic=precision,
         gate_min_cosine=gate,
     )
 
 
-def _prepare_cross_encoder(backend: str, precision: str, gate: float, bench: Bench) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(bench)
+def _prepare_cross_encoder(backend: str, precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
+    peer = _ENVIRONMENT.build(context)
     if backend == "torch":
-        folder, chosen = cached_classifier(bench.checkpoint, bench.cache), {"dtype": _DTYPES[precision]}
+        folder, chosen = cached_classifier(context.checkpoint, context.cache), {"dtype": _DTYPES[precision]}
     else:
-        folder, chosen = _exported(peer, Task.RERANK, bench), {"graph": _GRAPHS[precision]}
-    options = {"model": str(folder), "threads": str(bench.threads), "backend": backend, **chosen}
+        folder, chosen = _exported(peer, Task.RERANK, context), {"graph": _GRAPHS[precision]}
+    options = {"model": str(folder), "threads": str(context.threads), "backend": backend, **chosen}
     return [
         Contender(
             program=_program(backend, precision),
             options="",
-            engine=Worker.started(bench, "cross_encoder", options, peer.python),
+            engine=Worker.started(context, "cross_encoder", options, peer.python),
             batch_rows=(None, *BATCH_ROWS),
             arithmetic=precision,
             gate_max_score_error=gate,
@@ -148,4 +148,4 @@ CROSS_ENCODERS = tuple(
         ("onnx", "int8", 1e-1),
     )
 )
-"""On the classifier, which is the form that CrossEncoder reads."""
+"""Run the classifier, the form that CrossEncoder supports."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime sessions, the same for every graph that is compared."""
+"""ONNX Runtime sessions on the CPU, and their profiles."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ Feed = dict[str, NDArray[np.generic]]
 
 
 def open_session(model: Path | bytes, threads: int, profile: Path | None = None) -> Any:
-    """A CPU session; its threads stop spinning when a run ends, so that they do not disturb the next contender."""
+    """Open a CPU session whose threads stop spinning after each run, so that they do not slow down the next contender.
+
+    Args:
+        model: ONNX file or serialised model.
+        threads: intra-op threads.
+        profile: folder for a profile; None disables profiling.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -29,7 +35,7 @@ def open_session(model: Path | bytes, threads: int, profile: Path | None = None)
 
 
 def profile_operators(model: Path, threads: int, feed: Feed, passes: int = 3) -> dict[str, int]:
-    """Microseconds of one pass by operator, the largest first; a Loop's own time is without its body's."""
+    """Return the microseconds per pass spent in each operator, largest first; see `exclusive_durations`."""
     with TemporaryDirectory() as folder:
         session = open_session(model, threads)
         session.run(None, feed)
@@ -38,25 +44,25 @@ def profile_operators(model: Path, threads: int, feed: Feed, passes: int = 3) ->
             session.run(None, feed)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     total: Counter[str] = Counter()
-    for event in own_durations(events):
+    for event in exclusive_durations(events):
         total.update(event)
     return {name: duration // passes for name, duration in total.most_common()}
 
 
-def own_durations(events: list[dict[str, Any]]) -> list[dict[str, int]]:
-    """{operator: microseconds} of every kernel in ONNX Runtime's profile, without the kernels inside it."""
+def exclusive_durations(events: list[dict[str, Any]]) -> list[dict[str, int]]:
+    """Return {operator: microseconds} of each kernel in an ONNX Runtime profile, excluding kernels of its subgraph."""
     kernels = [event for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
     kernels.sort(key=lambda event: (event["ts"], -event["dur"]))
     durations: list[dict[str, int]] = []
-    around: list[tuple[int, int]] = []
+    enclosing: list[tuple[int, int]] = []
     for event in kernels:
         operator, start, length = event["args"]["op_name"], int(event["ts"]), int(event["dur"])
-        while around and around[-1][1] <= start:
-            around.pop()
-        if around:
-            outer = durations[around[-1][0]]
+        while enclosing and enclosing[-1][1] <= start:
+            enclosing.pop()
+        if enclosing:
+            outer = durations[enclosing[-1][0]]
             outer.update({name: spent - length for name, spent in outer.items()})
         if operator in ("Loop", "If", "Scan"):
-            around.append((len(durations), start + length))
+            enclosing.append((len(durations), start + length))
         durations.append({operator: length})
     return durations

@@ -1,4 +1,4 @@
-"""transformers in fp32 and bf16: the reference, and what a user has without any export."""
+"""transformers in fp32, which is also the reference, and in bf16."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..batches import BATCH_ROWS
-from .contender import Bench, Contender, Recipe
+from .contender import Contender, Recipe, RunContext
 from .worker import Worker
 
 FP32, BF16 = "transformers fp32", "transformers bf16"
@@ -15,7 +15,7 @@ _MODULE = "transformers_model"
 
 
 def load_fp32(checkpoint: Path, threads: int, device: str = "cpu") -> Worker:
-    """The reference implementation with a checkpoint's weights."""
+    """Return a worker for the reference implementation with the weights of `checkpoint`."""
     return Worker(_MODULE, _options(checkpoint, threads, "float32", device))
 
 
@@ -25,14 +25,14 @@ def _options(checkpoint: Path, threads: int, dtype: str, device: str, compiled: 
 
 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
-    def prepare(bench: Bench) -> Sequence[Contender]:
-        options = _options(bench.checkpoint, bench.threads, dtype, bench.device, compiled)
+    def prepare(context: RunContext) -> Sequence[Contender]:
+        options = _options(context.checkpoint, context.threads, dtype, context.device, compiled)
         return [
             Contender(
                 program=program,
                 options="",
-                engine=Worker.started(bench, _MODULE, options),
-                batch_rows=_GPU_BATCH_ROWS if bench.device == "cuda" else (None, *BATCH_ROWS),
+                engine=Worker.started(context, _MODULE, options),
+                batch_rows=_GPU_BATCH_ROWS if context.device == "cuda" else (None, *BATCH_ROWS),
                 arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_min_cosine=gate,
             )
@@ -43,4 +43,4 @@ def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Reci
 
 TRANSFORMERS = (_recipe(FP32, "float32", 0.99999), _recipe(BF16, "bfloat16", 0.99))
 COMPILED = _recipe(f"{BF16}, torch.compile", "bfloat16", 0.99, compiled="yes")
-"""In the precision in which a pass is short enough for what compiling saves to be seen."""
+"""Compiled in bf16 only: in fp32 a pass takes so long that compilation makes no visible difference."""

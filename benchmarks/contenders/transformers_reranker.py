@@ -1,4 +1,4 @@
-"""transformers in fp32 and bf16 as a reranker: the model card's recipe."""
+"""transformers in fp32 and bf16 as a reranker, following the model card."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker
-from .contender import Bench, Contender, Recipe
+from .contender import Contender, Recipe, RunContext
 from .transformers_model import BF16, COMPILED, FP32
 from .worker import Worker
 
 _MODULE = "transformers_reranker"
 
 
-def load_reranker_fp32(bench: Bench) -> Worker:
-    """The reference implementation with the weights of the run's checkpoint."""
-    return Worker(_MODULE, _options(bench, "float32"))
+def load_reranker_fp32(context: RunContext) -> Worker:
+    """Return a worker for the reference implementation with the weights of the benchmark checkpoint."""
+    return Worker(_MODULE, _options(context, "float32"))
 
 
-def _options(bench: Bench, dtype: str, compiled: str = "no") -> dict[str, str]:
-    reranker = cached_reranker(bench.checkpoint, bench.cache)
+def _options(context: RunContext, dtype: str, compiled: str = "no") -> dict[str, str]:
+    reranker = cached_reranker(context.checkpoint, context.cache)
     ids = answer_ids(reranker)
     return {
         "model": str(reranker),
-        "threads": str(bench.threads),
+        "threads": str(context.threads),
         "dtype": dtype,
         "compile": compiled,
         "no": str(ids[NO]),
@@ -34,12 +34,12 @@ def _options(bench: Bench, dtype: str, compiled: str = "no") -> dict[str, str]:
 
 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
-    def prepare(bench: Bench) -> Sequence[Contender]:
+    def prepare(context: RunContext) -> Sequence[Contender]:
         return [
             Contender(
                 program=program,
                 options="",
-                engine=Worker.started(bench, _MODULE, _options(bench, dtype, compiled)),
+                engine=Worker.started(context, _MODULE, _options(context, dtype, compiled)),
                 batch_rows=(None, *BATCH_ROWS),
                 arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_max_score_error=gate,

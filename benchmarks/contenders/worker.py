@@ -1,4 +1,4 @@
-"""A contender's process, seen from the benchmark."""
+"""Worker processes of contenders, controlled by the benchmark."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from ..memory import is_short
+from ..memory import is_memory_short
 from ..record import Sample
 from ..rows import Rows, Vectors
-from ..workers.messages import Done, Failed, Message, Ready, Work, receive, send
-from .contender import Bench, CannotRun
+from ..workers.messages import Failure, Message, Ready, WorkRequest, WorkResult, receive, send
+from .contender import ContenderUnavailableError, RunContext
 from .reasons import public_reason
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -24,41 +24,47 @@ _STOP_S = 20
 
 
 class Worker:
-    """A worker whose process starts when it is needed, and stays while there is memory for all."""
+    """An engine in a process that is started on demand and stopped when memory is short."""
 
     def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
         self._start = functools.partial(WorkerProcess, module, options, python)
         self._running: WorkerProcess | None = None
         self.versions: Mapping[str, str] = {}
-        """Empty before the first start."""
+        """Versions of the relevant packages; empty before the first start."""
 
     @classmethod
-    def started(cls, bench: Bench, module: str, options: Mapping[str, str], python: Path | None = None) -> Worker:
-        """A worker that was seen to start, and rests until it is needed; it ends with the run. Raises CannotRun."""
+    def started(
+        cls, context: RunContext, module: str, options: Mapping[str, str], python: Path | None = None
+    ) -> Worker:
+        """Return a worker after checking that it starts; `context.cleanup` stops it.
+
+        Raises:
+            ContenderUnavailableError: if it does not start.
+        """
         worker = cls(module, options, python or Path(sys.executable))
-        bench.undo.callback(worker.stop)
+        context.cleanup.callback(worker.stop)
         worker._process()
-        worker.rest()
+        worker.release_memory()
         return worker
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Unit rows float32 [n, hidden] in the callers' order; raises CannotRun."""
-        return self._process().ask(Work(rows=rows, batch_rows=batch_rows)).vectors
+        """Embed or score `rows`; see `Engine.embed`."""
+        return self._process().request(WorkRequest(rows=rows, batch_rows=batch_rows)).vectors
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """One sample a pass, taken inside the process, whose first pass is no sample; raises CannotRun."""
+        """Return one sample per pass, measured inside the process after a warm-up; see `Engine.time`."""
         if self._running is None:
             self.embed(rows, batch_rows)
-        done = self._process().ask(Work(rows=rows, batch_rows=batch_rows, passes=passes))
+        done = self._process().request(WorkRequest(rows=rows, batch_rows=batch_rows, passes=passes))
         return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
 
-    def rest(self) -> None:
-        """Ends the process where memory is short; a second time does no harm."""
-        if is_short():
+    def release_memory(self) -> None:
+        """Stop the process if memory is short. Idempotent."""
+        if is_memory_short():
             self.stop()
 
     def stop(self) -> None:
-        """Ends the process in any case; a second time does no harm."""
+        """Stop the process. Idempotent."""
         if self._running is not None:
             self._running.stop()
             self._running = None
@@ -71,10 +77,15 @@ class Worker:
 
 
 class WorkerProcess:
-    """One of `benchmarks.workers`, loaded and waiting; raises CannotRun where it does not come up."""
+    """A running process of one of the modules in `benchmarks.workers`."""
 
     def __init__(self, module: str, options: Mapping[str, str], python: Path) -> None:
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the process
+        """Start the process and wait until its program is loaded.
+
+        Raises:
+            ContenderUnavailableError: if it does not start.
+        """
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in stop()
         self._process = subprocess.Popen(
             [str(python), "-m", f"benchmarks.workers.{module}", json.dumps(dict(options))],
             cwd=_ROOT,
@@ -83,14 +94,14 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
         )
-        answer = self._receive()
-        if not isinstance(answer, Ready):
+        message = self._receive()
+        if not isinstance(message, Ready):
             self.stop()
-            raise CannotRun(_reason(answer))
-        self.versions = answer.versions
+            raise ContenderUnavailableError(_failure_reason(message))
+        self.versions = message.versions
 
     def stop(self) -> None:
-        """Ends the process; a second time does no harm."""
+        """Stop the process. Idempotent."""
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()
@@ -101,28 +112,32 @@ class WorkerProcess:
             self._process.wait()
         self._log.close()
 
-    def ask(self, work: Work) -> Done:
-        """Its answer; raises CannotRun."""
+    def request(self, work: WorkRequest) -> WorkResult:
+        """Send `work` and wait for its result.
+
+        Raises:
+            ContenderUnavailableError: if the work fails or the process dies.
+        """
         try:
             send(_open(self._process.stdin), work)
         except OSError as exc:
-            raise CannotRun(self._died()) from exc
-        answer = self._receive()
-        if isinstance(answer, Done):
-            return answer
-        raise CannotRun(_reason(answer))
+            raise ContenderUnavailableError(self._exit_reason()) from exc
+        message = self._receive()
+        if isinstance(message, WorkResult):
+            return message
+        raise ContenderUnavailableError(_failure_reason(message))
 
     def _receive(self) -> Message:
         try:
             return receive(_open(self._process.stdout))
         except EOFError:
-            return Failed(why=self._died())
+            return Failure(reason=self._exit_reason())
 
-    def _died(self) -> str:
+    def _exit_reason(self) -> str:
         status = self._process.wait(_STOP_S)
         self._log.seek(0)
         lines = [line for line in self._log.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"its process ended with status {status}: {lines[-1] if lines else 'no message'}"
+        return f"its process exited with status {status}: {lines[-1] if lines else 'no message'}"
 
 
 def _open(stream: object) -> BinaryIO:
@@ -130,6 +145,6 @@ def _open(stream: object) -> BinaryIO:
     return stream  # type: ignore[return-value]
 
 
-def _reason(answer: Message) -> str:
-    why = answer.why if isinstance(answer, Failed) else f"answered with {type(answer).__name__}"
-    return public_reason(why)
+def _failure_reason(message: Message) -> str:
+    reason = message.reason if isinstance(message, Failure) else f"unexpected message {type(message).__name__}"
+    return public_reason(reason)

@@ -1,1 +1,1 @@
-"""The exported models behind a real Triton, under load."""
+"""Load tests of the exported models, served by a real Triton."""

@@ -1,8 +1,8 @@
-"""Load on anything that answers requests: closed loop and open loop; the raw times of every request.
+"""Closed-loop and open-loop load generators that record the times of every request.
 
-Closed: `in_flight` callers, each of which sends its next request when its last one is answered. Open: requests
-arrive by a Poisson process whatever the server does, and a latency counts from the planned start, so that a stall
-shows in every request that it held up (Tene's coordinated omission).
+Closed loop: `in_flight` callers, each of which sends its next request when the previous one has completed. Open loop:
+requests arrive as a Poisson process regardless of the server's state, and latency is measured from the scheduled start,
+so that a stall counts for every request that it delays (Gil Tene's "coordinated omission").
 """
 
 from __future__ import annotations
@@ -19,63 +19,84 @@ from ..record import Request
 
 Item = TypeVar("Item")
 Send = Callable[[Item], None]
-"""Sends one request and waits for its answer; raises where it fails."""
-_MOST_CALLERS = 256
-_START_S = 0.05
+"""Sends one request and waits for the response; raises if it fails."""
+_MAX_CALLERS = 256
+_START_DELAY_S = 0.05
 
 
 def closed_loop(send: Send[Item], items: Sequence[Item], in_flight: int, requests: int) -> list[Request]:
-    """`requests` requests over `items` in turn, `in_flight` at any time, in the order in which they were sent."""
-    places = itertools.count()
-    turn = threading.Lock()
-    answers: list[Request] = []
-    begun = time.perf_counter()
+    """Send requests with a fixed concurrency.
+
+    Args:
+        send: sends one item.
+        items: items to send, round-robin.
+        in_flight: concurrent requests.
+        requests: total number of requests.
+
+    Returns:
+        The requests, in the order of their start times.
+    """
+    numbers = itertools.count()
+    lock = threading.Lock()
+    completed: list[Request] = []
+    origin = time.perf_counter()
 
     def call() -> None:
         while True:
-            with turn:
-                place = next(places)
-            if place >= requests:
+            with lock:
+                number = next(numbers)
+            if number >= requests:
                 return
-            started = time.perf_counter() - begun
-            answered = _send(send, items[place % len(items)], place % len(items), started, begun)
-            with turn:
-                answers.append(answered)
+            start_s = time.perf_counter() - origin
+            request = _send(send, items[number % len(items)], number % len(items), start_s, origin)
+            with lock:
+                completed.append(request)
 
     _in_threads(call, in_flight)
-    return sorted(answers, key=lambda request: request.start_s)
+    return sorted(completed, key=lambda request: request.start_s)
 
 
 def open_loop(send: Send[Item], items: Sequence[Item], rate_per_s: float, requests: int, seed: int) -> list[Request]:
-    """`requests` requests over `items` in turn that arrive at `rate_per_s`, in the order of their arrivals."""
+    """Send requests at random times with a fixed mean rate.
+
+    Args:
+        send: sends one item.
+        items: items to send, round-robin.
+        rate_per_s: mean arrival rate.
+        requests: total number of requests.
+        seed: seed of the arrival times.
+
+    Returns:
+        The requests, in the order of their arrivals.
+    """
     arrivals = plan_arrivals(rate_per_s, requests, seed)
-    begun = time.perf_counter() + _START_S
+    origin = time.perf_counter() + _START_DELAY_S
 
-    def call(place: int) -> Request:
-        return _send(send, items[place % len(items)], place % len(items), arrivals[place], begun)
+    def call(number: int) -> Request:
+        return _send(send, items[number % len(items)], number % len(items), arrivals[number], origin)
 
-    with ThreadPoolExecutor(_MOST_CALLERS) as pool:
-        waiting = []
-        for place, arrival in enumerate(arrivals):
-            time.sleep(max(0.0, begun + arrival - time.perf_counter()))
-            waiting.append(pool.submit(call, place))
-        return [answer.result() for answer in waiting]
+    with ThreadPoolExecutor(_MAX_CALLERS) as pool:
+        futures = []
+        for number, arrival in enumerate(arrivals):
+            time.sleep(max(0.0, origin + arrival - time.perf_counter()))
+            futures.append(pool.submit(call, number))
+        return [future.result() for future in futures]
 
 
 def plan_arrivals(rate_per_s: float, requests: int, seed: int) -> list[float]:
-    """Seconds at which requests arrive, with exponential gaps of mean 1 / `rate_per_s`; the same for the same seed."""
-    dice = random.Random(seed)
-    return list(itertools.accumulate(dice.expovariate(rate_per_s) for _ in range(requests)))
+    """Return arrival times in seconds, with exponential gaps of mean 1 / `rate_per_s`."""
+    rng = random.Random(seed)
+    return list(itertools.accumulate(rng.expovariate(rate_per_s) for _ in range(requests)))
 
 
-def _send(send: Send[Item], item: Item, place: int, start_s: float, begun: float) -> Request:
+def _send(send: Send[Item], item: Item, index: int, start_s: float, origin: float) -> Request:
     error = None
     try:
         send(item)
-    except Exception as exc:  # noqa: BLE001 - a request that failed is a figure, whatever it failed of
+    except Exception as exc:  # noqa: BLE001 - any failure is a result
         error = type(exc).__name__
-    latency = time.perf_counter() - begun - start_s
-    return Request(start_s=round(start_s, 6), latency_s=round(latency, 6), item=place, error=error)
+    latency = time.perf_counter() - origin - start_s
+    return Request(start_s=round(start_s, 6), latency_s=round(latency, 6), text_index=index, error=error)
 
 
 def _in_threads(call: Callable[[], None], count: int) -> None:

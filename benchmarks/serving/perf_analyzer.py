@@ -1,6 +1,6 @@
-"""NVIDIA's perf_analyzer against a model: the same load by an independent driver.
+"""NVIDIA's perf_analyzer as an independent load generator.
 
-Its profile export, JSON with nanoseconds since the epoch, is described in the documentation of perf_analyzer.
+The format of its profile export, JSON with nanoseconds since the epoch, is documented with perf_analyzer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from qwen3_triton.server import ServerEnvironment, ensure_environment
 
-from ..contenders.contender import Bench, CannotRun
+from ..contenders.contender import ContenderUnavailableError, RunContext
 from ..contenders.peer_environment import PeerEnvironment
 from ..contenders.reasons import public_reason
 from ..record import Request
@@ -26,7 +26,7 @@ VERSION = "2.48.0"
 _ENVIRONMENT = PeerEnvironment(name="perf_analyzer", pins=(f"tritonclient=={VERSION}", "numpy<2"))
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _STABLE_PERCENT = 999
-"""The spread that it accepts; how steady a load was is for the record's own statistics to say."""
+"""Variation that perf_analyzer accepts; stability is judged by the record's own statistics."""
 _TIMEOUT_S = 600
 
 
@@ -38,7 +38,21 @@ class PerfAnalyzer:
     libraries: Path
 
     def closed_loop(self, url: str, model: str, rows: Rows, in_flight: int, requests: int) -> list[Request]:
-        """About `requests` requests of one row each over gRPC, `in_flight` at any time; raises CannotRun."""
+        """Send about `requests` requests of one row each over gRPC with a fixed concurrency.
+
+        Args:
+            url: gRPC address of the server.
+            model: model name.
+            rows: token ids, sent round-robin.
+            in_flight: concurrent requests.
+            requests: approximate number of requests.
+
+        Returns:
+            The requests, in the order of their start times.
+
+        Raises:
+            ContenderUnavailableError: if perf_analyzer fails.
+        """
         with tempfile.TemporaryDirectory() as folder:
             data, profile = Path(folder) / "rows.json", Path(folder) / "profile.json"
             content = [{"input_ids": {"content": list(row), "shape": [len(row)]}} for row in rows]
@@ -49,12 +63,14 @@ class PerfAnalyzer:
                 *("--measurement-request-count", str(requests), "--max-trials", "3", "-s", str(_STABLE_PERCENT)),
                 *("--profile-export-file", str(profile)),
             )
-            # it copies raw input bytes into the file, which are no text in any encoding
+            # the file contains raw input bytes, which latin-1 decodes without errors
             text = profile.read_text(encoding="latin-1")
         try:
             return parse_profile(json.loads(text, strict=False))
         except (ValueError, KeyError) as exc:
-            raise CannotRun(f"perf_analyzer's profile is not what version {VERSION} writes ({exc!r})") from exc
+            raise ContenderUnavailableError(
+                f"perf_analyzer's profile is not what version {VERSION} writes ({exc!r})"
+            ) from exc
 
     def _run(self, *arguments: str) -> None:
         paths = [str(self.libraries), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
@@ -70,22 +86,26 @@ class PerfAnalyzer:
             )
         except subprocess.CalledProcessError as exc:
             lines = [line for line in (exc.stderr + exc.stdout).splitlines() if line.strip()] or ["no message"]
-            raise CannotRun(f"perf_analyzer: {public_reason(lines[0])}") from exc
+            raise ContenderUnavailableError(f"perf_analyzer: {public_reason(lines[0])}") from exc
         except (subprocess.TimeoutExpired, OSError) as exc:
-            raise CannotRun(f"perf_analyzer: {type(exc).__name__}") from exc
+            raise ContenderUnavailableError(f"perf_analyzer: {type(exc).__name__}") from exc
 
 
-def install_perf_analyzer(bench: Bench) -> PerfAnalyzer:
-    """The binary of tritonclient's wheel with the libraries that it lacks; raises CannotRun."""
-    peer = _ENVIRONMENT.build(bench)
-    libraries = bench.cache / "environments" / "perf_analyzer-libraries"
+def install_perf_analyzer(context: RunContext) -> PerfAnalyzer:
+    """Install perf_analyzer from tritonclient's wheel and link the shared libraries that the wheel lacks.
+
+    Raises:
+        ContenderUnavailableError: if it cannot be installed.
+    """
+    peer = _ENVIRONMENT.build(context)
+    libraries = context.cache / "environments" / "perf_analyzer-libraries"
     libraries.mkdir(exist_ok=True)
-    _link_libraries(ensure_environment(bench.say), libraries)
+    _link_libraries(ensure_environment(context.log), libraries)
     return PerfAnalyzer(peer.python.parent / "perf_analyzer", libraries)
 
 
 def parse_profile(exported: dict[str, Any]) -> list[Request]:
-    """Requests of a profile export in the order of their starts, the first at 0 s; which row each had is not told."""
+    """Return the completed requests of a profile export in the order of their start times, the first at 0 s."""
     (experiment,) = exported["experiments"]
     requests = [entry for entry in experiment["requests"] if entry["response_timestamps"]]
     first = min(entry["timestamp"] for entry in requests)
@@ -94,7 +114,7 @@ def parse_profile(exported: dict[str, Any]) -> list[Request]:
             Request(
                 start_s=round((entry["timestamp"] - first) / 1e9, 6),
                 latency_s=round((max(entry["response_timestamps"]) - entry["timestamp"]) / 1e9, 6),
-                item=None,
+                text_index=None,
                 error=None,
             )
             for entry in requests
@@ -104,12 +124,12 @@ def parse_profile(exported: dict[str, Any]) -> list[Request]:
 
 
 def _link_libraries(server: ServerEnvironment, folder: Path) -> None:
-    """The server's wheel holds them under longer names."""
-    held = server.site_packages / "nvidia_pytriton.libs"
+    """Link libraries from the server's wheel, where their names contain a hash."""
+    available = server.site_packages / "nvidia_pytriton.libs"
     for name, pattern in _LIBRARIES.items():
-        found: Sequence[Path] = sorted(held.glob(pattern))
+        found: Sequence[Path] = sorted(available.glob(pattern))
         if not found:
-            raise CannotRun(f"perf_analyzer needs {name}, which is not among the server's libraries")
+            raise ContenderUnavailableError(f"perf_analyzer needs {name}, which is not among the server's libraries")
         link = folder / name
         link.unlink(missing_ok=True)
         link.symlink_to(found[-1])

@@ -1,4 +1,5 @@
-"""Programs under test, each in a process of its own and in its own environment.
+"""Programs under test, each in its own process and virtual environment.
 
-Beside numpy and the program they need `benchmarks.rows`, `benchmarks.batches` and nothing else of this project.
+Workers import only numpy, the program under test and the modules of `benchmarks` that need nothing else: `batches`,
+`environment`, `memory` and `rows`.
 """

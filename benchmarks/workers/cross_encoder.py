@@ -1,6 +1,6 @@
-"""sentence-transformers' CrossEncoder on token ids, in padded batches: model and activation, as its predict runs them.
+"""sentence-transformers' CrossEncoder on token ids in padded batches: the model and activation that its predict() runs.
 
-Options: model (a classifier's folder), threads, and what `sentence_transformers` takes.
+Options: model (folder of a classifier), threads, and those of the worker `sentence_transformers`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _load(options: Options) -> Embed:
             for batch in sorted_batches(rows, batch_rows):
                 ids, mask = torch.from_numpy(batch.ids), torch.from_numpy(batch.mask)
                 logits = model(input_ids=ids, attention_mask=mask, return_dict=True).logits
-                scores[batch.places] = model.activation_fn(logits.float()).numpy()
+                scores[batch.indices] = model.activation_fn(logits.float()).numpy()
         return scores
 
     return embed

@@ -1,7 +1,7 @@
-"""llama.cpp through its Python wheel, sequences of a batch end to end without padding.
+"""llama.cpp through its Python bindings, with the sequences of a batch concatenated without padding.
 
-Options: model (a GGUF file), threads, cache (streams: keys and values of each sequence apart; shared: in one), pooling
-(last: embeds; rank: scores with the file's classifier).
+Options: model (a GGUF file), threads, cache (streams: one key-value cache per sequence; shared: one for all), pooling
+(last: embed; rank: score with the file's classifier).
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from ..batches import sorted_places
+from ..batches import sorted_indices
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
 _STEP = 256
-"""llama.cpp rounds a sequence's room up to this."""
+"""llama.cpp rounds the capacity of a sequence up to a multiple of this."""
 
 
 class _Context:
-    """A context that has room for so many sequences of so many tokens."""
+    """A llama.cpp context with capacity for `rows` sequences of `tokens` tokens."""
 
     def __init__(self, model: Any, options: Options, rows: int, tokens: int) -> None:
         self.rows, self.tokens = rows, tokens
@@ -42,23 +42,23 @@ class _Context:
         self._batch = llama_cpp.llama_batch_init(rows * tokens, 0, 1)
 
     def embed(self, rows: Rows) -> Vectors:
-        """Unit rows [n, hidden], or scores [n, 1]."""
+        """Return unit vectors [n, hidden] or scores [n, 1]."""
         self._fill(rows)
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
         status = llama_cpp.llama_decode(self._context, self._batch)
         if status != 0:
-            raise RuntimeError(f"llama_decode gives {status}")
+            raise RuntimeError(f"llama_decode returned {status}")
         vectors = np.empty((len(rows), self._width), np.float32)
         for sequence in range(len(rows)):
             found = llama_cpp.llama_get_embeddings_seq(self._context, sequence)
             vectors[sequence] = np.ctypeslib.as_array(found, (self._width,))
         if self._ranks:
-            # softmax is part of the graph; yes is the first label
+            # the graph includes the softmax; yes is the first label
             return vectors[:, :1]
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def close(self) -> None:
-        """Gives its memory back."""
+        """Free the context's memory."""
         llama_cpp.llama_batch_free(self._batch)
         llama_cpp.llama_free(self._context)
 
@@ -73,12 +73,12 @@ class _Context:
         batch.n_tokens = at
 
 
-def _say_nothing(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
-    """Takes a line of llama.cpp's log."""
+def _discard_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
+    """Discard a line of llama.cpp's log."""
 
 
-# a callback has to live as long as the library
-_SILENCE = llama_cpp.llama_log_callback(_say_nothing)
+# the callback must outlive the library, which keeps a pointer to it
+_SILENCE = llama_cpp.llama_log_callback(_discard_log)
 
 
 def _load(options: Options) -> Embed:
@@ -87,24 +87,24 @@ def _load(options: Options) -> Embed:
     params = llama_cpp.llama_model_default_params()
     model = llama_cpp.llama_model_load_from_file(options["model"].encode(), params)
     if not model:
-        raise ValueError("llama.cpp does not load the file")
-    held: list[_Context] = []
+        raise ValueError("llama.cpp cannot load the file")
+    contexts: list[_Context] = []
 
     def context(rows: int, tokens: int) -> _Context:
-        if not held or (held[0].rows, held[0].tokens) != (rows, tokens):
-            while held:
-                held.pop().close()
-            held.append(_Context(model, options, rows, tokens))
-        return held[0]
+        if not contexts or (contexts[0].rows, contexts[0].tokens) != (rows, tokens):
+            while contexts:
+                contexts.pop().close()
+            contexts.append(_Context(model, options, rows, tokens))
+        return contexts[0]
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        room = -(-max(map(len, rows)) // _STEP) * _STEP
-        opened = context(min(batch_rows, len(rows)), room)
-        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
-        for places in sorted_places(rows, batch_rows):
-            for place, vector in zip(places, opened.embed([rows[place] for place in places]), strict=True):
-                answers[place] = vector
-        return np.stack(answers)
+        capacity = -(-max(map(len, rows)) // _STEP) * _STEP
+        opened = context(min(batch_rows, len(rows)), capacity)
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        for indices in sorted_indices(rows, batch_rows):
+            for index, vector in zip(indices, opened.embed([rows[index] for index in indices]), strict=True):
+                outputs[index] = vector
+        return np.stack(outputs)
 
     return embed
 

@@ -1,4 +1,4 @@
-"""What a benchmark and its workers say to each other: pickles over the worker's standard input and output."""
+"""Messages between the benchmark and its workers, pickled over the worker's standard input and output."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
-    """Why it is not, or why a request was not answered."""
+class Failure:
+    """The program could not be loaded, or a request failed."""
 
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """Embed `rows`, `batch_rows` of them at a time, `passes` times over."""
+class WorkRequest:
+    """A request to embed `rows` in batches of `batch_rows`, `passes` times."""
 
     rows: Rows
     batch_rows: int
@@ -34,27 +34,32 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """The last pass's vectors [n, hidden], and seconds of every pass."""
+class WorkResult:
+    """The vectors of the last pass, [n, hidden], and the time of every pass in seconds."""
 
     vectors: Vectors
     walls_s: tuple[float, ...]
     cpus_s: tuple[float, ...]
-    """Processor time of all of the worker's threads."""
+    """CPU time of all threads of the worker."""
 
 
-Message = Ready | Failed | Work | Done
+Message = Ready | Failure | WorkRequest | WorkResult
 
 
 def send(stream: BinaryIO, message: Message) -> None:
-    """Writes one message."""
+    """Write one message."""
     pickle.dump(message, stream)
     stream.flush()
 
 
 def receive(stream: BinaryIO) -> Message:
-    """The next message; raises EOFError where the other side has gone."""
+    """Read one message.
+
+    Raises:
+        EOFError: if the other process has closed the stream.
+        TypeError: if the object is not a message.
+    """
     message = pickle.load(stream)
     if not isinstance(message, Message):
-        raise TypeError(f"{type(message).__name__} is no message")
+        raise TypeError(f"{type(message).__name__} is not a message")
     return message

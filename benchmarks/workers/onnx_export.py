@@ -1,6 +1,6 @@
-"""A transformers-like ONNX export (ids, mask and positions in), in padded batches.
+"""ONNX exports with the inputs of transformers (ids, mask, positions) in padded batches.
 
-Options: model (a file), threads, output: last_hidden_state, or logits of a classifier with one row.
+Options: model (a file), threads, output (last_hidden_state, or logits of a classifier with one label).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def _load(options: Options) -> Embed:
     settings.log_severity_level = 3
     settings.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
-    names = {given.name for given in session.get_inputs()}
+    names = {graph_input.name for graph_input in session.get_inputs()}
 
     def run(batch: PaddedBatch) -> Vectors:
-        whole = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
-        feed = {name: array for name, array in whole.items() if name in names}
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
+        feed = {name: array for name, array in inputs.items() if name in names}
         return np.asarray(session.run([options["output"]], feed)[0], np.float32)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:

@@ -1,7 +1,7 @@
-"""optimum-intel's OpenVINO export, in padded batches.
+"""optimum-intel's OpenVINO export in padded batches.
 
-Options: model (openvino_model.xml, which gives hidden states or a classifier's one logit), threads, precision (bf16 or
-f32), hint (LATENCY or THROUGHPUT), group (inputs to one scale of the dynamic quantisation).
+Options: model (openvino_model.xml, with hidden states or a single logit as output), threads, precision (bf16 or f32),
+hint (LATENCY or THROUGHPUT), group (group size of dynamic quantisation).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import openvino as ov
 
-from ..batches import PaddedBatch, put_last_tokens, sorted_batches
+from ..batches import PaddedBatch, sorted_batches, store_last_tokens
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
@@ -27,30 +27,30 @@ def _load(options: Options) -> Embed:
         },
     )
     names = {name for port in compiled.inputs for name in port.names}
-    # as many requests at once as the hint asks for: one for latency, one a stream for throughput
+    # runs as many requests at once as the hint implies: one for latency, one per stream for throughput
     queue = ov.AsyncInferQueue(compiled)
 
     def feed(batch: PaddedBatch) -> dict[str, np.ndarray]:
-        whole = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
-        return {name: array for name, array in whole.items() if name in names}
+        inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
+        return {name: array for name, array in inputs.items() if name in names}
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
 
         def finish(request: ov.InferRequest, batch: PaddedBatch) -> None:
             found = request.get_output_tensor(0).data
             if found.ndim == 3:
-                put_last_tokens(answers, batch, found)
+                store_last_tokens(outputs, batch, found)
                 return
-            for place, logit in zip(batch.places, found, strict=True):
-                answers[place] = np.asarray(1 / (1 + np.exp(-logit)), np.float32)
+            for index, logit in zip(batch.indices, found, strict=True):
+                outputs[index] = np.asarray(1 / (1 + np.exp(-logit)), np.float32)
 
         queue.set_callback(finish)
-        # the longest first, so that no stream is left alone with a long one at the end
+        # longest first, so that all streams finish at about the same time
         for batch in reversed(list(sorted_batches(rows, batch_rows))):
             queue.start_async(feed(batch), batch)
         queue.wait_all()
-        return np.stack(answers)
+        return np.stack(outputs)
 
     return embed
 

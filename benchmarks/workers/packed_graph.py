@@ -1,7 +1,7 @@
 """This project's packed graph in ONNX Runtime sessions, without a server.
 
-Options: model (a file), copies (sessions that share the batches between them), threads (of each copy), device (cpu or
-cuda), provider (JSON, options of the CUDA provider).
+Options: model (a file), copies (sessions that process batches in parallel), threads (of each copy), device (cpu or
+cuda), provider (options of the CUDA execution provider, JSON).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from ..batches import sorted_places
+from ..batches import sorted_indices
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
@@ -40,21 +40,21 @@ def _load(options: Options) -> Embed:
     def embed(rows: Rows, batch_rows: int) -> Vectors:
         if batch_rows >= len(rows):
             return run(rows)
-        # the longest first, so that copies come to an end together
-        batches = [*sorted_places(rows, batch_rows)][::-1]
-        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
-        found = pool.map(run, [[rows[place] for place in places] for places in batches])
-        for places, vectors in zip(batches, found, strict=True):
-            for place, vector in zip(places, vectors, strict=True):
-                answers[place] = vector
-        return np.stack(answers)
+        # longest first, so that all copies finish at about the same time
+        batches = [*sorted_indices(rows, batch_rows)][::-1]
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        found = pool.map(run, [[rows[index] for index in indices] for indices in batches])
+        for indices, vectors in zip(batches, found, strict=True):
+            for index, vector in zip(indices, vectors, strict=True):
+                outputs[index] = vector
+        return np.stack(outputs)
 
     return embed
 
 
 def _open(options: Options) -> Any:
     if options.get("device") == "cuda":
-        # brings torch along, whose CUDA libraries are used
+        # imported here because it imports torch for its CUDA libraries
         from ..cuda_session import open_cuda_session
 
         return open_cuda_session(Path(options["model"]), int(options["threads"]), json.loads(options["provider"]))

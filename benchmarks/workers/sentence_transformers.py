@@ -1,7 +1,7 @@
-"""sentence-transformers' modules (body, last token, length 1) on token ids, in padded batches.
+"""sentence-transformers' modules (transformer, last-token pooling, normalisation) on token ids in padded batches.
 
-Options: model (a folder that it saved), threads, backend (torch or onnx); dtype (float32 or bfloat16) for torch; graph
-(a file in the folder) for onnx, which is fed position_ids as one more feature.
+Options: model (a folder that it saved), threads, backend (torch or onnx), dtype (float32 or bfloat16, for torch), graph
+(a file in the folder, for onnx).
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ def _load(options: Options) -> Embed:
     model.train(False)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
         for batch in sorted_batches(rows, batch_rows):
             features = {"input_ids": torch.from_numpy(batch.ids), "attention_mask": torch.from_numpy(batch.mask)}
             if options["backend"] == "onnx":
-                # the export of Qwen3 has them as an input, and no module of sentence-transformers makes them
+                # the export of Qwen3 needs this input, which no module of sentence-transformers provides
                 features["position_ids"] = torch.from_numpy(batch.positions)
             with torch.inference_mode():
                 vectors = model(features)["sentence_embedding"].float().numpy()
-            for place, vector in zip(batch.places, vectors, strict=True):
-                answers[place] = vector
-        return np.stack(answers)
+            for index, vector in zip(batch.indices, vectors, strict=True):
+                outputs[index] = vector
+        return np.stack(outputs)
 
     return embed
 
 
 def model_options(options: Options) -> dict[str, Any]:
-    """What the backend is loaded with."""
+    """Return the backend's model_kwargs."""
     if options["backend"] == "torch":
         return {"dtype": {"float32": torch.float32, "bfloat16": torch.bfloat16}[options["dtype"]]}
     settings = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""The loop of every worker: load once, then embed and time what is asked for."""
+"""Main loop of all workers: load the program, then process requests."""
 
 from __future__ import annotations
 
@@ -10,30 +10,35 @@ import time
 from collections.abc import Callable, Mapping
 
 from ..environment import installed_versions
-from ..memory import free_bytes
+from ..memory import available_bytes
 from ..rows import Rows, Vectors
-from .messages import Done, Failed, Message, Ready, Work, receive, send
+from .messages import Failure, Message, Ready, WorkRequest, WorkResult, receive, send
 
 _MEMORY_SHARE = 85
-"""Percent of what is free when a worker starts."""
+"""Percent of the memory available at the start of a worker that it may allocate."""
 Options = Mapping[str, str]
 Embed = Callable[[Rows, int], Vectors]
-"""Token rows and how many of them make a batch → unit rows float32 [n, hidden] in the callers' order."""
+"""Function of token rows and batch size that returns unit vectors [n, hidden], float32, in the order of the rows."""
 
 
 def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
-    """Answers requests on standard input until it ends; the options are JSON in the first argument."""
+    """Process requests from standard input until it is closed; the options are the first argument, as JSON.
+
+    Args:
+        load: loads the program and returns its embedding function.
+        packages: packages whose versions are reported.
+    """
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    # what a library prints must not stand among the messages
+    # output that libraries print must not mix with the messages
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     options = json.loads(sys.argv[1])
     if options.get("device") != "cuda":
-        # CUDA reserves more addresses than a machine has memory
+        # CUDA reserves more address space than the machine has memory
         _limit_memory()
     try:
         embed = load(options)
-    except Exception as exc:  # noqa: BLE001 - whatever a program raises is the reason that the record gives
-        send(channel, Failed(why=_reason(exc)))
+    except Exception as exc:  # noqa: BLE001 - any exception is reported as the reason in the record
+        send(channel, Failure(reason=_failure_reason(exc)))
         return
     send(channel, Ready(versions=installed_versions(packages)))
     while True:
@@ -41,16 +46,16 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
             work = receive(sys.stdin.buffer)
         except EOFError:
             return
-        if isinstance(work, Work):
-            send(channel, _answer(embed, work))
+        if isinstance(work, WorkRequest):
+            send(channel, _process(embed, work))
 
 
 def _limit_memory() -> None:
-    """Lets this process fail where it would take the machine's last memory and other processes with it."""
-    resource.setrlimit(resource.RLIMIT_DATA, (free_bytes() * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
+    """Make allocations fail before this process exhausts the machine's memory."""
+    resource.setrlimit(resource.RLIMIT_DATA, (available_bytes() * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
 
 
-def _answer(embed: Embed, work: Work) -> Message:
+def _process(embed: Embed, work: WorkRequest) -> Message:
     walls, cpus = [], []
     try:
         for _ in range(work.passes):
@@ -59,10 +64,10 @@ def _answer(embed: Embed, work: Work) -> Message:
             walls.append(round(time.perf_counter() - wall, 6))
             cpus.append(round(time.process_time() - cpu, 6))
     except Exception as exc:  # noqa: BLE001
-        return Failed(why=_reason(exc))
-    return Done(vectors=vectors, walls_s=tuple(walls), cpus_s=tuple(cpus))
+        return Failure(reason=_failure_reason(exc))
+    return WorkResult(vectors=vectors, walls_s=tuple(walls), cpus_s=tuple(cpus))
 
 
-def _reason(exc: Exception) -> str:
+def _failure_reason(exc: Exception) -> str:
     lines = [line for line in str(exc).splitlines() if line.strip()]
     return f"{type(exc).__name__}: {lines[0] if lines else 'no message'}"

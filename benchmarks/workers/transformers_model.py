@@ -1,6 +1,7 @@
-"""transformers' Qwen3Model with SDPA, in padded batches.
+"""transformers' Qwen3Model with SDPA in padded batches.
 
-Options: model (a checkpoint's folder), threads, dtype (float32 or bfloat16), compile (yes or no), device (cpu or cuda).
+Options: model (folder of a checkpoint), threads, dtype (float32 or bfloat16), compile (yes or no), device (cpu or
+cuda).
 """
 
 from __future__ import annotations
@@ -29,18 +30,19 @@ def _load(options: Options) -> Embed:
     def pool_last_token(batch: PaddedBatch) -> torch.Tensor:
         ids, mask = torch.from_numpy(batch.ids).to(device), torch.from_numpy(batch.mask).to(device)
         states = forward(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        chosen: torch.Tensor = states[torch.arange(len(ids), device=device), torch.from_numpy(batch.last).to(device)]
-        return chosen
+        columns = torch.from_numpy(batch.last_columns).to(device)
+        last: torch.Tensor = states[torch.arange(len(ids), device=device), columns]
+        return last
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        answers: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
         with torch.inference_mode():
-            # a GPU takes up the next batch without waiting for the answer of this one
-            running = [(batch.places, pool_last_token(batch)) for batch in sorted_batches(rows, batch_rows)]
-            for places, last in running:
-                for place, vector in zip(places, last.float().cpu().numpy(), strict=True):
-                    answers[place] = vector / np.linalg.norm(vector)
-        return np.stack(answers)
+            # start all batches before copying results, so that a GPU does not wait between batches
+            running = [(batch.indices, pool_last_token(batch)) for batch in sorted_batches(rows, batch_rows)]
+            for indices, last in running:
+                for index, vector in zip(indices, last.float().cpu().numpy(), strict=True):
+                    outputs[index] = vector / np.linalg.norm(vector)
+        return np.stack(outputs)
 
     return embed
 

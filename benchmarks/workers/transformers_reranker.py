@@ -1,7 +1,7 @@
-"""transformers' Qwen3ForCausalLM as the model card scores with it: rows padded at the left, the last position's logits.
+"""transformers' Qwen3ForCausalLM as a reranker, following the model card: left padding, logits of the last position.
 
-Only that position's logits are computed, which is its best setting. Options: model (a checkpoint's folder), threads,
-dtype (float32 or bfloat16), no and yes (token ids).
+Logits are computed for the last position only, which is fastest. Options: model (folder of a checkpoint), threads,
+dtype (float32 or bfloat16), compile (yes or no), no and yes (token ids).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from transformers import Qwen3ForCausalLM
 from transformers.utils import logging
 
-from ..batches import sorted_places
+from ..batches import sorted_indices
 from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
@@ -24,20 +24,20 @@ def _load(options: Options) -> Embed:
     model = Qwen3ForCausalLM.from_pretrained(options["model"], dtype=_DTYPES[options["dtype"]])
     model.train(False)
     forward = torch.compile(model, dynamic=True) if options["compile"] == "yes" else model
-    answers = [int(options["no"]), int(options["yes"])]
+    answer_ids = [int(options["no"]), int(options["yes"])]
 
     def score(rows: Rows) -> torch.Tensor:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
         logits = forward(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=1).logits
-        return torch.log_softmax(logits[:, -1, answers].float(), dim=1)[:, 1].exp()
+        return torch.log_softmax(logits[:, -1, answer_ids].float(), dim=1)[:, 1].exp()
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
         scores = np.empty((len(rows), 1), np.float32)
         with torch.inference_mode():
-            for places in sorted_places(rows, batch_rows):
-                scores[places, 0] = score([rows[place] for place in places]).numpy()
+            for indices in sorted_indices(rows, batch_rows):
+                scores[indices, 0] = score([rows[index] for index in indices]).numpy()
         return scores
 
     return embed

@@ -1,7 +1,7 @@
-"""Writes a checkpoint as llama.cpp's file: products' weights in Q8_0, norms and a classifier in fp32, no tokenizer.
+"""Converts a checkpoint to GGUF: matrices in Q8_0, norms and classifier in fp32, no tokenizer.
 
-Of a causal LM that reranks the answers' rows of the head become the classifier, as llama.cpp's own converter has it.
-Run as a script: checkpoint's folder, file to write, and of a reranker the token ids of yes and no.
+For a reranker, the head's rows for yes and no become the classifier, as in llama.cpp's own converter. Arguments: folder
+of the checkpoint, output file and, for a reranker, the token ids of yes and no.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ _EMBEDDINGS = "embed_tokens.weight"
 
 
 def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> None:
-    """`file` in 8 bits, 32 weights to one scale; a reranker where `answers` has the token ids of yes and no."""
+    """Write `checkpoint` as a GGUF file.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        file: file to write.
+        answers: token ids of yes and no for a reranker, empty for an embedding model.
+
+    Raises:
+        ValueError: if GGUF has no name for one of the tensors.
+    """
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     writer = gguf.GGUFWriter(file, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.QWEN3])
     writer.add_block_count(config["num_hidden_layers"])
@@ -43,7 +52,7 @@ def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> Non
     for name, tensor in load_file(checkpoint / "model.safetensors").items():
         renamed = names.get_name(f"model.{name}", try_suffixes=(".weight",))
         if renamed is None:
-            raise ValueError(f"{name} has no place in the file")
+            raise ValueError(f"GGUF has no name for the tensor {name}")
         values = tensor.astype(np.float32)
         if values.ndim == 1:
             writer.add_tensor(renamed, values)

@@ -1,4 +1,4 @@
-"""An engine whose vectors and times are given, to test what is done with them."""
+"""Engines with predefined outputs and times."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from benchmarks.record import Sample
 from benchmarks.rows import Rows, Vectors
 
 
-class GivenEngine:
-    """Answers [last id, 1], of length 1; takes `walls_s[batch_rows]` seconds, one second where it is not told."""
+class FakeEngine:
+    """Embeds a row as [last id, 1], normalised; a pass takes `walls_s[batch_rows]` seconds, by default one second."""
 
     versions: Mapping[str, str] = {}
 
-    def __init__(self, walls_s: Mapping[int, float] | None = None, wrong_in_company: float = 0.0) -> None:
+    def __init__(self, walls_s: Mapping[int, float] | None = None, batched_error: float = 0.0) -> None:
         self.walls_s = walls_s or {}
-        self.wrong_in_company = wrong_in_company
+        self.batched_error = batched_error
         self.timed: list[int] = []
-        self.rests = 0
+        self.releases = 0
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Wrong by `wrong_in_company` where rows share a batch."""
-        shift = self.wrong_in_company if batch_rows > 1 else 0.0
-        vectors = np.asarray([[row[-1], 1 + shift] for row in rows], np.float32)
+        """Embed `rows`; in batches the second component is off by `batched_error`."""
+        error = self.batched_error if batch_rows > 1 else 0.0
+        vectors = np.asarray([[row[-1], 1 + error] for row in rows], np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:  # noqa: ARG002
-        """What was given."""
+        """Return the predefined time for each pass."""
         self.timed.append(batch_rows)
         wall = self.walls_s.get(batch_rows, 1.0)
         return [Sample(wall_s=wall, cpu_s=wall)] * passes
 
-    def rest(self) -> None:
-        """Counts."""
-        self.rests += 1
+    def release_memory(self) -> None:
+        """Count the call."""
+        self.releases += 1
 
 
-class CompilingEngine(GivenEngine):
-    """Takes half a minute more for a number of rows that it has not had yet."""
+class CompilingEngine(FakeEngine):
+    """Takes half a minute longer for each batch size that it has not seen."""
 
     def __init__(self, walls_s: Mapping[int, float]) -> None:
         super().__init__(walls_s)
         self._compiled: set[int] = set()
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """Compiles for a full batch and for the last one."""
+        """Embed `rows`, compiling for full batches and for the last one."""
         self._compiled |= _batch_sizes(rows, batch_rows)
         return super().embed(rows, batch_rows)
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
-        """What was given, and what compiling takes in the first pass."""
+        """Return the predefined times; the first one includes compilation."""
         missing = len(_batch_sizes(rows, batch_rows) - self._compiled)
         self._compiled |= _batch_sizes(rows, batch_rows)
         first, *others = super().time(rows, batch_rows, passes)
@@ -63,19 +63,19 @@ def _batch_sizes(rows: Rows, batch_rows: int) -> set[int]:
     return {min(batch_rows, len(rows) - first) for first in range(0, len(rows), batch_rows)}
 
 
-class GivenScores(GivenEngine):
-    """Scores a row with its last id, a tenth of it."""
+class FakeScorer(FakeEngine):
+    """Scores a row as a tenth of its last id."""
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
-        """[n, 1], wrong by `wrong_in_company` where rows share a batch."""
-        shift = self.wrong_in_company if batch_rows > 1 else 0.0
-        return np.asarray([[row[-1] / 10 + shift] for row in rows], np.float32)
+        """Return scores [n, 1], off by `batched_error` in batches."""
+        error = self.batched_error if batch_rows > 1 else 0.0
+        return np.asarray([[row[-1] / 10 + error] for row in rows], np.float32)
 
 
-def given_contender(
-    engine: GivenEngine, *, program: str = "p", options: str = "", batch_rows: Sequence[int | None] = (None, 1, 2)
+def fake_contender(
+    engine: FakeEngine, *, program: str = "p", options: str = "", batch_rows: Sequence[int | None] = (None, 1, 2)
 ) -> Contender:
-    """A contender that tries one batch, and batches of one and two."""
+    """Return a contender, by default with one batch of all rows and batches of one and two."""
     return Contender(
         program=program,
         options=options,

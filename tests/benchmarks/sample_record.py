@@ -1,51 +1,51 @@
-"""A hand-made record with round figures."""
+"""A hand-written record with round numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.environment import CodeState, Environment
-from benchmarks.growth import ROWS, TOKENS
 from benchmarks.model_shape import SHAPES
 from benchmarks.record import (
+    Comparison,
     Entry,
-    Growth,
-    GrowthPoint,
     Load,
-    ProductGauge,
+    MatmulProbe,
     QualityScore,
     Record,
     Request,
     Requests,
-    Round,
     Sample,
+    ScalingCurve,
+    ScalingPoint,
+    ScalingVariable,
     Scan,
-    WorkloadFacts,
+    WorkloadInfo,
 )
 
 OURS = "qwen3-triton fp32"
 
 
 def entry(program: str, setting: str, walls_s: Sequence[float]) -> Entry:
-    """An entry whose processor time is twice its wall time."""
+    """Return an entry whose CPU time is twice its wall time."""
     samples = tuple(Sample(wall_s=wall, cpu_s=2 * wall) for wall in walls_s)
     return Entry(
         program=program,
         setting=setting,
         versions={"thing": "1.0"},
         min_cosine=0.9999999,
-        company_cosine=0.5,
+        batched_cosine=0.5,
         warmups=samples[:1],
         samples=samples,
         scan=(Scan(setting=setting, samples=samples[:1]),),
     )
 
 
-def sample_round() -> Round:
-    """Ours takes 1, 2 and 1 s; the other one 2, 4 and 3 s."""
+def sample_comparison() -> Comparison:
+    """Return a comparison in which OURS takes 1, 2 and 1 s, and the other contender 2, 4 and 3 s."""
     shape = SHAPES["tiny"]
-    return Round(
-        workload=WorkloadFacts(
+    return Comparison(
+        workload=WorkloadInfo(
             name="tiny",
             seed=1,
             texts=6,
@@ -59,25 +59,25 @@ def sample_round() -> Round:
             entry("other", "sorted padded batches of 2", [2.0, 4.0, 3.0]),
             entry(OURS, "one packed batch", [1.0, 2.0, 1.0]),
         ),
-        absent={"third": "it needs another processor"},
-        products=(
-            ProductGauge(program="slow fp32", flops=10**9, samples=(Sample(wall_s=0.02, cpu_s=0.02),)),
-            ProductGauge(program="fast fp32", flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),
-            ProductGauge(program="only int8", flops=10**9, samples=(Sample(wall_s=0.0025, cpu_s=0.02),)),
+        not_measured={"third": "it needs another processor"},
+        matmuls=(
+            MatmulProbe(program="slow fp32", flops=10**9, samples=(Sample(wall_s=0.02, cpu_s=0.02),)),
+            MatmulProbe(program="fast fp32", flops=10**9, samples=(Sample(wall_s=0.01, cpu_s=0.02),)),
+            MatmulProbe(program="only int8", flops=10**9, samples=(Sample(wall_s=0.0025, cpu_s=0.02),)),
         ),
-        profile={OURS: {"MatMul": 900, "Loop": 100}},
+        profile_us={OURS: {"MatMul": 900, "Loop": 100}},
         load_average=(0.5, 1.5, 1.0),
     )
 
 
 def sample_load() -> Load:
-    """Repetitions at one and at two texts a second, with one failure."""
+    """Return a load with repetitions at one and at two texts per second, and one failed request."""
     slow = [
-        Request(start_s=0.0, latency_s=1.0, item=0, error=None),
-        Request(start_s=0.0, latency_s=0.1, item=1, error="ServerTimeoutError"),
-        Request(start_s=0.0, latency_s=2.0, item=0, error=None),
+        Request(start_s=0.0, latency_s=1.0, text_index=0, error=None),
+        Request(start_s=0.0, latency_s=0.1, text_index=1, error="ServerTimeoutError"),
+        Request(start_s=0.0, latency_s=2.0, text_index=0, error=None),
     ]
-    fast = [Request(start_s=0.0, latency_s=0.5, item=0, error=None)]
+    fast = [Request(start_s=0.0, latency_s=0.5, text_index=0, error=None)]
     return Load(
         program=OURS,
         driver="a driver",
@@ -107,12 +107,12 @@ def _score(dimension: int, ndcg: float) -> QualityScore:
     )
 
 
-def _point(size: float, wall_s: float) -> GrowthPoint:
-    return GrowthPoint(size=size, samples=(Sample(wall_s=wall_s, cpu_s=wall_s),))
+def _point(size: float, wall_s: float) -> ScalingPoint:
+    return ScalingPoint(size=size, samples=(Sample(wall_s=wall_s, cpu_s=wall_s),))
 
 
 def sample_record(*, threads: int = 2) -> Record:
-    """A record of one round."""
+    """Return a record with one comparison."""
     return Record(
         started="2026-01-02T03:04:05+00:00",
         code=CodeState(commit="0123456789abcdef", modified=False),
@@ -125,12 +125,14 @@ def sample_record(*, threads: int = 2) -> Record:
             packages={"onnxruntime": "1.23.2", "torch": "2.13.0"},
         ),
         command="python -m benchmarks run",
-        rounds=(sample_round(),),
+        comparisons=(sample_comparison(),),
         loads=(sample_load(),),
         quality=(_score(32, 0.4), _score(64, 0.5)),
-        growth=(
-            Growth(program=OURS, of=TOKENS, points=(_point(1, 3.0), _point(2, 7.0), _point(4, 21.0))),
-            Growth(program=OURS, of=ROWS, points=(_point(1, 3.0), _point(2, 5.0))),
+        scaling=(
+            ScalingCurve(
+                program=OURS, variable=ScalingVariable.TOKENS, points=(_point(1, 3.0), _point(2, 7.0), _point(4, 21.0))
+            ),
+            ScalingCurve(program=OURS, variable=ScalingVariable.ROWS, points=(_point(1, 3.0), _point(2, 5.0))),
         ),
-        not_done={"perf_analyzer": "no wheel"},
+        not_measured={"perf_analyzer": "no wheel"},
     )

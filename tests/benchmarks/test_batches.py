@@ -1,4 +1,4 @@
-"""Padded batches, and answers in the callers' order."""
+"""Padded batches and the order of their outputs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from benchmarks.rows import Vectors
 _ROWS = [[5, 6, 7], [1], [2, 3], [4, 4]]
 
 
-def test_sorted_batches_pad_the_shorter_rows_at_the_right() -> None:
+def test_sorted_batches_are_right_padded() -> None:
     first, second = sorted_batches(_ROWS, 2)
-    assert (first.places, second.places) == ([1, 2], [3, 0])
+    assert (first.indices, second.indices) == ([1, 2], [3, 0])
     assert first.ids.tolist() == [[1, 0], [2, 3]]
     assert first.mask.tolist() == [[1, 0], [1, 1]]
     assert first.positions.tolist() == [[0, 1], [0, 1]]
-    assert second.last.tolist() == [1, 2]
+    assert second.last_columns.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("batch_rows", [1, 2, 3, 4, 9])
-def test_answers_come_back_in_the_callers_order(batch_rows: int) -> None:
+def test_outputs_are_in_the_order_of_the_rows(batch_rows: int) -> None:
     def last_id_and_one(batch: PaddedBatch) -> Vectors:
         return np.stack([batch.ids, np.ones_like(batch.ids)], axis=-1).astype(np.float32)
 

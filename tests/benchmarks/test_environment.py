@@ -1,4 +1,4 @@
-"""What an environment says of its processor."""
+"""The description of the processor in an environment."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ cpu family\t: 99
 """
 
 
-def test_generations_of_one_name_are_told_apart() -> None:
+def test_processor_generations_with_one_name_are_distinguished() -> None:
     assert describe_cpu(_CPUINFO.format(family=25)) == "AMD EPYC (family 25, model 17, stepping 1)"
     assert describe_cpu(_CPUINFO.format(family=26)) == "AMD EPYC (family 26, model 17, stepping 1)"
 
 
-def test_a_processor_without_numbers_has_its_name() -> None:
+def test_processor_without_family_and_model_is_described_by_its_name() -> None:
     assert describe_cpu("model name : Neoverse-N1\n\nmodel name : other\n") == "Neoverse-N1"
     assert describe_cpu("")
 
 
-def test_this_machine_has_a_name() -> None:
+def test_processor_of_this_machine_is_described() -> None:
     assert read_environment(threads=1).cpu

@@ -1,4 +1,4 @@
-"""`python -m benchmarks gpu` where there is no GPU: what it refuses, and the whole of it dry on a bare checkout."""
+"""`python -m benchmarks gpu` on a machine without a GPU: errors, and a dry run with few packages installed."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from sample_record import sample_record
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.contenders import CannotRun
+from benchmarks.contenders import ContenderUnavailableError
 from benchmarks.contenders.worker import Worker
-from benchmarks.cuda_session import NotOnGpu, kernel_name, open_cuda_session
+from benchmarks.cuda_session import NotOnGpuError, kernel_name, open_cuda_session
 from benchmarks.environment import Gpu, installed_versions
-from benchmarks.products import COPIED_BYTES
-from benchmarks.record import CopyGauge, Record, Sample
+from benchmarks.record import CopyProbe, Record, Sample
 from benchmarks.record_file import read_record, write_record
 from benchmarks.report import render_record
-from benchmarks.tables import copies_table
+from benchmarks.roofline import COPIED_BYTES
+from benchmarks.tables import memory_copy_table
 from benchmarks.workload import GPU_STANDARD, WORKLOADS
 
 GPU = Gpu(name="A GPU", memory_bytes=80 * 10**9, driver="580.1", cuda="13.0", providers="CUDAExecutionProvider")
-no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU answers")
-# what the machine of a GPU run need not have
-_BARE = """
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+# hides the packages that a GPU run does not need
+_WITHOUT_OPTIONAL_PACKAGES = """
 import importlib.abc, runpy, sys
 
-class Refuse(importlib.abc.MetaPathFinder):
+class Hide(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in {"tritonclient", "grpc", "peft", "matplotlib", "optimum", "openvino"}:
             raise ModuleNotFoundError(name)
 
-sys.meta_path.insert(0, Refuse())
+sys.meta_path.insert(0, Hide())
 runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 """
 
@@ -45,9 +45,9 @@ runpy.run_module("benchmarks", run_name="__main__", alter_sys=True)
 @pytest.fixture(scope="module")
 def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Record:
     cache = tmp_path_factory.mktemp("cache")
-    wanted = ["--contender", "fp16", "--contender", "int8 rows", "--contender", "transformers"]
+    contenders = ["--contender", "fp16", "--contender", "int8 rows", "--contender", "transformers"]
     done = subprocess.run(
-        [sys.executable, "-c", _BARE, "gpu", "--dry", "--cache", str(cache), *wanted],
+        [sys.executable, "-c", _WITHOUT_OPTIONAL_PACKAGES, "gpu", "--dry", "--cache", str(cache), *contenders],
         cwd=project_root,
         capture_output=True,
         text=True,
@@ -60,13 +60,14 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
     return read_record(file)
 
 
-def test_dry_run_measures_what_a_cpu_can(record: Record) -> None:
-    (measured,) = record.rounds
-    programs = {entry.program: entry for entry in measured.entries}
+@pytest.mark.slow
+def test_dry_run_measures_what_a_cpu_supports(record: Record) -> None:
+    (comparison,) = record.comparisons
+    programs = {entry.program: entry for entry in comparison.entries}
     assert programs.keys() == {"qwen3-triton fp16 rows", "qwen3-triton int8 rows", "transformers bf16"}
-    # the CPU has no attention over pages, and says so itself
-    assert measured.absent.keys() == {"qwen3-triton fp16 pages"}
-    for entry in measured.entries:
+    # paged attention does not exist on CPUs
+    assert comparison.not_measured.keys() == {"qwen3-triton fp16 pages"}
+    for entry in comparison.entries:
         assert entry.min_cosine is not None
         assert entry.min_cosine > 0.999
         assert (len(entry.samples), len(entry.warmups)) == (7, 3)
@@ -77,74 +78,78 @@ def test_dry_run_measures_what_a_cpu_can(record: Record) -> None:
     assert [programs[name].arithmetic for name in sorted(programs)] == ["fp16", "fp16", "bf16"]
 
 
-def test_limits_and_profile_stand_in_the_record(record: Record) -> None:
-    (measured,) = record.rounds
-    assert {gauge.program for gauge in measured.products} == {"torch bf16", "torch fp16"}
-    (copy,) = measured.copies
+@pytest.mark.slow
+def test_dry_run_records_probes_and_profile(record: Record) -> None:
+    (comparison,) = record.comparisons
+    assert {probe.program for probe in comparison.matmuls} == {"torch bf16", "torch fp16"}
+    (copy,) = comparison.memory_copies
     assert (copy.program, copy.bytes, len(copy.samples)) == ("torch copy", 2 * COPIED_BYTES, 7)
-    assert measured.profile["qwen3-triton int8 rows"]["MatMulNBits"] > 0
+    assert comparison.profile_us["qwen3-triton int8 rows"]["MatMulNBits"] > 0
 
 
-def test_dry_run_is_no_run_on_a_gpu(record: Record) -> None:
+@pytest.mark.slow
+def test_record_of_a_dry_run_is_marked(record: Record) -> None:
     assert record.environment.gpu is None
-    assert record.not_done.keys() == {"everything on a GPU"}
+    assert record.not_measured.keys() == {"GPU"}
 
 
 @no_gpu
-def test_without_a_gpu_one_line_says_so_and_nothing_is_written(tmp_path: Path) -> None:
+def test_missing_gpu_is_one_line_and_writes_nothing(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["gpu", "--cache", str(tmp_path / "cache")])
     assert result.exit_code == 1
     [line] = result.output.strip().splitlines()
-    assert line.startswith("no GPU run: torch ")
+    assert line.startswith("no usable GPU: torch ")
     assert "finds no CUDA device" in line
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (("--workload", "none"), "'none' is none of"),
-        (("--model", "none"), "'none' is none of"),
-        (("--triton-release", "20.01"), "'20.01' is none of 25.08"),
-        (("--contender", "none"), "no program is called so"),
+        (("--workload", "none"), "'none' is not one of"),
+        (("--model", "none"), "'none' is not one of"),
+        (("--triton-release", "20.01"), "'20.01' is not one of 25.08"),
+        (("--contender", "none"), "no program has such a name"),
     ],
 )
-def test_bad_arguments_are_named(arguments: tuple[str, str], said: str) -> None:
+def test_invalid_arguments_are_named(arguments: tuple[str, str], message: str) -> None:
     result = CliRunner().invoke(app, ["gpu", *arguments])
     assert result.exit_code == 2
-    assert said in " ".join(result.output.replace("│", " ").split())
+    assert message in " ".join(result.output.replace("│", " ").split())
 
 
 @no_gpu
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_session_that_would_run_on_the_cpu_is_refused(tmp_path: Path) -> None:
-    from benchmarks.workers.products import _onnx_model
+def test_session_that_falls_back_to_the_cpu_is_rejected(tmp_path: Path) -> None:
+    from benchmarks.workers.roofline import _onnx_model
 
     file = tmp_path / "model.onnx"
     file.write_bytes(_onnx_model({"product": (4, 4)}, "fp32"))
-    with pytest.raises(NotOnGpu, match="fell back to CPUExecutionProvider"):
+    with pytest.raises(NotOnGpuError, match="fell back to CPUExecutionProvider"):
         open_cuda_session(file, 1, {"use_tf32": "0"})
     options = {"model": str(file), "threads": "1", "device": "cuda", "provider": '{"use_tf32": "0"}'}
-    with pytest.raises(CannotRun, match="NotOnGpu: ONNX Runtime fell back to CPUExecutionProvider"):
+    with pytest.raises(
+        ContenderUnavailableError, match="NotOnGpuError: ONNX Runtime fell back to CPUExecutionProvider"
+    ):
         Worker("packed_graph", options).embed([[1]], 1)
 
 
-def test_gpu_and_copies_come_back_and_are_told(tmp_path: Path) -> None:
+def test_gpu_and_memory_copies_are_stored_and_reported(tmp_path: Path) -> None:
     plain = sample_record()
-    copies = (CopyGauge(program="torch copy", bytes=3 * 10**12, samples=(Sample(wall_s=1.0, cpu_s=1.0),)),)
+    memory_copies = (CopyProbe(program="torch copy", bytes=3 * 10**12, samples=(Sample(wall_s=1.0, cpu_s=1.0),)),)
     on_gpu = dataclasses.replace(
         plain,
         environment=dataclasses.replace(plain.environment, gpu=GPU),
-        rounds=(dataclasses.replace(plain.rounds[0], copies=copies),),
+        comparisons=(dataclasses.replace(plain.comparisons[0], memory_copies=memory_copies),),
     )
     file = tmp_path / "record.json"
     write_record(on_gpu, file)
     assert read_record(file) == on_gpu
     assert "A GPU (80 GB, driver 580.1, CUDA 13.0)" in render_record(on_gpu)
-    assert copies_table(on_gpu.rounds[0]).lines == (("torch copy", "3,000", "3,000 to 3,000"),)
+    assert memory_copy_table(on_gpu.comparisons[0]).rows == (("torch copy", "3,000", "3,000 to 3,000"),)
 
 
-def test_kernels_are_named_without_their_templates() -> None:
+def test_kernel_names_omit_template_arguments() -> None:
     assert kernel_name("void onnxruntime::flash::flash_fwd_kernel<Traits<128, 64>, true>(Params)") == (
         "onnxruntime::flash::flash_fwd_kernel"
     )
@@ -153,7 +158,7 @@ def test_kernels_are_named_without_their_templates() -> None:
     assert kernel_name("Memcpy DtoD (Device -> Device)") == "Memcpy DtoD"
 
 
-def test_workloads_of_one_length_are_that() -> None:
+def test_workloads_of_equal_lengths_match_their_names() -> None:
     assert {"mix", "256-of-16", "256-of-64", "64-of-256", "32-of-512", "16-of-1024", "4-of-4096"} <= set(GPU_STANDARD)
     for name in GPU_STANDARD:
         rows = WORKLOADS[name].rows(512)
@@ -162,7 +167,7 @@ def test_workloads_of_one_length_are_that() -> None:
             assert [len(row) for row in rows] == [int(tokens)] * int(texts)
 
 
-def test_a_package_built_for_gpus_is_found_by_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_package_built_for_gpus_is_found_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks import environment
 
     def version(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The scan, the gate before a contender's time, and the turns that contenders take."""
+"""The scan of settings, the accuracy limits, and interleaved timing."""
 
 from __future__ import annotations
 
@@ -6,107 +6,107 @@ import functools
 
 import numpy as np
 import pytest
-from fake_engine import GivenEngine, GivenScores, given_contender
+from fake_engine import FakeEngine, FakeScorer, fake_contender
 
-from benchmarks.measurement import Agreement, agreement, choose_finalists, interleave, min_cosine
+from benchmarks.measurement import Parity, compare_outputs, interleave, select_settings
 from benchmarks.record import Sample
 from benchmarks.rows import Vectors
 
 _ROWS = [[5, 6, 7], [1], [2, 3]]
 
 
-def _truth() -> Vectors:
-    return GivenEngine().embed(_ROWS, 1)
+def _reference() -> Vectors:
+    return FakeEngine().embed(_ROWS, 1)
 
 
-def test_fastest_setting_of_all_options_is_chosen_and_the_scan_kept() -> None:
-    slow = given_contender(GivenEngine({3: 9.0, 1: 4.0, 2: 5.0}), options="slow")
-    fast = given_contender(GivenEngine({3: 6.0, 1: 3.5, 2: 3.0}), options="fast")
-    (chosen,) = choose_finalists([slow, fast], _ROWS, _truth(), lambda _: None).entries
+def test_fastest_setting_is_selected_and_the_scan_recorded() -> None:
+    slow = fake_contender(FakeEngine({3: 9.0, 1: 4.0, 2: 5.0}), options="slow")
+    fast = fake_contender(FakeEngine({3: 6.0, 1: 3.5, 2: 3.0}), options="fast")
+    (chosen,) = select_settings([slow, fast], _ROWS, _reference(), lambda _: None).entries
     assert chosen.setting.name == "fast, sorted padded batches of 2"
     assert [scan.setting for scan in chosen.scan] == [
         f"{options}, {batches}"
         for options in ("slow", "fast")
         for batches in ("one padded batch", "sorted padded batches of 1", "sorted padded batches of 2")
     ]
-    assert chosen.truth.min_cosine is not None
-    assert chosen.truth.min_cosine > 0.9999999
+    assert chosen.reference_parity.min_cosine is not None
+    assert chosen.reference_parity.min_cosine > 0.9999999
 
 
-def test_wrong_vectors_keep_a_program_out() -> None:
-    finalists = choose_finalists([given_contender(GivenEngine())], _ROWS, -_truth(), lambda _: None)
-    assert not finalists.entries
-    assert "min cosine -1.0" in finalists.absent["p"]
+def test_program_with_wrong_embeddings_is_not_measured() -> None:
+    selection = select_settings([fake_contender(FakeEngine())], _ROWS, -_reference(), lambda _: None)
+    assert not selection.entries
+    assert "min cosine -1.0" in selection.not_measured["p"]
 
 
-def test_vectors_that_are_no_numbers_keep_a_program_out() -> None:
-    finalists = choose_finalists([given_contender(GivenEngine())], _ROWS, np.nan * _truth(), lambda _: None)
-    assert not finalists.entries
+def test_program_whose_cosines_are_nan_is_not_measured() -> None:
+    selection = select_settings([fake_contender(FakeEngine())], _ROWS, np.nan * _reference(), lambda _: None)
+    assert not selection.entries
 
 
-def test_next_fastest_setting_is_taken_where_the_fastest_is_wrong() -> None:
-    wrong = given_contender(GivenScores({3: 1.0, 1: 5.0, 2: 2.0}, wrong_in_company=0.5), options="wrong")
-    right = given_contender(GivenScores({3: 4.0, 1: 6.0, 2: 3.0}), options="right")
+def test_next_fastest_setting_is_selected_if_the_fastest_is_wrong() -> None:
+    wrong = fake_contender(FakeScorer({3: 1.0, 1: 5.0, 2: 2.0}, batched_error=0.5), options="wrong")
+    right = fake_contender(FakeScorer({3: 4.0, 1: 6.0, 2: 3.0}), options="right")
     lines: list[str] = []
-    truth = GivenScores().embed(_ROWS, 1)
-    (chosen,) = choose_finalists([wrong, right], _ROWS, truth, lines.append).entries
+    reference = FakeScorer().embed(_ROWS, 1)
+    (chosen,) = select_settings([wrong, right], _ROWS, reference, lines.append).entries
     assert chosen.setting.name == "right, sorted padded batches of 2"
-    assert chosen.truth.max_score_error == 0.0
+    assert chosen.reference_parity.max_score_error == 0.0
     rejected = {scan.setting: scan.rejected for scan in chosen.scan if scan.rejected}
     assert list(rejected) == ["wrong, one padded batch", "wrong, sorted padded batches of 2"]
-    assert all("a score differs by 0.500000" in reason for reason in rejected.values())
-    assert [line for line in lines if "passed over" in line] == [f"  passed over: {why}" for why in rejected.values()]
+    assert all("max score error 0.500000" in reason for reason in rejected.values())
+    assert [line for line in lines if "rejected" in line] == [f"  rejected: {reason}" for reason in rejected.values()]
 
 
-def test_program_that_is_always_wrong_is_out_with_the_reason_of_its_fastest() -> None:
-    contender = given_contender(GivenScores({3: 1.0, 1: 5.0, 2: 2.0}))
-    truth = GivenScores().embed(_ROWS, 1) + np.float32(0.5)
-    finalists = choose_finalists([contender], _ROWS, truth, lambda _: None)
-    assert not finalists.entries
-    assert finalists.absent["p"].startswith("one padded batch: a score differs by 0.5")
+def test_reason_is_that_of_the_fastest_setting_if_all_are_wrong() -> None:
+    contender = fake_contender(FakeScorer({3: 1.0, 1: 5.0, 2: 2.0}))
+    reference = FakeScorer().embed(_ROWS, 1) + np.float32(0.5)
+    selection = select_settings([contender], _ROWS, reference, lambda _: None)
+    assert not selection.entries
+    assert selection.not_measured["p"].startswith("one padded batch: max score error 0.5")
 
 
-def test_answers_that_depend_on_their_company_are_told() -> None:
-    engine = GivenEngine({1: 2.0}, wrong_in_company=0.2)
-    (chosen,) = choose_finalists([given_contender(engine)], _ROWS, _truth(), lambda _: None).entries
-    assert chosen.company is not None
-    assert chosen.company.min_cosine is not None
-    assert 0.99 < chosen.company.min_cosine < 0.999
+def test_outputs_that_depend_on_the_batch_are_recorded() -> None:
+    engine = FakeEngine({1: 2.0}, batched_error=0.2)
+    (chosen,) = select_settings([fake_contender(engine)], _ROWS, _reference(), lambda _: None).entries
+    assert chosen.batched_parity is not None
+    assert chosen.batched_parity.min_cosine is not None
+    assert 0.99 < chosen.batched_parity.min_cosine < 0.999
 
 
 def test_scores_are_compared_by_their_difference() -> None:
     scores, others = np.asarray([[0.5], [0.25]], np.float32), np.asarray([[0.5], [0.75]], np.float32)
-    assert agreement(scores, others) == Agreement(max_score_error=0.5)
-    assert agreement(_truth(), _truth()).max_score_error is None
+    assert compare_outputs(scores, others) == Parity(max_score_error=0.5)
+    assert compare_outputs(_reference(), _reference()).max_score_error is None
 
 
 @pytest.mark.parametrize("shift", [0.01, np.nan])
-def test_wrong_scores_keep_a_program_out(shift: float) -> None:
-    contender = given_contender(GivenScores())
-    finalists = choose_finalists([contender], _ROWS, GivenScores().embed(_ROWS, 1), lambda _: None)
-    assert [entry.truth.max_score_error for entry in finalists.entries] == [0.0]
-    shifted = choose_finalists([contender], _ROWS, GivenScores().embed(_ROWS, 1) + np.float32(shift), lambda _: None)
+def test_program_with_wrong_scores_is_not_measured(shift: float) -> None:
+    contender = fake_contender(FakeScorer())
+    selection = select_settings([contender], _ROWS, FakeScorer().embed(_ROWS, 1), lambda _: None)
+    assert [entry.reference_parity.max_score_error for entry in selection.entries] == [0.0]
+    shifted = select_settings([contender], _ROWS, FakeScorer().embed(_ROWS, 1) + np.float32(shift), lambda _: None)
     assert not shifted.entries
-    assert "more than 0.001" in shifted.absent["p"]
+    assert "above the limit of 0.001" in shifted.not_measured["p"]
 
 
 def test_min_cosine_is_that_of_the_worst_row() -> None:
     left, right = np.asarray([[1, 0], [1, 1]], np.float32), np.asarray([[2, 0], [0, 1]], np.float32)
-    assert abs(min_cosine(left, right) - 0.5**0.5) < 1e-7
+    assert compare_outputs(left, right).min_cosine == pytest.approx(0.5**0.5, abs=1e-7)
 
 
-def _take_turn(turns: list[str], name: str) -> list[Sample]:
-    turns.append(name)
+def _record_run(executed: list[str], name: str) -> list[Sample]:
+    executed.append(name)
     return [Sample(wall_s=1.0, cpu_s=1.0)] * 2
 
 
-def test_contenders_take_turns_in_changing_order() -> None:
-    turns: list[str] = []
-    runs = [functools.partial(_take_turn, turns, name) for name in "abc"]
+def test_runs_are_interleaved_in_changing_order() -> None:
+    executed: list[str] = []
+    runs = [functools.partial(_record_run, executed, name) for name in "abc"]
     timings = interleave(runs, 6, 1, lambda _: None)
-    rounds = ["".join(turns[first : first + 3]) for first in range(0, len(turns), 3)]
-    assert all(sorted(turn) == ["a", "b", "c"] for turn in rounds)
-    assert len(set(rounds)) > 1
+    orders = ["".join(executed[first : first + 3]) for first in range(0, len(executed), 3)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in orders)
+    assert len(set(orders)) > 1
     assert [len(samples) for samples in timings.samples] == [12] * 3
     assert [len(samples) for samples in timings.warmups] == [2] * 3
     assert len(timings.load_average) == 6

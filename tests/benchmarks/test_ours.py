@@ -1,4 +1,4 @@
-"""This project's own contenders: a copy or two of the packed graph, loaded for real."""
+"""This project's own contenders with one and two copies of the packed graph, loaded in real sessions."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.checkpoint import cached_checkpoint
-from benchmarks.contenders.contender import Bench, prepare_all
+from benchmarks.contenders.contender import RunContext, prepare_all
 from benchmarks.contenders.ours import OURS
-from benchmarks.growth import draw_rows
 from benchmarks.model_shape import SHAPES
+from benchmarks.scaling import random_rows
 
 
-def test_copies_share_the_batches_and_change_no_bit(tmp_path: Path) -> None:
+def test_copies_give_bit_identical_outputs(tmp_path: Path) -> None:
     shape, lines = SHAPES["tiny"], list[str]()
-    rows = draw_rows([3, 17, 1, 9, 30, 2, 5], shape.vocabulary)
-    with ExitStack() as undo:
-        bench = Bench(
+    rows = random_rows([3, 17, 1, 9, 30, 2, 5], shape.vocabulary)
+    with ExitStack() as cleanup:
+        context = RunContext(
             checkpoint=cached_checkpoint(shape, tmp_path),
             cache=tmp_path,
             threads=2,
             max_tokens=64,
-            say=lines.append,
-            undo=undo,
+            log=lines.append,
+            cleanup=cleanup,
         )
-        one, two = prepare_all(OURS[:1], bench).contenders
+        one, two = prepare_all(OURS[:1], context).contenders
         assert (one.options, two.options) == ("", "2 copies, 1 thread each")
         assert two.settings(len(rows))[0].name == f"{two.options}, sorted packed batches of 2"
-        # with one batch the second copy would have nothing to do
+        # with a single batch the second copy would be idle
         assert [setting.batch_rows for setting in two.settings(4)] == [2]
         assert two.settings(1) == []
         assert len(one.settings(1)) == 1

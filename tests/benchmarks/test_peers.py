@@ -1,4 +1,4 @@
-"""What is written for peers, and how peers that need more than is here are listed."""
+"""Checkpoints that are written for the peers."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def test_classifier_and_causal_lm_give_the_same_scores(tmp_path: Path) -> None:
     assert torch.allclose(logits[ids[YES]] - logits[ids[NO]], score, atol=1e-5)
 
 
-def test_reranker_appends_no_end_token(tmp_path: Path) -> None:
+def test_reranker_tokenizer_appends_no_end_token(tmp_path: Path) -> None:
     reranker = cached_reranker(cached_checkpoint(SHAPES["tiny"], tmp_path), tmp_path)
     tokenizer = Tokenizer.from_file(str(reranker / "tokenizer.json"))
     assert len(tokenizer.encode("ab").ids) == 2
     assert tokenizer.encode("yes").ids == [answer_ids(reranker)[YES]]
 
 
-def test_scores_come_back_in_the_callers_order() -> None:
+def test_scores_are_in_the_order_of_the_rows() -> None:
     rows = [[4, 4, 4], [1], [2, 2]]
     scores = score_in_batches(rows, 2, lambda batch: batch.ids[:, :1].astype(np.float32))
     assert np.allclose(scores[:, 0], 1 / (1 + np.exp(-np.asarray([4, 1, 2]))))
 
 
-def test_no_two_programs_of_a_task_have_one_name() -> None:
+def test_program_names_are_unique_within_a_task() -> None:
     for task in Task:
         programs = [recipe.program for recipe in ALL if recipe.task is task]
         assert len(programs) == len(set(programs))

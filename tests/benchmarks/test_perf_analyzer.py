@@ -1,11 +1,11 @@
-"""perf_analyzer's profile export becomes requests."""
+"""Parsing of perf_analyzer's profile export."""
 
 from __future__ import annotations
 
 from benchmarks.serving.perf_analyzer import parse_profile
 
 
-def test_profile_becomes_requests_from_the_first_start_on() -> None:
+def test_start_times_are_relative_to_the_first_request() -> None:
     exported = {
         "experiments": [
             {
@@ -20,5 +20,5 @@ def test_profile_becomes_requests_from_the_first_start_on() -> None:
     first, second = parse_profile(exported)
     assert (first.start_s, first.latency_s) == (0.0, 0.5)
     assert (second.start_s, second.latency_s) == (2.0, 0.25)
-    assert first.item is None
+    assert first.text_index is None
     assert first.error is None

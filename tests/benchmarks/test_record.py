@@ -1,32 +1,34 @@
-"""Records come back as they were written."""
+"""Reading and writing of records, and errors for malformed ones."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sample_record import sample_record
 
-from benchmarks.record import SCHEMA_VERSION, TokenizerFacts
-from benchmarks.record_file import RecordInvalid, read_record, write_record
+from benchmarks.record import TokenizerInfo
+from benchmarks.record_file import InvalidRecordError, read_record, write_record
 
 
-def test_record_comes_back_as_written(tmp_path: Path) -> None:
+def test_record_is_read_as_written(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "record.json"
     write_record(sample_record(), file)
     assert read_record(file) == sample_record()
 
 
-def test_served_tokenizer_comes_back_and_older_records_have_none(tmp_path: Path) -> None:
-    record = dataclasses.replace(sample_record(), served_tokenizer=TokenizerFacts(sha256="0f", vocabulary=9))
-    write_record(record, tmp_path / "new.json")
-    assert read_record(tmp_path / "new.json") == record
-    raw = json.loads((tmp_path / "new.json").read_text(encoding="utf-8"))
+def test_served_tokenizer_is_optional(tmp_path: Path) -> None:
+    record = dataclasses.replace(sample_record(), served_tokenizer=TokenizerInfo(sha256="0f", vocabulary=9))
+    write_record(record, tmp_path / "with.json")
+    assert read_record(tmp_path / "with.json") == record
+    raw = json.loads((tmp_path / "with.json").read_text(encoding="utf-8"))
     del raw["served_tokenizer"]
-    (tmp_path / "old.json").write_text(json.dumps(raw), encoding="utf-8")
-    assert read_record(tmp_path / "old.json") == sample_record()
+    (tmp_path / "without.json").write_text(json.dumps(raw), encoding="utf-8")
+    assert read_record(tmp_path / "without.json") == sample_record()
 
 
 def test_record_is_never_overwritten(tmp_path: Path) -> None:
@@ -36,38 +38,71 @@ def test_record_is_never_overwritten(tmp_path: Path) -> None:
         write_record(sample_record(), file)
 
 
-def test_another_schema_is_refused(tmp_path: Path) -> None:
+def _remove_sample_time(raw: dict[str, Any]) -> None:
+    del raw["comparisons"][0]["entries"][1]["samples"][2]["wall_s"]
+
+
+def _set_text_as_tokens(raw: dict[str, Any]) -> None:
+    raw["comparisons"][0]["workload"]["tokens"] = "100"
+
+
+def _add_unknown_field(raw: dict[str, Any]) -> None:
+    raw["comparisons"][0]["entries"][0]["colour"] = "red"
+
+
+def _set_unknown_variable(raw: dict[str, Any]) -> None:
+    raw["scaling"][0]["variable"] = "heads"
+
+
+def _set_old_schema(raw: dict[str, Any]) -> None:
+    raw["schema_version"] = 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_remove_sample_time, r"comparisons\.0\.entries\.1\.samples\.2\.wall_s: Field required"),
+        (_set_text_as_tokens, r"comparisons\.0\.workload\.tokens: Input should be a valid integer"),
+        (_add_unknown_field, r"comparisons\.0\.entries\.0\.colour: Unexpected"),
+        (_set_unknown_variable, r"scaling\.0\.variable: Input should be 'rows of 64 tokens'"),
+        (_set_old_schema, r"schema_version: schema 2 is not supported, this version reads schema 3"),
+    ],
+)
+def test_error_names_file_field_and_problem(
+    change: Callable[[dict[str, Any]], None], message: str, tmp_path: Path
+) -> None:
     file = tmp_path / "record.json"
-    write_record(dataclasses.replace(sample_record(), schema_version=99), file)
-    with pytest.raises(RecordInvalid, match="schema 99"):
+    write_record(sample_record(), file)
+    raw = json.loads(file.read_text(encoding="utf-8"))
+    change(raw)
+    file.write_text(json.dumps(raw), encoding="utf-8")
+    with pytest.raises(InvalidRecordError, match=rf"^record\.json: {message}") as caught:
         read_record(file)
+    assert "\n" not in str(caught.value)
 
 
-def test_records_of_the_first_schema_are_read(project_root: Path) -> None:
-    file = project_root / "benchmarks" / "results" / "2026-11-23T123147-mix.json"
-    record = read_record(file)
-    (measured,) = record.rounds
-    assert record.schema_version == SCHEMA_VERSION
-    assert (measured.workload.name, measured.workload.passes) == ("mix", 1)
-    assert all(len(entry.samples) == 15 and not entry.scan for entry in measured.entries)
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 3}', '"text"'])
+def test_other_content_is_rejected_with_one_line(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "record.json"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(InvalidRecordError, match=r"^record\.json: \S") as caught:
+        read_record(file)
+    assert "\n" not in str(caught.value)
 
 
-def test_every_kept_result_is_read(project_root: Path) -> None:
+def test_missing_file_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRecordError, match=r"^record\.json: No such file"):
+        read_record(tmp_path / "record.json")
+
+
+def test_all_results_are_readable(project_root: Path) -> None:
     files = list((project_root / "benchmarks" / "results").glob("*.json"))
     assert files
     for file in files:
-        assert read_record(file).rounds
+        assert read_record(file).comparisons
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"schema_version": 1}'])
-def test_what_is_no_record_is_refused(tmp_path: Path, content: str) -> None:
-    file = tmp_path / "record.json"
-    file.write_text(content, encoding="utf-8")
-    with pytest.raises(RecordInvalid, match=r"record\.json"):
-        read_record(file)
-
-
-def test_kept_results_hold_no_paths_and_no_addresses(project_root: Path) -> None:
+def test_results_contain_no_paths_and_no_urls(project_root: Path) -> None:
     for file in (project_root / "benchmarks" / "results").glob("*.json"):
         text = file.read_text(encoding="utf-8")
         assert "://" not in text, file.name

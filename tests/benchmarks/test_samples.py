@@ -1,4 +1,4 @@
-"""Statistics on samples whose answers are known."""
+"""Statistics of samples with known results."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import pytest
 from benchmarks.samples import (
     CostCurve,
     Percentiles,
-    Spread,
+    Quartiles,
     fit_cost,
     paired_ratio,
     percentiles,
+    quartiles,
     repetition_means,
-    spread,
 )
 
 
-def test_spread_is_median_and_quartiles() -> None:
-    assert spread([5.0, 1.0, 3.0, 2.0, 4.0]) == Spread(low=2.0, median=3.0, high=4.0)
+def test_quartiles_are_interpolated() -> None:
+    assert quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == Quartiles(low=2.0, median=3.0, high=4.0)
 
 
-def test_spread_of_one_sample_is_that_sample() -> None:
-    assert spread([7.0]) == Spread(low=7.0, median=7.0, high=7.0)
+def test_quartiles_of_one_sample_are_that_sample() -> None:
+    assert quartiles([7.0]) == Quartiles(low=7.0, median=7.0, high=7.0)
 
 
 def test_one_disturbed_repetition_does_not_move_the_median() -> None:
-    assert spread([1.0, 1.0, 1.0, 1.0, 100.0]).median == 1.0
+    assert quartiles([1.0, 1.0, 1.0, 1.0, 100.0]).median == 1.0
 
 
-def test_ratio_is_taken_within_each_repetition() -> None:
-    # the machine runs at half speed in the second half; the ratio is 2 all along
-    assert paired_ratio([2.0, 2.0, 4.0, 4.0], [1.0, 1.0, 2.0, 2.0]) == Spread(low=2.0, median=2.0, high=2.0)
+def test_ratio_is_computed_within_each_repetition() -> None:
+    # the machine runs at half speed in the second half; the ratio is always 2
+    assert paired_ratio([2.0, 2.0, 4.0, 4.0], [1.0, 1.0, 2.0, 2.0]) == Quartiles(low=2.0, median=2.0, high=2.0)
 
 
-def test_ratio_of_different_numbers_of_repetitions_is_refused() -> None:
+def test_ratio_of_different_numbers_of_repetitions_is_rejected() -> None:
     with pytest.raises(ValueError, match="shorter"):
         paired_ratio([1.0, 2.0], [1.0])
 
@@ -56,30 +56,30 @@ def test_repetition_is_the_mean_of_its_passes() -> None:
 
 
 @pytest.mark.parametrize("passes", [0, 2])
-def test_repetitions_that_are_not_whole_are_refused(passes: int) -> None:
-    with pytest.raises(ValueError, match="no whole repetitions"):
+def test_incomplete_repetitions_are_rejected(passes: int) -> None:
+    with pytest.raises(ValueError, match="cannot be divided"):
         repetition_means([1.0, 2.0, 3.0], passes)
 
 
-def test_curve_is_found_again() -> None:
-    made = CostCurve(fixed=2.0, linear=0.5, square=0.01)
+def test_fit_recovers_a_quadratic_curve() -> None:
+    curve = CostCurve(constant=2.0, linear=0.5, quadratic=0.01)
     sizes = [1.0, 4.0, 16.0, 64.0, 256.0]
-    found = fit_cost(sizes, [made.at(size) for size in sizes], square=True)
-    assert (found.fixed, found.linear, found.square) == pytest.approx((2.0, 0.5, 0.01))
+    found = fit_cost(sizes, [curve.at(size) for size in sizes], quadratic=True)
+    assert (found.constant, found.linear, found.quadratic) == pytest.approx((2.0, 0.5, 0.01))
 
 
-def test_straight_line_has_no_square() -> None:
-    found = fit_cost([1.0, 2.0, 3.0], [3.0, 5.0, 7.0], square=False)
-    assert (found.fixed, found.linear, found.square) == pytest.approx((1.0, 2.0, 0.0))
+def test_linear_fit_has_no_quadratic_term() -> None:
+    found = fit_cost([1.0, 2.0, 3.0], [3.0, 5.0, 7.0], quadratic=False)
+    assert (found.constant, found.linear, found.quadratic) == pytest.approx((1.0, 2.0, 0.0))
 
 
-def test_no_part_of_a_cost_is_below_zero() -> None:
-    found = fit_cost([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.1, 15.8], square=True)
-    assert min(found.fixed, found.linear, found.square) >= 0
-    assert found.square == pytest.approx(1.0, rel=0.02)
+def test_coefficients_are_not_negative() -> None:
+    found = fit_cost([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 9.1, 15.8], quadratic=True)
+    assert min(found.constant, found.linear, found.quadratic) >= 0
+    assert found.quadratic == pytest.approx(1.0, rel=0.02)
 
 
-def test_curve_without_points_or_through_zero_is_refused() -> None:
+def test_fit_without_points_or_through_zero_is_rejected() -> None:
     for sizes, times in (([], []), ([1.0], [0.0])):
         with pytest.raises(ValueError, match="times above 0"):
-            fit_cost(sizes, times, square=True)
+            fit_cost(sizes, times, quadratic=True)

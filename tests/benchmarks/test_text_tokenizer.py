@@ -1,4 +1,4 @@
-"""A tokenizer given to a run becomes that of the served checkpoint, and the record names it."""
+"""The option --tokenizer: the served checkpoint uses the file, and the record identifies it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typer.testing import CliRunner, Result
 from benchmarks import run
 from benchmarks.__main__ import app
 from benchmarks.checkpoint import cached_checkpoint
-from benchmarks.contenders import Bench
+from benchmarks.contenders import RunContext
 from benchmarks.model_shape import SHAPES
-from benchmarks.record import TokenizerFacts
+from benchmarks.record import TokenizerInfo
 from benchmarks.record_file import read_record
-from benchmarks.serving.measure import Served, ServingOptions
+from benchmarks.serving.measure import LoadOptions, ServingResults
 from benchmarks.text_tokenizer import TextTokenizer, read_tokenizer
 from benchmarks.workload import END_TOKEN_ID, Workload
 
-_TEXTS = ["the same bits alone and in any company", "", " Zürich\n"]
+_TEXTS = ["identical embeddings alone and batched", "", " Zürich\n"]
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def _invoke(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Result:
     return CliRunner().invoke(app, [*arguments])
 
 
-def test_facts_are_the_files(file: Path, tokenizer: TextTokenizer) -> None:
-    assert tokenizer.facts == TokenizerFacts(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), vocabulary=8192)
+def test_info_describes_the_file(file: Path, tokenizer: TextTokenizer) -> None:
+    assert tokenizer.info == TokenizerInfo(sha256=hashlib.sha256(file.read_bytes()).hexdigest(), vocabulary=8192)
     assert tokenizer.end_token == "<|endoftext|>"
 
 
-def test_checkpoint_has_the_tokenizer_and_room_for_its_ids(
+def test_checkpoint_uses_the_tokenizer_and_its_vocabulary_size(
     file: Path, tokenizer: TextTokenizer, tmp_path: Path
 ) -> None:
     folder = cached_checkpoint(SHAPES["tiny"], tmp_path, tokenizer)
@@ -56,7 +56,7 @@ def test_checkpoint_has_the_tokenizer_and_room_for_its_ids(
     assert AutoTokenizer.from_pretrained(folder)(_TEXTS)["input_ids"] == tokenizer.rows(_TEXTS)
 
 
-def test_checkpoint_without_one_is_another_and_has_one_id_a_byte(tokenizer: TextTokenizer, tmp_path: Path) -> None:
+def test_default_checkpoint_is_another_and_has_a_byte_level_tokenizer(tokenizer: TextTokenizer, tmp_path: Path) -> None:
     folder = cached_checkpoint(SHAPES["tiny"], tmp_path)
     assert folder != cached_checkpoint(SHAPES["tiny"], tmp_path, tokenizer)
     plain = read_tokenizer(folder / "tokenizer.json")
@@ -64,54 +64,54 @@ def test_checkpoint_without_one_is_another_and_has_one_id_a_byte(tokenizer: Text
     assert [len(row) for row in plain.rows(_TEXTS)] == [len(text.encode()) + 1 for text in _TEXTS]
 
 
-def test_only_what_is_served_has_it_and_the_record_names_it_without_its_place(
+def test_only_the_served_checkpoint_uses_it_and_the_record_identifies_it_without_its_path(
     file: Path, tokenizer: TextTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     served: list[Path] = []
 
-    def measure(_workload: Workload, options: ServingOptions, bench: Bench) -> Served:
+    def measure(_workload: Workload, options: LoadOptions, context: RunContext) -> ServingResults:
         assert options.tokenizer == tokenizer
-        served.append(bench.checkpoint)
-        return Served()
+        served.append(context.checkpoint)
+        return ServingResults()
 
     monkeypatch.setattr(run, "measure_serving", measure)
-    places = ("--tokenizer", str(file), "--cache", str(tmp_path), f"--output={tmp_path / 'out'}")
-    result = _invoke(monkeypatch, "run", "--quick", "--part", "serving", *places)
+    paths = ("--tokenizer", str(file), "--cache", str(tmp_path), f"--output={tmp_path / 'out'}")
+    result = _invoke(monkeypatch, "run", "--quick", "--part", "serving", *paths)
     assert result.exit_code == 0, result.output
     assert served == [cached_checkpoint(SHAPES["tiny"], tmp_path, tokenizer)]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     (written,) = (tmp_path / "out").iterdir()
     record = read_record(written)
-    assert record.served_tokenizer == tokenizer.facts
+    assert record.served_tokenizer == tokenizer.info
     assert record.command == "python -m benchmarks run --quick --part serving"
     assert str(file) not in written.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "does not exist"),
-        ("{}", "not the JSON of a tokenizer"),
-        ('{"post_processor": null}', "does not append one end token"),
+        ("{}", "invalid tokenizer JSON"),
+        ('{"post_processor": null}', "does not append exactly one end token"),
     ],
 )
-def test_unusable_file_is_told_in_a_line(
-    content: str | None, said: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_file_is_rejected(
+    content: str | None, message: str, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = tmp_path / "t.json"
     if content is not None:
         changes = json.loads(content)
-        whole = json.loads(file.read_text(encoding="utf-8")) if changes else {}
-        given.write_text(json.dumps({**whole, **changes}), encoding="utf-8")
+        original = json.loads(file.read_text(encoding="utf-8")) if changes else {}
+        given.write_text(json.dumps({**original, **changes}), encoding="utf-8")
     result = _invoke(monkeypatch, "run", "--quick", "--cache", str(tmp_path), "--tokenizer", str(given))
     assert result.exit_code == 2
-    told = " ".join(result.output.replace("│", " ").split())
-    assert "--tokenizer" in told
-    assert said in told
+    output = " ".join(result.output.replace("│", " ").split())
+    assert "--tokenizer" in output
+    assert message in output
 
 
-def test_run_that_serves_nothing_refuses_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("run", "--quick", "--part", "growth", "--cache", str(tmp_path), "--tokenizer", str(file))
+def test_run_without_the_part_serving_rejects_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("run", "--quick", "--part", "scaling", "--cache", str(tmp_path), "--tokenizer", str(file))
     result = _invoke(monkeypatch, *arguments)
     assert result.exit_code == 2
     assert "only the part serving" in " ".join(result.output.replace("│", " ").split())

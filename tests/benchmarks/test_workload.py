@@ -1,4 +1,4 @@
-"""A workload is the same rows everywhere and for ever, or figures of two runs mean different things."""
+"""Workloads have the same rows on every machine and in every version, so that runs stay comparable."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _VOCABULARY = {"mix": SHAPES["0.6b-4-layers"].vocabulary, "tiny": SHAPES["tiny"]
 
 
 @pytest.mark.parametrize("name", _SHA256)
-def test_rows_are_those_of_every_other_run(name: str) -> None:
+def test_rows_have_not_changed(name: str) -> None:
     rows = WORKLOADS[name].rows(_VOCABULARY[name])
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == _SHA256[name]
 
 
-def test_mix_has_the_stated_texts_and_tokens() -> None:
+def test_mix_has_the_documented_texts_and_tokens() -> None:
     lengths = [len(row) for row in WORKLOADS["mix"].rows(8192)]
     assert (len(lengths), sum(lengths), min(lengths), max(lengths)) == (24, 1729, 13, 173)
 
@@ -36,7 +36,7 @@ def test_single_texts_have_the_length_in_their_name(tokens: int) -> None:
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_rows_stay_in_the_vocabulary_and_only_texts_end_with_the_end_token(name: str) -> None:
+def test_ids_are_in_the_vocabulary_and_only_rows_to_embed_end_with_the_end_token(name: str) -> None:
     embeds = WORKLOADS[name].task is Task.EMBED
     for row in WORKLOADS[name].rows(512):
         assert (row[-1] == END_TOKEN_ID) == embeds
@@ -45,17 +45,17 @@ def test_rows_stay_in_the_vocabulary_and_only_texts_end_with_the_end_token(name:
         assert len(row) <= WORKLOADS[name].longest
 
 
-def test_passages_of_one_query_share_everything_but_themselves() -> None:
+def test_rows_of_one_query_share_prefix_and_suffix() -> None:
     workload = WORKLOADS["rerank"]
     rows = workload.rows(8192)
     assert len(rows) == 50
-    assert len({tuple(row[: workload.before]) for row in rows}) == 1
-    assert len({tuple(row[-workload.after :]) for row in rows}) == 1
+    assert len({tuple(row[: workload.prefix_tokens]) for row in rows}) == 1
+    assert len({tuple(row[-workload.suffix_tokens :]) for row in rows}) == 1
     assert len({tuple(row) for row in rows}) == 50
-    lengths = [len(row) - workload.before - workload.after for row in rows]
+    lengths = [len(row) - workload.prefix_tokens - workload.suffix_tokens for row in rows]
     assert (min(lengths), max(lengths)) == (30, 500)
 
 
-def test_products_count_every_weight_of_a_layer() -> None:
-    weights = sum(inner * columns for inner, columns in SHAPES["0.6b"].products().values())
+def test_matmul_shapes_include_every_weight_of_a_layer() -> None:
+    weights = sum(inner * columns for inner, columns in SHAPES["0.6b"].matmul_shapes().values())
     assert weights == 1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072

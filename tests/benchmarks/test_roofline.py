@@ -1,19 +1,19 @@
-"""What the products of an answer come to."""
+"""FLOPs that a workload needs."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from benchmarks.model_shape import SHAPES
-from benchmarks.products import layer_flops, needed_flops
+from benchmarks.roofline import layer_flops, needed_flops
 
 
-def test_layer_counts_two_operations_a_weight_and_token() -> None:
+def test_layer_needs_two_operations_per_weight_and_token() -> None:
     weights = 1024 * (2048 + 2 * 1024) + 2048 * 1024 + 3 * 1024 * 3072
     assert layer_flops(SHAPES["0.6b"], 10) == 2 * 10 * weights
 
 
-def test_last_layer_needs_keys_and_values_of_every_token_and_the_rest_of_each_rows_last() -> None:
+def test_last_layer_needs_keys_and_values_of_all_tokens_and_the_rest_of_last_tokens_only() -> None:
     one = dataclasses.replace(SHAPES["0.6b"], layers=1)
     keys_and_values = 2 * 1024 * (2 * 8 * 128)
     rest = layer_flops(one, 1) - keys_and_values

@@ -1,9 +1,8 @@
-"""The matrix products of one layer and nothing else: the rate that a graph could reach at best.
+"""Probes of the machine's peak rates: the matrix multiplications of a model without anything else, or memory copies.
 
-Options: kind ("onnxruntime fp32", "onnxruntime int8", "torch fp32", "torch bf16", "torch fp16", "torch int8" or "torch
-copy", which moves memory), threads, products, JSON of {name: [inner, columns]}, layers, so many times over with
-weights of their own, device (cpu or cuda, for torch alone), and copied_bytes. A request's rows say only how many
-tokens there are.
+Only the number of tokens of a request matters. Options: kind ("onnxruntime fp32", "onnxruntime int8", "torch fp32",
+"torch bf16", "torch fp16", "torch int8" or "torch copy"), threads, shapes (weight shapes of a layer, JSON of {name:
+[inputs, outputs]}), layers (each with its own weights), device (cpu or cuda; torch only), copied_bytes.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _load(options: Options) -> Embed:
-    shapes: Shapes = {name: (inner, columns) for name, (inner, columns) in json.loads(options["products"]).items()}
+    shapes: Shapes = {name: (inner, columns) for name, (inner, columns) in json.loads(options["shapes"]).items()}
     threads = int(options["threads"])
     library, _, precision = options["kind"].partition(" ")
     if library == "onnxruntime":
-        prepare = _onnx_products(shapes, precision, threads)
+        prepare = _onnx_matmuls(shapes, precision, threads)
     elif precision == "copy":
         prepare = _copy(int(options["copied_bytes"]), options["device"])
     elif precision == "int8":
@@ -51,7 +50,7 @@ def _load(options: Options) -> Embed:
     return embed
 
 
-def _onnx_products(shapes: Shapes, precision: str, threads: int) -> Callable[[int], Run]:
+def _onnx_matmuls(shapes: Shapes, precision: str, threads: int) -> Callable[[int], Run]:
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.log_severity_level = 3
@@ -60,11 +59,11 @@ def _onnx_products(shapes: Shapes, precision: str, threads: int) -> Callable[[in
     session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
 
     def prepare(tokens: int) -> Run:
-        dice = np.random.default_rng(0)
+        rng = np.random.default_rng(0)
         feed: dict[str, NDArray[np.generic]] = {
-            name: dice.integers(0, 256, (tokens, inner), np.uint8)
+            name: rng.integers(0, 256, (tokens, inner), np.uint8)
             if precision == "int8"
-            else dice.standard_normal((tokens, inner), np.float32)
+            else rng.standard_normal((tokens, inner), np.float32)
             for name, (inner, _) in shapes.items()
         }
         return lambda: session.run(None, feed)
@@ -73,27 +72,27 @@ def _onnx_products(shapes: Shapes, precision: str, threads: int) -> Callable[[in
 
 
 def _onnx_model(shapes: Shapes, precision: str) -> bytes:
-    """A MatMul, or a MatMulIntegerToFloat of u8 by s8, for each product."""
-    dice = np.random.default_rng(1)
+    """Return a model with one MatMul, or one u8 × s8 MatMulIntegerToFloat, per weight."""
+    rng = np.random.default_rng(1)
     inputs, outputs, weights, nodes = [], [], [], []
     for name, (inner, columns) in shapes.items():
-        eight = precision == "int8"
-        given = ir.DataType.UINT8 if eight else ir.DataType.FLOAT
-        rows = ir.Value(name=name, type=ir.TensorType(given), shape=ir.Shape(["tokens", inner]))
+        int8 = precision == "int8"
+        input_type = ir.DataType.UINT8 if int8 else ir.DataType.FLOAT
+        rows = ir.Value(name=name, type=ir.TensorType(input_type), shape=ir.Shape(["tokens", inner]))
         array: NDArray[np.generic] = (
-            dice.integers(-127, 128, (inner, columns), np.int8)
-            if eight
-            else 0.02 * dice.standard_normal((inner, columns), np.float32)
+            rng.integers(-127, 128, (inner, columns), np.int8)
+            if int8
+            else 0.02 * rng.standard_normal((inner, columns), np.float32)
         )
         constants = [_constant(f"{name}.weight", array)]
-        if eight:
+        if int8:
             constants.append(_constant(f"{name}.row_scale", np.float32(0.01)))
             constants.append(_constant(f"{name}.column_scale", np.full(columns, 0.01, np.float32)))
             constants.append(_constant(f"{name}.zero_point", np.uint8(128)))
         product = ir.Value(
             name=f"{name}.product", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["tokens", columns])
         )
-        kind = ("com.microsoft", "MatMulIntegerToFloat") if eight else ("", "MatMul")
+        kind = ("com.microsoft", "MatMulIntegerToFloat") if int8 else ("", "MatMul")
         nodes.append(ir.Node(*kind, [rows, *constants], outputs=[product], name=name))
         inputs.append(rows)
         weights.extend(constants)
@@ -111,7 +110,7 @@ def _constant(name: str, value: NDArray[np.generic] | np.generic) -> ir.Value:
 
 
 def _torch(shapes: Shapes, dtype: torch.dtype, layers: int, device: str) -> Callable[[int], Run]:
-    """Linear layers."""
+    """Prepare linear layers in torch."""
     torch.manual_seed(0)
     weights = [
         (name, 0.02 * torch.randn(columns, inner, dtype=dtype, device=device))
@@ -126,7 +125,7 @@ def _torch(shapes: Shapes, dtype: torch.dtype, layers: int, device: str) -> Call
             with torch.inference_mode():
                 for name, weight in weights:
                     torch.nn.functional.linear(rows[name], weight)
-            _await_end(device)
+            _synchronize(device)
             return None
 
         return run
@@ -135,7 +134,7 @@ def _torch(shapes: Shapes, dtype: torch.dtype, layers: int, device: str) -> Call
 
 
 def _torch_int8(shapes: Shapes) -> Callable[[int], Run]:
-    """Integer products of s8 by s8."""
+    """Prepare s8 × s8 multiplications in torch."""
     weights = {
         name: torch.randint(-127, 128, (columns, inner), dtype=torch.int8).t()
         for name, (inner, columns) in shapes.items()
@@ -151,20 +150,20 @@ def _torch_int8(shapes: Shapes) -> Callable[[int], Run]:
 
 
 def _copy(size: int, device: str) -> Callable[[int], Run]:
-    """`size` bytes from one place of the device's memory to another, whatever the tokens."""
+    """Prepare a copy of `size` bytes within the device's memory, regardless of the tokens."""
     source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
 
     def run() -> object:
         target.copy_(source)
-        _await_end(device)
+        _synchronize(device)
         return None
 
     return lambda _tokens: run
 
 
-def _await_end(device: str) -> None:
-    """A GPU computes on behind the caller's back."""
+def _synchronize(device: str) -> None:
+    """Wait for the GPU, which executes asynchronously."""
     if device == "cuda":
         torch.cuda.synchronize()
 
