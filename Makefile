@@ -3,7 +3,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: setup demo test test-all check fix coverage bench-quick batch-strategy clean
+.PHONY: setup demo test test-all check docs fix coverage bench-quick batch-strategy clean
 
 setup: $(VENV)/.installed
 
@@ -31,6 +31,10 @@ check: setup
 	@$(BIN)/mypy -p qwen3_triton
 	@$(BIN)/mypy examples benchmarks
 	@for folder in tests/*.py tests/*/; do $(BIN)/mypy $$folder || exit 1; done
+
+docs: setup
+	@$(BIN)/python docs/collect_pages.py
+	@$(BIN)/zensical build --clean --strict
 
 fix: setup
 	@$(BIN)/ruff check --fix .
