@@ -1,1 +1,1 @@
-"""The command `qwen3-triton`."""
+"""The `qwen3-triton` command."""

@@ -1,4 +1,4 @@
-"""`qwen3-triton embed`: lines of text in, vectors out."""
+"""`qwen3-triton embed`: lines of text to vectors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Kind(StrEnum):
-    """Which of the model's prompts goes around a text."""
+    """Kind of text, which selects the model's prompt."""
 
     QUERY = "query"
     DOCUMENT = "document"
@@ -29,28 +29,31 @@ class Kind(StrEnum):
 def embed(
     model: Annotated[str, typer.Option(help="Name of the model on the server.")],
     url: Annotated[str, typer.Option(help="HOST:PORT of Triton's gRPC port.")] = "localhost:8001",
-    kind: Annotated[Kind, typer.Option(help="What the texts are.")] = Kind.DOCUMENT,
+    kind: Annotated[Kind, typer.Option(help="Kind of the texts, which selects the prompt.")] = Kind.DOCUMENT,
     instruction: Annotated[
         str | None, typer.Option(help="Task description for queries; the model's default if not given.")
     ] = None,
-    dim: Annotated[int | None, typer.Option(help="Number of leading components; all if not given.")] = None,
+    dim: Annotated[
+        int | None, typer.Option(help="Number of leading components to keep, renormalized; all if not given.")
+    ] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     output: Annotated[
         str,
-        typer.Option(help="File to write: .npy as float32 [texts, dim], else JSON lines. - is standard output."),
+        typer.Option(help="Output file: .npy for float32 [texts, dim], otherwise JSON lines; - for standard output."),
     ] = STANDARD_STREAM,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="The model's tokenizer.json; located through the model if not given.")
+        Path | None,
+        typer.Option(help="The model's tokenizer.json; taken from the origin in the model's manifest if not given."),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
+        Path | None, typer.Option(help="Local model repository that contains the model and its tokenizer.")
     ] = None,
 ) -> None:
-    """Embed texts with a served model; one vector per line, in the order of the texts."""
+    """Embed texts with a served model. Vectors are in the order of the texts."""
     from qwen3_triton.client import EmbeddingClient
 
     if instruction is not None and kind is Kind.DOCUMENT:
-        raise InvalidInputError("--instruction is for --kind query, documents take none")
+        raise InvalidInputError("--instruction applies to queries only: add --kind query or remove it")
     texts = read_texts(source)
     with EmbeddingClient(url, model, tokenizer=tokenizer, repository=repository) as client:
         vectors = (
@@ -64,9 +67,10 @@ def embed(
 
 
 def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
-    """Write `vectors` to `file`, which keeps its old content if writing fails.
+    """Write `vectors` atomically: as float32 `[texts, dim]` if the name ends with `.npy`, otherwise as JSON lines.
 
-    `.npy` is written as float32 `[texts, dim]`, any other name as JSON lines. Raises InvalidInputError if that fails.
+    Raises:
+        InvalidInputError: The file cannot be written; an existing file is unchanged.
     """
     import numpy as np
 
@@ -92,6 +96,6 @@ def _write_lines(stream: BinaryIO, lines: Iterable[str]) -> None:
 
 
 def _json_lines(vectors: NDArray[np.float32]) -> Iterator[str]:
-    """Each row as a JSON array, its numbers in the fewest digits that read back to the same float32."""
+    """Yield each row as a JSON array, with the shortest numbers that round-trip to the same float32."""
     for row in vectors:
         yield "[" + ", ".join(map(str, row)) + "]"

@@ -1,4 +1,4 @@
-"""The console script; says what to install where the command line's own packages are missing."""
+"""Entry point of the console script, which works without typer and rich to report that they are missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 
 def run() -> None:
-    """Runs `qwen3-triton`; exit status 1 with one line where typer or rich is not installed."""
+    """Run `qwen3-triton`; exit with status 1 and one line on stderr if typer or rich is not installed."""
     try:
         from .main import run as run_commands
     except ModuleNotFoundError as exc:

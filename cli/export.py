@@ -30,15 +30,15 @@ def export(
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter to merge; may be repeated.")
     ] = None,
-    repository: Annotated[Path, typer.Option(help="Triton model repository to write into.")] = Path("model_repository"),
+    repository: Annotated[Path, typer.Option(help="Triton model repository to write to.")] = Path("model_repository"),
     name: Annotated[str | None, typer.Option(help="Model name; the checkpoint's folder name if not given.")] = None,
     task: Annotated[
-        TaskChoice, typer.Option(help="auto decides by the checkpoint and its adapters.")
+        TaskChoice, typer.Option(help="Task; auto detects it from the checkpoint and its adapters.")
     ] = TaskChoice.AUTO,
     precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     triton_release: Annotated[
-        TritonRelease, typer.Option(help="NVIDIA image that a graph for GPUs must run in.")
+        TritonRelease, typer.Option(help="Release of NVIDIA's Triton image that a graph for GPUs must run in.")
     ] = DEFAULT_RELEASE,
     attention: Annotated[
         CudaAttention, typer.Option(help="GPUs: attention over padded rows, or over pages without padding.")
@@ -50,7 +50,7 @@ def export(
     instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
     template: Annotated[
         PairTemplate | None,
-        typer.Option(help="Rerankers: what separates instruction, query and document; line if not given."),
+        typer.Option(help="Rerankers: separator between instruction, query and document; line if not given."),
     ] = None,
     calibration: Annotated[
         Path | None,
@@ -61,58 +61,63 @@ def export(
         typer.Option(
             min=1e-6,
             max=1.0,
-            help="int8: largest 1 - cosine to fp32 over held-out texts (default 0.01), or largest "
-            "difference of a reranker's score (default 0.1); products stay in fp32 to reach it.",
+            help="int8: largest 1 - cosine to fp32 on held-out texts (default 0.01), or largest difference of a "
+            "reranker's score (default 0.1); matrix products stay in fp32 as needed to reach it.",
         ),
     ] = _INT8.max_error,
     evaluation: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Embedding models: retrieval set in BEIR's layout, whose nDCG@10 is measured in transformers fp32 and "
-            "with the written graph.",
+            help="Embedding models: retrieval set in BEIR's layout; its nDCG@10 is measured with transformers in fp32 "
+            "and with the exported graph.",
         ),
     ] = _EVALUATION.folder,
     max_ndcg_loss: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Largest acceptable loss of nDCG@10 (0 to 1); nothing is written if it is larger."
+            min=0.0, max=1.0, help="Largest acceptable loss of nDCG@10 (0 to 1); if it is exceeded, nothing is written."
         ),
     ] = _EVALUATION.max_ndcg_loss,
-    max_batch_rows: Annotated[int, typer.Option(min=1, help="Most rows of one batch.")] = _SERVING.max_batch_rows,
+    max_batch_rows: Annotated[
+        int, typer.Option(min=1, help="Largest number of rows in a batch.")
+    ] = _SERVING.max_batch_rows,
     max_batch_tokens: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Most tokens of one batch; a larger request is computed by itself. If not given: what the device "
-            "computes in about a second (CPU) or a tenth of a second (GPU).",
+            help="Largest number of tokens in a batch; a larger request is computed separately. Default: what the "
+            "device computes in about a second (CPU) or a tenth of a second (GPU).",
         ),
     ] = _SERVING.max_batch_tokens,
     token_budget: Annotated[
         bool,
         typer.Option(
             "--token-budget/--no-token-budget",
-            help="Bound batches by tokens with a batching strategy library in the model's folder, or by rows alone.",
+            help="Limit batches by tokens, with a batching strategy library in the model's folder, or only by rows.",
         ),
     ] = _SERVING.token_budget,
     server_arch: Annotated[
-        ServerArchitecture, typer.Option(help="Processor architecture of the server, for that library.")
+        ServerArchitecture, typer.Option(help="CPU architecture of the server, for the batching strategy library.")
     ] = _SERVING.server_architecture,
     queue_delay_us: Annotated[
-        int, typer.Option(min=0, help="Longest wait for other requests while the model is idle, microseconds.")
+        int,
+        typer.Option(
+            min=0, help="Longest time in microseconds that a request waits for others while the model is idle."
+        ),
     ] = _SERVING.queue_delay_us,
     instances: Annotated[
-        int, typer.Option(min=1, help="Instances of the model; set --threads too on a CPU.")
+        int, typer.Option(min=1, help="Number of model instances; on a CPU set --threads as well.")
     ] = _SERVING.instances,
-    threads: Annotated[
-        int, typer.Option(min=0, help="CPU threads of one instance; 0 for all cores.")
-    ] = _SERVING.threads,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads per instance; 0 for all cores.")] = _SERVING.threads,
     gpu_memory_gb: Annotated[
-        float | None, typer.Option(min=0.1, help="GPU memory limit of one instance, GB; no limit if not given.")
+        float | None, typer.Option(min=0.1, help="GPU memory limit per instance in GB; no limit if not given.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing model of that name.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing model with the same name.")
+    ] = False,
 ) -> None:
-    """Convert a checkpoint, with LoRA adapters merged in, to a model that Triton serves."""
+    """Convert a checkpoint and optional LoRA adapters to a Triton model."""
     from ..export import (
         AdapterReference,
         EvaluationOptions,

@@ -17,13 +17,15 @@ _SHORT_HASH = 12
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="NAME_OR_FOLDER", help="Model in the repository, or its folder.")],
-    repository: Annotated[Path, typer.Option(help="Triton model repository to look in.")] = Path("model_repository"),
+    model: Annotated[
+        str, typer.Argument(metavar="NAME_OR_FOLDER", help="Name of a model in the repository, or its folder.")
+    ],
+    repository: Annotated[Path, typer.Option(help="Triton model repository.")] = Path("model_repository"),
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print the manifest and the check of its files as JSON.")
+        bool, typer.Option("--json", help="Print the manifest and the result of the file check as JSON.")
     ] = False,
 ) -> None:
-    """Show what an exported model is, and check its files against the hashes in its manifest."""
+    """Describe an exported model, and check its files against the hashes in its manifest."""
     folder = _find_folder(model, repository)
     record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
     changed = find_changed_files(folder, record)
@@ -44,9 +46,9 @@ def _find_folder(model: str, repository: Path) -> ModelFolder:
         folder = ModelFolder(candidate)
         if folder.manifest.is_file():
             return folder
-    looked = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
+    tried = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
     raise ManifestError(
-        f"no exported model {model!r}: {looked} do not exist; give its name and --repository, or its folder"
+        f"no exported model {model!r}: {tried} do not exist; give its name and --repository, or its folder"
     )
 
 
@@ -55,7 +57,7 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
     versions = ", ".join(map(str, folder.versions())) or "none"
     typer.echo(f"{folder.path} (version {versions}): {manifest.task} model, {manifest.precision} for {record.device}")
     _line("output", _describe_output(record))
-    _line("rows", f"at most {manifest.max_tokens:,} tokens, ids 0 to {manifest.vocabulary_size - 1:,}")
+    _line("input", f"rows of up to {manifest.max_tokens:,} tokens, ids 0 to {manifest.vocabulary_size - 1:,}")
     if isinstance(manifest, EmbeddingManifest):
         _line("end token", "none" if manifest.end_token_id is None else str(manifest.end_token_id))
     for name, text in _describe_prompts(manifest.prompts).items():
@@ -68,7 +70,7 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
         _line("image", f"nvcr.io/nvidia/tritonserver:{record.triton_release}-py3 or newer")
     provenance = record.provenance
     if provenance is None:
-        _line("exported", "by a version that recorded neither its own number nor hashes of its files")
+        _line("exported", "by an older version, which recorded neither its version nor file hashes")
     else:
         packages = ", ".join(f"{name} {version}" for name, version in provenance.packages.items())
         _line("exported", f"{provenance.created} by qwen3-triton {provenance.tool_version} ({packages})")
@@ -79,8 +81,9 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
 def _describe_output(record: ExportRecord) -> str:
     manifest = record.manifest
     if isinstance(manifest, EmbeddingManifest):
-        return f"{manifest.task.output}, {manifest.dimension} components, or the first {manifest.min_dimension} or more"
-    return f"{manifest.task.output} in 0 to 1"
+        dimensions = f"{manifest.min_dimension} to {manifest.dimension} components"
+        return f"{manifest.task.output}, {dimensions}"
+    return f"{manifest.task.output} from 0 to 1"
 
 
 def _describe_prompts(prompts: Prompts | PairPrompts) -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""The command `qwen3-triton` and how its errors reach a user."""
+"""The `qwen3-triton` command and its error handling."""
 
 from __future__ import annotations
 
-import importlib
 import sys
+from inspect import signature
 
 import typer
 
@@ -16,8 +16,11 @@ from .merge import merge
 from .rerank import rerank
 from .serve import serve
 
+_SERVE_OPTIONS = signature(serve).parameters.keys()
+"""Fields of ServerOptions that the command line offers."""
+
 app = typer.Typer(
-    help="LoRA-tuned Qwen3-Embedding and Qwen3-Reranker checkpoints as Triton model repositories, served and queried.",
+    help="Export LoRA-tuned Qwen3-Embedding and Qwen3-Reranker checkpoints to Triton, serve them, and query them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,8 +33,8 @@ app.command()(embed)
 app.command()(rerank)
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"qwen3-triton {__version__}")
         raise typer.Exit
 
@@ -43,11 +46,11 @@ def main(
         False, "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
     ),
 ) -> None:
-    """Options before the sub-command; `run` reads --debug, since it must also catch errors raised here."""
+    """Options before the sub-command. `run` evaluates --debug itself, because it also handles errors raised here."""
 
 
 def run() -> None:
-    """Runs the command line: exit status 0 done, 1 failed with one line on stderr, 2 bad usage."""
+    """Run the command line. Exit status: 0 on success, 1 on failure with one line on stderr, 2 for invalid usage."""
     debug = "--debug" in sys.argv[1:]
     try:
         app()
@@ -60,22 +63,25 @@ def run() -> None:
     except Exception as exc:
         if debug:
             raise
-        _fail(_line(exc))
+        _fail(_error_line(exc))
 
 
-def _line(exc: Exception) -> str:
+def _error_line(exc: Exception) -> str:
     text = str(exc).strip() or type(exc).__name__
-    return text if isinstance(exc, _own_errors()) else f"unexpected {type(exc).__name__}: {text} (--debug shows where)"
+    if not isinstance(exc, _library_errors()):
+        return f"unexpected {type(exc).__name__}: {text} (use --debug to see the traceback)"
+    option = getattr(exc, "option", None)
+    return f"{text} (option --{option.replace('_', '-')})" if option in _SERVE_OPTIONS else text
 
 
-def _own_errors() -> tuple[type[Exception], ...]:
-    """The roots of the error trees of the rooms that were loaded; the others cannot have raised."""
-    roots: list[type[Exception]] = [ClientError]
-    for module, name in (("export.errors", "ExportError"), ("server.errors", "ServerError")):
+def _library_errors() -> tuple[type[Exception], ...]:
+    """Return the base classes of this project's exceptions, of the packages that have been imported."""
+    bases: list[type[Exception]] = [ClientError]
+    for module, name in (("export.errors", "ExportError"), ("server.errors", "LocalServerError")):
         loaded = sys.modules.get(f"qwen3_triton.{module}")
         if loaded is not None:
-            roots.append(getattr(importlib.import_module(f"qwen3_triton.{module}"), name))
-    return tuple(roots)
+            bases.append(getattr(loaded, name))
+    return tuple(bases)
 
 
 def _extra() -> str:

@@ -10,11 +10,11 @@ import typer
 
 def merge(
     model: Annotated[str, typer.Argument(help="Local directory, or hub id with optional @revision.")],
-    adapter: Annotated[list[str], typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter; may be repeated.")],
-    output: Annotated[Path, typer.Option(help="Directory to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the directory.")] = False,
+    adapter: Annotated[list[str], typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter to merge; may be repeated.")],
+    output: Annotated[Path, typer.Option(help="Output directory.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output directory.")] = False,
 ) -> None:
-    """Merge LoRA adapters into a plain checkpoint that transformers loads."""
+    """Merge LoRA adapters into a checkpoint that transformers can load."""
     from ..export import AdapterReference, MergeOptions, SourceReference, write_merged_checkpoint
     from .progress import open_progress
 

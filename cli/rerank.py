@@ -1,4 +1,4 @@
-"""`qwen3-triton rerank`: a query and lines of text in, the lines by their score out."""
+"""`qwen3-triton rerank`: rank lines of text by their relevance to a query."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def rerank(
     top_k: Annotated[int | None, typer.Option(help="Number of documents to print; all if not given.")] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="The model's tokenizer.json; located through the model if not given.")
+        Path | None,
+        typer.Option(help="The model's tokenizer.json; taken from the origin in the model's manifest if not given."),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Model repository on this machine that has the model and its tokenizer.")
+        Path | None, typer.Option(help="Local model repository that contains the model and its tokenizer.")
     ] = None,
 ) -> None:
-    """Rank documents for a query; one JSON object per line, best first, "position" counting lines from 0."""
+    """Rank documents for a query. Prints JSON objects, best first; "position" counts input lines from 0."""
     from qwen3_triton.client import RerankClient
 
     texts = read_texts(source)
@@ -36,6 +37,6 @@ def rerank(
 
 
 def _json_line(position: int, score: float, text: str) -> str:
-    # nine digits read back to the same float32
+    # nine digits round-trip to the same float32
     fields = {"position": position, "score": float(f"{score:.9g}"), "text": text}
     return json.dumps(fields, ensure_ascii=False)

@@ -12,52 +12,52 @@ import typer
 
 
 def serve(
-    repository: Annotated[Path, typer.Argument(help="Model repository, as `export` writes it.")] = Path(
+    repository: Annotated[Path, typer.Argument(help="Triton model repository, as written by `export`.")] = Path(
         "model_repository"
     ),
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
-    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC interface, which clients use.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="Port of the HTTP interface.")] = 8000,
+    grpc_port: Annotated[int, typer.Option(help="Port of the gRPC endpoint, which clients use.")] = 8001,
+    http_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of the Prometheus metrics.")] = 8002,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
 ) -> None:
-    """Serve a model repository with a real Triton on this machine, until Ctrl-C."""
+    """Serve a model repository with Triton on this machine until Ctrl-C."""
     from qwen3_triton.server import ServerOptions, start_triton
 
     options = ServerOptions(
         host=host, grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port, log_file=log_file
     )
-    with _until_stopped(), start_triton(repository, options, progress=_tell) as server:
-        listens = server.addresses
+    with _exit_on_signals(), start_triton(repository, options, progress=_print_progress) as server:
+        addresses = server.addresses
         typer.echo(
             f"ready: {', '.join(server.models)}\n"
-            f"  gRPC     {listens.host}:{listens.grpc_port}\n"
-            f"  HTTP     http://{listens.host}:{listens.http_port}\n"
-            f"  metrics  http://{listens.host}:{listens.metrics_port}/metrics\n"
-            "Ctrl-C stops it."
+            f"  gRPC     {addresses.host}:{addresses.grpc_port}\n"
+            f"  HTTP     http://{addresses.host}:{addresses.http_port}\n"
+            f"  metrics  http://{addresses.host}:{addresses.metrics_port}/metrics\n"
+            "Press Ctrl-C to stop."
         )
         server.wait()
 
 
-def _tell(line: str) -> None:
+def _print_progress(line: str) -> None:
     typer.echo(line, err=True)
 
 
 @contextlib.contextmanager
-def _until_stopped() -> Iterator[None]:
-    """Turns SIGINT and SIGTERM into the quiet end of the block; what the block holds is let go in order."""
+def _exit_on_signals() -> Iterator[None]:
+    """Leave the block without an error on SIGINT or SIGTERM, after its context managers have cleaned up."""
 
     def stop(*_: object) -> None:
-        # a second signal must not disturb the clean-up that the first began
-        for known in handlers:
-            signal.signal(known, signal.SIG_IGN)
+        # a second signal must not interrupt the cleanup
+        for number in handlers:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    handlers = {known: signal.signal(known, stop) for known in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)
     finally:
-        for known, handler in handlers.items():
-            signal.signal(known, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

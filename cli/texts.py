@@ -1,4 +1,4 @@
-"""Texts from a file or from standard input."""
+"""Reading of texts from a file or standard input."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ from qwen3_triton.client.errors import InvalidInputError
 
 STANDARD_STREAM = "-"
 TEXTS_HELP = (
-    "UTF-8 file with one text per line, blank lines included; in a .jsonl each line is a JSON string "
-    'or an object with "text". - is standard input.'
+    "UTF-8 file with one text per line, including blank lines; in a .jsonl file, each line is a JSON string "
+    'or an object with "text". - for standard input.'
 )
 
 
 def read_texts(source: str) -> list[str]:
-    """Return the texts of a file, or of standard input for `-`: one per line, without line ends.
+    """Read one text per line from a file, or from standard input for `-`.
 
-    A name that ends with .jsonl holds JSON: each line a string or an object with a string "text".
-    Raises InvalidInputError that names the file, and the line where one is to blame.
+    In a file whose name ends with .jsonl, each line is a JSON string or an object with a string "text".
+
+    Raises:
+        InvalidInputError: The file cannot be read, is not UTF-8, or has an invalid line; the message says which.
     """
     try:
         content = sys.stdin.buffer.read() if source == STANDARD_STREAM else Path(source).read_bytes()
@@ -27,8 +29,8 @@ def read_texts(source: str) -> list[str]:
     except OSError as exc:
         raise InvalidInputError(f"--input: cannot read {source}: {exc.strerror or exc}") from exc
     except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it first") from exc
-    # str.splitlines would also cut at form feeds and U+2028 inside a text
+        raise InvalidInputError(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it to UTF-8") from exc
+    # str.splitlines would also split at form feeds and U+2028 inside a text
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
     if not source.endswith(".jsonl"):
         return lines

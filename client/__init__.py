@@ -1,4 +1,8 @@
-"""Text to vector and pair to score: the clients of exported models; need numpy, tokenizers and tritonclient[grpc]."""
+"""gRPC clients for models that qwen3-triton exported, and the schema of their manifests.
+
+`EmbeddingClient` turns texts into unit vectors, `RerankClient` turns (query, document) pairs into scores. Both need
+only numpy, tokenizers and tritonclient[grpc].
+"""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -63,11 +67,11 @@ __all__ = [
     "TokenizerIdentity",
 ]
 
-_HOMES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}
+_LAZY_MODULES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}
 
 
 def __getattr__(name: str) -> object:
-    # manifest and errors are read by every command, which need not wait 0.5 s for gRPC
-    if name not in _HOMES:
+    # every command imports the manifest and the errors; importing gRPC as well would cost 0.5 s
+    if name not in _LAZY_MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_LAZY_MODULES[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""What a client knows once it is connected, and the calls that it makes of it."""
+"""Transport-independent state of a connected client: its options, the model, and the interface of a call."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .tokenizer_source import find_tokenizer
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_MAX_IN_FLIGHT = 8
 
-AnswerT_co = TypeVar("AnswerT_co", covariant=True)
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
-class Call(Protocol[AnswerT_co]):
-    """One call on its way: what to send, and what to make of the replies."""
+class Call(Protocol[ResultT_co]):
+    """One client call: the requests to send, and the function from their replies to the result."""
 
     @property
     def requests(self) -> Iterator[RowRequest]:
-        """Packed as they are taken; empty where there is nothing to ask."""
+        """The requests to send, packed lazily; empty if there is nothing to compute."""
 
     @property
     def output(self) -> ExpectedOutput:
-        """Where the answers are in a reply."""
+        """The output tensor that every reply must have."""
 
-    def finish(self, replies: Iterable[RowReply]) -> AnswerT_co:
-        """The caller's answer from every reply, in any order."""
+    def finish(self, replies: Iterable[RowReply]) -> ResultT_co:
+        """Return the caller's result; `replies` may be in any order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientOptions:
-    """What a caller may choose; `ModelClient` says what each means."""
+    """Options of a client, documented at `ModelClient`."""
 
     tokenizer: Path | str | None = None
     repository: Path | str | None = None
@@ -51,12 +51,12 @@ class ClientOptions:
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
-            raise InvalidInputError(f"max_in_flight is {self.max_in_flight}, it must be at least 1")
+            raise InvalidInputError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedModel(Generic[ManifestT]):
-    """A served model with its tokenizer and the limits of a request; pure from here on, whatever the transport."""
+    """A served model, its tokenizer and the limits of a request. Nothing here depends on the transport."""
 
     manifest: ManifestT
     tokenizer: Tokenizer
@@ -64,12 +64,14 @@ class ConnectedModel(Generic[ManifestT]):
     truncate: bool
 
 
-def connect_model(config: Any, kind: type[ManifestT], options: ClientOptions) -> ConnectedModel[ManifestT]:
-    """The model that a ModelConfig message describes.
+def connect_model(config: Any, manifest_type: type[ManifestT], options: ClientOptions) -> ConnectedModel[ManifestT]:
+    """Load what a client needs to use the model that `config`, a ModelConfig message, describes.
 
-    Raises ManifestError where it is not of `kind` or its tokenizer is not to be had, InvalidInputError.
+    Raises:
+        ManifestError: The manifest is missing, newer or not a `manifest_type`, or the tokenizer is unavailable.
+        InvalidInputError: An option is invalid.
     """
-    served = read_served_model(config, kind)
+    served = read_served_model(config, manifest_type)
     identity = served.manifest.tokenizer
     file = find_tokenizer(served.name, identity.origin, tokenizer=options.tokenizer, repository=options.repository)
     return ConnectedModel(

@@ -1,4 +1,4 @@
-"""The synchronous embedding client."""
+"""Synchronous embedding client."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ from .model_client import ModelClient
 
 
 class EmbeddingClient(ModelClient[EmbeddingPreparation]):
-    """Embeds texts with an exported model on a Triton server. Safe to share between threads.
+    """Client of an exported embedding model on a Triton server. Thread-safe.
 
-    - An empty list gives an array without rows, and no request is sent.
-    - An empty text is embedded as its prompt and its end token.
+    - An empty list returns an array without rows; no request is sent.
+    - An empty text is embedded as its prompt and end token.
     - A text longer than the model's `max_tokens` is truncated and keeps its end token; with `truncate=False` it raises
       InvalidInputError.
-    - InvalidInputError is raised, before anything is sent, for a text that is not a str or has a lone surrogate, a row
-      without tokens, a dimension that the model does not offer, and an instruction if its prompt takes none.
+    - InvalidInputError is raised, before any request is sent, for a text that is not a str or contains a lone
+      surrogate, a row without tokens, a dimension that the model does not offer, and an instruction if the prompt takes
+      none.
+
+    Example:
+        ```python
+        with EmbeddingClient("localhost:8001", model="mymodel", repository="model_repository") as client:
+            queries = client.embed_queries(["how do I sort a list?"], dim=256)  # float32 [1, 256]
+            documents = client.embed_documents(["def sort(items): ..."], dim=256)
+            cosines = queries @ documents.T
+        ```
     """
 
     @property
     def manifest(self) -> EmbeddingManifest:
-        """The model's manifest, as it was when the client connected."""
+        """Manifest of the model, read from the server when the client connected."""
         return self._preparation.manifest
 
     def embed_queries(
@@ -36,22 +45,35 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         """Embed queries.
 
         Args:
-            texts: The queries, without prompt.
+            texts: Queries, without prompt.
             instruction: Task description for the prompt; None for the model's default.
-            dim: Number of leading components, renormalised; None for all.
+            dim: Number of leading components to keep, renormalized; None for all.
 
         Returns:
             float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
 
         Raises:
-            InvalidInputError: An argument is invalid, or the server answered NaN for a text.
-            ServerError: The server is unreachable or did not answer; see its subclasses.
+            InvalidInputError: An argument is invalid, or the server returned NaN for a text.
+            ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
         return self._infer(self._preparation.queries(texts, instruction, dim))
 
     def embed_documents(self, texts: Iterable[str], dim: int | None = None) -> NDArray[np.float32]:
-        """Embed documents; arguments, result and errors as in `embed_queries`, without an instruction."""
+        """Embed documents.
+
+        Args:
+            texts: Documents, without prompt.
+            dim: Number of leading components to keep, renormalized; None for all.
+
+        Returns:
+            float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
+
+        Raises:
+            InvalidInputError: An argument is invalid, or the server returned NaN for a text.
+            ServerError: The server is unreachable or returned an error; see the subclasses.
+            ManifestError: The reply does not match the manifest.
+        """
         return self._infer(self._preparation.documents(texts, dim))
 
     @staticmethod

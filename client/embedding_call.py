@@ -1,4 +1,4 @@
-"""An embedding call without its transport: texts to requests, replies to an array."""
+"""Transport-independent part of an embedding call: texts to requests, replies to an array."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from .vectors import check_dimension
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingCall:
-    """One call on its way: what to send, and what to make of the replies."""
+    """An embedding call: the requests to send, and what turns their replies into vectors."""
 
     texts: Texts
     dim: int
     manifest: EmbeddingManifest
     requests: Iterator[RowRequest]
-    """Packed as they are taken; empty where there are no texts."""
+    """Packed lazily; empty if there are no texts."""
 
     @property
     def output(self) -> ExpectedOutput:
-        """The vectors."""
+        """The output tensor with the embeddings."""
         return ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
-        """FP32 `[texts, dim]` unit rows in the order of `texts`; errors as `collect_embeddings`."""
+        """Return float32 `[texts, dim]` unit rows in the order of `texts`; raises as `collect_embeddings` does."""
         return collect_embeddings(replies, self.texts, self.manifest, self.dim)
 
 
 class EmbeddingPreparation:
-    """Turns texts into calls of one model; pure, shared by every transport."""
+    """Prepares calls of one model. Performs no I/O, so that every transport can share it."""
 
     def __init__(self, model: ConnectedModel[EmbeddingManifest]) -> None:
         self._model = model
@@ -50,12 +50,12 @@ class EmbeddingPreparation:
         )
 
     def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None) -> EmbeddingCall:
-        """The call that embeds queries. Raises InvalidInputError, see `EmbeddingClient`."""
+        """Prepare a call that embeds queries; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts)
         return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim)
 
     def documents(self, texts: Iterable[str], dim: int | None) -> EmbeddingCall:
-        """The call that embeds documents. Raises InvalidInputError, see `EmbeddingClient`."""
+        """Prepare a call that embeds documents; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts)
         return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim)
 

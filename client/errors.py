@@ -1,38 +1,38 @@
 """Exceptions of the client.
 
 ClientError
-├── ManifestError               the model's manifest is missing, malformed or newer, or of another task or tokenizer
-├── InvalidInputError           a text, instruction or dimension cannot be sent; the message says which and why
-└── ServerError                 the server could not be reached, or did not answer a valid request
-    ├── ServerUnavailableError  server unreachable, or model not loaded; worth a retry
-    ├── ServerOverloadedError   queue full; worth a retry later
-    └── ServerTimeoutError      no answer within `timeout_s`
+├── ManifestError               the manifest is missing, malformed or too new, or for another task or tokenizer
+├── InvalidInputError           an argument is invalid, or the server returned NaN for a text
+└── ServerError                 the server could not be reached, or failed to process a valid request
+    ├── ServerUnavailableError  server unreachable, or model not loaded; retry
+    ├── ServerOverloadedError   queue full; retry later
+    └── ServerTimeoutError      no reply within `timeout_s`
 """
 
 
 class ClientError(Exception):
-    """Base class of all exceptions that the client raises."""
+    """Base class of all client exceptions."""
 
 
 class ManifestError(ClientError):
-    """The manifest of a model cannot be used by this client."""
+    """The manifest is missing or malformed, or describes a model that this client cannot use."""
 
 
 class InvalidInputError(ClientError, ValueError):
-    """An argument cannot be sent; the message names it and says why."""
+    """An argument is invalid, or the server returned NaN for a text; the message names the argument and the reason."""
 
 
 class ServerError(ClientError):
-    """The server did not answer a valid request."""
+    """The server could not be reached, or failed to process a valid request."""
 
 
 class ServerUnavailableError(ServerError):
-    """The server is unreachable, or the model is not loaded."""
+    """The server is unreachable, or the model is not loaded. Retrying may help."""
 
 
 class ServerOverloadedError(ServerError):
-    """The server rejected the request because its queue is full."""
+    """The server rejected the request because its queue is full. Retry later."""
 
 
 class ServerTimeoutError(ServerError):
-    """The server did not answer within `timeout_s`."""
+    """The server did not reply within `timeout_s`."""

@@ -1,7 +1,7 @@
-"""Rows that the server lost are sent again.
+"""Resending of rows that the server lost.
 
-A request without ids makes Triton's C++ backends lose the ids of requests behind it in the same batch. The graph marks
-the answers to those rows, see LOST_ROW_BITS; nothing is wrong with the rows themselves.
+A request without token ids makes Triton's C++ backends lose the ids of the requests after it in the same batch. The
+graph marks the results of those rows with LOST_ROW_BITS; the rows themselves are valid.
 """
 
 from __future__ import annotations
@@ -20,37 +20,38 @@ from .replies import RowReply
 from .requests import RowRequest
 
 MAX_RESENDS = 5
-"""Times that a row is sent again before the call fails."""
+"""How often a lost row is sent again before the call fails."""
 
 Infer = Callable[[Iterable[RowRequest]], Generator[RowReply, None, None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedOutput:
-    """The output of a model: `name` FP32 `[rows, width]`."""
+    """Name and width of a model's FP32 output `[rows, width]`."""
 
     name: str
     width: int
 
     def find_lost(self, reply: RowReply) -> NDArray[np.bool_]:
-        """Return BOOL `[rows]`: which rows of the reply are lost. Raises ManifestError for any other output."""
-        answers = read_output(reply.response, self.name, (len(reply.request.positions), self.width))
-        lost: NDArray[np.bool_] = answers[:, 0].view(np.uint32) == LOST_ROW_BITS
+        """Return bool `[rows]`, True for lost rows; raise ManifestError if the reply does not have this output."""
+        output = read_output(reply.response, self.name, (len(reply.request.positions), self.width))
+        lost: NDArray[np.bool_] = output[:, 0].view(np.uint32) == LOST_ROW_BITS
         return lost
 
 
 def infer_with_resends(
     infer: Infer, requests: Iterable[RowRequest], output: ExpectedOutput
 ) -> Generator[RowReply, None, None]:
-    """Yield a reply to every request, and later ones to the rows that earlier replies lost.
+    """Yield a reply to every request, followed by replies to the rows that were lost.
 
     Args:
         infer: Sends requests and yields their replies in any order.
-        requests: What to send.
-        output: Where to find the answers in a reply.
+        requests: Requests to send.
+        output: Output tensor of the replies.
 
     Raises:
-        ServerError: A row was lost every time.
+        ServerError: A row was still lost after MAX_RESENDS.
+        ManifestError: A reply does not have `output`.
     """
     for _ in range(1 + MAX_RESENDS):
         lost: list[RowRequest] = []

@@ -1,4 +1,4 @@
-"""Base class of the synchronous clients: the connection and its lifetime."""
+"""Base class of the synchronous clients: connection and lifetime."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .connected_model import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, Cli
 from .lost_rows import infer_with_resends
 
 PreparationT = TypeVar("PreparationT")
-AnswerT = TypeVar("AnswerT")
+ResultT = TypeVar("ResultT")
 
 
 class ModelClient(ABC, Generic[PreparationT]):
-    """A connection to one model.
+    """Connection to one model. Thread-safe.
 
-    The model's manifest is read from the server when the client is created, which fails if the client cannot use it.
-    A call is split into several concurrent requests; results are in the caller's order. Safe to share between threads.
-    Only rows that the server lost through another client's invalid request are sent again; whether to retry after
-    ServerUnavailableError and ServerOverloadedError is the caller's choice.
+    Creating a client reads the model's manifest from the server and fails if the client cannot use the model. A call is
+    split into concurrent requests; results are in the caller's order. The client does not retry failed requests, so the
+    caller decides whether to retry after ServerUnavailableError and ServerOverloadedError. The one exception is rows
+    that the server lost because of another client's invalid request: they are sent again.
     """
 
     def __init__(
@@ -41,18 +41,18 @@ class ModelClient(ABC, Generic[PreparationT]):
         """Connect to a model.
 
         Args:
-            url: HOST:PORT of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port.
             model: Name of the model on the server.
-            tokenizer: A tokenizer.json or its directory.
-            repository: A model repository on this machine that has the model and its tokenizer. Without `tokenizer` and
-                `repository`, the tokenizer comes from the origin that the manifest names.
-            timeout_s: Seconds for each request, including its time in the server's queue.
-            max_rows_per_request: Most rows of a request; None for as many as the server accepts.
-            max_in_flight: Most concurrent requests of one call.
-            truncate: Truncate texts that are too long; False raises InvalidInputError.
+            tokenizer: A tokenizer.json, or the directory that contains it.
+            repository: Local model repository that contains the model and its tokenizer. Without `tokenizer` and
+                `repository`, the tokenizer is loaded from the origin named in the manifest.
+            timeout_s: Timeout of each request in seconds, including its time in the server's queue.
+            max_rows_per_request: Largest number of rows in a request; None for the server's limit.
+            max_in_flight: Largest number of concurrent requests of one call.
+            truncate: Truncate texts that are too long; if False, they raise InvalidInputError.
 
         Raises:
-            ServerError: The server is unreachable or did not answer; see its subclasses.
+            ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The client cannot use the model.
             InvalidInputError: An argument is invalid.
         """
@@ -74,7 +74,7 @@ class ModelClient(ABC, Generic[PreparationT]):
     @staticmethod
     @abstractmethod
     def _prepare(config: Any, options: ClientOptions) -> PreparationT:
-        """What turns a caller's texts into calls of the model that a ModelConfig message describes."""
+        """Return what prepares calls of the model that `config`, a ModelConfig message, describes."""
 
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
@@ -88,9 +88,9 @@ class ModelClient(ABC, Generic[PreparationT]):
     ) -> None:
         self.close()
 
-    def _infer(self, call: Call[AnswerT]) -> AnswerT:
+    def _infer(self, call: Call[ResultT]) -> ResultT:
         infer = partial(self._channel.infer_all, max_in_flight=self._options.max_in_flight)
         replies = infer_with_resends(infer, call.requests, call.output)
-        # closing cancels what is still out when a reply does not fit
+        # closing the generator cancels the requests in flight when a reply is invalid
         with closing(replies):
             return call.finish(replies)

@@ -1,4 +1,4 @@
-"""Puts the caller's texts into the prompts of a model."""
+"""Insertion of texts and instructions into a model's prompt templates."""
 
 from __future__ import annotations
 
@@ -15,41 +15,55 @@ _INSTRUCTION = "{instruction}"
 
 
 def prompt_queries(prompts: Prompts, texts: Sequence[str], instruction: str | None = None) -> list[str]:
-    """Each text in the query template; `instruction=None` is the manifest's default instruction.
+    """Insert each text into the query template.
 
-    Raises InvalidInputError for an instruction where the template takes none, and for none where it needs one.
+    Args:
+        prompts: Templates of the model.
+        texts: Queries.
+        instruction: Task description; None for the model's default.
+
+    Raises:
+        InvalidInputError: There is an instruction but the template takes none, or the template needs one and there is
+            no default.
+        ManifestError: The template is invalid.
     """
     return _fill(prompts.query, texts, instruction, prompts.default_instruction)
 
 
 def prompt_documents(prompts: Prompts, texts: Sequence[str], instruction: str | None = None) -> list[str]:
-    """Each text in the document template; as `prompt_queries` otherwise."""
+    """Insert each text into the document template; otherwise like `prompt_queries`."""
     return _fill(prompts.document, texts, instruction, prompts.default_instruction)
 
 
 def prompt_pairs(
     prompts: PairPrompts, queries: Sequence[str], documents: Sequence[str], instruction: str | None = None
 ) -> list[str]:
-    """The body of each query and document, without prefix and suffix; as `prompt_queries` otherwise."""
-    values = _check(prompts.body, (_QUERY, _DOCUMENT), instruction, prompts.default_instruction)
+    """Insert each pair into the body template, without prefix and suffix; otherwise like `prompt_queries`."""
+    values = _instruction_values(prompts.body, (_QUERY, _DOCUMENT), instruction, prompts.default_instruction)
     pairs = zip(queries, documents, strict=True)
     return [fill_template(prompts.body, query=query, document=document, **values) for query, document in pairs]
 
 
 def _fill(template: str, texts: Sequence[str], instruction: str | None, default: str | None) -> list[str]:
-    values = _check(template, (_TEXT,), instruction, default)
+    values = _instruction_values(template, (_TEXT,), instruction, default)
     return [fill_template(template, text=text, **values) for text in texts]
 
 
-def _check(template: str, places: tuple[str, ...], instruction: str | None, default: str | None) -> dict[str, str]:
-    """Return the values that are the same for every text: the instruction, where `template` takes one."""
-    if any(template.count(place) != 1 for place in places):
-        raise ManifestError(f"the model's prompt {template!r} does not have {' and '.join(places)} exactly once")
+def _instruction_values(
+    template: str, required: tuple[str, ...], instruction: str | None, default: str | None
+) -> dict[str, str]:
+    """Check the placeholders and return the values that all texts share: the instruction, if `template` takes one."""
+    if any(template.count(placeholder) != 1 for placeholder in required):
+        raise ManifestError(
+            f"the model's prompt {template!r} does not contain {' and '.join(required)} exactly once: export it again"
+        )
     if _INSTRUCTION not in template:
         if instruction is not None:
-            raise InvalidInputError(f"instruction: the model's prompt {template!r} takes none, leave it out")
+            raise InvalidInputError(f"instruction: the model's prompt {template!r} takes no instruction; omit it")
         return {}
     chosen = default if instruction is None else instruction
     if chosen is None:
-        raise InvalidInputError(f"instruction: the model's prompt {template!r} needs one and the model has no default")
+        raise InvalidInputError(
+            f"instruction: the model's prompt {template!r} needs an instruction and the model has no default; pass one"
+        )
     return {"instruction": check_text(chosen, "instruction")}

@@ -1,4 +1,4 @@
-"""Token rows to requests: rows of like length together, right-padded, within the server's limits."""
+"""Packing of token rows into requests: similar lengths together, right-padded, within the server's limits."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from .manifest import PADDING_ID
 from .tokenization import TokenRows
 
 MAX_REQUEST_TOKENS = 16_384
-"""Most tokens of one request, however large the server's batches may be."""
+"""Largest number of tokens in a request, padding included, even if the server's batches may be larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestLimits:
-    """How much one request may hold."""
+    """Size limits of one request."""
 
     rows: int
     tokens: int = MAX_REQUEST_TOKENS
-    """Padding included; a single row is sent whatever its length."""
+    """Padding included; a request with a single row may exceed it."""
 
 
 def limit_requests(max_batch_rows: int, max_rows: int | None, max_batch_tokens: int | None = None) -> RequestLimits:
-    """Return the limits for requests to one server.
+    """Combine the limits of the server and the caller.
 
     Args:
-        max_batch_rows: Most rows that the server takes.
-        max_rows: Most rows that the caller wants in a request, or None.
-        max_batch_tokens: Most tokens of one of the server's batches, or None where only rows are limited.
+        max_batch_rows: Largest number of rows that the server accepts.
+        max_rows: The caller's limit on the rows of a request, or None.
+        max_batch_tokens: Token budget of the server's batches, or None if only rows are limited.
 
     Raises:
         InvalidInputError: `max_rows` is below 1.
@@ -40,31 +40,31 @@ def limit_requests(max_batch_rows: int, max_rows: int | None, max_batch_tokens: 
     if max_rows is None:
         return RequestLimits(rows=max_batch_rows, tokens=tokens)
     if max_rows < 1:
-        raise InvalidInputError(f"max_rows_per_request is {max_rows}, it must be at least 1")
+        raise InvalidInputError(f"max_rows_per_request is {max_rows}; it must be at least 1")
     return RequestLimits(rows=min(max_rows, max_batch_rows), tokens=tokens)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowRequest:
-    """Some rows on their way to the server."""
+    """The rows of one request."""
 
     positions: NDArray[np.intp]
-    """`[rows]`, where each row's text stands in the caller's list."""
+    """`[rows]`, index of each row's text in the caller's list."""
     input_ids: NDArray[np.int64]
     """`[rows, width]`, padded on the right with PADDING_ID."""
 
 
 def pack_requests(tokens: TokenRows, limits: RequestLimits) -> Iterator[RowRequest]:
-    """Requests that hold every row once, longest rows first, packed as they are asked for."""
+    """Yield requests that together contain every row once, longest rows first; packed lazily."""
     lengths = tokens.lengths
-    # like lengths share a request, so little padding travels; the longest take longest, so they start first
+    # similar lengths share a request, so little padding is sent; the longest rows start first, as they take longest
     order = np.argsort(-lengths, kind="stable")
-    begin = 0
-    while begin < len(order):
-        width = int(lengths[order[begin]])
+    start = 0
+    while start < len(order):
+        width = int(lengths[order[start]])
         rows = min(limits.rows, max(1, limits.tokens // width))
-        yield _pack(tokens, order[begin : begin + rows], width)
-        begin += rows
+        yield _pack(tokens, order[start : start + rows], width)
+        start += rows
 
 
 def _pack(tokens: TokenRows, positions: NDArray[np.intp], width: int) -> RowRequest:

@@ -1,4 +1,4 @@
-"""The synchronous reranking client."""
+"""Synchronous reranking client."""
 
 from __future__ import annotations
 
@@ -15,45 +15,65 @@ from .rerank_call import RankedDocument, RerankPreparation
 
 
 class RerankClient(ModelClient[RerankPreparation]):
-    """Scores documents for a query with an exported reranker on a Triton server. Safe to share between threads.
+    """Client of an exported reranker on a Triton server. Thread-safe.
 
-    - An empty list gives an empty result, and no request is sent.
+    - An empty list returns an empty result; no request is sent.
     - An empty query or document is scored with the prompt around it.
     - If query and document together are longer than the model's `max_tokens`, the end of the body is truncated, which
-      is the document's end in the official template, and the suffix stays whole; with `truncate=False` that raises
-      InvalidInputError.
-    - InvalidInputError is raised, before anything is sent, for a text that is not a str or has a lone surrogate,
-      something that is not a pair, a `top_k` below 1, and an instruction if the prompt takes none.
+      is the end of the document in the official template, and the suffix of the prompt is kept; with `truncate=False`
+      InvalidInputError is raised.
+    - InvalidInputError is raised, before any request is sent, for a text that is not a str or contains a lone
+      surrogate, an element that is not a pair, a `top_k` below 1, and an instruction if the prompt takes none.
+
+    Example:
+        ```python
+        with RerankClient("localhost:8001", model="myreranker", repository="model_repository") as client:
+            for position, score in client.rerank("how do I sort a list?", documents, top_k=3):
+                print(f"{score:.3f}", documents[position])
+        ```
     """
 
     @property
     def manifest(self) -> RerankManifest:
-        """The model's manifest, as it was when the client connected."""
+        """Manifest of the model, read from the server when the client connected."""
         return self._preparation.manifest
 
     def rerank(
         self, query: str, documents: Iterable[str], instruction: str | None = None, top_k: int | None = None
     ) -> list[RankedDocument]:
-        """Rank documents for a query.
+        """Rank documents by their relevance to a query.
 
         Args:
-            query: The query.
-            documents: The documents.
+            query: Query, without prompt.
+            documents: Documents to rank.
             instruction: Task description for the prompt; None for the model's default.
             top_k: Number of documents to return; None for all.
 
         Returns:
-            `(position, score)` of the best documents: highest score first, equal scores by position.
+            The best documents, highest score first; equal scores are ordered by position.
 
         Raises:
-            InvalidInputError: An argument is invalid, or the server answered NaN for a document.
-            ServerError: The server is unreachable or did not answer; see its subclasses.
+            InvalidInputError: An argument is invalid, or the server returned NaN for a document.
+            ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
         return self._infer(self._preparation.rank(query, documents, instruction, top_k))
 
     def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None = None) -> NDArray[np.float32]:
-        """Score (query, document) pairs: float32 `[n]`, 0 to 1, in the order of `pairs`. Errors as in `rerank`."""
+        """Score (query, document) pairs.
+
+        Args:
+            pairs: Pairs of query and document.
+            instruction: Task description for the prompt; None for the model's default.
+
+        Returns:
+            float32 `[n]` scores in 0…1, in the order of `pairs`.
+
+        Raises:
+            InvalidInputError: An argument is invalid, or the server returned NaN for a pair.
+            ServerError: The server is unreachable or returned an error; see the subclasses.
+            ManifestError: The reply does not match the manifest.
+        """
         return self._infer(self._preparation.score(pairs, instruction))
 
     @staticmethod

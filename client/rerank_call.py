@@ -1,4 +1,4 @@
-"""A reranking call without its transport: queries and documents to requests, replies to scores and ranks."""
+"""Transport-independent part of a reranking call: pairs to requests, replies to scores and ranks."""
 
 from __future__ import annotations
 
@@ -22,56 +22,58 @@ from .tokenization import make_pair_tokenizer
 
 
 class RankedDocument(NamedTuple):
-    """Where a document stands in the caller's list, and its score in 0…1."""
+    """A document's position in the caller's list, and its score."""
 
     position: int
+    """Index in the list of documents."""
     score: float
+    """Relevance in 0…1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreCall:
-    """The call that scores pairs."""
+    """A call that scores pairs."""
 
     texts: Texts
-    """The document of each pair, for messages."""
+    """The document of each pair, for error messages."""
     manifest: RerankManifest
     requests: Iterator[RowRequest]
-    """Packed as they are taken; empty where there are no pairs."""
+    """Packed lazily; empty if there are no pairs."""
 
     @property
     def output(self) -> ExpectedOutput:
-        """The scores."""
+        """The output tensor with the scores."""
         return ExpectedOutput(name=self.manifest.task.output, width=1)
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
-        """FP32 `[pairs]` scores in the order of the pairs; errors as `collect_scores`."""
+        """Return float32 `[pairs]` scores in the order of the pairs; raises as `collect_scores` does."""
         return collect_scores(replies, self.texts, self.manifest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankCall:
-    """The call that ranks the documents of one query."""
+    """A call that ranks the documents of one query."""
 
     scores: ScoreCall
     top_k: int | None
 
     @property
     def requests(self) -> Iterator[RowRequest]:
-        """Those of the scores."""
+        """The requests of the scoring call."""
         return self.scores.requests
 
     @property
     def output(self) -> ExpectedOutput:
-        """That of the scores."""
+        """The output tensor with the scores."""
         return self.scores.output
 
     def finish(self, replies: Iterable[RowReply]) -> list[RankedDocument]:
-        """The best documents first; errors as `collect_scores`."""
+        """Return the best documents, highest score first; raises as `collect_scores` does."""
         return rank_scores(self.scores.finish(replies), self.top_k)
 
 
 class RerankPreparation:
-    """Turns queries and documents into calls of one model; pure, shared by every transport."""
+    """Prepares calls of one model. Performs no I/O, so that every transport can share it."""
 
     def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
         self._model = model
@@ -80,14 +82,14 @@ class RerankPreparation:
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
     def rank(self, query: str, documents: Iterable[str], instruction: str | None, top_k: int | None) -> RankCall:
-        """The call that ranks `documents`. Raises InvalidInputError, see `RerankClient`."""
+        """Prepare a call that ranks `documents`; raises InvalidInputError as documented at `RerankClient`."""
         checked_top_k = _check_top_k(top_k)
         check_text(query, "query")
         texts = check_texts(documents, "documents")
         return RankCall(scores=self._call([query] * len(texts), texts, instruction), top_k=checked_top_k)
 
     def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None) -> ScoreCall:
-        """The call that scores `pairs`. Raises InvalidInputError, see `RerankClient`."""
+        """Prepare a call that scores `pairs`; raises InvalidInputError as documented at `RerankClient`."""
         checked = [_check_pair(pair, index) for index, pair in enumerate(pairs)]
         documents = Texts([document for _, document in checked], "pairs")
         return self._call([query for query, _ in checked], documents, instruction)
@@ -100,7 +102,7 @@ class RerankPreparation:
 
 
 def rank_scores(scores: NDArray[np.float32], top_k: int | None) -> list[RankedDocument]:
-    """The `top_k` largest of `scores` `[n]`, all of them for None; largest first, equal ones by their index."""
+    """Return the `top_k` highest of `scores` `[n]` (all for None), highest first, equal scores by position."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return [RankedDocument(int(index), float(scores[index])) for index in order]
 
@@ -109,17 +111,17 @@ def _check_top_k(top_k: int | None) -> int | None:
     if top_k is None:
         return None
     try:
-        wanted = operator.index(top_k)
+        count = operator.index(top_k)
     except TypeError as exc:
         raise InvalidInputError(f"top_k is of type {type(top_k).__name__}, expected int") from exc
-    if wanted < 1:
-        raise InvalidInputError(f"top_k is {wanted}, it must be at least 1")
-    return wanted
+    if count < 1:
+        raise InvalidInputError(f"top_k is {count}; it must be at least 1")
+    return count
 
 
 def _check_pair(pair: Sequence[str], index: int) -> tuple[str, str]:
-    # a string of two characters would unpack as well
+    # a string of two characters would unpack too
     if isinstance(pair, str | bytes) or not isinstance(pair, Sequence) or len(pair) != 2:
-        raise InvalidInputError(f"pairs[{index}] is not a (query, document) pair")
+        raise InvalidInputError(f"pairs[{index}] is not a (query, document) pair of two strings")
     query, document = pair
     return check_text(query, f"pairs[{index}][0]"), check_text(document, f"pairs[{index}][1]")

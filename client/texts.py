@@ -1,4 +1,4 @@
-"""What may be sent as a text, and how an error names one."""
+"""Validation of texts, and how error messages refer to them."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ _SHOWN_CHARACTERS = 40
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Texts that may be sent: each a str with a UTF-8 form; an empty one is allowed."""
+    """Validated texts: every text is a str that UTF-8 can encode; a text may be empty."""
 
     texts: list[str]
     argument: str
-    """What the caller knows them as: `texts`, `documents`, `pairs`."""
+    """Name of the caller's argument: `texts`, `documents` or `pairs`."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def name(self, index: int) -> str:
-        """Where a text stands and how it starts: `texts[3] ('import nump…')`."""
+    def describe(self, index: int) -> str:
+        """Return a text's position and beginning, as in `texts[3] ('import nump…')`."""
         text = self.texts[index]
         start = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
         return f"{self.argument}[{index}] ({start!r})"
 
 
 def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
-    """The texts of the caller's `argument`.
+    """Validate the texts of the caller's `argument`.
 
-    Raises InvalidInputError that names the first one that is no str or holds a lone surrogate.
+    Raises:
+        InvalidInputError: A text is not a str or contains a lone surrogate; the message names the first such text.
     """
     if isinstance(texts, str | bytes):
-        raise InvalidInputError(f"{argument} is a single string, expected a list of strings: put it in [ ]")
+        raise InvalidInputError(f"{argument} is a single string, expected a list of strings: wrap it in [ ]")
     checked = list(texts)
     for index, text in enumerate(checked):
         check_text(text, f"{argument}[{index}]")
@@ -42,7 +43,7 @@ def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
 
 
 def check_text(text: object, name: str) -> str:
-    """Return `text`; raise InvalidInputError if it is not a str or has a lone surrogate, which has no UTF-8 form."""
+    """Return `text`; raise InvalidInputError if it is not a str or contains a lone surrogate."""
     if not isinstance(text, str):
         raise InvalidInputError(f"{name} is of type {type(text).__name__}, expected str")
     if text.isascii():
@@ -51,7 +52,7 @@ def check_text(text: object, name: str) -> str:
         text.encode()
     except UnicodeEncodeError as exc:
         raise InvalidInputError(
-            f"{name} holds a lone surrogate U+{ord(text[exc.start]):04X} at character {exc.start}: "
-            "it has no UTF-8 form; decode its source with errors='replace'"
+            f"{name} contains a lone surrogate U+{ord(text[exc.start]):04X} at character {exc.start}, "
+            "which UTF-8 cannot encode: decode the source with errors='replace'"
         ) from exc
     return text

@@ -1,4 +1,4 @@
-"""Prompted texts to token rows, by the very tokenizer that the manifest names."""
+"""Tokenization of prompted texts with the tokenizer that the manifest names."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from .texts import Texts
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Token ids of some texts, ready for the model: no row is empty or longer than the model takes."""
+    """Token ids of texts, ready for the model: no row is empty or longer than the model accepts."""
 
     ids: NDArray[np.int64]
-    """`[tokens]`, the rows end to end."""
+    """`[tokens]`, the rows concatenated."""
     starts: NDArray[np.int64]
-    """`[rows + 1]`, where each row begins in `ids`; the last is the number of tokens."""
+    """`[rows + 1]`, start of each row in `ids`; the last element is the number of tokens."""
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """INT64 `[rows]`, tokens of each row."""
+        """int64 `[rows]`, number of tokens of each row."""
         return self.starts[1:] - self.starts[:-1]
 
     def row(self, index: int) -> NDArray[np.int64]:
-        """INT64 `[tokens]`, a view of one row."""
+        """Return a view of one row, int64 `[tokens]`."""
         return self.ids[self.starts[index] : self.starts[index + 1]]
 
 
 def join_rows(rows: Sequence[Sequence[int]]) -> TokenRows:
-    """The rows end to end."""
+    """Concatenate rows of token ids."""
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row) for row in rows], out=starts[1:])
     return TokenRows(np.fromiter(chain.from_iterable(rows), np.int64, count=int(starts[-1])), starts)
@@ -45,31 +45,40 @@ def join_rows(rows: Sequence[Sequence[int]]) -> TokenRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTokenizer:
-    """The tokenizer with the manifest's end token and length limit."""
+    """Tokenizer of an embedding model, with the manifest's end token and length limit."""
 
     tokenizer: Tokenizer
     end_token_id: int | None
     max_tokens: int
 
     def tokenize(self, texts: Texts, prompted: Sequence[str], *, truncate: bool) -> TokenRows:
-        """Rows of `prompted`, each with its end token exactly once and at most `max_tokens` long.
+        """Tokenize texts; every row has exactly one end token at its end and at most `max_tokens` tokens.
 
-        An end token that a text itself ends with is not doubled. A longer row keeps its first ids and its
-        end token, as transformers' `truncation=True, max_length=max_tokens` does. `texts` are the caller's,
-        for messages. Raises InvalidInputError for a row without a token, and for a long one where not `truncate`.
+        An end token at the end of a text is not doubled. A longer row keeps its first ids and the end token, as with
+        `truncation=True, max_length=max_tokens` in transformers.
+
+        Args:
+            texts: The caller's texts, for error messages.
+            prompted: The same texts with their prompts.
+            truncate: Whether to truncate rows that are too long.
+
+        Raises:
+            InvalidInputError: A row has no tokens, or is too long and `truncate` is False.
         """
         encodings = self.tokenizer.encode_batch_fast(list(prompted))
         rows = [encoding.ids for encoding in encodings]
         for index, row in enumerate(rows):
-            length = self._close_row(row)
+            length = self._truncate_and_end(row)
             if length > self.max_tokens and not truncate:
-                raise too_long(texts.name(index), f"{length} tokens with prompt and end token", self.max_tokens)
+                raise too_long(texts.describe(index), f"{length} tokens with prompt and end token", self.max_tokens)
             if not row:
-                raise InvalidInputError(f"{texts.name(index)} has no token, and the model appends no end token")
+                raise InvalidInputError(
+                    f"{texts.describe(index)} has no tokens, and the model appends no end token: leave the text out"
+                )
         return join_rows(rows)
 
-    def _close_row(self, row: list[int]) -> int:
-        """Length that `row` would have uncut, after cutting it and setting its end token in place."""
+    def _truncate_and_end(self, row: list[int]) -> int:
+        """Truncate `row` and append the end token, in place; return the length without truncation."""
         if self.end_token_id is None:
             length = len(row)
             del row[self.max_tokens :]
@@ -77,7 +86,7 @@ class RowTokenizer:
         self._strip_end(row)
         length = len(row) + 1
         del row[self.max_tokens - 1 :]
-        # the cut may fall right behind an end token inside the text
+        # the truncated row may end with an end token inside the text
         self._strip_end(row)
         row.append(self.end_token_id)
         return length
@@ -89,7 +98,7 @@ class RowTokenizer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairTokenizer:
-    """The tokenizer with the fixed ids around every body of a reranker and its length limit."""
+    """Tokenizer of a reranker, with the fixed ids around every body and the length limit."""
 
     tokenizer: Tokenizer
     prefix: list[int]
@@ -97,48 +106,58 @@ class PairTokenizer:
     max_tokens: int
 
     def tokenize(self, texts: Texts, bodies: Sequence[str], *, truncate: bool) -> TokenRows:
-        """Rows of prefix, body and suffix, at most `max_tokens` long; no special token is added.
+        """Tokenize bodies to rows of prefix, body and suffix, at most `max_tokens` long, without special tokens.
 
-        Of a body that is too long the first ids are kept, as the model card's code does with `truncation=True`,
-        `max_length=max_tokens - len(prefix) - len(suffix)`; prefix and suffix are always whole. `texts` are the
-        caller's, for messages. Raises InvalidInputError for a long body where not `truncate`.
+        A body that is too long keeps its first ids, as in the model card's code with `truncation=True,
+        max_length=max_tokens - len(prefix) - len(suffix)`; prefix and suffix are never truncated.
+
+        Args:
+            texts: The caller's documents, for error messages.
+            bodies: The filled body templates.
+            truncate: Whether to truncate bodies that are too long.
+
+        Raises:
+            InvalidInputError: A body is too long and `truncate` is False.
         """
-        room = self.max_tokens - len(self.prefix) - len(self.suffix)
+        max_body = self.max_tokens - len(self.prefix) - len(self.suffix)
         rows = []
         for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(bodies), add_special_tokens=False)):
             body = encoding.ids
-            if len(body) > room and not truncate:
-                length = len(body) - room + self.max_tokens
-                raise too_long(texts.name(index), f"{length} tokens with query and prompt", self.max_tokens)
-            rows.append([*self.prefix, *body[:room], *self.suffix])
+            if len(body) > max_body and not truncate:
+                length = len(body) - max_body + self.max_tokens
+                raise too_long(texts.describe(index), f"{length} tokens with query and prompt", self.max_tokens)
+            rows.append([*self.prefix, *body[:max_body], *self.suffix])
         return join_rows(rows)
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:
-    """The pair tokenizer of a manifest's prefix and suffix.
+    """Create the pair tokenizer for a manifest's prefix and suffix.
 
-    Raises ManifestError where they leave no room for a body.
+    Raises:
+        ManifestError: Prefix and suffix leave no tokens for a body.
     """
     fixed = [tokenizer.encode(text, add_special_tokens=False).ids for text in (prefix, suffix)]
     if sum(map(len, fixed)) >= max_tokens:
         raise ManifestError(
-            f"the model takes {max_tokens} tokens, its prompt alone has {sum(map(len, fixed))}: "
-            "export it with more --max-tokens"
+            f"the model accepts {max_tokens} tokens, but its prompt alone has {sum(map(len, fixed))}: "
+            "export it with a larger max_tokens"
         )
     return PairTokenizer(tokenizer=tokenizer, prefix=fixed[0], suffix=fixed[1], max_tokens=max_tokens)
 
 
 def too_long(name: str, length: str, max_tokens: int) -> InvalidInputError:
-    """The error for a text that may not be cut."""
+    """Return the error for a text that is too long and must not be truncated."""
     return InvalidInputError(
-        f"{name} has {length}, the model takes {max_tokens}: shorten it or let it be cut with truncate=True"
+        f"{name} has {length}, but the model accepts {max_tokens}: shorten it, or allow truncation with truncate=True"
     )
 
 
 def load_tokenizer(file: Path, identity: TokenizerIdentity) -> Tokenizer:
-    """The tokenizer of `file`, its own padding and truncation switched off.
+    """Load a tokenizer.json, with its padding and truncation disabled.
 
-    Raises InvalidInputError where the file cannot be read, ManifestError where its sha256 is not the manifest's.
+    Raises:
+        InvalidInputError: The file cannot be read.
+        ManifestError: Its SHA-256 differs from `identity`, or this version of tokenizers cannot load it.
     """
     try:
         content = file.read_bytes()
@@ -147,13 +166,13 @@ def load_tokenizer(file: Path, identity: TokenizerIdentity) -> Tokenizer:
     digest = hashlib.sha256(content).hexdigest()
     if digest != identity.sha256:
         raise ManifestError(
-            f"{file} is not the model's tokenizer: its sha256 is {digest}, the manifest's "
-            f"{identity.sha256}; pass tokenizer= the tokenizer.json beside the model's config.pbtxt"
+            f"{file} is not the model's tokenizer: its SHA-256 is {digest}, the manifest has {identity.sha256}; "
+            "pass the tokenizer.json next to the model's config.pbtxt as tokenizer="
         )
     try:
         tokenizer = Tokenizer.from_buffer(content)
-    except Exception as exc:  # tokenizers raises no narrower one
-        raise ManifestError(f"{file}: this version of tokenizers cannot read it ({exc}); upgrade tokenizers") from exc
+    except Exception as exc:  # tokenizers raises plain Exception
+        raise ManifestError(f"{file}: this version of tokenizers cannot load it ({exc}); upgrade tokenizers") from exc
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

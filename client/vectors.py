@@ -1,4 +1,4 @@
-"""Unit vectors cut to their first components."""
+"""Truncation of unit vectors to their first components."""
 
 from __future__ import annotations
 
@@ -12,30 +12,38 @@ from .manifest import EmbeddingManifest
 
 
 def check_dimension(manifest: EmbeddingManifest, dim: int | None) -> int:
-    """Number of components asked for; `None` is all of them.
+    """Return the requested number of components, or all of them for None.
 
-    Raises InvalidInputError where the model does not offer it.
+    Raises:
+        InvalidInputError: The model does not offer `dim`.
     """
     if dim is None:
         return manifest.dimension
     try:
-        wanted = operator.index(dim)
+        requested = operator.index(dim)
     except TypeError as exc:
         raise InvalidInputError(f"dim is of type {type(dim).__name__}, expected int") from exc
-    if not manifest.min_dimension <= wanted <= manifest.dimension:
-        raise InvalidInputError(f"dim is {wanted}, the model offers {manifest.min_dimension} to {manifest.dimension}")
-    return wanted
+    if not manifest.min_dimension <= requested <= manifest.dimension:
+        raise InvalidInputError(
+            f"dim is {requested}, but the model offers {manifest.min_dimension} to {manifest.dimension}"
+        )
+    return requested
 
 
-def cut_vectors(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
-    """FP32 `[n, dim]`: the first `dim` components of `[n, D]`, of L2 norm 1 again.
+def truncate_vectors(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Keep the first `dim` components of each row and renormalize (Matryoshka embeddings, arXiv 2205.13147).
 
-    Matryoshka representations (arXiv 2205.13147) allow it. A row of zeros stays zero.
+    Args:
+        vectors: float32 `[n, D]`.
+        dim: Number of components to keep.
+
+    Returns:
+        float32 `[n, dim]`, rows of L2 norm 1; a row of zeros stays zero.
     """
     if dim == vectors.shape[1]:
         return vectors
-    # a cut vector is no longer of length 1
-    cut = vectors[:, :dim]
-    norms = np.sqrt(np.einsum("nd,nd->n", cut, cut))
-    unit: NDArray[np.float32] = cut / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    # a truncated vector no longer has length 1
+    head = vectors[:, :dim]
+    norms = np.sqrt(np.einsum("nd,nd->n", head, head))
+    unit: NDArray[np.float32] = head / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
     return unit

@@ -1,7 +1,9 @@
-"""A real Triton on this machine, from wheels and without docker.
+"""A real Triton Inference Server on this machine, installed from wheels, without Docker.
 
+```python
 with start_triton(Path("model_repository")) as server:
-    client = EmbeddingClient(server.grpc_url, model="demo")
+    client = EmbeddingClient(server.grpc_url, model="demo", repository="model_repository")
+```
 """
 
 from .addresses import Addresses

@@ -1,4 +1,4 @@
-"""The addresses that Triton listens on: chosen, and checked before it starts."""
+"""Selection of the addresses that Triton listens on, checked before it starts."""
 
 from __future__ import annotations
 
@@ -15,69 +15,79 @@ _LARGEST_PORT = 65535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """One IPv4 address and three ports, all of them free a moment ago."""
+    """IPv4 address and ports that a server listens on."""
 
     host: str
+    """IPv4 address; `0.0.0.0` for every interface."""
     grpc_port: int
+    """Port of the gRPC endpoint, which clients use."""
     http_port: int
+    """Port of the HTTP endpoint."""
     metrics_port: int
+    """Port of the Prometheus metrics."""
 
     @property
     def reachable_host(self) -> str:
-        """Where this machine itself reaches the server: loopback where it listens everywhere."""
+        """Address for connections from this machine: loopback if the server listens on every interface."""
         return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
 
 def choose_addresses(host: str, *, grpc_port: int | None, http_port: int | None, metrics_port: int | None) -> Addresses:
-    """Addresses on `host` with the ports given and free ones where `None`.
+    """Choose addresses on `host`, with a free port for each port that is None.
 
-    Raises PortInUseError, or InvalidAddressError where the host is not this machine's or the port is not allowed.
+    Raises:
+        PortInUseError: Another process listens on a given port.
+        InvalidAddressError: The host does not belong to this machine, or a port is not allowed.
     """
     ip = _resolve(host)
-    with contextlib.ExitStack() as held:  # all are held until all are known, so that no port is chosen twice
+    # all ports stay bound until the last one is chosen, so that they differ
+    with contextlib.ExitStack() as bound:
         return Addresses(
             host=ip,
-            grpc_port=held.enter_context(_hold(ip, grpc_port, "--grpc-port")),
-            http_port=held.enter_context(_hold(ip, http_port, "--http-port")),
-            metrics_port=held.enter_context(_hold(ip, metrics_port, "--metrics-port")),
+            grpc_port=bound.enter_context(_bind(ip, grpc_port, "grpc_port")),
+            http_port=bound.enter_context(_bind(ip, http_port, "http_port")),
+            metrics_port=bound.enter_context(_bind(ip, metrics_port, "metrics_port")),
         )
 
 
-def port_taken(host: str, port: int, option: str) -> PortInUseError:
-    """The error for a port in use; `option` is what the user may change."""
+def port_in_use(host: str, port: int, option: str) -> PortInUseError:
+    """Return the error for a port in use; `option` is the field of ServerOptions that chooses the port."""
     return PortInUseError(
-        f"port {port} on {host} is taken by another process: stop that one, or choose another port with {option}",
+        f"port {port} on {host} is in use by another process: stop that process, or choose another {option}",
         port=port,
+        option=option,
     )
 
 
 def _resolve(host: str) -> str:
-    """The IPv4 address of `host`; Triton takes no names."""
+    """Return the IPv4 address of `host`, because Triton does not accept host names."""
     try:
         found = socket.getaddrinfo(host, None, family=socket.AF_INET, type=socket.SOCK_STREAM)
     except OSError as exc:
         raise InvalidAddressError(
             f"{host!r} is not an IPv4 address or a host name that this machine can resolve ({exc.strerror or exc}): "
-            "use --host 127.0.0.1, or 0.0.0.0 to listen on every interface"
+            "use 127.0.0.1 as host, or 0.0.0.0 to listen on every interface",
+            option="host",
         ) from exc
     return str(found[0][4][0])
 
 
 @contextlib.contextmanager
-def _hold(ip: str, port: int | None, option: str) -> Iterator[int]:
-    """`port` (a free one where None), bound while the context lasts."""
+def _bind(ip: str, port: int | None, option: str) -> Iterator[int]:
+    """Bind `port`, or a free one for None, inside the context."""
     if port is not None and not 0 < port <= _LARGEST_PORT:
-        raise InvalidAddressError(f"{option} {port} is not a valid port: use 1 to {_LARGEST_PORT}")
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as held:
+        raise InvalidAddressError(f"{option} {port} is not a valid port: use 1 to {_LARGEST_PORT}", option=option)
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as bound:
         if port is not None:
-            # as Triton does: a port whose old connections are still closing is free
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # as Triton does: a port whose old connections are still closing counts as free
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            held.bind((ip, port or 0))
+            bound.bind((ip, port or 0))
         except OSError as exc:
             if port is not None and exc.errno == errno.EADDRINUSE:
-                raise port_taken(ip, port, option) from exc
+                raise port_in_use(ip, port, option) from exc
+            changed = "host" if exc.errno == errno.EADDRNOTAVAIL else option
             raise InvalidAddressError(
-                f"cannot listen on {ip} port {port or 'any'}: {exc.strerror}; change --host or {option}"
+                f"cannot listen on {ip} port {port or 'any'}: {exc.strerror}; choose another {changed}", option=changed
             ) from exc
-        yield int(held.getsockname()[1])
+        yield int(bound.getsockname()[1])

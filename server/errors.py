@@ -1,13 +1,13 @@
 """Exceptions of the local server.
 
 LocalServerError
-├── EnvironmentInstallError    the server's own Python environment cannot be installed on this machine
-├── EmptyRepositoryError      the repository does not exist or has no model
-├── InvalidAddressError       the server cannot listen on a host or port
-│   └── PortInUseError        another process already listens on the port
-├── ModelLoadError          Triton runs, but a model did not load; has the cause of each
-├── ServerExitedError           the process exited unexpectedly; has the end of its log
-└── ServerNotReadyError       the process runs, but was not ready within `ready_timeout_s`
+├── EnvironmentInstallError  the server's Python environment cannot be installed on this machine
+├── EmptyRepositoryError     the model repository does not exist or has no models
+├── InvalidAddressError      the server cannot listen on the host or port
+│   └── PortInUseError       another process listens on the port
+├── ModelLoadError           at least one model did not load; has the cause for each
+├── ServerExitedError        the process exited unexpectedly; has the end of its log
+└── ServerNotReadyError      the models were not loaded within `ready_timeout_s`; has the end of the log
 """
 
 from __future__ import annotations
@@ -16,48 +16,54 @@ from collections.abc import Mapping
 
 
 class LocalServerError(Exception):
-    """Base class of all exceptions of the local server; the message is one line that says what to do."""
+    """Base class of all exceptions of the local server. The message is one line and says what to do."""
+
+    def __init__(self, message: str, *, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
+        """Field of `ServerOptions` that the message suggests to change, or None."""
 
 
 class EnvironmentInstallError(LocalServerError):
-    """The server's environment could not be installed."""
+    """The server's Python environment could not be installed."""
 
 
 class EmptyRepositoryError(LocalServerError):
-    """No model repository at the path, or one without a model."""
+    """The model repository does not exist, or has no models."""
 
 
 class InvalidAddressError(LocalServerError):
-    """The host is not one of this machine, or the port may not be used."""
+    """The host does not belong to this machine, or the port cannot be used."""
 
 
 class PortInUseError(InvalidAddressError):
     """Another process listens on the port."""
 
-    def __init__(self, message: str, *, port: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, port: int, option: str) -> None:
+        super().__init__(message, option=option)
         self.port = port
+        """The port in use."""
 
 
 class ModelLoadError(LocalServerError):
-    """At least one model of the repository did not load."""
+    """At least one model in the repository did not load."""
 
     def __init__(self, message: str, *, causes: Mapping[str, str]) -> None:
         super().__init__(message)
         self.causes = dict(causes)
-        """Model name → one line of cause."""
+        """One line with the cause for each model that did not load, by model name."""
 
 
-class _WithLog(LocalServerError):
-    def __init__(self, message: str, *, log_tail: str) -> None:
-        super().__init__(message)
+class _LogTailError(LocalServerError):
+    def __init__(self, message: str, *, log_tail: str, option: str | None = None) -> None:
+        super().__init__(message, option=option)
         self.log_tail = log_tail
         """Last lines of Triton's log."""
 
 
-class ServerExitedError(_WithLog):
+class ServerExitedError(_LogTailError):
     """`tritonserver` exited unexpectedly."""
 
 
-class ServerNotReadyError(_WithLog):
-    """`tritonserver` runs, but some model was still loading when time was up."""
+class ServerNotReadyError(_LogTailError):
+    """At least one model was not loaded within `ready_timeout_s`."""

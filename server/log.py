@@ -1,4 +1,4 @@
-"""Triton's log: a file of the caller's choice, or one without a name that vanishes with its last reader."""
+"""Triton's log: a file chosen by the caller, or an unnamed temporary file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TAIL_LINES = 15
 _LARGEST_READ = 4 << 20
 
 
-class Log:
-    """Written by the server's processes, read by the caller."""
+class ServerLog:
+    """Log file that the server's processes write and the caller reads."""
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -28,10 +28,10 @@ class Log:
                 self.file = path.open("wb+")
             except OSError as exc:
                 raise LocalServerError(
-                    f"cannot write the log {path}: {exc.strerror}; choose another place with --log-file"
+                    f"cannot write the log {path}: {exc.strerror}; choose another log_file", option="log_file"
                 ) from exc
 
-    def __enter__(self) -> Log:
+    def __enter__(self) -> ServerLog:
         return self
 
     def __exit__(
@@ -40,15 +40,15 @@ class Log:
         self.file.close()
 
     def text(self) -> str:
-        """The last 4 MB; empty once the log is closed."""
+        """Return the last 4 MB; empty after the log was closed."""
         if self.file.closed:
             return ""
-        # the writers share this file's position: pread leaves it alone
+        # pread does not move the file position, which the writers share
         descriptor = self.file.fileno()
         size = os.fstat(descriptor).st_size
         return os.pread(descriptor, _LARGEST_READ, max(0, size - _LARGEST_READ)).decode(errors="replace")
 
     def tail(self) -> str:
-        """The last lines that say something: no tables, no blank lines."""
+        """Return the last lines, without blank lines and tables."""
         lines = [line for line in self.text().splitlines() if line.strip() and line[0] not in "|+"]
         return "\n".join(lines[-_TAIL_LINES:])

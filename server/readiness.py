@@ -1,4 +1,4 @@
-"""What a starting Triton says of its models, from its HTTP endpoint and its log."""
+"""State of the models while Triton starts, read from its HTTP endpoints and its log."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _ERROR_KIND = re.compile(r"^(?:Internal|Invalid argument|Unavailable|Not found):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelStates:
-    """How loading went: Triton answers only when it has tried every model."""
+    """Result of loading the models. Triton responds only after it has tried to load every model."""
 
     ready: tuple[str, ...]
-    """Names, sorted."""
+    """Names of the loaded models, sorted."""
     failed: Mapping[str, str] = field(default_factory=dict)
-    """Name → Triton's reason, empty where its index gives none."""
+    """Triton's reason for each model that failed, by name; empty if the index has none."""
 
 
-def ask_states(addresses: Addresses) -> ModelStates | None:
-    """The state of every model in Triton's index, or None while one of its endpoints is still closed."""
+def fetch_states(addresses: Addresses) -> ModelStates | None:
+    """Fetch the state of every model in Triton's index; None while an endpoint does not accept connections yet."""
     host = addresses.reachable_host
     if _fetch(host, addresses.metrics_port, "GET", "/metrics") is None:
         return None
@@ -40,32 +40,35 @@ def ask_states(addresses: Addresses) -> ModelStates | None:
 
 
 def read_index(index: bytes) -> ModelStates:
-    """The states in the answer of `/v2/repository/index`; one version that failed fails its model."""
+    """Parse the response of `/v2/repository/index`; a model has failed if one of its versions has."""
     entries = json.loads(index)
     failed = {entry["name"]: entry.get("reason", "") for entry in entries if entry.get("state") != "READY"}
     return ModelStates(ready=tuple(sorted({entry["name"] for entry in entries} - failed.keys())), failed=failed)
 
 
 def find_causes(states: ModelStates, expected: Collection[str], log: str) -> dict[str, str]:
-    """One line of cause for each model that did not load, from the index, or from the log where it is silent.
+    """Return one line with the cause for each model that did not load.
 
-    `expected` are the names in the repository: Triton's index leaves out a model without a version.
+    Args:
+        states: States from Triton's index.
+        expected: Names of the models in the repository, because the index omits models without a version.
+        log: Triton's log, for causes that the index does not contain.
     """
     logged = _logged_causes(log)
     missing = (states.failed.keys() | set(expected)) - set(states.ready)
     return {
-        name: one_line(states.failed.get(name, "")) or logged.get(name, "no reason given, see the log")
+        name: one_line(states.failed.get(name, "")) or logged.get(name, "Triton gives no reason; see its log")
         for name in sorted(missing)
     }
 
 
 def one_line(reason: str) -> str:
-    """Triton's reason without the kind of error, the Python trace and line ends."""
+    """Remove error kind, Python traceback and line breaks from Triton's reason."""
     return " ".join(_ERROR_KIND.sub("", _TRACE.sub("", reason)).split())
 
 
 def find_port_in_use(log: str) -> int | None:
-    """The port that Triton could not bind, where that is why it ended."""
+    """Return the port that Triton could not bind, or None if that is not why it exited."""
     found = _PORT_IN_USE.search(log)
     return int(found["port"]) if found else None
 
@@ -77,21 +80,21 @@ def _logged_causes(log: str) -> dict[str, str]:
         if found := _PARSE_ERROR.match(line):
             parse_error = found["cause"]
         elif found := _MESSAGE.match(line):
-            # the parser's own words stand on the line before
+            # the parser logs the details on the line before
             causes[found["model"]] = one_line(f"{found['cause']}{': ' if parse_error else ''}{parse_error}")
             parse_error = ""
     return causes
 
 
 def _fetch(host: str, port: int, method: str, path: str) -> bytes | None:
-    """The body of a successful answer; None while nobody answers. Knows no proxies."""
+    """Return the body of a successful response, None otherwise. Ignores proxy settings."""
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request(method, path)
-        answer = connection.getresponse()
-        body = answer.read()
+        response = connection.getresponse()
+        body = response.read()
     except (OSError, http.client.HTTPException):
         return None
     finally:
         connection.close()
-    return body if answer.status == http.HTTPStatus.OK else None
+    return body if response.status == http.HTTPStatus.OK else None

@@ -8,14 +8,15 @@ from .errors import EmptyRepositoryError
 
 
 def find_models(repository: Path) -> tuple[str, ...]:
-    """Names of the models in `repository`, sorted: Triton takes every sub-directory for one.
+    """Return the names of the models in `repository`, sorted. Triton treats every sub-directory as a model.
 
-    Raises EmptyRepositoryError where there is none.
+    Raises:
+        EmptyRepositoryError: The repository does not exist, or has no models.
     """
-    advice = f"write one with `qwen3-triton export MODEL --repository {repository}`"
+    remedy = "export a model into it, or use another directory"
     if not repository.is_dir():
-        raise EmptyRepositoryError(f"no model repository at {repository}: {advice}, or give another directory")
+        raise EmptyRepositoryError(f"the model repository {repository} does not exist: {remedy}")
     names = tuple(sorted(entry.name for entry in repository.iterdir() if entry.is_dir()))
     if not names:
-        raise EmptyRepositoryError(f"no model in the repository {repository}: {advice}")
+        raise EmptyRepositoryError(f"the model repository {repository} has no models: {remedy}")
     return names

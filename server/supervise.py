@@ -1,16 +1,16 @@
-"""Runs `tritonserver` so that nothing of it outlives the process that asked for it.
+"""Supervisor that runs `tritonserver` and cleans up after it, even if the calling process is killed.
 
     python -I -S supervise.py PARENT_PID EXIT_TIMEOUT_S COMMAND...
 
-A process between the caller and Triton, because a caller killed with SIGKILL cannot clean up:
+It is a process between the caller and Triton, because a caller killed with SIGKILL cannot clean up:
 
     caller ── supervise ── tritonserver ── one stub per model instance
 
-It ends Triton on SIGTERM, SIGINT or when the caller is gone, however it went; then kills what is left
-of Triton's process group and removes its shared memory. Killed itself, it takes Triton along (the
-kernel's parent-death signal), the stubs follow by themselves, and the next start removes the memory.
+It stops Triton on SIGTERM or SIGINT, or when the caller has exited for any reason. Then it kills the remaining
+processes of Triton's process group and removes Triton's shared memory. If the supervisor itself is killed, the
+kernel's parent-death signal kills Triton, the stubs exit on their own, and the next start removes the shared memory.
 
-Standard library only and no imports of the package: it starts in a few milliseconds and isolated.
+Uses only the standard library and no other module of the package, so that it starts isolated in a few milliseconds.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 
 
 def shared_memory_prefix(pid: int) -> str:
-    """What the names of the shared memory of the server under supervisor `pid` begin with."""
-    # containers may share /dev/shm, but not process ids
+    """Return the prefix of the names of all shared-memory regions of the server under supervisor `pid`."""
+    # containers may share /dev/shm but have separate process ids
     return f"{_STEM}-{Path('/proc/self/ns/pid').stat().st_ino}-{pid}-"
 
 
 def remove_shared_memory(prefix: str) -> None:
-    """Removes every region whose name begins with `prefix`."""
+    """Remove every shared-memory region whose name starts with `prefix`."""
     for region in SHARED_MEMORY.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             region.unlink()
 
 
 def remove_stale_shared_memory() -> None:
-    """Removes the regions of supervisors that are gone; those of other users and containers stay."""
+    """Remove the regions of supervisors that no longer run, except those of other users and containers."""
     stem = shared_memory_prefix(0).removesuffix("0-")
     for region in SHARED_MEMORY.glob(f"{stem}*"):
         pid = region.name.removeprefix(stem).partition("-")[0]
@@ -57,10 +57,10 @@ def remove_stale_shared_memory() -> None:
 
 
 def supervise(command: list[str], *, parent_pid: int, exit_timeout_s: float) -> int:
-    """Exit status of `command`, run until it ends, a stop signal comes, or `parent_pid` is gone."""
+    """Run `command` until it exits, a stop signal arrives or `parent_pid` has exited; return its exit status."""
     prefix = shared_memory_prefix(os.getpid())
     libc = ctypes.CDLL(None, use_errno=True)
-    # orphaned stubs become children of this process, which can then wait until they are gone
+    # orphaned stubs become children of this process, which can then wait for their exit
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD})
 
@@ -81,12 +81,12 @@ def supervise(command: list[str], *, parent_pid: int, exit_timeout_s: float) -> 
 
 
 def _wait(child: subprocess.Popen[bytes], parent_pid: int, exit_timeout_s: float) -> int:
-    """Waits for the end of `child`; asks for it when told to, and forces it `exit_timeout_s` later."""
+    """Wait until `child` exits; terminate it on a stop signal, and kill it `exit_timeout_s` later."""
     deadline: float | None = None
     while (status := child.poll()) is None:
         received = signal.sigtimedwait(_STOP_SIGNALS | {signal.SIGCHLD}, _POLL_S)
-        asked = received is not None and received.si_signo in _STOP_SIGNALS
-        if deadline is None and (asked or os.getppid() != parent_pid):
+        stop_requested = received is not None and received.si_signo in _STOP_SIGNALS
+        if deadline is None and (stop_requested or os.getppid() != parent_pid):
             child.terminate()
             deadline = time.monotonic() + exit_timeout_s
         elif deadline is not None and time.monotonic() > deadline:
@@ -95,7 +95,7 @@ def _wait(child: subprocess.Popen[bytes], parent_pid: int, exit_timeout_s: float
 
 
 def _reap(deadline: float) -> None:
-    """Waits until no descendant is left, at most until `deadline`."""
+    """Wait until no descendant is left, at most until `deadline`."""
     with contextlib.suppress(ChildProcessError):
         while time.monotonic() < deadline:
             if os.waitpid(-1, os.WNOHANG) == (0, 0):

@@ -1,4 +1,4 @@
-"""Starts, watches and stops the one `tritonserver` of a caller."""
+"""Start, supervision and stop of a local `tritonserver`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 
 from . import supervise
-from .addresses import Addresses, choose_addresses, port_taken
+from .addresses import Addresses, choose_addresses, port_in_use
 from .backend_directory import ensure_backend_directory
-from .environment import Progress, ServerEnvironment, ensure_environment, no_progress
+from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
 from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
-from .log import Log
-from .readiness import ModelStates, ask_states, find_causes, find_port_in_use
+from .log import ServerLog
+from .readiness import ModelStates, fetch_states, find_causes, find_port_in_use
 from .repository import find_models
 
 _POLL_S = 0.05
@@ -27,81 +27,90 @@ _EXIT_MARGIN_S = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """How to run Triton; ports that are None are chosen among the free ones."""
+    """Options of a local server. A port that is None is chosen among the free ports."""
 
     host: str = "127.0.0.1"
+    """IPv4 address or host name to listen on; `0.0.0.0` for every interface."""
     grpc_port: int | None = None
+    """Port of the gRPC endpoint, which clients use."""
     http_port: int | None = None
+    """Port of the HTTP endpoint."""
     metrics_port: int | None = None
+    """Port of the Prometheus metrics."""
     ready_timeout_s: float = 600.0
-    """For loading all models, without the installation."""
+    """Timeout for loading all models in seconds, without the installation of the server."""
     exit_timeout_s: int = 10
-    """For answering what is queued at a stop; after that it is killed."""
+    """Time in seconds that queued requests have to finish when the server is stopped, before it is killed."""
     response_cache_bytes: int = 0
-    """Size of Triton's local response cache; 0 is none."""
+    """Size of Triton's local response cache in bytes; 0 disables it."""
     log_file: Path | None = None
-    """Where Triton's log goes; None keeps it only while the server runs."""
+    """File for Triton's log; None for a temporary file that is deleted when the server stops."""
 
 
 class TritonServer:
-    """A running server, all of whose models are ready; a context manager that stops it.
+    """A running server whose models are all ready, created by `start_triton`.
 
-    `start_triton` makes it. When this process dies, however it dies, the server ends too.
+    As a context manager, it stops the server at the end of the block. The server also stops when the calling process
+    exits, even if that process is killed.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], addresses: Addresses, log: Log) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], addresses: Addresses, log: ServerLog) -> None:
         self._process = process
         self._addresses = addresses
         self._log = log
         self.models: tuple[str, ...] = ()
-        """Names of the models that are ready, sorted."""
+        """Names of the ready models, sorted."""
 
     @property
     def grpc_url(self) -> str:
-        """`HOST:PORT`, as the client takes it."""
+        """`HOST:PORT` of the gRPC endpoint, as the clients expect it."""
         return f"{self._addresses.reachable_host}:{self._addresses.grpc_port}"
 
     @property
     def http_url(self) -> str:
-        """`http://HOST:PORT`."""
+        """`http://HOST:PORT` of the HTTP endpoint."""
         return f"http://{self._addresses.reachable_host}:{self._addresses.http_port}"
 
     @property
     def metrics_url(self) -> str:
-        """`http://HOST:PORT/metrics`."""
+        """`http://HOST:PORT/metrics` of the Prometheus metrics."""
         return f"http://{self._addresses.reachable_host}:{self._addresses.metrics_port}/metrics"
 
     @property
     def addresses(self) -> Addresses:
-        """What it listens on."""
+        """Address and ports that the server listens on."""
         return self._addresses
 
     @property
     def pid(self) -> int:
-        """Of the supervising process, whose child `tritonserver` is."""
+        """Process id of the supervisor, the parent process of `tritonserver`."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process lives."""
+        """Whether the server process is running."""
         return self._process.poll() is None
 
     def log_text(self) -> str:
-        """Triton's log so far, its last 4 MB; empty after `stop`."""
+        """Return the last 4 MB of Triton's log; empty after `stop`."""
         return self._log.text()
 
     def wait(self) -> None:
-        """Blocks until the server ends by itself, and then raises ServerExitedError."""
+        """Block until the server exits.
+
+        Raises:
+            ServerExitedError: Always, when the server has exited.
+        """
         self._process.wait()
-        raise _died(self._process, self._log)
+        raise _exit_error(self._process, self._log)
 
     def stop(self) -> None:
-        """Ends the server and everything that it started; does nothing the second time."""
+        """Stop the server and all of its processes. Idempotent."""
         with self._log:
             if self.running:
                 self._process.terminate()
             self._process.wait()
-            # done by the supervisor already, unless that one was killed
+            # the supervisor has done this already, unless it was killed
             supervise.remove_shared_memory(supervise.shared_memory_prefix(self._process.pid))
 
     def __enter__(self) -> TritonServer:
@@ -117,18 +126,38 @@ def start_triton(
     repository: Path,
     options: ServerOptions | None = None,
     *,
-    progress: Progress = no_progress,
+    progress: Progress = ignore_progress,
     environment: ServerEnvironment | None = None,
 ) -> TritonServer:
-    """A server for every model in `repository`, ready to answer; installs it first where needed.
+    """Start a server for every model in a repository and wait until all of them are ready.
 
-    Raises EmptyRepositoryError, EnvironmentInstallError, InvalidAddressError, PortInUseError, ModelLoadError,
-    ServerExitedError or ServerNotReadyError; nothing runs then.
+    The first call installs the server, see `ensure_environment`. No process is left running if an error is raised.
+
+    Args:
+        repository: Triton model repository; every sub-directory is a model.
+        options: Options of the server; None for the defaults.
+        progress: Called with one line of text per step.
+        environment: Installed environment; None to install or reuse the default one.
+
+    Raises:
+        EmptyRepositoryError: The repository does not exist, or has no models.
+        EnvironmentInstallError: The server cannot be installed on this machine.
+        InvalidAddressError: The server cannot listen on the host or a port; PortInUseError if a port is in use.
+        ModelLoadError: A model did not load.
+        ServerExitedError: The server exited unexpectedly.
+        ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
+
+    Example:
+        ```python
+        with start_triton(Path("model_repository")) as server:
+            print(server.models, server.grpc_url)
+        ```
     """
     options = options or ServerOptions()
     repository = repository.resolve()
     names = find_models(repository)
-    _choose(options)  # a port that is taken is told before a minute of installing
+    # reports a port in use before the installation, which takes up to a minute
+    _choose(options)
     environment = environment or ensure_environment(progress)
     for attempt in range(_PORT_ATTEMPTS):
         addresses = _choose(options)
@@ -136,11 +165,11 @@ def start_triton(
         with contextlib.ExitStack() as undo:
             server = undo.enter_context(_launch(repository, options, addresses, environment))
             try:
-                server.models = _await_models(server, repository, names, options.ready_timeout_s)
+                server.models = _wait_until_ready(server, repository, names, options.ready_timeout_s)
             except PortInUseError as exc:
-                # a free port that was chosen here may be gone a moment later
-                given = (options.grpc_port, options.http_port, options.metrics_port)
-                if exc.port in given or attempt + 1 == _PORT_ATTEMPTS:
+                # another process may have taken a port since it was chosen
+                requested = (options.grpc_port, options.http_port, options.metrics_port)
+                if exc.port in requested or attempt + 1 == _PORT_ATTEMPTS:
                     raise
                 continue
             undo.pop_all()
@@ -160,17 +189,17 @@ def _choose(options: ServerOptions) -> Addresses:
 def _launch(
     repository: Path, options: ServerOptions, addresses: Addresses, environment: ServerEnvironment
 ) -> TritonServer:
-    """The process, just started."""
+    """Start the processes without waiting for the models."""
     backends = ensure_backend_directory(environment)
     command = _command(repository, options, addresses, environment, backends)
-    log = Log(options.log_file)
+    log = ServerLog(options.log_file)
     process = subprocess.Popen(
         command,
         env=environment.variables(),
         stdin=subprocess.DEVNULL,
         stdout=log.file,
         stderr=subprocess.STDOUT,
-        start_new_session=True,  # a Ctrl-C at the terminal reaches the caller alone, who then stops the server
+        start_new_session=True,  # Ctrl-C in the terminal reaches only the caller, which then stops the server
     )
     return TritonServer(process, addresses, log)
 
@@ -191,9 +220,9 @@ def _command(
         f"--backend-directory={backends}",
         f"--cache-directory={environment.triton / 'caches'}",
         f"--exit-timeout-secs={options.exit_timeout_s}",
-        # it stays up when a model fails, so that its index can be asked why
+        # keeps running if a model fails, so that its index can report the reason
         "--exit-on-error=false",
-        # saves each model a second; the exporter writes complete configurations
+        # saves a second per model; the exporter writes complete configurations
         "--disable-auto-complete-config",
         "--allow-gpu-metrics=false",
     ]
@@ -204,46 +233,53 @@ def _command(
     return supervisor + triton
 
 
-def _await_models(server: TritonServer, repository: Path, names: tuple[str, ...], timeout_s: float) -> tuple[str, ...]:
-    """Names of the ready models, once every model is."""
+def _wait_until_ready(
+    server: TritonServer, repository: Path, names: tuple[str, ...], timeout_s: float
+) -> tuple[str, ...]:
+    """Wait until every model is ready and return their names."""
     deadline = time.monotonic() + timeout_s
-    while (states := ask_states(server.addresses)) is None:
+    while (states := fetch_states(server.addresses)) is None:
         if not server.running:
-            raise _died(server._process, server._log, server.addresses)
+            raise _exit_error(server._process, server._log, server.addresses)
         if time.monotonic() > deadline:
             raise ServerNotReadyError(
-                f"the models of {repository} were not ready within {timeout_s:g} s: give a longer time, "
-                "or look into the log",
+                f"the models in {repository} were not ready within {timeout_s:g} s: increase ready_timeout_s, "
+                "or look for the reason in Triton's log",
                 log_tail=server._log.tail(),
+                option="ready_timeout_s",
             )
         time.sleep(_POLL_S)
-    if not server.running:  # then somebody else answered on these ports
-        raise _died(server._process, server._log, server.addresses)
-    _refuse_failed(states, repository, names, server.log_text())
+    # the response was another process's if the server has exited
+    if not server.running:
+        raise _exit_error(server._process, server._log, server.addresses)
+    _raise_for_failed(states, repository, names, server.log_text())
     return states.ready
 
 
-def _refuse_failed(states: ModelStates, repository: Path, names: tuple[str, ...], log: str) -> None:
+def _raise_for_failed(states: ModelStates, repository: Path, names: tuple[str, ...], log: str) -> None:
     causes = find_causes(states, names, log)
     if causes:
         reasons = "; ".join(f"{name}: {cause}" for name, cause in causes.items())
         folders = ", ".join(str(repository / name) for name in causes)
         raise ModelLoadError(
-            f"{len(causes)} of {len(names)} models did not load: {reasons} -- fix or remove {folders}, "
-            "or export again with --overwrite",
+            f"{len(causes)} of {len(names)} models did not load: {reasons} -- fix or remove {folders}, or export again",
             causes=causes,
         )
 
 
-def _died(process: subprocess.Popen[bytes], log: Log, addresses: Addresses | None = None) -> LocalServerError:
-    """Why the process ended, as far as its log tells."""
+def _exit_error(
+    process: subprocess.Popen[bytes], log: ServerLog, addresses: Addresses | None = None
+) -> LocalServerError:
+    """Return the error for a server that has exited, with the reason from its log."""
     port = find_port_in_use(log.text())
     if port is not None and addresses is not None:
-        options = {addresses.grpc_port: "--grpc-port", addresses.http_port: "--http-port"}
-        return port_taken(addresses.host, port, options.get(port, "--metrics-port"))
+        options = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}
+        return port_in_use(addresses.host, port, options.get(port, "metrics_port"))
     tail = log.tail()
     last = tail.splitlines()[-1] if tail else "its log is empty"
-    where = f"see {log.path}" if log.path else "keep its log with --log-file to see more"
+    remedy = f"see {log.path}" if log.path else "set log_file to keep the complete log"
     return ServerExitedError(
-        f"tritonserver exited unexpectedly (status {process.returncode}): {last} -- {where}", log_tail=tail
+        f"tritonserver exited unexpectedly (status {process.returncode}): {last} -- {remedy}",
+        log_tail=tail,
+        option=None if log.path else "log_file",
     )

@@ -20,6 +20,7 @@ from examples.demo.evaluation import (
     ndcg_at_10,
     ndcg_of_scores,
 )
+from examples.demo.lexical import bm25_scores
 from examples.demo.pairs import LeakageGuard, held_out_functions, hide_name, name_words, normal_text
 from examples.demo.source import Function, describe, installed_modules, standard_modules
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
@@ -72,6 +73,22 @@ def test_ndcg_of_vectors_is_the_mean_over_queries() -> None:
 def test_ndcg_refuses_what_does_not_match() -> None:
     with pytest.raises(ValueError, match="2 rows of scores for 1 queries"):
         ndcg_of_scores(np.zeros((2, 3), np.float32), [frozenset({0})])
+
+
+def test_bm25_scores_match_the_formula() -> None:
+    """idf · tf · (k1 + 1) / (tf + k1 · (1 - b + b · length / mean length)), summed over the terms of the query."""
+    documents = [["sort", "list"], ["sort", "sort", "file", "name"], [], ["read", "file"]]
+    queries = [["sort"], ["sort", "file", "sort"], ["unknown"], []]
+    mean_length = sum(map(len, documents)) / len(documents)
+
+    def score(term: str, document: list[str]) -> float:
+        frequency, found = document.count(term), sum(term in other for other in documents)
+        idf = math.log(1 + (len(documents) - found + 0.5) / (found + 0.5))
+        return idf * frequency * 2.2 / (frequency + 1.2 * (0.25 + 0.75 * len(document) / mean_length))
+
+    expected = [[sum(score(term, document) for term in query) for document in documents] for query in queries]
+    scores = bm25_scores(tuple(map(" ".join, queries)), tuple(map(" ".join, documents)))
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
 def test_cut_vectors_have_length_one() -> None:

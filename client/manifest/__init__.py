@@ -1,7 +1,7 @@
-"""What an exported model states about itself, as data that the exporter and its clients share.
+"""Manifest of an exported model: the schema that the exporter and the clients share.
 
-`config.pbtxt` has the manifest as JSON in its `parameters`, where clients read it from the server. `manifest.json` has
-the same fields, and beside them sources, parity and other reports, which no client parses.
+`config.pbtxt` contains the manifest as JSON in its `parameters`, where clients read it from the server. `manifest.json`
+has the same fields, and also the sources and the reports of the export, which clients do not parse.
 """
 
 from .export_record import ExportRecord

@@ -1,4 +1,4 @@
-"""What an export states about the model that it wrote: the manifest, the sources, and what was measured."""
+"""Record of an export: manifest, sources and reports."""
 
 from __future__ import annotations
 
@@ -18,33 +18,38 @@ from .wire import Device, Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRecord:
-    """The content of `manifest.json`. Clients need the manifest alone, which `config.pbtxt` has a copy of."""
+    """Content of `manifest.json`. Clients need only `manifest`, of which `config.pbtxt` has a copy."""
 
     manifest: EmbeddingManifest | RerankManifest
+    """What clients need to know of the model."""
     device: Device = Device.CPU
+    """Device that the graph is built for."""
     triton_release: str | None = None
-    """Image that the operators of a graph for GPUs were chosen for; None for a CPU."""
+    """Release of NVIDIA's Triton image that a graph for GPUs needs, such as `25.11`; None for a CPU."""
     checkpoint: SourceIdentity
+    """The checkpoint that was exported."""
     adapters: tuple[SourceIdentity, ...] = ()
+    """LoRA adapters merged into the checkpoint, in order."""
     parity: ParityReport | ScoreParityReport
+    """Comparison with the fp32 reference."""
     quantization: QuantizationReport | None = None
-    """Of an int8 model for a CPU."""
+    """Present for int8 models for a CPU."""
     retrieval: RetrievalReport | None = None
-    """Of an embedding model that was exported with a retrieval set."""
+    """Present for embedding models that were exported with a retrieval set."""
     provenance: Provenance | None = None
-    """None in manifests of versions that did not record it."""
+    """None if the exporting version did not record it."""
 
     def to_json(self) -> str:
-        """Return JSON text, one object with the manifest's fields and these, that `from_json` reads back."""
+        """Return one JSON object that has the fields of the manifest next to the others; see `from_json`."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "manifest"}
         return json.dumps(self.manifest.to_fields() | fields, ensure_ascii=False, indent=2)
 
     @staticmethod
     def from_json(text: str) -> ExportRecord:
-        """Read the manifest in `text`; unknown fields are ignored.
+        """Parse the JSON text of a `manifest.json`; unknown fields are ignored.
 
         Raises:
-            ManifestError: It is not a manifest, or one of a newer schema version than this code reads.
+            ManifestError: The text is not a manifest, or its schema version is newer than this code supports.
         """
         fields = read_object(text, SCHEMA_VERSION)
         manifest = read_manifest(fields)
@@ -52,7 +57,9 @@ class ExportRecord:
         try:
             return ExportRecord(**known_fields(ExportRecord, fields) | _nested(fields, report) | {"manifest": manifest})
         except (ValueError, TypeError, KeyError) as exc:
-            raise ManifestError(f"malformed manifest of schema {manifest.schema_version}: {exc}") from exc
+            raise ManifestError(
+                f"malformed manifest of schema {manifest.schema_version}: {exc}; export the model again"
+            ) from exc
 
 
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:

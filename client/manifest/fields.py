@@ -1,4 +1,4 @@
-"""JSON objects as the fields of dataclasses; fields of later versions are ignored."""
+"""Reading of dataclass fields from JSON objects; unknown fields are ignored."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..errors import ManifestError
 
 
 def read_object(text: str, newest_schema: int) -> dict[str, Any]:
-    """Return the JSON object in `text`.
+    """Parse a JSON object that has a `schema_version`.
 
     Raises:
-        ManifestError: It is not a JSON object with a `schema_version`, or that is newer than `newest_schema`.
+        ManifestError: `text` is not such an object, or its version is newer than `newest_schema`.
     """
     try:
         fields = json.loads(text)
@@ -23,34 +23,35 @@ def read_object(text: str, newest_schema: int) -> dict[str, Any]:
         raise ManifestError(f"not a qwen3-triton manifest: {exc}") from exc
     if type(version) is not int or version > newest_schema:
         raise ManifestError(
-            f"the model has manifest schema {version}, this client reads up to {newest_schema}: upgrade qwen3-triton"
+            f"the model has manifest schema {version}, but this code supports up to {newest_schema}: "
+            "upgrade qwen3-triton"
         )
     return dict(fields)
 
 
 def known_fields(kind: type[Any], value: object) -> dict[str, Any]:
-    """Return the entries of `value` that are fields of the dataclass `kind`; raise TypeError unless it is an object."""
+    """Return the entries of `value` that the dataclass `kind` has; raise TypeError if `value` is not an object."""
     names = {field.name for field in dataclasses.fields(kind)}
     return {name: entry for name, entry in as_object(value).items() if name in names}
 
 
 def as_object(value: object) -> dict[str, Any]:
-    """Return `value`, which must be a JSON object; raise TypeError otherwise."""
+    """Return `value`; raise TypeError if it is not a JSON object."""
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, got {value!r}")
     return value
 
 
 def as_list(fields: Mapping[str, Any], name: str) -> list[Any]:
-    """Return the field `name`, which must be a JSON array; raise TypeError otherwise."""
+    """Return the field `name`; raise TypeError if it is not a JSON array."""
     value = fields[name]
     if not isinstance(value, list):
-        raise TypeError(f"{name} is {value!r}, not a list")
+        raise TypeError(f"{name} is {value!r}, expected an array")
     return value
 
 
 def require_integers(fields: Mapping[str, Any], *names: str) -> None:
-    """Raise TypeError where one of the fields `names` is present and not a whole number."""
+    """Raise TypeError if one of the fields `names` is present and not an integer."""
     for name in names:
         if name in fields and type(fields[name]) is not int:
-            raise TypeError(f"{name} is {fields[name]!r}, not a whole number")
+            raise TypeError(f"{name} is {fields[name]!r}, expected an integer")

@@ -1,4 +1,4 @@
-"""Which files a model came from."""
+"""Identities of the files that a model was made from."""
 
 from __future__ import annotations
 
@@ -8,36 +8,37 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerIdentity:
-    """Which `tokenizer.json` turns text into the ids that the model was trained on."""
+    """Identity of the `tokenizer.json` that a model was trained with."""
 
     sha256: str
+    """SHA-256 of the file, in hexadecimal."""
     origin: str
     """Hub id or directory that the file came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provenance:
-    """How a model came about."""
+    """Versions, options and file hashes of an export."""
 
     tool_version: str
-    """Of qwen3-triton."""
+    """Version of qwen3-triton."""
     created: str
-    """When the export ended: ISO 8601, UTC."""
+    """Time when the export finished, ISO 8601 in UTC."""
     packages: Mapping[str, str]
-    """Version of Python and of each library that computed or wrote something, by name."""
+    """Versions of Python and of the libraries that took part in the export, by name."""
     options: Mapping[str, object]
-    """Of the export, by name."""
+    """Options of the export, by name."""
     files: Mapping[str, str]
     """SHA-256 of every other file in the model's folder, in hexadecimal, by path relative to the folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceIdentity:
-    """A checkpoint or adapter that went into the model."""
+    """Identity of a checkpoint, adapter or data set."""
 
     reference: str
-    """As given on the command line: directory or hub id, with `@revision` where given."""
+    """Directory or hub id as given by the user, with `@revision` if there was one."""
     sha256: str
-    """Of its weight files' digests, in the order of their names."""
+    """SHA-256 over the digests of its files in the order of their names, in hexadecimal."""
     weight: float = 1.0
-    """What an adapter was multiplied with."""
+    """Factor of an adapter; 1 for other sources."""

@@ -1,4 +1,4 @@
-"""Whether a model's files are those that its export wrote."""
+"""Verification of a model's files against the hashes in its manifest."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .folder import ModelFolder
 
 
 def hash_model_files(folder: ModelFolder) -> dict[str, str]:
-    """Return the SHA-256 of every file below `folder` but the manifest, in hexadecimal, by relative path."""
+    """Return the SHA-256 of every file in `folder` except the manifest, in hexadecimal, by relative path."""
     files = sorted(file for file in folder.path.rglob("*") if file.is_file() and file != folder.manifest)
     return {file.relative_to(folder.path).as_posix(): _hash(file) for file in files}
 
 
 def find_changed_files(folder: ModelFolder, record: ExportRecord) -> list[str]:
-    """Return `PATH is missing` or `PATH has changed` for each file that differs from its hash in `manifest`.
+    """Return `PATH is missing` or `PATH has changed` for each file that differs from its hash in `record`.
 
-    Files that the manifest does not know, such as other versions of the model, are not looked at.
+    Files without a hash in the record, such as other versions of the model, are ignored.
     """
     known = {} if record.provenance is None else record.provenance.files
     found = []

@@ -1,4 +1,4 @@
-"""What a client must know of a model: the manifest, and its JSON."""
+"""The manifest that clients read, and its JSON form."""
 
 from __future__ import annotations
 
@@ -15,67 +15,76 @@ from .templates import PairPrompts, Prompts
 from .wire import Precision, Task
 
 SCHEMA_VERSION = 1
-"""Version of the JSON below. Fields may be added without changing it; a client refuses a newer version only."""
+"""Version of the JSON schema. Adding fields does not change it; clients reject only newer versions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a caller must know of a model, whatever its task."""
+    """What clients need to know of a model; see the subclasses for each task."""
 
     task: ClassVar[Task]
+    """What the model computes."""
 
     schema_version: int = SCHEMA_VERSION
+    """Version of the JSON schema."""
     dimension: int
-    """D, the width of the output."""
+    """Width D of the output."""
     max_tokens: int
-    """Longest row, prompt and end token included."""
+    """Largest number of tokens in a row, including prompt and end token."""
     vocabulary_size: int
-    """Ids run from 0 to this, exclusive."""
+    """Token ids are 0 to `vocabulary_size - 1`."""
     tokenizer: TokenizerIdentity
+    """Identity of the model's `tokenizer.json`."""
     precision: Precision
+    """Number format of the weights."""
 
     def to_fields(self) -> dict[str, Any]:
-        """Return the fields of the JSON object that describes the manifest."""
+        """Return the manifest as a JSON object."""
         return {"task": self.task} | dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """Return JSON text that `from_json` reads back to an equal value."""
+        """Return the manifest as JSON text, see `from_json`."""
         return json.dumps(self.to_fields(), ensure_ascii=False, indent=2)
 
     @staticmethod
     def from_json(text: str) -> EmbeddingManifest | RerankManifest:
-        """Read the manifest in `text`, of the kind that its task says; unknown fields are ignored.
+        """Parse the JSON text of a manifest; unknown fields are ignored.
+
+        Returns:
+            The type of manifest that belongs to the task in `text`.
 
         Raises:
-            ManifestError: It is not a manifest, or one of a newer schema version than this code reads.
+            ManifestError: The text is not a manifest, or its schema version is newer than this code supports.
         """
         return read_manifest(read_object(text, SCHEMA_VERSION))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingManifest(Manifest):
-    """The manifest of a model that answers with unit vectors."""
+    """Manifest of an embedding model, whose output is unit vectors."""
 
     task = Task.EMBED
 
     min_dimension: int
-    """Smallest number of leading components that may be asked for."""
+    """Smallest number of leading components that a client may keep."""
     end_token_id: int | None
-    """Id at the end of every row, exactly once; None where the tokenizer appends none."""
+    """Token id that ends every row exactly once; None if the tokenizer appends none."""
     prompts: Prompts
+    """Prompt templates of queries and documents."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankManifest(Manifest):
-    """The manifest of a model that answers with the score of a query and a document."""
+    """Manifest of a reranker, whose output is the score of a query and a document."""
 
     task = Task.RERANK
 
     prompts: PairPrompts
+    """Prompt template of a pair."""
 
 
 def read_manifest(fields: Mapping[str, Any]) -> EmbeddingManifest | RerankManifest:
-    """Return the manifest that the JSON object `fields` describes; raise ManifestError where it is malformed."""
+    """Create the manifest from the JSON object `fields`; raise ManifestError if it is malformed."""
     try:
         require_integers(fields, "dimension", "min_dimension", "max_tokens", "vocabulary_size")
         nested = {
@@ -88,4 +97,6 @@ def read_manifest(fields: Mapping[str, Any]) -> EmbeddingManifest | RerankManife
         texts = Prompts(**known_fields(Prompts, fields["prompts"]))
         return EmbeddingManifest(**known_fields(EmbeddingManifest, fields) | nested | {"prompts": texts})
     except (ValueError, TypeError, KeyError) as exc:
-        raise ManifestError(f"malformed manifest of schema {fields.get('schema_version')}: {exc}") from exc
+        raise ManifestError(
+            f"malformed manifest of schema {fields.get('schema_version')}: {exc}; export the model again"
+        ) from exc

@@ -1,4 +1,4 @@
-"""Prompt templates of a model, and how they are filled."""
+"""Prompt templates of a model."""
 
 from __future__ import annotations
 
@@ -9,37 +9,43 @@ _PLACEHOLDER = re.compile(r"\{(text|query|document|instruction)\}")
 
 
 def fill_template(template: str, **values: str) -> str:
-    """Return `template` with each placeholder `{name}` replaced by the value of that name.
+    """Replace each placeholder `{name}` in `template` with the value of that name.
 
-    Values are inserted in one pass and never searched, so braces in a caller's text stay what they are. Placeholders
-    without a value stay too.
+    Values are inserted in a single pass and never searched themselves, so braces in a text stay literal. Placeholders
+    without a value are left unchanged.
     """
     return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompts:
-    """Text around a query and around a document.
+    """Prompt templates of an embedding model.
 
-    `{text}` stands for the caller's text and `{instruction}` for the task description; everything else
-    is literal. A template without `{instruction}` takes none.
+    `{text}` is replaced with the caller's text and `{instruction}` with the task description; everything else is
+    literal. A template without `{instruction}` takes no instruction.
     """
 
     query: str
+    """Template of a query."""
     document: str
+    """Template of a document."""
     default_instruction: str | None
+    """Task description if the caller gives none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairPrompts:
-    """Text around a query and a document that a reranker judges together.
+    """Prompt template of a reranker.
 
-    `body` holds `{query}` and `{document}` and may hold `{instruction}`; everything else is literal. A row is the
-    token ids of `prefix`, of the filled body and of `suffix`, each tokenised by itself without special
-    tokens of the tokenizer's own. The body is cut where a row gets too long, the suffix never.
+    A row consists of the token ids of `prefix`, the filled `body` and `suffix`, each tokenized separately and without
+    the tokenizer's special tokens. If a row is too long, the body is truncated.
     """
 
     prefix: str
+    """Literal text before the body."""
     body: str
+    """Template with `{query}`, `{document}` and optionally `{instruction}`; everything else is literal."""
     suffix: str
+    """Literal text after the body."""
     default_instruction: str | None
+    """Task description if the caller gives none."""

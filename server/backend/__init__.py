@@ -1,5 +1,5 @@
-"""The Python-based backend `onnxruntime`, as Triton's stub runs it.
+"""Python-based `onnxruntime` backend, run by the stubs of Triton's Python backend.
 
-Copied as a package of its own into the backend directory, so its modules import each other relatively
-and know neither the rest of the project nor anything but numpy and onnxruntime.
+It is copied into the backend directory as a separate package, so its modules use relative imports and depend only on
+numpy and onnxruntime, not on the rest of the project.
 """

@@ -1,4 +1,4 @@
-"""`TritonPythonModel`: what the stub calls, once per model instance."""
+"""`TritonPythonModel`, the class that a stub of the Python backend instantiates for each model instance."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from .settings import Settings
 
 
 class TritonPythonModel:
-    """Serves one instance of a model that says `backend: "onnxruntime"`, as the C++ backend does."""
+    """One instance of a model with `backend: "onnxruntime"`; behaves like the C++ backend."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Open the session; a failure becomes the reason why the model did not load."""
+        """Open the session; Triton reports an error as the reason why the model did not load."""
         try:
             if args["model_instance_kind"] != "CPU":
                 raise InvalidBatchError(
-                    "this server runs on the CPU: export with --device cpu, or use NVIDIA's container"
+                    "this server runs models on the CPU only: export the model for the device cpu, "
+                    "or use NVIDIA's container"
                 )
             self._settings = Settings.from_json(args["model_config"])
             folder = Path(args["model_repository"]) / args["model_version"]
@@ -33,8 +34,8 @@ class TritonPythonModel:
     def execute(self, requests: Sequence[Any]) -> list[Any]:
         """Return one response for each request, in order.
 
-        The valid requests are computed in one run, whose failure is the error of each of them. An invalid request gets
-        an error of its own.
+        Valid requests are computed in one run; if it fails, each of them gets its error. Invalid requests get separate
+        errors.
         """
         inputs: dict[int, dict[str, Array]] = {}
         responses: dict[int, Any] = {}
@@ -43,28 +44,28 @@ class TritonPythonModel:
                 arrays = self._arrays(request)
                 require_elements(arrays, self._settings)
                 inputs[index] = arrays
-            except Exception as exc:  # noqa: BLE001  no content of a request may end the stub
+            except Exception as exc:  # noqa: BLE001  a request must never terminate the stub
                 responses[index] = _error_response(exc)
         valid = list(inputs)
         for batch in [valid] if self._settings.max_batch_size else [[index] for index in valid]:
-            answers = self._answer([requests[index] for index in batch], [inputs[index] for index in batch])
-            responses |= zip(batch, answers, strict=True)
+            computed = self._respond([requests[index] for index in batch], [inputs[index] for index in batch])
+            responses |= zip(batch, computed, strict=True)
         return [responses[index] for index in range(len(requests))]
 
-    def _answer(self, requests: Sequence[Any], inputs: Sequence[dict[str, Array]]) -> list[Any]:
-        """Return the responses of one run for all `requests`, or an error for each where it fails."""
+    def _respond(self, requests: Sequence[Any], inputs: Sequence[dict[str, Array]]) -> list[Any]:
+        """Run the model once for all `requests` and return their responses, or an error for each if the run fails."""
         try:
             return self._run(requests, inputs) if requests else []
-        except Exception as exc:  # noqa: BLE001  no content of a request may end the stub
+        except Exception as exc:  # noqa: BLE001  a request must never terminate the stub
             return [_error_response(exc) for _ in requests]
 
     def _run(self, requests: Sequence[Any], inputs: Sequence[dict[str, Array]]) -> list[Any]:
         batched = self._settings.max_batch_size > 0
         batch = join_requests(inputs, self._settings)
-        answers = self._session.run(self._outputs, dict(batch.feed))
+        outputs = self._session.run(self._outputs, dict(batch.feed))
         parts = {
-            name: split_rows(name, answer, batch.rows, batched=batched)
-            for name, answer in zip(self._outputs, answers, strict=True)
+            name: split_rows(name, output, batch.rows, batched=batched)
+            for name, output in zip(self._outputs, outputs, strict=True)
         }
         return [
             _response(request, {name: parts[name][index] for name in self._outputs})
@@ -77,7 +78,7 @@ class TritonPythonModel:
 
 
 def _error_response(exc: Exception) -> Any:
-    """Return a response with an error object of its own: the stub hangs when two responses share one."""
+    """Return a response with a new error object, because the stub hangs if two responses share one."""
     if isinstance(exc, InvalidRequestError):
         error = pb_utils.TritonError(str(exc), pb_utils.TritonError.INVALID_ARG)
     else:
@@ -85,7 +86,7 @@ def _error_response(exc: Exception) -> Any:
     return pb_utils.InferenceResponse(error=error)
 
 
-def _response(request: Any, answers: dict[str, Array]) -> Any:
-    """The outputs that `request` asked for."""
-    asked = request.requested_output_names()
-    return pb_utils.InferenceResponse([pb_utils.Tensor(name, answers[name]) for name in asked if name in answers])
+def _response(request: Any, outputs: dict[str, Array]) -> Any:
+    """Return a response with the outputs that `request` requires."""
+    names = request.requested_output_names()
+    return pb_utils.InferenceResponse([pb_utils.Tensor(name, outputs[name]) for name in names if name in outputs])

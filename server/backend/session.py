@@ -1,4 +1,4 @@
-"""An ONNX Runtime session for a model's settings, checked against its configuration."""
+"""Creation of an ONNX Runtime session, with a check of the graph against the configuration."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _LEVELS = {
 
 
 def open_session(path: Path, settings: Settings) -> Any:
-    """An `InferenceSession` on the CPU for the graph at `path`.
+    """Open an `InferenceSession` on the CPU for the graph at `path`.
 
-    Raises InvalidSettingsError where the graph and the configuration differ in names or types.
+    Raises:
+        InvalidSettingsError: The file does not exist, or names or types of the graph and the configuration differ.
     """
     if path.is_dir():
         path = path / "model.onnx"
     if not path.is_file():
-        raise InvalidSettingsError(f"unable to find {path}")
+        raise InvalidSettingsError(f"{path} does not exist: export the model again")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = _LEVELS[settings.graph_level]
     options.intra_op_num_threads = settings.intra_op_threads
@@ -40,23 +41,23 @@ def open_session(path: Path, settings: Settings) -> Any:
 
 
 def _check(session: Any, settings: Settings) -> None:
-    given = {tensor.name: TENSOR_TYPES[tensor.type] for tensor in settings.inputs}
-    given |= {entry.target: "tensor(int32)" for entry in settings.batch_inputs}
+    configured = {tensor.name: TENSOR_TYPES[tensor.type] for tensor in settings.inputs}
+    configured |= {entry.target: "tensor(int32)" for entry in settings.batch_inputs}
     optional = {tensor.name for tensor in settings.inputs if tensor.optional}
-    taken = {node.name: node.type for node in session.get_inputs()}
-    made = {node.name: node.type for node in session.get_outputs()}
-    _compare("input", given, taken)
-    _compare("output", {tensor.name: TENSOR_TYPES[tensor.type] for tensor in settings.outputs}, made)
-    if missing := sorted(taken.keys() - given.keys() - optional):
-        raise InvalidSettingsError(f"the graph takes {', '.join(missing)}, which config.pbtxt does not give")
+    inputs = {node.name: node.type for node in session.get_inputs()}
+    outputs = {node.name: node.type for node in session.get_outputs()}
+    _compare("input", configured, inputs)
+    _compare("output", {tensor.name: TENSOR_TYPES[tensor.type] for tensor in settings.outputs}, outputs)
+    if missing := sorted(inputs.keys() - configured.keys() - optional):
+        raise InvalidSettingsError(f"config.pbtxt lacks the graph's inputs {', '.join(missing)}")
 
 
 def _compare(what: str, configured: dict[str, str], graph: dict[str, str]) -> None:
-    """Every tensor of the configuration exists in the graph with the same type."""
+    """Raise unless every configured tensor exists in the graph with the same type."""
     for name, kind in configured.items():
         if name not in graph:
             raise InvalidSettingsError(
-                f"config.pbtxt names the {what} {name}, the graph has {', '.join(sorted(graph))}"
+                f"config.pbtxt has the {what} {name}, but the graph has {', '.join(sorted(graph))}"
             )
         if graph[name] != kind:
-            raise InvalidSettingsError(f"{what} {name} is {kind} in config.pbtxt and {graph[name]} in the graph")
+            raise InvalidSettingsError(f"{what} {name} is {kind} in config.pbtxt but {graph[name]} in the graph")

@@ -1,4 +1,4 @@
-"""What a model's configuration asks of the backend, read as the C++ backend reads it."""
+"""The settings in a model's configuration, interpreted like the C++ backend does."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ TENSOR_TYPES = {
     "TYPE_FP32": "tensor(float)",
     "TYPE_FP64": "tensor(double)",
 }
-"""Triton's name of a type → ONNX Runtime's. Strings and bfloat16 do not pass through the stub as numbers."""
+"""ONNX Runtime's names of Triton's types. Strings and bfloat16 are missing, as the stub does not support them."""
 
 
 class InvalidSettingsError(ValueError):
-    """The configuration asks for something that this backend cannot do."""
+    """The configuration is invalid or not supported by this backend."""
 
 
 class BatchInputKind(StrEnum):
@@ -35,13 +35,13 @@ class BatchInputKind(StrEnum):
     ITEM_SHAPE = "BATCH_ITEM_SHAPE"
     """INT32 `[rows, axes]`: the shape of each row."""
     ITEM_SHAPE_FLATTEN = "BATCH_ITEM_SHAPE_FLATTEN"
-    """INT32 `[rows · axes]`: the same in one axis."""
+    """INT32 `[rows · axes]`: the same, flattened."""
     ELEMENT_COUNT = "BATCH_ELEMENT_COUNT"
-    """INT32 `[requests]`: the number of elements of each request, whatever its number of rows."""
+    """INT32 `[requests]`: the number of elements in each request."""
 
 
 class GraphLevel(IntEnum):
-    """`optimization { graph { level } }`."""
+    """Values of `optimization { graph { level } }`."""
 
     BASIC = -1
     ALL = 0
@@ -51,18 +51,18 @@ class GraphLevel(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
-    """An input or output on the wire."""
+    """An input or output of the model."""
 
     name: str
     type: str
-    """Triton's name, a key of TENSOR_TYPES."""
+    """Triton's name of the type, a key of TENSOR_TYPES."""
     ragged: bool = False
     optional: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchInput:
-    """An INT32 input that is made from the shapes of another."""
+    """An INT32 input computed from the shapes of another input."""
 
     kind: BatchInputKind
     target: str
@@ -71,16 +71,16 @@ class BatchInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One model's configuration, as far as it concerns the backend."""
+    """The parts of a model's configuration that the backend uses."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     batch_inputs: tuple[BatchInput, ...]
     max_batch_size: int
-    """Rows; 0 where requests have no batch axis."""
+    """Largest number of rows; 0 if requests have no batch axis."""
     model_filename: str
     intra_op_threads: int
-    """0: ONNX Runtime decides."""
+    """Number of threads; 0 for the default of ONNX Runtime."""
     inter_op_threads: int
     parallel: bool
     memory_arena: bool
@@ -89,14 +89,14 @@ class Settings:
 
     @classmethod
     def from_json(cls, text: str) -> Settings:
-        """The settings in Triton's JSON of `config.pbtxt`; raises InvalidSettingsError."""
+        """Parse Triton's JSON form of `config.pbtxt`; raise InvalidSettingsError if it is not supported."""
         config = json.loads(text)
         parameters = {key: value.get("string_value", "") for key, value in config.get("parameters", {}).items()}
         if config.get("batch_output"):
-            raise InvalidSettingsError("batch_output is not supported by this backend: leave it out")
+            raise InvalidSettingsError("batch_output is not supported by this backend: remove it from config.pbtxt")
         inputs = tuple(_tensor(entry) for entry in config.get("input", []))
         if not inputs or not config.get("output"):
-            raise InvalidSettingsError("config.pbtxt names no input or no output: this backend does not complete it")
+            raise InvalidSettingsError("config.pbtxt needs inputs and outputs: this backend does not add missing ones")
         return cls(
             inputs=inputs,
             outputs=tuple(_tensor(entry) for entry in config["output"]),
@@ -134,7 +134,7 @@ def _batch_input(entry: Mapping[str, Any], inputs: tuple[Tensor, ...]) -> BatchI
     if entry["data_type"] != "TYPE_INT32":
         raise InvalidSettingsError(f"batch_input {', '.join(targets)}: data_type must be TYPE_INT32")
     if len(targets) != 1 or len(sources) != 1 or sources[0] not in {tensor.name for tensor in inputs}:
-        raise InvalidSettingsError("a batch_input needs one target_name, and one source_input that is an input")
+        raise InvalidSettingsError("a batch_input needs one target_name, and one source_input that names an input")
     return BatchInput(kind=BatchInputKind(entry["kind"]), target=targets[0], source=sources[0])
 
 
@@ -142,7 +142,7 @@ def _integer(parameters: Mapping[str, str], key: str) -> int:
     try:
         return int(parameters.get(key, "0"))
     except ValueError as exc:
-        raise InvalidSettingsError(f"parameter {key} must be a whole number, not {parameters[key]!r}") from exc
+        raise InvalidSettingsError(f"parameter {key} must be an integer, not {parameters[key]!r}") from exc
 
 
 def _execution_mode(parameters: Mapping[str, str]) -> bool:
@@ -153,7 +153,7 @@ def _execution_mode(parameters: Mapping[str, str]) -> bool:
 
 
 def _boolean(parameters: Mapping[str, str], key: str) -> bool:
-    """True where the parameter is not given, which is ONNX Runtime's default for each of them."""
+    """Return the parameter's value; True by default, like ONNX Runtime."""
     value = parameters.get(key, "true")
     if value.lower() not in ("true", "false", "1", "0"):
         raise InvalidSettingsError(f"parameter {key} must be true or false, not {value!r}")
@@ -162,5 +162,5 @@ def _boolean(parameters: Mapping[str, str], key: str) -> bool:
 
 def _graph_level(config: Mapping[str, Any]) -> GraphLevel:
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
-    # the C++ backend takes every other number for the default
+    # like the C++ backend, which treats every other number as the default
     return GraphLevel(level) if level in tuple(GraphLevel) else GraphLevel.ALL

@@ -1,4 +1,4 @@
-"""A gRPC server that speaks Triton's protocol and answers each row with a vector or score that its ids decide."""
+"""In-process gRPC server with Triton's protocol; the vector or score of a row is a function of its ids."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 MODEL = "demo"
 BAD_ID = ord("#") - ord("!")
-"""Id of `#` in the sample tokenizer: a row that holds it is answered with NaN."""
+"""Id of `#` in the sample tokenizer: the result of a row that contains it is NaN."""
 
-Answer = Callable[[NDArray[np.float32]], NDArray[Any]]
+ChangeOutput = Callable[[NDArray[np.float32]], NDArray[Any]]
 Fault = Callable[[int, grpc.ServicerContext], object]
 
 
 def row_vector(ids: Iterable[int], dimension: int) -> NDArray[np.float32]:
-    """FP32 `[dimension]` unit vector of one row's ids; rows that differ in one id or in order differ."""
-    seed = sum((place + 1) * (id_ + 7) for place, id_ in enumerate(ids))
+    """Return the float32 `[dimension]` unit vector of a row; it depends on every id and on their order."""
+    seed = sum((position + 1) * (id_ + 7) for position, id_ in enumerate(ids))
     wave = np.sin(np.arange(1, dimension + 1) * (seed % 99_991) * 0.37 + 0.1)
     unit: NDArray[np.float32] = (wave / np.linalg.norm(wave)).astype(np.float32)
     return unit
 
 
 def row_score(ids: Iterable[int]) -> np.float32:
-    """FP32 score in 0…1 of one row's ids; it takes few values, so that some rows are equal."""
-    seed = sum((place + 1) * (id_ + 7) for place, id_ in enumerate(ids))
+    """Return the float32 score in 0…1 of a row; there are few different values, so that ties occur."""
+    seed = sum((position + 1) * (id_ + 7) for position, id_ in enumerate(ids))
     return np.float32((seed % 23) / 22)
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """One model; what it says and how it fails is set on its attributes, what it got is recorded.
+    """Serves one model. Attributes control its configuration, output and faults, and record the requests.
 
-    It answers with vectors of `dimension`, or with scores where that is None.
+    The output is vectors of width `dimension`, or scores if that is None.
     """
 
     def __init__(self, manifest_json: str | None, dimension: int | None, max_batch_size: int = 8) -> None:
@@ -47,7 +47,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.max_batch_tokens: str | None = None
         self.batches: list[NDArray[np.int64]] = []
         self.fault: Fault | None = None
-        self.answer: Answer = lambda vectors: vectors
+        self.change_output: ChangeOutput = lambda output: output
         self.most_in_flight = 0
         self._in_flight = 0
         self._lock = threading.Lock()
@@ -89,20 +89,20 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         finally:
             with self._lock:
                 self._in_flight -= 1
-        answers = self.answer(self._answer(input_ids))
-        return write_reply(answers, "score") if self.dimension is None else write_reply(answers)
+        output = self.change_output(self._output(input_ids))
+        return write_reply(output, "score") if self.dimension is None else write_reply(output)
 
-    def _answer(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _output(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = [row[row >= 0].tolist() for row in input_ids]
-        answers = np.stack(
+        output = np.stack(
             [np.stack([row_score(row)]) if self.dimension is None else row_vector(row, self.dimension) for row in rows]
         )
-        answers[(input_ids == BAD_ID).any(axis=1)] = np.nan
-        return answers
+        output[(input_ids == BAD_ID).any(axis=1)] = np.nan
+        return output
 
 
 def write_reply(vectors: NDArray[Any], name: str = "embedding") -> Any:
-    """ModelInferResponse with one output."""
+    """Return a ModelInferResponse with one output."""
     reply = service_pb2.ModelInferResponse(model_name=MODEL, raw_output_contents=[vectors.tobytes()])
     datatype = {"float32": "FP32", "float16": "FP16"}[vectors.dtype.name]
     reply.outputs.add(name=name, datatype=datatype, shape=vectors.shape)

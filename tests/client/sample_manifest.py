@@ -1,4 +1,4 @@
-"""A manifest to test with, and its tokenizer: bytes as tokens, no merges, an end token appended."""
+"""Sample manifests, and their tokenizer: one token per byte, no merges, an end token appended."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ DIMENSION = 16
 
 
 def write_tokenizer(file: Path) -> None:
-    """Writes a tokenizer.json with padding and truncation switched on, which the client must switch off."""
+    """Write a tokenizer.json with padding and truncation enabled, which the client must disable."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +47,7 @@ def write_tokenizer(file: Path) -> None:
 
 
 def make_manifest(tokenizer_file: Path, **changes: Any) -> EmbeddingManifest:
-    """A manifest for `tokenizer_file`, some fields replaced."""
+    """Return a manifest for `tokenizer_file`, with `changes` to its fields."""
     manifest = EmbeddingManifest(
         dimension=DIMENSION,
         min_dimension=4,
@@ -66,7 +66,7 @@ def make_manifest(tokenizer_file: Path, **changes: Any) -> EmbeddingManifest:
 
 
 def make_rerank_manifest(tokenizer_file: Path, **changes: Any) -> RerankManifest:
-    """A reranker's manifest for `tokenizer_file`, some fields replaced."""
+    """Return a reranker's manifest for `tokenizer_file`, with `changes` to its fields."""
     embedding = make_manifest(tokenizer_file)
     manifest = RerankManifest(
         dimension=1,
@@ -85,7 +85,7 @@ def make_rerank_manifest(tokenizer_file: Path, **changes: Any) -> RerankManifest
 
 
 def make_record(manifest: EmbeddingManifest | RerankManifest, **changes: Any) -> ExportRecord:
-    """An export record around `manifest`, some fields replaced."""
+    """Return an export record with `manifest`, with `changes` to its fields."""
     parity: ParityReport | ScoreParityReport
     if isinstance(manifest, EmbeddingManifest):
         parity = ParityReport(
@@ -126,7 +126,7 @@ def make_record(manifest: EmbeddingManifest | RerankManifest, **changes: Any) ->
 
 
 def make_quantization(parity: ParityReport | ScoreParityReport) -> QuantizationReport:
-    """A report whose held-out figures are those of `parity`."""
+    """Return a report with `parity` as its held-out comparison."""
     return QuantizationReport(
         calibration=SourceIdentity(reference="built-in", sha256="2" * 64),
         calibration_texts=52,
@@ -144,7 +144,7 @@ def make_quantization(parity: ParityReport | ScoreParityReport) -> QuantizationR
 
 
 def make_retrieval() -> RetrievalReport:
-    """A report with a gate."""
+    """Return a report that has a tolerance."""
     return RetrievalReport(
         evaluation=SourceIdentity(reference="sets/mine", sha256="3" * 64),
         reference="transformers 5.0",

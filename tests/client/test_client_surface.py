@@ -19,7 +19,7 @@ def test_names() -> None:
         client.no_such_name  # noqa: B018
 
 
-def test_every_error_is_public_and_in_the_tree_of_the_docstring() -> None:
+def test_every_error_is_public_and_documented() -> None:
     tree = {name for name, value in vars(errors).items() if isinstance(value, type)}
     assert tree <= set(client.__all__)
     for name in tree:

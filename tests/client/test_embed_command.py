@@ -17,7 +17,7 @@ from qwen3_triton.cli.texts import read_texts  # noqa: E402
 
 
 def run(triton: FakeTriton, *arguments: str, text: str | bytes | None = None) -> str:
-    """Standard output of the command; its own errors come through, as the program's main maps them."""
+    """Return the standard output of the command; exceptions propagate, as the main program handles them."""
     app = typer.Typer()
     app.command()(embed)
     done = CliRunner().invoke(app, ["--model", MODEL, "--url", triton.url, *arguments], input=text)
@@ -57,7 +57,7 @@ def test_no_lines(triton: FakeTriton) -> None:
     assert triton.batches == []
 
 
-def test_tokenizer_is_passed_on(triton: FakeTriton, tmp_path: Path) -> None:
+def test_tokenizer_option(triton: FakeTriton, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
         run(triton, "--tokenizer", str(tmp_path / "gone.json"), text="a")
 
@@ -88,7 +88,7 @@ def test_missing_input_file(tmp_path: Path) -> None:
         read_texts(str(tmp_path / "gone.txt"))
 
 
-def test_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "vectors.npy"
     file.write_bytes(b"old")
 

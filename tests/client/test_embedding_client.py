@@ -18,7 +18,7 @@ from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInput
 
 
 def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
-    """FP32 `[n, D]`, what the fake server answers each prompted text with, computed on its own."""
+    """Return float32 `[n, D]`, the fake server's vector of each prompted text, computed independently."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -31,20 +31,20 @@ def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float3
 
 
 def sample_texts(count: int) -> list[str]:
-    generator = random.Random(count)
-    return ["".join(generator.choices("abc é漢\n{}", k=generator.randrange(60))) for _ in range(count)]
+    rng = random.Random(count)
+    return ["".join(rng.choices("abc é漢\n{}", k=rng.randrange(60))) for _ in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 300])
 def test_documents_in_order(client: EmbeddingClient, tokenizer_file: Path, count: int) -> None:
     texts = sample_texts(count)
-    answer = client.embed_documents(texts)
-    assert answer.dtype == np.float32
-    assert answer.shape == (count, DIMENSION)
-    np.testing.assert_array_equal(answer, expected(tokenizer_file, texts))
+    vectors = client.embed_documents(texts)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (count, DIMENSION)
+    np.testing.assert_array_equal(vectors, expected(tokenizer_file, texts))
 
 
-def test_order_holds_when_late_requests_answer_first(
+def test_order_is_kept_when_later_requests_finish_first(
     triton: FakeTriton, client: EmbeddingClient, tokenizer_file: Path
 ) -> None:
     triton.fault = lambda number, _: time.sleep(0.02 * (number % 5 == 0))
@@ -62,7 +62,7 @@ def test_queries_carry_the_instruction(client: EmbeddingClient, tokenizer_file: 
     )
 
 
-def test_server_s_row_limit_and_padding(triton: FakeTriton, client: EmbeddingClient) -> None:
+def test_server_row_limit_and_padding(triton: FakeTriton, client: EmbeddingClient) -> None:
     client.embed_documents(sample_texts(100))
     assert max(len(batch) for batch in triton.batches) == triton.max_batch_size
     assert sum(len(batch) for batch in triton.batches) == 100
@@ -72,14 +72,14 @@ def test_server_s_row_limit_and_padding(triton: FakeTriton, client: EmbeddingCli
         assert (batch[np.arange(len(batch)), lengths - 1] == END_TOKEN_ID).all()
 
 
-def test_caller_s_row_limit(triton: FakeTriton) -> None:
+def test_caller_row_limit(triton: FakeTriton) -> None:
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=3) as client:
         client.embed_documents(["a"] * 10)
     assert sorted(len(batch) for batch in triton.batches) == [1, 3, 3, 3]
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 3])
-def test_requests_in_flight_are_many_but_bounded(triton: FakeTriton, max_in_flight: int) -> None:
+def test_requests_in_flight_reach_the_limit_and_not_more(triton: FakeTriton, max_in_flight: int) -> None:
     triton.fault = lambda *_: time.sleep(0.01)
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=max_in_flight) as client:
         client.embed_documents(["a"] * 12)
@@ -89,28 +89,28 @@ def test_requests_in_flight_are_many_but_bounded(triton: FakeTriton, max_in_flig
 def test_shared_between_threads(client: EmbeddingClient, tokenizer_file: Path) -> None:
     lists = [sample_texts(count) for count in range(20, 60)]
     with ThreadPoolExecutor(8) as pool:
-        for texts, answer in zip(lists, pool.map(client.embed_documents, lists), strict=True):
-            np.testing.assert_array_equal(answer, expected(tokenizer_file, texts))
+        for texts, vectors in zip(lists, pool.map(client.embed_documents, lists), strict=True):
+            np.testing.assert_array_equal(vectors, expected(tokenizer_file, texts))
 
 
 @pytest.mark.parametrize("dim", [4, 5, 15])
-def test_cut_rows_are_the_first_components_at_unit_length(client: EmbeddingClient, dim: int) -> None:
+def test_truncated_vectors_are_the_first_components_renormalized(client: EmbeddingClient, dim: int) -> None:
     texts = sample_texts(20)
-    whole = client.embed_documents(texts).astype(np.float64)[:, :dim]
-    cut = client.embed_documents(texts, dim=dim)
-    assert cut.dtype == np.float32
-    assert cut.shape == (20, dim)
-    np.testing.assert_allclose(np.linalg.norm(cut, axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(cut, whole / np.linalg.norm(whole, axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
+    head = client.embed_documents(texts).astype(np.float64)[:, :dim]
+    truncated = client.embed_documents(texts, dim=dim)
+    assert truncated.dtype == np.float32
+    assert truncated.shape == (20, dim)
+    np.testing.assert_allclose(np.linalg.norm(truncated, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(truncated, head / np.linalg.norm(head, axis=1, keepdims=True), rtol=1e-5, atol=1e-7)
 
 
-def test_full_width_is_what_the_server_sent(client: EmbeddingClient) -> None:
+def test_full_dimension_is_returned_unchanged(client: EmbeddingClient) -> None:
     np.testing.assert_array_equal(client.embed_documents(["a"], dim=DIMENSION), client.embed_documents(["a"]))
     assert client.embed_documents(["a"], dim=np.int64(8)).shape == (1, 8)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("dim", [0, -1, 3, 17, 8.0, "8"])
-def test_dimension_that_is_not_offered(triton: FakeTriton, client: EmbeddingClient, dim: Any) -> None:
+def test_unsupported_dimension(triton: FakeTriton, client: EmbeddingClient, dim: Any) -> None:
     with pytest.raises(InvalidInputError, match="dim is"):
         client.embed_documents(["a"], dim=dim)
     assert triton.batches == []
@@ -133,13 +133,13 @@ def test_text_that_ends_with_the_end_token(client: EmbeddingClient) -> None:
     np.testing.assert_array_equal(plain, ended)
 
 
-def test_over_long_text_is_cut_by_default(triton: FakeTriton, client: EmbeddingClient) -> None:
+def test_over_long_text_is_truncated_by_default(triton: FakeTriton, client: EmbeddingClient) -> None:
     client.embed_documents(["a" * 1000])
     assert triton.batches[0].shape == (1, 200)
     assert triton.batches[0][0, -1] == END_TOKEN_ID
 
 
-def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
+def test_over_long_text_is_rejected_without_truncate(triton: FakeTriton) -> None:
     with EmbeddingClient(triton.url, MODEL, truncate=False) as client:
         with pytest.raises(InvalidInputError, match=r"texts\[1\] \('a{40}…'\) has 1001 tokens"):
             client.embed_documents(["a", "a" * 1000])
@@ -155,35 +155,33 @@ def test_over_long_text_is_refused_without_truncate(triton: FakeTriton) -> None:
         (b"bytes", "expected a list of strings"),
         (["a", 3], r"texts\[1\] is of type int"),
         (["a", None], r"texts\[1\] is of type NoneType"),
-        (["a", "b", "ab\ud800c"], r"texts\[2\] holds a lone surrogate U\+D800 at character 2"),
-        (["é\udcff"], r"texts\[0\] holds a lone surrogate U\+DCFF at character 1"),
+        (["a", "b", "ab\ud800c"], r"texts\[2\] contains a lone surrogate U\+D800 at character 2"),
+        (["é\udcff"], r"texts\[0\] contains a lone surrogate U\+DCFF at character 1"),
     ],
 )
-def test_texts_that_cannot_be_sent(
-    triton: FakeTriton, client: EmbeddingClient, method: str, texts: Any, message: str
-) -> None:
+def test_invalid_texts(triton: FakeTriton, client: EmbeddingClient, method: str, texts: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         getattr(client, method)(texts)
     assert triton.batches == []
 
 
-def test_instruction_where_the_model_takes_none(tokenizer_file: Path) -> None:
+def test_instruction_for_a_prompt_without_one(tokenizer_file: Path) -> None:
     manifest = make_manifest(tokenizer_file)
     prompts = type(manifest.prompts)(query="query: {text}", document="{text}", default_instruction=None)
     json = make_manifest(tokenizer_file, prompts=prompts).to_json()
     with FakeTriton(json, DIMENSION) as triton, EmbeddingClient(triton.url, MODEL) as client:
-        with pytest.raises(InvalidInputError, match="takes none"):
+        with pytest.raises(InvalidInputError, match="takes no instruction"):
             client.embed_queries(["a"], instruction="rank")
         np.testing.assert_array_equal(client.embed_queries(["a"]), expected(tokenizer_file, ["query: a"]))
 
 
-def test_nan_names_its_text(client: EmbeddingClient) -> None:
+def test_error_for_nan_names_the_text(client: EmbeddingClient) -> None:
     texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
     with pytest.raises(InvalidInputError, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
         client.embed_documents(texts)
 
 
-def test_requests_stay_within_the_server_s_token_budget(triton: FakeTriton) -> None:
+def test_requests_stay_within_the_token_budget(triton: FakeTriton) -> None:
     triton.max_batch_tokens = "40"
     with EmbeddingClient(triton.url, MODEL) as client:
         texts = sample_texts(30)
@@ -194,13 +192,13 @@ def test_requests_stay_within_the_server_s_token_budget(triton: FakeTriton) -> N
 
 
 @pytest.mark.parametrize("text", ["", "0", "many", "-5", "1.5", "9" * 5000])
-def test_a_token_budget_that_is_no_number(triton: FakeTriton, text: str) -> None:
+def test_invalid_token_budget(triton: FakeTriton, text: str) -> None:
     triton.max_batch_tokens = text
     with pytest.raises(ManifestError, match="max_batch_tokens"):
         EmbeddingClient(triton.url, MODEL)
 
 
-def test_manifest_is_the_server_s(client: EmbeddingClient, manifest: EmbeddingManifest) -> None:
+def test_manifest_is_read_from_the_server(client: EmbeddingClient, manifest: EmbeddingManifest) -> None:
     assert client.manifest == manifest
 
 

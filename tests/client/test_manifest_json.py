@@ -11,20 +11,20 @@ from sample_manifest import make_quantization, make_record, make_retrieval
 from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ManifestError, RerankManifest
 
 
-def test_reads_back_equal(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+def test_round_trip(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
     for whole in (manifest, rerank_manifest):
         assert Manifest.from_json(whole.to_json()) == whole
         record = make_record(whole)
         assert ExportRecord.from_json(record.to_json()) == record
 
 
-def test_a_manifest_has_the_fields_of_its_manifest(manifest: EmbeddingManifest) -> None:
+def test_a_record_contains_the_fields_of_its_manifest(manifest: EmbeddingManifest) -> None:
     fields = json.loads(make_record(manifest).to_json())
     assert fields.items() >= json.loads(manifest.to_json()).items()
     assert Manifest.from_json(json.dumps(fields)) == manifest
 
 
-def test_a_quantisation_report_reads_back_equal(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+def test_quantization_report_round_trip(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
     for whole in (manifest, rerank_manifest):
         record = make_record(whole)
         quantized = dataclasses.replace(record, quantization=make_quantization(record.parity))
@@ -42,7 +42,7 @@ def test_a_quantisation_report_reads_back_equal(manifest: EmbeddingManifest, rer
     ],
     ids=str,
 )
-def test_refuses_a_malformed_quantisation_report(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
+def test_rejects_a_malformed_quantization_report(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
     record = make_record(manifest)
     fields = json.loads(dataclasses.replace(record, quantization=make_quantization(record.parity)).to_json())
     fields["quantization"] |= changes
@@ -52,13 +52,13 @@ def test_refuses_a_malformed_quantisation_report(manifest: EmbeddingManifest, ch
     assert Manifest.from_json(json.dumps(fields)) == manifest
 
 
-def test_a_retrieval_report_reads_back_equal(manifest: EmbeddingManifest) -> None:
+def test_retrieval_report_round_trip(manifest: EmbeddingManifest) -> None:
     for report in (make_retrieval(), dataclasses.replace(make_retrieval(), ndcg_loss_tolerance=None)):
         evaluated = make_record(manifest, retrieval=report)
         assert ExportRecord.from_json(evaluated.to_json()) == evaluated
 
 
-def test_a_manifest_from_before_there_were_reports_is_read(manifest: EmbeddingManifest) -> None:
+def test_reads_a_record_without_optional_reports(manifest: EmbeddingManifest) -> None:
     record = make_record(manifest)
     fields = json.loads(record.to_json())
     del fields["retrieval"], fields["quantization"]
@@ -66,7 +66,7 @@ def test_a_manifest_from_before_there_were_reports_is_read(manifest: EmbeddingMa
 
 
 @pytest.mark.parametrize("changes", [{"evaluation": "sets/mine"}, {"evaluation": {}}], ids=str)
-def test_refuses_a_malformed_retrieval_report(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
+def test_rejects_a_malformed_retrieval_report(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
     fields = json.loads(make_record(manifest, retrieval=make_retrieval()).to_json())
     fields["retrieval"] |= changes
     with pytest.raises(ManifestError, match="malformed manifest of schema 1"):
@@ -74,13 +74,13 @@ def test_refuses_a_malformed_retrieval_report(manifest: EmbeddingManifest, chang
 
 
 @pytest.mark.parametrize("changes", [{"adapters": {}}, {"adapters": ["a"]}, {"parity": []}, {"checkpoint": 3}], ids=str)
-def test_refuses_a_malformed_manifest(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
+def test_rejects_a_malformed_record(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="malformed manifest of schema 1"):
         ExportRecord.from_json(json.dumps(json.loads(make_record(manifest).to_json()) | changes))
 
 
 def add_fields(value: Any) -> Any:
-    """`value` with a field of a later version in every object."""
+    """Return `value` with an unknown field added to every object."""
     if isinstance(value, dict):
         return {name: add_fields(entry) for name, entry in value.items()} | {"of_a_later_version": [1]}
     return [add_fields(entry) for entry in value] if isinstance(value, list) else value
@@ -95,7 +95,7 @@ def test_unknown_fields_are_ignored_everywhere(manifest: EmbeddingManifest, rera
         assert Manifest.from_json(later) == whole
 
 
-def test_the_gate_of_a_retrieval_report() -> None:
+def test_tolerance_of_a_retrieval_report() -> None:
     report = make_retrieval()
     assert report.ndcg_loss == pytest.approx(0.0025)
     assert report.passed
@@ -105,14 +105,14 @@ def test_the_gate_of_a_retrieval_report() -> None:
         assert not dataclasses.replace(report, ndcg_at_10=found).passed
 
 
-def test_stands_in_one_json_object(manifest: EmbeddingManifest) -> None:
+def test_manifest_is_one_json_object(manifest: EmbeddingManifest) -> None:
     fields = json.loads(manifest.to_json())
     assert fields["schema_version"] == 1
     assert fields["task"] == "embed"
     assert fields["prompts"]["query"] == "Instruct: {instruction}\nQuery:{text}"
 
 
-def test_task_decides_what_else_must_stand_there(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+def test_required_fields_depend_on_the_task(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
     fields = json.loads(rerank_manifest.to_json())
     assert fields["task"] == "rerank"
     assert fields["prompts"].keys() == {"prefix", "body", "suffix", "default_instruction"}
@@ -121,8 +121,8 @@ def test_task_decides_what_else_must_stand_there(manifest: EmbeddingManifest, re
             Manifest.from_json(json.dumps(wrong))
 
 
-@pytest.mark.parametrize("text", ["", "no JSON", "[]", "3", "null", "{}"])
-def test_refuses_what_is_no_manifest(text: str) -> None:
+@pytest.mark.parametrize("text", ["", "not JSON", "[]", "3", "null", "{}"])
+def test_rejects_text_that_is_not_a_manifest(text: str) -> None:
     with pytest.raises(ManifestError, match="not a qwen3-triton manifest"):
         Manifest.from_json(text)
 
@@ -141,13 +141,13 @@ def test_refuses_what_is_no_manifest(text: str) -> None:
     ],
     ids=str,
 )
-def test_refuses_malformed_fields(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
+def test_rejects_malformed_fields(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="malformed manifest of schema 1"):
         Manifest.from_json(json.dumps(json.loads(manifest.to_json()) | changes))
 
 
 @pytest.mark.parametrize("missing", ["task", "dimension", "prompts", "tokenizer", "end_token_id"])
-def test_refuses_missing_fields(manifest: EmbeddingManifest, missing: str) -> None:
+def test_rejects_missing_fields(manifest: EmbeddingManifest, missing: str) -> None:
     fields = json.loads(manifest.to_json())
     del fields[missing]
     with pytest.raises(ManifestError, match=missing):
@@ -155,6 +155,6 @@ def test_refuses_missing_fields(manifest: EmbeddingManifest, missing: str) -> No
 
 
 @pytest.mark.parametrize("version", [2, 99, "1", None])
-def test_refuses_a_newer_schema_before_anything_else(version: object) -> None:
+def test_rejects_a_newer_schema_before_reading_other_fields(version: object) -> None:
     with pytest.raises(ManifestError, match="upgrade qwen3-triton"):
         Manifest.from_json(json.dumps({"schema_version": version}))

@@ -9,9 +9,9 @@ from qwen3_triton.client.tokenization import TokenRows
 
 
 def random_rows(seed: int, count: int) -> TokenRows:
-    generator = np.random.default_rng(seed)
-    starts = np.concatenate([[0], np.cumsum(generator.integers(1, 60, count))]).astype(np.int64)
-    return TokenRows(generator.integers(0, 1000, int(starts[-1])), starts)
+    rng = np.random.default_rng(seed)
+    starts = np.concatenate([[0], np.cumsum(rng.integers(1, 60, count))]).astype(np.int64)
+    return TokenRows(rng.integers(0, 1000, int(starts[-1])), starts)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -19,7 +19,7 @@ def random_rows(seed: int, count: int) -> TokenRows:
 @pytest.mark.parametrize(
     "limits", [RequestLimits(rows=8), RequestLimits(rows=1), RequestLimits(rows=64, tokens=100)], ids=str
 )
-def test_every_row_travels_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
+def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
     tokens = random_rows(seed, count)
     seen = []
     for request in pack_requests(tokens, limits):
@@ -35,7 +35,7 @@ def test_every_row_travels_once_within_the_limits(seed: int, count: int, limits:
     assert sorted(seen) == list(range(count))
 
 
-def test_like_lengths_share_a_request() -> None:
+def test_similar_lengths_share_a_request() -> None:
     tokens = random_rows(3, 200)
     padded = sum(request.input_ids.size for request in pack_requests(tokens, RequestLimits(rows=8)))
     assert padded < 1.1 * len(tokens.ids)
@@ -51,7 +51,7 @@ def test_no_rows_no_requests() -> None:
     assert list(pack_requests(empty, RequestLimits(rows=8))) == []
 
 
-def test_a_caller_may_only_lower_the_server_s_limit() -> None:
+def test_a_caller_can_only_lower_the_limit_of_the_server() -> None:
     assert limit_requests(32, None).rows == 32
     assert limit_requests(32, 4).rows == 4
     assert limit_requests(32, 100).rows == 32

@@ -12,7 +12,7 @@ def test_default_instruction() -> None:
     assert prompt_queries(QWEN, ["a", "b"]) == ["Instruct: find it\nQuery:a", "Instruct: find it\nQuery:b"]
 
 
-def test_own_instruction_may_be_empty() -> None:
+def test_custom_instruction_may_be_empty() -> None:
     assert prompt_queries(QWEN, ["a"], "rank") == ["Instruct: rank\nQuery:a"]
     assert prompt_queries(QWEN, ["a"], "") == ["Instruct: \nQuery:a"]
 
@@ -29,14 +29,14 @@ def test_braces_of_a_template_stay_literal() -> None:
     assert prompt_documents(prompts, ["a"]) == ["{}a"]
 
 
-def test_instruction_where_none_is_taken() -> None:
-    with pytest.raises(InvalidInputError, match="takes none"):
+def test_instruction_for_a_template_without_one() -> None:
+    with pytest.raises(InvalidInputError, match="takes no instruction"):
         prompt_queries(Prompts(query="q: {text}", document="{text}", default_instruction=None), ["a"], "rank")
 
 
-def test_no_instruction_where_one_is_needed() -> None:
+def test_missing_instruction() -> None:
     prompts = Prompts(query=QWEN.query, document="{text}", default_instruction=None)
-    with pytest.raises(InvalidInputError, match="needs one"):
+    with pytest.raises(InvalidInputError, match="needs an instruction"):
         prompt_queries(prompts, ["a"])
 
 
@@ -46,7 +46,7 @@ def test_bad_instruction(instruction: str) -> None:
         prompt_queries(QWEN, ["a"], instruction)
 
 
-@pytest.mark.parametrize("template", ["no place", "{text} {text}"])
-def test_template_without_one_place_for_the_text(template: str) -> None:
+@pytest.mark.parametrize("template", ["no placeholder", "{text} {text}"])
+def test_template_needs_the_text_placeholder_once(template: str) -> None:
     with pytest.raises(ManifestError, match="exactly once"):
         prompt_documents(Prompts(query="{text}", document=template, default_instruction=None), ["a"])

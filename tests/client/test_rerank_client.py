@@ -26,7 +26,7 @@ PREFIX, SUFFIX = "<|im_end|>judge\n", "<|im_end|>answer\n"
 
 
 def pair_ids(file: Path, body: str) -> list[int]:
-    """Prefix, body and suffix, each tokenised by itself, computed on its own."""
+    """Return the ids of prefix, body and suffix, each tokenized separately, computed independently."""
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -39,8 +39,8 @@ def expected(file: Path, query: str, documents: Sequence[str], instruction: str 
 
 
 def sample_texts(count: int) -> list[str]:
-    generator = random.Random(count)
-    return ["".join(generator.choices("abc é漢\n{}", k=generator.randrange(40))) for _ in range(count)]
+    rng = random.Random(count)
+    return ["".join(rng.choices("abc é漢\n{}", k=rng.randrange(40))) for _ in range(count)]
 
 
 def ranked(scores: NDArray[np.float32]) -> list[tuple[int, float]]:
@@ -50,13 +50,13 @@ def ranked(scores: NDArray[np.float32]) -> list[tuple[int, float]]:
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 300])
 def test_sorted_by_score_and_ties_by_position(rerank_client: RerankClient, tokenizer_file: Path, count: int) -> None:
     texts = sample_texts(count)
-    answer = rerank_client.rerank("which {document}?", texts)
-    assert answer == ranked(expected(tokenizer_file, "which {document}?", texts))
+    result = rerank_client.rerank("which {document}?", texts)
+    assert result == ranked(expected(tokenizer_file, "which {document}?", texts))
     if count == 300:
-        assert len({score for _, score in answer}) < count, "no ties in the sample"
+        assert len({score for _, score in result}) < count, "no ties in the sample"
 
 
-def test_answer_is_named(rerank_client: RerankClient) -> None:
+def test_result_is_a_named_tuple(rerank_client: RerankClient) -> None:
     [best] = rerank_client.rerank("a", ["b"])
     assert isinstance(best, RankedDocument)
     assert (best.position, best.score) == best
@@ -66,19 +66,19 @@ def test_answer_is_named(rerank_client: RerankClient) -> None:
 
 def test_instruction(rerank_client: RerankClient, tokenizer_file: Path) -> None:
     texts = sample_texts(20)
-    answer = rerank_client.rerank("q", texts, instruction="judge {query}")
-    assert answer == ranked(expected(tokenizer_file, "q", texts, "judge {query}"))
-    assert answer != rerank_client.rerank("q", texts)
+    result = rerank_client.rerank("q", texts, instruction="judge {query}")
+    assert result == ranked(expected(tokenizer_file, "q", texts, "judge {query}"))
+    assert result != rerank_client.rerank("q", texts)
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 20, 21, 10_000])
-def test_top_k_is_the_head_of_the_whole(rerank_client: RerankClient, top_k: int) -> None:
+def test_top_k_is_the_head_of_the_full_ranking(rerank_client: RerankClient, top_k: int) -> None:
     texts = sample_texts(20)
     assert rerank_client.rerank("q", texts, top_k=top_k) == rerank_client.rerank("q", texts)[:top_k]
 
 
 @pytest.mark.parametrize("top_k", [0, -1, 2.0, "3"])
-def test_top_k_that_is_none(reranking_triton: FakeTriton, rerank_client: RerankClient, top_k: Any) -> None:
+def test_invalid_top_k(reranking_triton: FakeTriton, rerank_client: RerankClient, top_k: Any) -> None:
     with pytest.raises(InvalidInputError, match="top_k is"):
         rerank_client.rerank("q", ["a"], top_k=top_k)
     assert reranking_triton.batches == []
@@ -92,7 +92,7 @@ def test_scores_in_the_order_of_the_pairs(rerank_client: RerankClient, tokenizer
     np.testing.assert_array_equal(scores, truth)
 
 
-def test_long_lists_go_out_in_several_requests(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+def test_long_lists_are_split_into_requests(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
     rerank_client.rerank("q", sample_texts(100))
     assert max(len(batch) for batch in reranking_triton.batches) == reranking_triton.max_batch_size
     assert sum(len(batch) for batch in reranking_triton.batches) == 100
@@ -110,7 +110,7 @@ def test_empty_query_and_empty_document(rerank_client: RerankClient, tokenizer_f
 
 
 @pytest.mark.parametrize("length", [60, 150, 5000])
-def test_only_the_body_is_cut(
+def test_only_the_body_is_truncated(
     reranking_triton: FakeTriton, rerank_client: RerankClient, tokenizer_file: Path, length: int
 ) -> None:
     rerank_client.rerank("q", ["a" * length])
@@ -123,25 +123,27 @@ def test_only_the_body_is_cut(
     assert row.tolist() == [*uncut[: len(row) - len(suffix)], *suffix]
 
 
-def test_query_that_leaves_the_document_no_room(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+def test_query_that_leaves_no_tokens_for_the_document(
+    reranking_triton: FakeTriton, rerank_client: RerankClient
+) -> None:
     scores = rerank_client.score([("q" * 500, "one"), ("q" * 500, "two")])
     assert scores[0] == scores[1]
     assert all(batch.shape[1] == 200 for batch in reranking_triton.batches)
 
 
-def test_over_long_document_is_refused_without_truncate(reranking_triton: FakeTriton, tokenizer_file: Path) -> None:
+def test_over_long_document_is_rejected_without_truncate(reranking_triton: FakeTriton, tokenizer_file: Path) -> None:
     with RerankClient(reranking_triton.url, MODEL, truncate=False) as client:
-        room = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: q\n<Document>: "))
-        assert len(client.rerank("q", ["a" * room])) == 1
+        max_document = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: q\n<Document>: "))
+        assert len(client.rerank("q", ["a" * max_document])) == 1
         with pytest.raises(
             InvalidInputError, match=r"documents\[1\] \('a{40}…'\) has 201 tokens with query and prompt"
         ):
-            client.rerank("q", ["a", "a" * (room + 1)])
+            client.rerank("q", ["a", "a" * (max_document + 1)])
         with pytest.raises(InvalidInputError, match=r"pairs\[0\] \('a{40}…'\) has 201 tokens"):
-            client.score([("q", "a" * (room + 1))])
+            client.score([("q", "a" * (max_document + 1))])
 
 
-def test_special_tokens_of_a_text_are_what_the_tokenizer_makes_of_them(
+def test_special_tokens_in_a_text_are_tokenized_as_the_tokenizer_does(
     reranking_triton: FakeTriton, rerank_client: RerankClient, tokenizer_file: Path
 ) -> None:
     document = "<|im_end|> <|endoftext|>"
@@ -155,13 +157,13 @@ def test_special_tokens_of_a_text_are_what_the_tokenizer_makes_of_them(
     [
         ("q", "one string", "documents is a single string, expected a list of strings"),
         ("q", ["a", 3], r"documents\[1\] is of type int"),
-        ("q", ["a", "b\ud800"], r"documents\[1\] holds a lone surrogate U\+D800 at character 1"),
+        ("q", ["a", "b\ud800"], r"documents\[1\] contains a lone surrogate U\+D800 at character 1"),
         (None, ["a"], "query is of type NoneType"),
         (["q"], ["a"], "query is of type list"),
-        ("\udfff", ["a"], r"query holds a lone surrogate U\+DFFF at character 0"),
+        ("\udfff", ["a"], r"query contains a lone surrogate U\+DFFF at character 0"),
     ],
 )
-def test_texts_that_cannot_be_ranked(
+def test_invalid_texts(
     reranking_triton: FakeTriton, rerank_client: RerankClient, query: Any, documents: Any, message: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
@@ -176,46 +178,44 @@ def test_texts_that_cannot_be_ranked(
         ([("a", "b", "c")], r"pairs\[0\] is not a"),
         ([3], r"pairs\[0\] is not a"),
         ([("a", None)], r"pairs\[0\]\[1\] is of type NoneType"),
-        ([("\ud800", "b")], r"pairs\[0\]\[0\] holds a lone surrogate"),
+        ([("\ud800", "b")], r"pairs\[0\]\[0\] contains a lone surrogate"),
         ("ab", r"pairs\[0\] is not a"),
     ],
 )
-def test_pairs_that_cannot_be_scored(
-    reranking_triton: FakeTriton, rerank_client: RerankClient, pairs: Any, message: str
-) -> None:
+def test_invalid_pairs(reranking_triton: FakeTriton, rerank_client: RerankClient, pairs: Any, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         rerank_client.score(pairs)
     assert reranking_triton.batches == []
 
 
-def test_nan_names_its_document(rerank_client: RerankClient) -> None:
+def test_error_for_nan_names_the_document(rerank_client: RerankClient) -> None:
     with pytest.raises(InvalidInputError, match=r"documents\[30\] \('import #numpy'\) \(and 1 more\) has no score"):
         rerank_client.rerank("q", [*sample_texts(30), "import #numpy", "# too"])
 
 
-def test_reply_of_another_shape(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
-    reranking_triton.answer = lambda scores: np.concatenate([scores, scores], axis=1)
-    with pytest.raises(ManifestError, match=r"manifest promises FP32 \[1, 1\]"):
+def test_reply_with_wrong_shape(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
+    reranking_triton.change_output = lambda scores: np.concatenate([scores, scores], axis=1)
+    with pytest.raises(ManifestError, match=r"expected FP32 \[1, 1\]"):
         rerank_client.rerank("q", ["a"])
 
 
 def test_shared_between_threads(rerank_client: RerankClient, tokenizer_file: Path) -> None:
     lists = [sample_texts(count) for count in range(20, 50)]
     with ThreadPoolExecutor(8) as pool:
-        answers = pool.map(lambda texts: rerank_client.rerank("q", texts), lists)
-        for texts, answer in zip(lists, answers, strict=True):
-            assert answer == ranked(expected(tokenizer_file, "q", texts))
+        results = pool.map(lambda texts: rerank_client.rerank("q", texts), lists)
+        for texts, result in zip(lists, results, strict=True):
+            assert result == ranked(expected(tokenizer_file, "q", texts))
 
 
-def test_manifest_is_the_server_s(rerank_client: RerankClient, rerank_manifest: RerankManifest) -> None:
+def test_manifest_is_read_from_the_server(rerank_client: RerankClient, rerank_manifest: RerankManifest) -> None:
     assert rerank_client.manifest == rerank_manifest
 
 
-def test_prompt_longer_than_the_model_takes(tokenizer_file: Path) -> None:
+def test_prompt_longer_than_max_tokens(tokenizer_file: Path) -> None:
     manifest = make_rerank_manifest(tokenizer_file, max_tokens=15)
     with (
         FakeTriton(manifest.to_json(), None) as triton,
-        pytest.raises(ManifestError, match="takes 15 tokens, its prompt alone has 15"),
+        pytest.raises(ManifestError, match="accepts 15 tokens, but its prompt alone has 15"),
     ):
         RerankClient(triton.url, MODEL)
 
@@ -227,12 +227,12 @@ def test_body_in_another_order_and_without_instruction(tokenizer_file: Path) -> 
         client.rerank("{document}", ["{query}"])
         [[row]] = triton.batches
         assert Tokenizer.from_file(str(tokenizer_file)).decode(row.tolist()) == "{query} ? {document}!"
-        with pytest.raises(InvalidInputError, match="takes none"):
+        with pytest.raises(InvalidInputError, match="takes no instruction"):
             client.rerank("q", ["a"], instruction="rank")
 
 
 @pytest.mark.parametrize("body", ["{query}", "{query} {document} {query}", "{document}{document}"])
-def test_body_without_one_place_for_each(tokenizer_file: Path, body: str) -> None:
+def test_body_needs_each_placeholder_once(tokenizer_file: Path, body: str) -> None:
     prompts = PairPrompts(prefix="", body=body, suffix="", default_instruction=None)
     manifest = make_rerank_manifest(tokenizer_file, prompts=prompts)
     with (

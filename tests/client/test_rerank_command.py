@@ -19,7 +19,7 @@ TEXTS = ["one", "", "two é\u2028 more", "three", "four", 'five "quoted"']
 
 
 def run(triton: FakeTriton, *arguments: str, text: str | bytes | None = None) -> list[dict[str, Any]]:
-    """The command's lines of JSON; its own errors come through, as the program's main maps them."""
+    """Return the JSON lines of the command; exceptions propagate, as the main program handles them."""
     app = typer.Typer()
     app.command()(rerank)
     done = CliRunner().invoke(app, ["--model", MODEL, "--url", triton.url, *arguments], input=text)
@@ -31,7 +31,7 @@ def run(triton: FakeTriton, *arguments: str, text: str | bytes | None = None) ->
 
 def expected(client: RerankClient, **arguments: Any) -> list[dict[str, Any]]:
     ranked = client.rerank("which?", TEXTS, **arguments)
-    return [{"position": place, "score": score, "text": TEXTS[place]} for place, score in ranked]
+    return [{"position": position, "score": score, "text": TEXTS[position]} for position, score in ranked]
 
 
 def assert_same(lines: list[dict[str, Any]], truth: list[dict[str, Any]]) -> None:
@@ -66,5 +66,5 @@ def test_bad_arguments(reranking_triton: FakeTriton, triton: FakeTriton, tmp_pat
         run(reranking_triton, "--query", "a", "--top-k", "0", text="b")
     with pytest.raises(InvalidInputError, match="does not exist"):
         run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "gone.json"), text="b")
-    with pytest.raises(ManifestError, match="for task embed, this client for rerank"):
+    with pytest.raises(ManifestError, match="for task embed, this client is for task rerank"):
         run(triton, "--query", "a", text="b")

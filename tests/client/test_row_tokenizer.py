@@ -24,28 +24,28 @@ def tokenize(
 
 
 @pytest.mark.parametrize("text", ["abc", f"abc{END_TOKEN}", f"abc{END_TOKEN * 3}"])
-def test_end_token_stands_once(tokenizer_file: Path, manifest: EmbeddingManifest, text: str) -> None:
+def test_exactly_one_end_token_at_the_end(tokenizer_file: Path, manifest: EmbeddingManifest, text: str) -> None:
     [row] = tokenize(tokenizer_file, manifest, [text])
     assert row[-1] == END_TOKEN_ID
     assert row.count(END_TOKEN_ID) == 1
     assert len(row) == 4
 
 
-def test_end_token_inside_a_text_stays(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+def test_end_token_inside_a_text_is_kept(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
     [row] = tokenize(tokenizer_file, manifest, [f"a{END_TOKEN}b"])
-    assert [place for place, id_ in enumerate(row) if id_ == END_TOKEN_ID] == [1, 3]
+    assert [position for position, id_ in enumerate(row) if id_ == END_TOKEN_ID] == [1, 3]
 
 
 def test_empty_text_is_its_end_token(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
     assert tokenize(tokenizer_file, manifest, ["", END_TOKEN]) == [[END_TOKEN_ID], [END_TOKEN_ID]]
 
 
-def test_file_s_own_padding_and_truncation_are_off(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+def test_padding_and_truncation_of_the_file_are_disabled(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
     assert [len(row) for row in tokenize(tokenizer_file, manifest, ["a", "b" * 50])] == [2, 51]
 
 
 @pytest.mark.parametrize("max_tokens", [1, 2, 7, 20, 21])
-def test_cut_keeps_the_first_ids_and_the_end_token(
+def test_truncation_keeps_the_first_ids_and_the_end_token(
     tokenizer_file: Path, manifest: EmbeddingManifest, max_tokens: int
 ) -> None:
     text = "abcdefghijklmnopqrst"
@@ -53,7 +53,9 @@ def test_cut_keeps_the_first_ids_and_the_end_token(
     assert row == [*whole[:-1][: max_tokens - 1], END_TOKEN_ID]
 
 
-def test_cut_behind_an_inner_end_token_does_not_double_it(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+def test_truncation_after_an_inner_end_token_does_not_double_it(
+    tokenizer_file: Path, manifest: EmbeddingManifest
+) -> None:
     [row] = tokenize(tokenizer_file, manifest, [f"ab{END_TOKEN}cd"], max_tokens=4)
     assert row.count(END_TOKEN_ID) == 1
     assert row[-1] == END_TOKEN_ID
@@ -61,14 +63,14 @@ def test_cut_behind_an_inner_end_token_does_not_double_it(tokenizer_file: Path, 
 
 def test_over_long_text_without_truncation(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
     assert len(tokenize(tokenizer_file, manifest, ["a" * 9], max_tokens=10, truncate=False)[0]) == 10
-    with pytest.raises(InvalidInputError, match=r"texts\[1\] \('bbbbbbbbbb'\) has 11 tokens .* takes 10"):
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \('bbbbbbbbbb'\) has 11 tokens .* accepts 10"):
         tokenize(tokenizer_file, manifest, ["a", "b" * 10], max_tokens=10, truncate=False)
 
 
 def test_random_texts_end_once_and_fit(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
-    generator = random.Random(5)
+    rng = random.Random(5)
     pieces = ["a", "é", "漢", " ", "\n", END_TOKEN, "<|im_end|>", "{text}"]
-    texts = ["".join(generator.choices(pieces, k=generator.randrange(30))) for _ in range(300)]
+    texts = ["".join(rng.choices(pieces, k=rng.randrange(30))) for _ in range(300)]
     for text, row in zip(texts, tokenize(tokenizer_file, manifest, texts, max_tokens=24), strict=True):
         assert 1 <= len(row) <= 24
         assert row[-1] == END_TOKEN_ID
@@ -81,19 +83,19 @@ def test_no_end_token_policy(tokenizer_file: Path, tmp_path: Path) -> None:
     content.post_processor = None
     content.save(str(plain))
     manifest = make_manifest(plain, end_token_id=None)
-    [ended, cut] = tokenize(plain, manifest, [f"a{END_TOKEN}", "abcdef"], max_tokens=3)
+    [ended, truncated] = tokenize(plain, manifest, [f"a{END_TOKEN}", "abcdef"], max_tokens=3)
     assert ended[-1] == END_TOKEN_ID
-    assert [len(ended), len(cut)] == [2, 3]
-    with pytest.raises(InvalidInputError, match=r"texts\[1\] \(''\) has no token"):
+    assert [len(ended), len(truncated)] == [2, 3]
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \(''\) has no tokens"):
         tokenize(plain, manifest, ["a", ""])
 
 
-def test_another_hash(tokenizer_file: Path) -> None:
+def test_wrong_hash(tokenizer_file: Path) -> None:
     with pytest.raises(ManifestError, match="not the model's tokenizer"):
         load_tokenizer(tokenizer_file, TokenizerIdentity(sha256="f" * 64, origin="x"))
 
 
-def test_right_hash_of_no_tokenizer(tmp_path: Path) -> None:
+def test_right_hash_of_a_file_that_is_not_a_tokenizer(tmp_path: Path) -> None:
     file = tmp_path / "tokenizer.json"
     file.write_text("{}")
     identity = TokenizerIdentity(sha256=hashlib.sha256(b"{}").hexdigest(), origin="x")

@@ -40,17 +40,17 @@ def abort(code: grpc.StatusCode, details: str, at: int = 0) -> Callable[[int, An
     return fault
 
 
-def test_nobody_listens() -> None:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        url = f"127.0.0.1:{held.getsockname()[1]}"
+def test_server_is_unreachable() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{reserved.getsockname()[1]}"
         with pytest.raises(ServerUnavailableError, match=f"{url}: no Triton server reachable") as raised:
             EmbeddingClient(url, MODEL, timeout_s=5)
     assert isinstance(raised.value.__cause__, grpc.RpcError)
 
 
 def test_unknown_model(triton: FakeTriton) -> None:
-    with pytest.raises(ServerUnavailableError, match=rf"{triton.url}: model 'other' is not loaded there"):
+    with pytest.raises(ServerUnavailableError, match=rf"{triton.url}: model 'other' is not loaded"):
         EmbeddingClient(triton.url, "other")
 
 
@@ -97,12 +97,12 @@ def test_failed_calls(
 @BOTH_PATHS
 def test_slow_server(triton: FakeTriton, texts: int) -> None:
     release = threading.Event()
-    # a client that waited would get its answer
+    # a client that kept waiting would receive a reply
     triton.fault = lambda *_: release.wait(60)
     try:
         with (
             EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client,
-            pytest.raises(ServerTimeoutError, match=r"did not answer within 0\.2 s"),
+            pytest.raises(ServerTimeoutError, match=r"did not reply within 0\.2 s"),
         ):
             client.embed_documents(["a"] * texts)
     finally:
@@ -110,28 +110,28 @@ def test_slow_server(triton: FakeTriton, texts: int) -> None:
 
 
 def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
-    ended = []
+    cancelled = []
 
     def fault(number: int, context: Any) -> None:
         if number == 2:
             context.abort(grpc.StatusCode.INTERNAL, "broken")
-        gone = threading.Event()
-        if not context.add_callback(gone.set) or gone.wait(60):
-            ended.append(number)
+        terminated = threading.Event()
+        if not context.add_callback(terminated.set) or terminated.wait(60):
+            cancelled.append(number)
 
     triton.fault = fault
     deadline_s = time.monotonic() + 30
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=4) as client:
         with pytest.raises(ServerError, match="broken"):
             client.embed_documents(["a"] * 50)
-        while len(ended) < len(triton.batches) - 1 and time.monotonic() < deadline_s:
+        while len(cancelled) < len(triton.batches) - 1 and time.monotonic() < deadline_s:
             time.sleep(0.01)
-    # the fourth may be cancelled before the server has seen it
+    # the fourth may be cancelled before it reaches the server
     assert len(triton.batches) in (3, 4)
-    assert len(ended) == len(triton.batches) - 1
+    assert len(cancelled) == len(triton.batches) - 1
 
 
-def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> None:
+def test_failed_requests_are_not_retried(triton: FakeTriton, client: EmbeddingClient) -> None:
     triton.fault = abort(grpc.StatusCode.UNAVAILABLE, "Server is stopping")
     with pytest.raises(ServerUnavailableError):
         client.embed_documents(["a"])
@@ -140,7 +140,7 @@ def test_nothing_is_tried_twice(triton: FakeTriton, client: EmbeddingClient) -> 
     assert client.embed_documents(["a"]).shape == (1, DIMENSION)
 
 
-def test_server_gone_in_between(manifest: EmbeddingManifest) -> None:
+def test_server_stops_after_the_client_connected(manifest: EmbeddingManifest) -> None:
     with FakeTriton(manifest.to_json(), DIMENSION) as triton:
         client = EmbeddingClient(triton.url, MODEL)
     with client, pytest.raises(ServerUnavailableError, match="no Triton server reachable"):
@@ -168,7 +168,7 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "change_output",
     [
         lambda vectors: vectors[:, :-1],
         lambda vectors: vectors[:-1],
@@ -177,9 +177,9 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
     ],
     ids=["narrower", "fewer rows", "rank 1", "fp16"],
 )
-def test_reply_of_another_shape_or_type(triton: FakeTriton, client: EmbeddingClient, answer: Any) -> None:
-    triton.answer = answer
-    with pytest.raises(ManifestError, match="was the model replaced"):
+def test_reply_with_wrong_shape_or_type(triton: FakeTriton, client: EmbeddingClient, change_output: Any) -> None:
+    triton.change_output = change_output
+    with pytest.raises(ManifestError, match="the model may have been replaced"):
         client.embed_documents(["a", "b"])
 
 
@@ -189,7 +189,7 @@ def test_reply_without_the_output(client: EmbeddingClient, monkeypatch: pytest.M
         client.embed_documents(["a", "b"])
 
 
-def refuse(manifest_json: str | None, match: str, max_batch_size: int = 8) -> None:
+def assert_rejected(manifest_json: str | None, match: str, max_batch_size: int = 8) -> None:
     with (
         FakeTriton(manifest_json, DIMENSION, max_batch_size) as triton,
         pytest.raises(ManifestError, match=match),
@@ -198,35 +198,35 @@ def refuse(manifest_json: str | None, match: str, max_batch_size: int = 8) -> No
 
 
 def test_no_manifest() -> None:
-    refuse(None, "model 'demo' carries no manifest")
+    assert_rejected(None, "model 'demo' has no manifest")
 
 
 def test_newer_schema(manifest: EmbeddingManifest) -> None:
-    refuse(json.dumps(json.loads(manifest.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
+    assert_rejected(json.dumps(json.loads(manifest.to_json()) | {"schema_version": 2}), "schema 2.*upgrade")
 
 
-def test_another_task(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
-    refuse(rerank_manifest.to_json(), "for task rerank, this client for embed")
+def test_wrong_task(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+    assert_rejected(rerank_manifest.to_json(), "for task rerank, this client is for task embed")
     with (
         FakeTriton(manifest.to_json(), DIMENSION) as triton,
-        pytest.raises(ManifestError, match="for task embed, this client for rerank"),
+        pytest.raises(ManifestError, match="for task embed, this client is for task rerank"),
     ):
         RerankClient(triton.url, MODEL)
 
 
-def test_another_tokenizer(tokenizer_file: Path) -> None:
+def test_wrong_tokenizer(tokenizer_file: Path) -> None:
     identity = TokenizerIdentity(sha256="f" * 64, origin=str(tokenizer_file.parent))
-    refuse(make_manifest(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
+    assert_rejected(make_manifest(tokenizer_file, tokenizer=identity).to_json(), "not the model's tokenizer")
 
 
 def test_model_without_batches(manifest: EmbeddingManifest) -> None:
-    refuse(manifest.to_json(), "takes no batches", max_batch_size=0)
+    assert_rejected(manifest.to_json(), "does not accept batches", max_batch_size=0)
 
 
 def test_large_reply(tokenizer_file: Path) -> None:
     dimension = 4096
     json_text = make_manifest(tokenizer_file, dimension=dimension).to_json()
     with FakeTriton(json_text, dimension, 512) as triton, EmbeddingClient(triton.url, MODEL) as client:
-        # 8 MiB, past gRPC's own limit of 4
+        # 8 MiB, above gRPC's default limit of 4 MiB
         assert client.embed_documents(["a"] * 512).shape == (512, dimension)
     assert len(triton.batches) == 1

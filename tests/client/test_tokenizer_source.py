@@ -25,25 +25,25 @@ def test_local_repository(tokenizer_file: Path, tmp_path: Path) -> None:
     assert find_tokenizer(MODEL, "x/y", repository=tmp_path) == folder / "tokenizer.json"
 
 
-def test_origin_on_this_machine(tokenizer_file: Path) -> None:
+def test_origin_is_a_local_directory(tokenizer_file: Path) -> None:
     assert find_tokenizer(MODEL, str(tokenizer_file.parent)) == tokenizer_file
 
 
 @pytest.mark.parametrize("argument", ["tokenizer", "repository"])
-def test_what_is_given_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
+def test_given_path_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{argument}=: .* does not exist"):
         find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
 
 
 @pytest.mark.parametrize("origin", ["/gone/checkpoint", "./gone", "C:\\gone", "name", ""])
 def test_origin_of_another_machine(origin: str) -> None:
-    with pytest.raises(ManifestError, match="pass tokenizer="):
+    with pytest.raises(ManifestError, match="as tokenizer="):
         find_tokenizer(MODEL, origin)
 
 
 @pytest.fixture
 def hub(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Stands in for huggingface_hub; the downloads that were asked for."""
+    """Replace huggingface_hub, and record the requested downloads."""
     calls: list[Any] = []
 
     def download(*args: object, **options: object) -> str:
@@ -70,18 +70,18 @@ def test_hub(hub: list[Any], tokenizer_file: Path, origin: str, repository: str,
 
 
 @pytest.mark.usefixtures("hub")
-def test_hub_does_not_answer() -> None:
-    with pytest.raises(ManifestError, match=r"'acme/gone' cannot be had from the hub \(offline\)"):
+def test_hub_is_unreachable() -> None:
+    with pytest.raises(ManifestError, match=r"'acme/gone' could not be downloaded from the hub \(offline\)"):
         find_tokenizer(MODEL, "acme/gone")
 
 
-def test_hub_without_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ManifestError, match="pip install huggingface-hub"):
         find_tokenizer(MODEL, "acme/model")
 
 
-def test_client_checks_what_it_is_given(triton: FakeTriton, tokenizer_file: Path, tmp_path: Path) -> None:
+def test_client_checks_the_given_tokenizer(triton: FakeTriton, tokenizer_file: Path, tmp_path: Path) -> None:
     EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file.parent).close()
     other = tmp_path / "tokenizer.json"
     other.write_bytes(tokenizer_file.read_bytes() + b"\n")

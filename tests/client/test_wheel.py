@@ -1,4 +1,4 @@
-"""The built distributions: what they hold, and the wheel in an environment with nothing but its own dependencies."""
+"""The built distributions: their content, and the wheel in an environment with only its dependencies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(json.dumps({"at_import": at_import, "vectors": vectors.tolist(), "file": q
 
 
 def build(kind: str, source: Path, folder: Path) -> Path:
-    """The `wheel` or `sdist` of `source`, built in `folder`."""
+    """Build the `wheel` or `sdist` of `source` in `folder` and return its path."""
     command = [sys.executable, "-c", BUILD.format(kind=kind, folder=str(folder))]
     done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -47,7 +47,7 @@ def names_in(wheel: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Path:
-    """A copy of the tracked files, so that building leaves nothing in the checkout."""
+    """A copy of the tracked files, so that the build does not write into the checkout."""
     copy = tmp_path_factory.mktemp("source")
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(listed, cwd=project_root, capture_output=True, check=True).stdout
@@ -66,7 +66,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def bare_python(tmp_path_factory: pytest.TempPathFactory, project_root: Path, wheel: Path) -> Path:
-    """The interpreter of an environment that holds the wheel alone."""
+    """Interpreter of an environment with only the wheel and its dependencies."""
     folder = tmp_path_factory.mktemp("bare") / "venv"
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
@@ -78,7 +78,7 @@ def bare_python(tmp_path_factory: pytest.TempPathFactory, project_root: Path, wh
     return python
 
 
-def test_wheel_holds_every_module_and_data_file(wheel: Path, project_root: Path) -> None:
+def test_wheel_contains_every_module_and_data_file(wheel: Path, project_root: Path) -> None:
     assert wheel.name.startswith(f"qwen3_triton-{qwen3_triton.__version__}-py3-none-any")
     expected = {
         f"qwen3_triton/{file.relative_to(project_root)}"
@@ -100,7 +100,7 @@ def test_wheel_of_the_source_distribution_is_the_same(
     assert names_in(build("wheel", unpacked, tmp_path_factory.mktemp("rebuilt"))) == names_in(wheel)
 
 
-def test_client_alone_works_without_the_exporter_s_packages(
+def test_client_works_without_the_packages_of_the_exporter(
     bare_python: Path, triton: FakeTriton, tokenizer_file: Path
 ) -> None:
     listed = [str(bare_python), "-m", "pip", "--disable-pip-version-check", "list", "--format", "json"]
@@ -118,10 +118,10 @@ def test_client_alone_works_without_the_exporter_s_packages(
     np.testing.assert_array_equal(np.asarray(found["vectors"], np.float32), [row_vector(ids.tolist(), DIMENSION)])
 
 
-def test_command_says_what_it_needs(bare_python: Path) -> None:
+def test_command_names_the_missing_extra(bare_python: Path) -> None:
     command = [str(bare_python.with_name("qwen3-triton")), "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 0:  # a dependency may bring the command line's own packages
+    if done.returncode == 0:  # another dependency may have installed typer and rich
         assert done.stdout == f"qwen3-triton {qwen3_triton.__version__}\n"
     else:
         assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""nDCG@10 against values worked out by hand."""
+"""nDCG@10 against values worked out by hand, and against trec_eval."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from qwen3_triton.export import ndcg_by_query
 
@@ -68,3 +69,29 @@ def test_a_query_must_have_a_relevant_document() -> None:
         ndcg([1, 2], {0: 0.0})
     with pytest.raises(ValueError, match="1 rows of scores for 2 queries"):
         ndcg_by_query(np.zeros((1, 2), np.float32), [{0: 1.0}, {0: 1.0}])
+
+
+@pytest.mark.parametrize("documents", [1, 4, 9, 10, 30])
+def test_equals_pytrec_eval(documents: int) -> None:
+    """On random judgements with negative gains, unjudged documents and tied scores."""
+    rng = np.random.default_rng(documents)
+    queries = 60
+    gains = rng.integers(-2, 4, (queries, documents))
+    # every query needs a relevant document
+    gains[np.arange(queries), rng.integers(documents, size=queries)] = rng.integers(1, 4, queries)
+    judged = (rng.random(gains.shape) < 0.7) | (gains == gains.max(axis=1, keepdims=True))
+    scores = rng.integers(0, 4, gains.shape).astype(np.float32)
+    # trec_eval ranks tied documents by descending id, so that the first one has the greatest
+    names = [f"d{documents - column:02}" for column in range(documents)]
+    qrels = {
+        f"q{query}": {names[column]: int(gains[query, column]) for column in np.flatnonzero(judged[query])}
+        for query in range(queries)
+    }
+    run = {f"q{query}": dict(zip(names, scores[query].tolist(), strict=True)) for query in range(queries)}
+    measured = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10"}).evaluate(run)
+    expected = [measured[f"q{query}"]["ndcg_cut_10"] for query in range(queries)]
+    columns: list[dict[int, float]] = [
+        {int(column): float(gains[query, column]) for column in np.flatnonzero(judged[query])}
+        for query in range(queries)
+    ]
+    np.testing.assert_allclose(ndcg_by_query(scores, columns), expected, rtol=1e-12)

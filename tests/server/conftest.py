@@ -1,4 +1,4 @@
-"""One real Triton with four small models, for all tests that do not end it."""
+"""A real Triton with four small models, shared by all tests that do not stop it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 
 @pytest.fixture
 def sums_repository(tmp_path: Path) -> Path:
-    """A repository of its own with the model `sums`."""
+    """A separate repository with the model `sums`."""
     repository = tmp_path / "repository"
     tiny_models.write_sums(repository)
     return repository

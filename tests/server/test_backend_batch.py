@@ -1,4 +1,4 @@
-"""Requests joined to one feed, and its answer cut again."""
+"""Requests combined to one batch, and its output split again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SETTINGS = Settings.from_json(
 )
 
 
-def test_ragged_rows_stand_end_to_end_with_their_lengths() -> None:
+def test_ragged_rows_are_concatenated_with_their_lengths() -> None:
     requests = [{"ids": np.arange(6).reshape(2, 3)}, {"ids": np.array([[7]])}]
 
     batch = join_requests(requests, SETTINGS)
@@ -64,13 +64,13 @@ def test_requests_without_elements_are_invalid(shape: tuple[int, ...]) -> None:
     require_elements({"ids": np.zeros((1, 1), np.int64), "weight": np.zeros((1, 0))}, SETTINGS)
 
 
-def test_regular_inputs_stand_row_under_row() -> None:
+def test_regular_inputs_are_concatenated_along_the_batch() -> None:
     requests = [{"ids": np.ones((rows, 2)), "weight": np.full((rows, 1), rows)} for rows in (1, 2)]
 
     np.testing.assert_array_equal(join_requests(requests, SETTINGS).feed["weight"], [[1], [2], [2]])
 
 
-def test_requests_with_different_optional_inputs_make_no_batch() -> None:
+def test_requests_with_different_optional_inputs_are_rejected() -> None:
     with pytest.raises(InvalidBatchError, match="optional"):
         join_requests([{"ids": np.ones((1, 2)), "weight": np.ones((1, 1))}, {"ids": np.ones((1, 2))}], SETTINGS)
 
@@ -83,21 +83,21 @@ def test_requests_with_different_optional_inputs_make_no_batch() -> None:
         (BatchInputKind.ELEMENT_COUNT, [6, 4]),
     ],
 )
-def test_batch_inputs_are_those_of_the_model_configuration_reference(kind: BatchInputKind, expected: list[int]) -> None:
+def test_batch_inputs_match_the_model_configuration_reference(kind: BatchInputKind, expected: list[int]) -> None:
     entry = BatchInput(kind=kind, target="t", source="s")
 
     np.testing.assert_array_equal(batch_input(entry, [(2, 3, 1), (1, 2, 2)], batched=True), expected)
 
 
-def test_answer_is_cut_by_rows() -> None:
-    answer = np.arange(6).reshape(3, 2)
+def test_output_is_split_by_rows() -> None:
+    output = np.arange(6).reshape(3, 2)
 
-    parts = split_rows("out", answer, (1, 2), batched=True)
+    parts = split_rows("out", output, (1, 2), batched=True)
 
     np.testing.assert_array_equal(parts[0], [[0, 1]])
     np.testing.assert_array_equal(parts[1], [[2, 3], [4, 5]])
 
 
-def test_answer_of_another_number_of_rows_is_refused() -> None:
+def test_output_with_another_number_of_rows_is_rejected() -> None:
     with pytest.raises(InvalidBatchError, match=r"output out has shape \[2, 1\] for 3 rows"):
         split_rows("out", np.ones((2, 1)), (1, 2), batched=True)

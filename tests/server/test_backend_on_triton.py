@@ -1,4 +1,4 @@
-"""The Python-based backend inside the real Triton: every text its own answer, in shared batches."""
+"""The Python-based backend in a real Triton: every request gets its own result, in shared batches."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def as_inputs(arrays: Mapping[str, np.ndarray]) -> list[grpc.InferInput]:
 def infer_at_once(
     client: grpc.InferenceServerClient, model: str, requests: list[dict[str, np.ndarray]]
 ) -> list[grpc.InferResult | InferenceServerException]:
-    """The answer or error of each request, all of them in flight together."""
+    """Send all requests at once and return the result or error of each."""
     done: queue.SimpleQueue[tuple[int, grpc.InferResult | InferenceServerException]] = queue.SimpleQueue()
     for index, request in enumerate(requests):
         client.async_infer(
             model, as_inputs(request), callback=lambda result, error, index=index: done.put((index, error or result))
         )
-    answers = dict(done.get(timeout=30) for _ in requests)
-    return [answers[index] for index in range(len(requests))]
+    results = dict(done.get(timeout=30) for _ in requests)
+    return [results[index] for index in range(len(requests))]
 
 
 def counts(client: grpc.InferenceServerClient, model: str) -> tuple[int, int]:
-    """Rows answered and executions so far."""
+    """Return the numbers of processed rows and of executions so far."""
     stats = client.get_inference_statistics(model).model_stats[0]
     return stats.inference_count, stats.execution_count
 
@@ -55,42 +55,42 @@ def test_all_models_are_ready(server: TritonServer, client: grpc.InferenceServer
     assert client.is_server_ready()
 
 
-def test_concurrent_ragged_requests_get_their_own_answers_in_shared_batches(
+def test_concurrent_ragged_requests_get_their_own_results_in_shared_batches(
     client: grpc.InferenceServerClient,
 ) -> None:
-    random = np.random.default_rng(0)
-    shapes = random.integers([1, 1], [8, 60], size=(REQUESTS, 2))
-    requests = [{"input_ids": random.integers(-1, 1000, size=shape, dtype=np.int64)} for shape in shapes]
+    rng = np.random.default_rng(0)
+    shapes = rng.integers([1, 1], [8, 60], size=(REQUESTS, 2))
+    requests = [{"input_ids": rng.integers(-1, 1000, size=shape, dtype=np.int64)} for shape in shapes]
     rows_before, executions_before = counts(client, "sums")
 
-    answers = infer_at_once(client, "sums", requests)
+    results = infer_at_once(client, "sums", requests)
 
-    for request, answer in zip(requests, answers, strict=True):
-        assert not isinstance(answer, Exception), answer
-        np.testing.assert_array_equal(answer.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
+    for request, result in zip(requests, results, strict=True):
+        assert not isinstance(result, Exception), result
+        np.testing.assert_array_equal(result.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
     rows_after, executions_after = counts(client, "sums")
     assert rows_after - rows_before == shapes[:, 0].sum()
     assert executions_after - executions_before < REQUESTS / 2
 
 
 @pytest.mark.parametrize("shape", [(2, 0), (1, 0), (64, 0)])
-def test_request_without_elements_is_an_error_of_its_own(
+def test_request_without_elements_gets_a_separate_error(
     client: grpc.InferenceServerClient, shape: tuple[int, int]
 ) -> None:
     good = [{"input_ids": np.full((2, width), 3, np.int64)} for width in range(1, 20)]
     empty = {"input_ids": np.zeros(shape, np.int64)}
 
-    answers = infer_at_once(client, "sums", [*good[:9], empty, *good[9:], empty])
+    results = infer_at_once(client, "sums", [*good[:9], empty, *good[9:], empty])
 
-    for error in (answers.pop(9), answers.pop()):
+    for error in (results.pop(9), results.pop()):
         assert isinstance(error, InferenceServerException)
         assert f"input_ids has shape {list(shape)} and no elements" in str(error)
         assert error.status() == "StatusCode.INVALID_ARGUMENT"
-    for request, answer in zip(good, answers, strict=True):
-        np.testing.assert_array_equal(answer.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
+    for request, result in zip(good, results, strict=True):
+        np.testing.assert_array_equal(result.as_numpy("total"), request["input_ids"].sum(1, keepdims=True))
 
 
-def test_failing_batch_is_an_error_for_each_request_and_not_the_end(client: grpc.InferenceServerClient) -> None:
+def test_failing_batch_is_an_error_for_each_request_and_the_model_stays_up(client: grpc.InferenceServerClient) -> None:
     bad = {"input_ids": np.full((1, 3), tiny_models.TABLE_ROWS, np.int64)}
     _, executions = counts(client, "lookup")
 
@@ -98,44 +98,44 @@ def test_failing_batch_is_an_error_for_each_request_and_not_the_end(client: grpc
 
     assert counts(client, "lookup")[1] - executions < 12
     assert all(isinstance(error, InferenceServerException) and "Gather" in str(error) for error in errors)
-    (answer,) = infer_at_once(client, "lookup", [{"input_ids": np.array([[1, 2]], np.int64)}])
-    np.testing.assert_array_equal(answer.as_numpy("total"), [[6]])
+    (result,) = infer_at_once(client, "lookup", [{"input_ids": np.array([[1, 2]], np.int64)}])
+    np.testing.assert_array_equal(result.as_numpy("total"), [[6]])
 
 
-def test_failing_run_is_an_error_and_not_the_end(client: grpc.InferenceServerClient) -> None:
+def test_failing_request_is_an_error_and_the_model_stays_up(client: grpc.InferenceServerClient) -> None:
     bad = {"input_ids": np.full((1, 3), tiny_models.TABLE_ROWS, np.int64)}
     good = {"input_ids": np.array([[1, 2, 3]], np.int64)}
 
     (error,) = infer_at_once(client, "lookup", [bad])
-    (answer,) = infer_at_once(client, "lookup", [good])
+    (result,) = infer_at_once(client, "lookup", [good])
 
     assert isinstance(error, InferenceServerException)
     assert "Gather" in str(error)
-    np.testing.assert_array_equal(answer.as_numpy("total"), [[12]])
+    np.testing.assert_array_equal(result.as_numpy("total"), [[12]])
 
 
 def test_regular_inputs_batch_with_equal_shapes(client: grpc.InferenceServerClient) -> None:
     tables = [np.full((2, 3 + index % 2, 2), index, np.float32) for index in range(8)]
 
-    answers = infer_at_once(client, "fixed", [{"table": table} for table in tables])
+    results = infer_at_once(client, "fixed", [{"table": table} for table in tables])
 
-    for table, answer in zip(tables, answers, strict=True):
-        np.testing.assert_array_equal(answer.as_numpy("doubled"), 2 * table)
-        np.testing.assert_array_equal(answer.as_numpy("shapes"), [table.shape[1:]] * 2)
+    for table, result in zip(tables, results, strict=True):
+        np.testing.assert_array_equal(result.as_numpy("doubled"), 2 * table)
+        np.testing.assert_array_equal(result.as_numpy("shapes"), [table.shape[1:]] * 2)
 
 
-def test_only_requested_outputs_come_back(client: grpc.InferenceServerClient) -> None:
+def test_only_requested_outputs_are_returned(client: grpc.InferenceServerClient) -> None:
     inputs = as_inputs({"table": np.ones((1, 1, 2), np.float32)})
 
-    answer = client.infer("fixed", inputs, outputs=[grpc.InferRequestedOutput("shapes")])
+    result = client.infer("fixed", inputs, outputs=[grpc.InferRequestedOutput("shapes")])
 
-    assert [output.name for output in answer.get_response().outputs] == ["shapes"]
+    assert [output.name for output in result.get_response().outputs] == ["shapes"]
 
 
 def test_model_without_batch_axis(client: grpc.InferenceServerClient) -> None:
     requests = [{"values": np.arange(length, dtype=np.float32)} for length in (1, 5, 3)]
 
-    answers = infer_at_once(client, "unbatched", requests)
+    results = infer_at_once(client, "unbatched", requests)
 
-    for request, answer in zip(requests, answers, strict=True):
-        np.testing.assert_array_equal(answer.as_numpy("sum"), [request["values"].sum()])
+    for request, result in zip(requests, results, strict=True):
+        np.testing.assert_array_equal(result.as_numpy("sum"), [request["values"].sum()])

@@ -1,4 +1,4 @@
-"""The configuration as the backend reads it."""
+"""Interpretation of the configuration by the backend."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qwen3_triton.server.backend.settings import GraphLevel, InvalidSettingsErro
 
 
 def config(**changes: Any) -> str:
-    """Triton's JSON of the configuration of `tiny_models.write_sums`, with `changes`."""
+    """Return the configuration of `tiny_models.write_sums` in Triton's JSON form, with `changes`."""
     fields: dict[str, Any] = {
         "max_batch_size": 64,
         "input": [{"name": "input_ids", "data_type": "TYPE_INT64", "dims": [-1], "allow_ragged_batch": True}],
@@ -38,7 +38,7 @@ def parameters(**values: str) -> dict[str, Any]:
     return {key: {"string_value": value} for key, value in values.items()}
 
 
-def test_defaults_are_those_of_the_compiled_backend() -> None:
+def test_defaults_match_the_cpp_backend() -> None:
     settings = Settings.from_json(config())
 
     assert (settings.intra_op_threads, settings.inter_op_threads) == (0, 0)
@@ -87,14 +87,14 @@ def test_graph_level(level: int, expected: GraphLevel) -> None:
         ({"batch_input": [batch_input(data_type="TYPE_FP32")]}, "TYPE_INT32"),
         ({"batch_input": [batch_input(source_input=["other"])]}, "source_input"),
         ({"batch_output": [{"target_name": ["total"]}]}, "batch_output"),
-        ({"input": []}, "names no input"),
+        ({"input": []}, "needs inputs and outputs"),
         ({"output": [{"name": "total", "data_type": "TYPE_STRING", "dims": [1]}]}, "TYPE_STRING"),
         ({"parameters": parameters(intra_op_thread_count="two")}, "intra_op_thread_count"),
         ({"parameters": parameters(execution_mode="2")}, "execution_mode"),
         ({"parameters": parameters(enable_mem_arena="maybe")}, "enable_mem_arena"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], message: str) -> None:
+def test_unsupported_settings_are_rejected_by_name(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidSettingsError, match=message):
         Settings.from_json(config(**changes))
 
@@ -102,8 +102,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(changes: dict[str, Any], mes
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_input": []}, "takes row_lengths"),
-        ({"batch_input": [batch_input(target_name=["lengths"])]}, "names the input lengths"),
+        ({"batch_input": []}, "lacks the graph's inputs row_lengths"),
+        ({"batch_input": [batch_input(target_name=["lengths"])]}, "has the input lengths"),
         ({"output": [{"name": "total", "data_type": "TYPE_FP64", "dims": [1]}]}, r"output total is tensor\(double\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The compose file: its flags, its health check and its metrics are those of a real server."""
+"""The compose file: flags, health check and metrics agree with a real server."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen3_triton.server import TritonServer
 from qwen3_triton.server.environment import ensure_environment
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
-OF_GPUS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes"}
+GPU_METRICS = {"nv_gpu_utilization", "nv_gpu_memory_used_bytes"}
 SUMMARIES = {"nv_inference_queue_summary_us", "nv_inference_compute_infer_summary_us"}
 
 
@@ -28,7 +28,7 @@ def services() -> dict[str, dict[str, Any]]:
     return found
 
 
-def test_gpu_and_cpu_differ_by_the_gpu_alone(services: dict[str, dict[str, Any]]) -> None:
+def test_gpu_and_cpu_services_differ_only_in_the_gpu(services: dict[str, dict[str, Any]]) -> None:
     gpu, cpu = dict(services["triton-gpu"]), dict(services["triton-cpu"])
     assert (gpu.pop("profiles"), cpu.pop("profiles")) == (["gpu"], ["cpu"])
     [device] = gpu.pop("deploy")["resources"]["reservations"]["devices"]
@@ -36,7 +36,7 @@ def test_gpu_and_cpu_differ_by_the_gpu_alone(services: dict[str, dict[str, Any]]
     assert gpu == cpu
 
 
-def test_image_is_the_one_that_exports_are_for(services: dict[str, dict[str, Any]]) -> None:
+def test_image_is_the_default_release_of_exports(services: dict[str, dict[str, Any]]) -> None:
     assert services["triton-gpu"]["image"] == f"nvcr.io/nvidia/tritonserver:${{TRITON_RELEASE:-{DEFAULT_RELEASE}}}-py3"
     assert f"| `TRITON_RELEASE` | `{DEFAULT_RELEASE}` |" in (DEPLOY / "README.md").read_text(encoding="utf-8")
 
@@ -44,42 +44,42 @@ def test_image_is_the_one_that_exports_are_for(services: dict[str, dict[str, Any
 def test_every_flag_is_one_of_tritonserver(services: dict[str, dict[str, Any]]) -> None:
     environment = ensure_environment()
     program, *flags = services["triton-gpu"]["command"]
-    told = subprocess.run(
+    help_text = subprocess.run(
         [str(environment.triton / "bin" / program), "--help"],
         env=environment.variables(),
         capture_output=True,
         text=True,
     )
-    known = set(re.findall(r"--[a-z-]+", told.stdout + told.stderr))
+    known = set(re.findall(r"--[a-z-]+", help_text.stdout + help_text.stderr))
     assert {flag.partition("=")[0] for flag in flags} <= known
-    # a stop must not be cut short while requests are being answered
+    # the container must not be killed while the server finishes its requests
     (grace,) = re.findall(r"(\d+)s", services["triton-gpu"]["stop_grace_period"])
-    (patience,) = (int(flag.partition("=")[2]) for flag in flags if flag.startswith("--exit-timeout-secs="))
-    assert int(grace) > patience
+    (exit_timeout,) = (int(flag.partition("=")[2]) for flag in flags if flag.startswith("--exit-timeout-secs="))
+    assert int(grace) > exit_timeout
 
 
-def test_health_check_tells_a_ready_server_from_none(server: TritonServer, services: dict[str, dict[str, Any]]) -> None:
+def test_health_check_detects_a_ready_server(server: TritonServer, services: dict[str, dict[str, Any]]) -> None:
     kind, program, *arguments = services["triton-gpu"]["healthcheck"]["test"]
     assert (kind, program) == ("CMD", "python3")
 
     def check(port: int) -> int:
-        here = [argument.replace("localhost:8000", f"127.0.0.1:{port}") for argument in arguments]
-        return subprocess.run([sys.executable, *here], capture_output=True).returncode
+        local = [argument.replace("localhost:8000", f"127.0.0.1:{port}") for argument in arguments]
+        return subprocess.run([sys.executable, *local], capture_output=True).returncode
 
     assert check(server.addresses.http_port) == 0
     assert check(1) == 1
 
 
-def test_metrics_worth_watching_exist(server: TritonServer) -> None:
+def test_documented_metrics_exist(server: TritonServer) -> None:
     named = set(re.findall(r"nv_[a-z_]+", (DEPLOY / "README.md").read_text(encoding="utf-8")))
     with urlopen(server.metrics_url, timeout=10) as reply:
-        told = set(re.findall(r"^# HELP (\w+)", reply.read().decode(), flags=re.MULTILINE))
-    assert named > OF_GPUS | SUMMARIES
-    # a machine without a GPU has no metrics of one, and summaries must be asked for
-    assert named - OF_GPUS - SUMMARIES <= told
+        exposed = set(re.findall(r"^# HELP (\w+)", reply.read().decode(), flags=re.MULTILINE))
+    assert named > GPU_METRICS | SUMMARIES
+    # GPU metrics need a GPU, and summaries must be enabled
+    assert named - GPU_METRICS - SUMMARIES <= exposed
 
 
-def test_prometheus_asks_the_server_by_its_alias(services: dict[str, dict[str, Any]]) -> None:
+def test_prometheus_scrapes_the_server_by_its_alias(services: dict[str, dict[str, Any]]) -> None:
     scraped = yaml.safe_load((DEPLOY / "prometheus.yaml").read_text(encoding="utf-8"))
     [job] = scraped["scrape_configs"]
     [target] = job["static_configs"]

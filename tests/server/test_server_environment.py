@@ -1,4 +1,4 @@
-"""Installation of the server's environment, with the steps that download replaced."""
+"""Installation of the server's environment, with fake steps instead of downloads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_triton.server.backend_directory import ensure_backend_directory
 
 
 def fake_step(command: list[str], log: Path, what: str, *, variables: dict[str, str] | None = None) -> None:
-    """Stands for every step; the virtual environment gets an interpreter."""
+    """Replace every step; the virtual environment gets an interpreter."""
     del log, what, variables
     if "venv" in command:
         interpreter = Path(command[-1]) / "bin" / "python"
@@ -21,7 +21,7 @@ def fake_step(command: list[str], log: Path, what: str, *, variables: dict[str, 
         interpreter.symlink_to(sys.executable)
 
 
-def test_interrupted_installation_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_installation_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(command: list[str], log: Path, what: str) -> None:
         fake_step(command, log, what)
         if "pip" in command:
@@ -30,20 +30,20 @@ def test_interrupted_installation_is_made_anew(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(environment, "_run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ensure_environment(cache=tmp_path)
-    (half,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
-    (half / "half a package").touch()
+    (partial,) = (entry for entry in tmp_path.iterdir() if entry.is_dir())
+    (partial / "partial package").touch()
 
     monkeypatch.setattr(environment, "_run", fake_step)
     lines: list[str] = []
     made = ensure_environment(lines.append, cache=tmp_path)
 
-    assert made.path == half
+    assert made.path == partial
     assert made.complete
-    assert not (half / "half a package").exists()
+    assert not (partial / "partial package").exists()
     assert lines
 
 
-def test_complete_installation_is_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_complete_installation_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_run", fake_step)
     made = ensure_environment(cache=tmp_path)
     (made.path / "kept").touch()
@@ -54,7 +54,7 @@ def test_complete_installation_is_used_as_it_is(tmp_path: Path, monkeypatch: pyt
     assert not lines
 
 
-def test_installation_whose_interpreter_is_gone_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_installation_without_its_interpreter_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_run", fake_step)
     made = ensure_environment(cache=tmp_path)
     made.python.unlink()
@@ -78,19 +78,19 @@ def test_failing_step_is_one_line_with_the_cause(tmp_path: Path, monkeypatch: py
     assert output in log.read_text()
 
 
-def test_python_without_wheels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_without_wheels_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "SUPPORTED_PYTHONS", ((3, 9),))
     with pytest.raises(EnvironmentInstallError, match=r"needs Python 3\.9"):
         ensure_environment(cache=tmp_path)
 
 
-def test_cache_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(EnvironmentInstallError, match=environment.CACHE_VARIABLE):
         ensure_environment(cache=tmp_path / "file" / "cache")
 
 
-def test_cache_directory_follows_the_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_directory_from_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv(environment.CACHE_VARIABLE, raising=False)
     assert environment.cache_directory() == tmp_path / "xdg" / "qwen3-triton"
@@ -98,7 +98,7 @@ def test_cache_directory_follows_the_variables(tmp_path: Path, monkeypatch: pyte
     assert environment.cache_directory() == tmp_path / "own"
 
 
-def test_backend_directory_is_made_once_for_each_source() -> None:
+def test_backend_directory_is_created_once() -> None:
     installed = ensure_environment()
 
     directory = ensure_backend_directory(installed)

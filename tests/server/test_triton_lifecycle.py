@@ -1,4 +1,4 @@
-"""Start, failure and end of the real Triton: what is said, and that nothing is left behind."""
+"""Start, failure and stop of a real Triton: messages, and that no processes or shared memory remain."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from qwen3_triton.server import (
 from qwen3_triton.server.supervise import SHARED_MEMORY, shared_memory_prefix
 
 SERVE = "import typer; from qwen3_triton.cli.serve import serve; typer.run(serve)"
-EXIT_PATIENCE_S = 20
+EXIT_TIMEOUT_S = 20
 
 
 @contextmanager
 def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process of its own, ready; killed at the end where it still runs."""
+    """Run the command in a separate process until the server is ready; kill it at the end if it still runs."""
     ports = free_ports(3)
     command = serve_command(repository, *ports)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -76,7 +76,7 @@ def test_command_stops_cleanly(sums_repository: Path, number: signal.Signals) ->
         assert shared_memory_of(supervisor)
         process.send_signal(number)
         process.send_signal(number)
-        assert process.wait(EXIT_PATIENCE_S) == 0
+        assert process.wait(EXIT_TIMEOUT_S) == 0
         assert not processes_of(supervisor)
         assert not shared_memory_of(supervisor)
 
@@ -89,11 +89,11 @@ def test_command_stops_cleanly_while_it_loads(sums_repository: Path) -> None:
         time.sleep(0.1)
         supervisor = child_of(process.pid)
         process.terminate()
-        assert process.wait(EXIT_PATIENCE_S) == 0
+        assert process.wait(EXIT_TIMEOUT_S) == 0
     await_nothing_left(supervisor)
 
 
-def test_nothing_outlives_a_caller_that_was_killed(sums_repository: Path) -> None:
+def test_no_process_outlives_a_killed_caller(sums_repository: Path) -> None:
     with serving(sums_repository) as process:
         supervisor = child_of(process.pid)
         process.kill()
@@ -109,7 +109,7 @@ def kill_supervisor(server: TritonServer) -> None:
 
 
 @pytest.mark.parametrize("kill", [kill_triton, kill_supervisor])
-def test_server_that_was_killed_is_told_and_leaves_nothing(
+def test_killed_server_is_reported_and_leaves_nothing(
     sums_repository: Path, kill: Callable[[TritonServer], None]
 ) -> None:
     with start_triton(sums_repository) as server:
@@ -121,10 +121,10 @@ def test_server_that_was_killed_is_told_and_leaves_nothing(
     server.stop()
 
 
-def test_next_start_removes_the_memory_of_servers_that_are_gone(sums_repository: Path) -> None:
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    stale = SHARED_MEMORY / f"{shared_memory_prefix(gone.pid)}stale"
+def test_next_start_removes_shared_memory_of_exited_servers(sums_repository: Path) -> None:
+    with subprocess.Popen(["true"]) as exited:
+        exited.wait()
+    stale = SHARED_MEMORY / f"{shared_memory_prefix(exited.pid)}stale"
     living = SHARED_MEMORY / f"{shared_memory_prefix(os.getpid())}living"
     stale.touch()
     living.touch()
@@ -137,7 +137,7 @@ def test_next_start_removes_the_memory_of_servers_that_are_gone(sums_repository:
 
 
 def listening_addresses(port: int) -> set[str]:
-    """Addresses that somebody listens on at `port`, as the kernel writes them; IPv4 where mapped into IPv6."""
+    """Return the addresses with a listener on `port` in the kernel's notation; mapped IPv6 addresses as IPv4."""
     lines = [
         line.split() for table in ("tcp", "tcp6") for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]
     ]
@@ -149,29 +149,30 @@ def test_listens_on_loopback_only(server: TritonServer) -> None:
     addresses = server.addresses
     for port in (addresses.grpc_port, addresses.http_port, addresses.metrics_port):
         assert listening_addresses(port) == {"0100007F"}
-    with urllib.request.urlopen(f"{server.http_url}/v2/health/ready") as answer:
-        assert answer.status == 200
-    with urllib.request.urlopen(server.metrics_url) as answer:
-        assert b"nv_inference_count" in answer.read()
+    with urllib.request.urlopen(f"{server.http_url}/v2/health/ready") as response:
+        assert response.status == 200
+    with urllib.request.urlopen(server.metrics_url) as response:
+        assert b"nv_inference_count" in response.read()
 
 
-def test_taken_port_is_named_before_anything_starts(sums_repository: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(PortInUseError, match=rf"port {port} .*--http-port") as caught:
+def test_port_in_use_is_reported_before_anything_starts(sums_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(PortInUseError, match=rf"port {port} .*another http_port") as caught:
             start_triton(sums_repository, ServerOptions(http_port=port))
-    assert caught.value.port == port
+    assert (caught.value.port, caught.value.option) == (port, "http_port")
 
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "203.0.113.7"])
-def test_host_of_another_machine_is_refused(sums_repository: Path, host: str) -> None:
-    with pytest.raises(InvalidAddressError, match="--host"):
+def test_host_of_another_machine_is_rejected(sums_repository: Path, host: str) -> None:
+    with pytest.raises(InvalidAddressError, match="host") as caught:
         start_triton(sums_repository, ServerOptions(host=host))
+    assert caught.value.option == "host"
 
 
-def test_models_that_do_not_load_are_named_with_their_cause(sums_repository: Path) -> None:
+def test_models_that_do_not_load_are_reported_with_their_cause(sums_repository: Path) -> None:
     (sums_repository / "sums" / "config.pbtxt").write_text('name: "sums" nonsense: 1')
-    (tiny_models.write_sums(sums_repository, "broken") / "1" / "model.onnx").write_bytes(b"no graph")
+    (tiny_models.write_sums(sums_repository, "broken") / "1" / "model.onnx").write_bytes(b"not a graph")
     (tiny_models.write_sums(sums_repository, "empty") / "1" / "model.onnx").unlink()
     (sums_repository / "empty" / "1").rmdir()
     misnamed = tiny_models.write_sums(sums_repository, "misnamed") / "config.pbtxt"
@@ -186,11 +187,11 @@ def test_models_that_do_not_load_are_named_with_their_cause(sums_repository: Pat
     assert "nonsense" in causes["sums"]
     assert "protobuf" in causes["broken"].lower()
     assert "version" in causes["empty"]
-    assert causes["misnamed"] == "config.pbtxt names the output vector, the graph has total"
+    assert causes["misnamed"] == "config.pbtxt has the output vector, but the graph has total"
     assert "\n" not in str(caught.value)
 
 
-def test_repository_without_models_is_refused(tmp_path: Path) -> None:
+def test_repository_without_models_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(EmptyRepositoryError, match="export"):
         start_triton(tmp_path / "missing")
     (tmp_path / "README.md").touch()
@@ -198,13 +199,13 @@ def test_repository_without_models_is_refused(tmp_path: Path) -> None:
         start_triton(tmp_path)
 
 
-def test_log_that_cannot_be_written_is_told(sums_repository: Path) -> None:
+def test_log_that_cannot_be_written(sums_repository: Path) -> None:
     (sums_repository.parent / "file").touch()
-    with pytest.raises(LocalServerError, match="--log-file"):
+    with pytest.raises(LocalServerError, match="choose another log_file"):
         start_triton(sums_repository, ServerOptions(log_file=sums_repository.parent / "file" / "triton.log"))
 
 
-def test_two_servers_run_beside_each_other(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
+def test_two_servers_run_at_the_same_time(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
     log_file = tmp_path / "logs" / "triton.log"
     with start_triton(sums_repository, ServerOptions(log_file=log_file)) as other:
         assert other.grpc_url != server.grpc_url

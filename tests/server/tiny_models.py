@@ -1,4 +1,4 @@
-"""Small ONNX models with the `config.pbtxt` of production, written into a repository."""
+"""Small ONNX models with `config.pbtxt` settings like those of exports, written to a repository."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qwen3_triton.export import ServerArchitecture
 from qwen3_triton.export.batching.library import copy_library
 
 TABLE_ROWS = 8
-"""Ids that `write_lookup`'s model knows; a larger one makes ONNX Runtime fail."""
+"""Size of the table of `write_lookup`; a larger id makes ONNX Runtime fail."""
 
 _RAGGED_CONFIG = """
 backend: "onnxruntime"
@@ -51,12 +51,12 @@ instance_group [{ count: 1 kind: KIND_CPU }]
 
 
 def write_sums(repository: Path, name: str = "sums", *, config: str = _RAGGED_CONFIG) -> Path:
-    """Ragged ids → the sum of each row."""
+    """Write a model that maps ragged ids to the sum of each row."""
     return _write(repository, name, config, _row_sums("input_ids", []), _ragged_inputs(), _constants())
 
 
 def write_lookup(repository: Path, name: str = "lookup") -> Path:
-    """Ragged ids → the sum of `2 · id` over each row, looked up in a table that a large id is not in."""
+    """Write a model that maps ragged ids to the sum of `2 · id` of each row, using a table of TABLE_ROWS ids."""
     table = helper.make_tensor("table", TensorProto.INT64, [TABLE_ROWS], [2 * row for row in range(TABLE_ROWS)])
     lookup = helper.make_node("Gather", ["table", "input_ids"], ["values"])
     return _write(
@@ -65,7 +65,7 @@ def write_lookup(repository: Path, name: str = "lookup") -> Path:
 
 
 def write_fixed(repository: Path, name: str = "fixed") -> Path:
-    """Tables `[rows, n, 2]` that batch only with equals → twice the table, and the shape of each row."""
+    """Write a model that doubles tables `[rows, n, 2]`, which batch only with equal shapes, and returns row shapes."""
     nodes = [
         helper.make_node("Add", ["table", "table"], ["doubled"]),
         helper.make_node("Identity", ["item"], ["shapes"]),
@@ -82,7 +82,7 @@ def write_fixed(repository: Path, name: str = "fixed") -> Path:
 
 
 def write_unbatched(repository: Path, name: str = "unbatched") -> Path:
-    """Values `[n]` without a batch axis → their sum `[1]`, from a file of another name."""
+    """Write a model that maps values `[n]` without a batch axis to their sum `[1]`, in a file with another name."""
     nodes = [helper.make_node("ReduceSum", ["values"], ["sum"], keepdims=1)]
     inputs = [helper.make_tensor_value_info("values", TensorProto.FLOAT, ["n"])]
     outputs = [helper.make_tensor_value_info("sum", TensorProto.FLOAT, [1])]
@@ -92,7 +92,7 @@ def write_unbatched(repository: Path, name: str = "unbatched") -> Path:
 
 
 def _row_sums(values: str, before: list[onnx.NodeProto]) -> list[onnx.NodeProto]:
-    """`values` of all rows end to end → `total` `[rows, 1]`: differences of the running sum at row ends."""
+    """Return nodes from concatenated `values` to `total` `[rows, 1]`: differences of the running sum at row ends."""
     return [
         *before,
         helper.make_node("Cast", ["row_lengths"], ["lengths"], to=TensorProto.INT64),
@@ -154,15 +154,15 @@ def write_batch_totals(
     instances: int = 1,
     max_batch_cells: int | None = None,
 ) -> Path:
-    """Ragged ids → for each row the tokens, rows and requests of the batch that computed it.
+    """Write a model that returns for each row the numbers of tokens, rows and requests in its batch.
 
     Args:
-        repository: Where to write.
-        name: Of the model.
-        max_batch_tokens: Budget of the batching strategy library; without the library where None.
-        queue_delay_us: Of the dynamic batcher.
-        work: Products of 256 × 256 matrices that a batch takes, about 0.3 ms each.
-        instances: Copies of the model.
+        repository: Model repository to write to.
+        name: Name of the model.
+        max_batch_tokens: Token budget of the batching strategy library; None to omit the library.
+        queue_delay_us: Queue delay of the dynamic batcher in microseconds.
+        work: Number of products of 256 × 256 matrices per batch, about 0.3 ms each.
+        instances: Number of model instances.
         max_batch_cells: Limit of rows × widest row.
     """
     limits = {"max_batch_tokens": max_batch_tokens, "max_batch_cells": max_batch_cells}
@@ -218,7 +218,7 @@ def _batch_totals() -> list[onnx.NodeProto]:
         helper.make_node("ReduceSum", ["ones"], ["tokens"], keepdims=1),
         helper.make_node("Shape", ["row_lengths"], ["rows"]),
         helper.make_node("Shape", ["request_lengths"], ["requests"]),
-        # the work must depend on the batch, or it would be folded into a constant
+        # the products must depend on the batch, or they would be folded to a constant
         helper.make_node("Cast", ["tokens"], ["seed"], to=TensorProto.FLOAT),
         helper.make_node("Add", ["square", "seed"], ["start"]),
         helper.make_node("Loop", ["steps", "yes", "start"], ["worked"], body=body),

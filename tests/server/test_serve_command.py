@@ -1,0 +1,43 @@
+"""Errors of `qwen3-triton serve`: exit status 1, one line on stderr, in terms of its options."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from qwen3_triton.cli import main
+
+
+def run_serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the line on stderr of a command that fails."""
+    monkeypatch.setattr(sys, "argv", ["qwen3-triton", "serve", *arguments])
+    with pytest.raises(SystemExit) as exited:
+        main.run()
+    assert exited.value.code == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    return line
+
+
+def test_missing_repository(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = run_serve(monkeypatch, capsys, str(tmp_path / "missing"))
+    assert line == (
+        f"error: the model repository {tmp_path / 'missing'} does not exist: "
+        "export a model into it, or use another directory"
+    )
+
+
+def test_port_in_use_names_the_option(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sums_repository: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        line = run_serve(monkeypatch, capsys, str(sums_repository), "--http-port", str(port))
+    assert line.startswith(f"error: port {port} on 127.0.0.1 is in use by another process")
+    assert line.endswith("(option --http-port)")
