@@ -62,7 +62,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __exit__(self, *_: object) -> None:
         self._server.stop(0)
 
-    def DecoderConfig(self, request: Any, context: Any) -> Any:
+    def ModelConfig(self, request: Any, context: Any) -> Any:
         if request.name != MODEL:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         reply = service_pb2.ModelConfigResponse()
