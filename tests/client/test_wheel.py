@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
-import venv
 import zipfile
 from pathlib import Path
 
@@ -64,11 +64,27 @@ def wheel(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
     return build("wheel", source, tmp_path_factory.mktemp("wheel"))
 
 
-@pytest.fixture(scope="module")
-def bare_python(tmp_path_factory: pytest.TempPathFactory, project_root: Path, wheel: Path) -> Path:
+def runs(python: str) -> bool:
+    """Whether the command `python` is an interpreter; a version manager may have a stub for one that is not active."""
+    if shutil.which(python) is None:
+        return False
+    return subprocess.run([python, "--version"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(
+    scope="module",
+    params=[sys.executable, *(pytest.param(name, marks=pytest.mark.slow) for name in ("python3.12", "python3.13"))],
+    ids=["this Python", "3.12", "3.13"],
+)
+def bare_python(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, project_root: Path, wheel: Path
+) -> Path:
     """Interpreter of an environment with only the wheel and its dependencies."""
+    interpreter = str(request.param)
+    if not runs(interpreter):
+        pytest.skip(f"{interpreter} is not installed")
     folder = tmp_path_factory.mktemp("bare") / "venv"
-    venv.create(folder, with_pip=True)
+    subprocess.run([interpreter, "-m", "venv", str(folder)], check=True)
     python = folder / "bin" / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     done = subprocess.run(
