@@ -23,7 +23,7 @@ from examples.demo.evaluation import (
 from examples.demo.lexical import bm25_scores
 from examples.demo.pairs import LeakageGuard, held_out_functions, hide_name, name_words, normal_text
 from examples.demo.source import Function, describe, installed_modules, standard_modules
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 CHECKPOINT = DEMO / "checkpoint"
@@ -97,7 +97,7 @@ def test_cut_vectors_have_length_one() -> None:
 
 
 @TASKS
-def test_sets_are_large_enough_and_repeatable(task: Task) -> None:
+def test_sets_are_large_enough_and_repeatable(task: DemoTask) -> None:
     first, second = load_evaluation_set(task), load_evaluation_set.__wrapped__(task)
     assert first == second
     assert len(first.queries) == len(first.relevance) == QUERIES >= 300
@@ -114,7 +114,7 @@ def test_the_two_tasks_are_each_other_reversed() -> None:
 
 def test_a_task_without_a_set_is_refused() -> None:
     with pytest.raises(ValueError, match="NAME_TO_CODE"):
-        load_evaluation_set(Task.NAME_TO_CODE)
+        load_evaluation_set(DemoTask.NAME_TO_CODE)
 
 
 def test_training_never_reads_held_out_modules() -> None:

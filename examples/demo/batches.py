@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from examples.demo.pairs import Pair
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 
 MAX_QUERY_TOKENS = 64
 MAX_DOCUMENT_TOKENS = 128
@@ -23,7 +23,7 @@ _POOL_BATCHES = 32
 class TokenPair:
     """A pair as token ids, each with its end token."""
 
-    task: Task
+    task: DemoTask
     module: str
     query: list[int]
     document: list[int]
@@ -78,7 +78,7 @@ def batches(pairs: Sequence[TokenPair], size: int, rng: random.Random) -> Iterat
 
 
 def _related_groups(pairs: Sequence[TokenPair], rng: random.Random) -> list[list[TokenPair]]:
-    by_module: dict[tuple[str, Task], list[TokenPair]] = {}
+    by_module: dict[tuple[str, DemoTask], list[TokenPair]] = {}
     for pair in pairs:
         by_module.setdefault((pair.module, pair.task), []).append(pair)
     groups = []

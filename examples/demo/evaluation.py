@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.demo.pairs import held_out_functions
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 from qwen3_triton.export import ndcg_by_query
 
 FloatArray = NDArray[np.float32]
@@ -28,7 +28,7 @@ _SEED = 20240607
 class EvaluationSet:
     """Queries (without instruction), candidate documents, and which documents answer each query."""
 
-    task: Task
+    task: DemoTask
     queries: tuple[str, ...]
     documents: tuple[str, ...]
     relevance: tuple[frozenset[int], ...]
@@ -41,19 +41,19 @@ class EvaluationSet:
 
 
 @functools.cache
-def load_evaluation_set(task: Task) -> EvaluationSet:
+def load_evaluation_set(task: DemoTask) -> EvaluationSet:
     """The task's evaluation set, read from the held-out standard library modules of this Python.
 
     Documents are all described held-out functions, queries a fixed sample of `QUERIES` of them.
     Only the two tasks between descriptions and code have one.
     """
-    if task not in (Task.DESCRIPTION_TO_CODE, Task.CODE_TO_DESCRIPTION):
+    if task not in (DemoTask.DESCRIPTION_TO_CODE, DemoTask.CODE_TO_DESCRIPTION):
         raise ValueError(f"no evaluation set for {task.name}: take DESCRIPTION_TO_CODE or CODE_TO_DESCRIPTION")
     functions = [function for function in held_out_functions() if function.description]
     asked = sorted(random.Random(_SEED).sample(range(len(functions)), QUERIES))
     descriptions = [function.description for function in functions]
     codes = [function.code for function in functions]
-    queries, documents = (descriptions, codes) if task is Task.DESCRIPTION_TO_CODE else (codes, descriptions)
+    queries, documents = (descriptions, codes) if task is DemoTask.DESCRIPTION_TO_CODE else (codes, descriptions)
     return EvaluationSet(
         task=task,
         queries=tuple(queries[index] for index in asked),

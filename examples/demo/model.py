@@ -14,7 +14,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from examples.demo.batches import TokenBatch, pad
 from examples.demo.evaluation import FloatArray
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 from examples.demo.tokenizer import end_token_id
 
 VOCABULARY_ROWS = 8192
@@ -69,7 +69,7 @@ class Embedder:
             vectors[chosen] = found
         return vectors
 
-    def embed_queries(self, texts: Sequence[str], task: Task) -> FloatArray:
+    def embed_queries(self, texts: Sequence[str], task: DemoTask) -> FloatArray:
         """Unit rows float32 [n, D] of texts with the task's instruction before them."""
         return self.embed_documents([task.prompt + text for text in texts])
 

@@ -17,10 +17,10 @@ from examples.demo.source import (
     installed_modules,
     standard_modules,
 )
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 
 MAX_SAME_NAME = 80
-MAX_PAIRS_OF_PACKAGE = {Task.DESCRIPTION_TO_CODE: 6000, Task.COMMENT_TO_CODE: 1500, Task.NAME_TO_CODE: 1500}
+MAX_PAIRS_OF_PACKAGE = {DemoTask.DESCRIPTION_TO_CODE: 6000, DemoTask.COMMENT_TO_CODE: 1500, DemoTask.NAME_TO_CODE: 1500}
 _NEAR_COPY = 0.5
 
 
@@ -28,7 +28,7 @@ _NEAR_COPY = 0.5
 class Pair:
     """A query text (without its instruction) and the one document that answers it."""
 
-    task: Task
+    task: DemoTask
     module: str
     query: str
     document: str
@@ -57,7 +57,7 @@ def pairs_of(functions: Iterable[Function]) -> list[Pair]:
 
     No query occurs twice, and no package gives a task more pairs than `MAX_PAIRS_OF_PACKAGE` allows.
     """
-    by_package: dict[tuple[str, Task], list[Pair]] = {}
+    by_package: dict[tuple[str, DemoTask], list[Pair]] = {}
     seen: set[str] = set()
     for function in functions:
         for pair in _pairs_of_function(function):
@@ -78,21 +78,21 @@ def _thin(pairs: list[Pair]) -> list[Pair]:
 def reverse(pairs: Iterable[Pair]) -> list[Pair]:
     """The described functions of `pairs` the other way round: code as the query, description as document."""
     return [
-        Pair(task=Task.CODE_TO_DESCRIPTION, module=pair.module, query=pair.document, document=pair.query)
+        Pair(task=DemoTask.CODE_TO_DESCRIPTION, module=pair.module, query=pair.document, document=pair.query)
         for pair in pairs
-        if pair.task is Task.DESCRIPTION_TO_CODE
+        if pair.task is DemoTask.DESCRIPTION_TO_CODE
     ]
 
 
 def _pairs_of_function(function: Function) -> Iterator[Pair]:
     module = function.module
     if function.description:
-        yield Pair(task=Task.DESCRIPTION_TO_CODE, module=module, query=function.description, document=function.code)
+        yield Pair(task=DemoTask.DESCRIPTION_TO_CODE, module=module, query=function.description, document=function.code)
     elif len(words := name_words(function.name)) >= 3:
         unnamed = hide_name(function.code, function.name)
-        yield Pair(task=Task.NAME_TO_CODE, module=module, query=" ".join(words), document=unnamed)
+        yield Pair(task=DemoTask.NAME_TO_CODE, module=module, query=" ".join(words), document=unnamed)
     for comment in function.comments:
-        yield Pair(task=Task.COMMENT_TO_CODE, module=module, query=comment.text, document=comment.code)
+        yield Pair(task=DemoTask.COMMENT_TO_CODE, module=module, query=comment.text, document=comment.code)
 
 
 def name_words(name: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Task(Enum):
+class DemoTask(Enum):
     """A retrieval task; its value is the instruction that stands before each query."""
 
     DESCRIPTION_TO_CODE = "Given a description of what a function does, retrieve its Python code"
@@ -19,5 +19,5 @@ class Task(Enum):
         return f"Instruct: {self.value}\nQuery:"
 
 
-BASE_TASK = Task.DESCRIPTION_TO_CODE
-ADAPTER_TASK = Task.CODE_TO_DESCRIPTION
+BASE_TASK = DemoTask.DESCRIPTION_TO_CODE
+ADAPTER_TASK = DemoTask.CODE_TO_DESCRIPTION

@@ -28,7 +28,7 @@ from examples.demo.loss import MATRYOSHKA_DIMS
 from examples.demo.model import VOCABULARY_ROWS, Embedder, new_model
 from examples.demo.pairs import Pair, held_out_functions, pairs_of, reverse, training_functions
 from examples.demo.reranking.train import measure_reranker, train_demo_reranker
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 from examples.demo.tokenizer import end_token_id, train_tokenizer
 
 SEED = 20240607
@@ -136,7 +136,7 @@ def _training_pairs() -> list[Pair]:
 def _count_data(pairs: list[Pair]) -> dict[str, object]:
     held_out = held_out_functions()
     return {
-        "training_pairs": {task.name: sum(pair.task is task for pair in pairs) for task in Task},
+        "training_pairs": {task.name: sum(pair.task is task for pair in pairs) for task in DemoTask},
         "training_modules": len({pair.module for pair in pairs}),
         "largest_packages": dict(Counter(pair.module.split(".")[0] for pair in pairs).most_common(10)),
         "held_out_modules": len({function.module for function in held_out}),
