@@ -10,7 +10,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from examples.demo.evaluation import EvaluationSet, FloatArray, cut, load_evaluation_set, ndcg_at_10
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 from qwen3_triton.client import EmbeddingClient, Precision
 from qwen3_triton.export import (
     AdapterReference,
@@ -57,7 +57,7 @@ class QualityOptions:
     """Precisions and retrieval tasks to measure."""
 
     precisions: tuple[Precision, ...] = tuple(Precision)
-    tasks: tuple[Task, ...] = (BASE_TASK, ADAPTER_TASK)
+    tasks: tuple[DemoTask, ...] = (BASE_TASK, ADAPTER_TASK)
 
     @classmethod
     def quick(cls) -> QualityOptions:

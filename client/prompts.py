@@ -23,8 +23,8 @@ def prompt_queries(prompts: Prompts, texts: Sequence[str], instruction: str | No
         instruction: Task description; None for the model's default.
 
     Raises:
-        InvalidInputError: There is an instruction but the template takes none, or the template needs one and there is
-            no default.
+        InvalidInputError: An instruction is given but the template takes none, or the template needs one and neither
+            the caller nor the model provides it.
         ManifestError: The template is invalid.
     """
     return _fill(prompts.query, texts, instruction, prompts.default_instruction)

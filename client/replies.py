@@ -65,5 +65,5 @@ def _raise_for_nan(invalid: list[int], texts: Texts, result: str) -> None:
         others = f" (and {len(invalid) - 1} more)" if len(invalid) > 1 else ""
         raise InvalidInputError(
             f"{texts.describe(min(invalid))}{others} has no {result}: the server returned NaN, which means token ids "
-            "outside the vocabulary or an overflow inside the model; shorten the text or export in a higher precision"
+            "outside the vocabulary or an overflow inside the model: export the model in a higher precision"
         )

@@ -1,4 +1,4 @@
-"""The demo's evaluation and its checkpoint files."""
+"""Evaluation and checkpoint files of the demo."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from examples.demo.evaluation import (
     ndcg_of_scores,
 )
 from examples.demo.lexical import bm25_scores
-from examples.demo.pairs import LeakageGuard, held_out_functions, hide_name, name_words, normal_text
+from examples.demo.pairs import LeakageGuard, held_out_functions, hide_name, name_words, normalize_text
 from examples.demo.source import Function, describe, installed_modules, standard_modules
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
 CHECKPOINT = DEMO / "checkpoint"
@@ -70,7 +70,7 @@ def test_ndcg_of_vectors_is_the_mean_over_queries() -> None:
     assert got == pytest.approx((1 + 1 / math.log2(3)) / 2)
 
 
-def test_ndcg_refuses_what_does_not_match() -> None:
+def test_ndcg_rejects_mismatched_sizes() -> None:
     with pytest.raises(ValueError, match="2 rows of scores for 1 queries"):
         ndcg_of_scores(np.zeros((2, 3), np.float32), [frozenset({0})])
 
@@ -97,7 +97,7 @@ def test_cut_vectors_have_length_one() -> None:
 
 
 @TASKS
-def test_sets_are_large_enough_and_repeatable(task: Task) -> None:
+def test_sets_are_large_enough_and_repeatable(task: DemoTask) -> None:
     first, second = load_evaluation_set(task), load_evaluation_set.__wrapped__(task)
     assert first == second
     assert len(first.queries) == len(first.relevance) == QUERIES >= 300
@@ -106,15 +106,15 @@ def test_sets_are_large_enough_and_repeatable(task: Task) -> None:
     assert all(found and max(found) < len(first.documents) for found in first.relevance)
 
 
-def test_the_two_tasks_are_each_other_reversed() -> None:
+def test_each_task_is_the_reverse_of_the_other() -> None:
     forward, backward = load_evaluation_set(BASE_TASK), load_evaluation_set(ADAPTER_TASK)
     assert set(forward.queries) <= set(backward.documents)
     assert set(backward.queries) <= set(forward.documents)
 
 
-def test_a_task_without_a_set_is_refused() -> None:
+def test_a_task_without_a_set_is_rejected() -> None:
     with pytest.raises(ValueError, match="NAME_TO_CODE"):
-        load_evaluation_set(Task.NAME_TO_CODE)
+        load_evaluation_set(DemoTask.NAME_TO_CODE)
 
 
 def test_training_never_reads_held_out_modules() -> None:
@@ -125,7 +125,7 @@ def test_training_never_reads_held_out_modules() -> None:
     assert held_out <= {m.name for m in standard_modules()}
 
 
-def test_random_vectors_score_next_to_nothing() -> None:
+def test_random_vectors_score_close_to_zero() -> None:
     evaluation_set: EvaluationSet = load_evaluation_set(BASE_TASK)
     assert evaluate(evaluation_set, _random_rows, _random_rows, dim=32) < 0.02
 
@@ -139,7 +139,7 @@ def test_guard_finds_copies() -> None:
 
 
 def test_held_out_functions_are_distinct() -> None:
-    texts = [normal_text(f.description) for f in held_out_functions() if f.description]
+    texts = [normalize_text(f.description) for f in held_out_functions() if f.description]
     assert len(set(texts)) == len(texts)
 
 
@@ -171,7 +171,7 @@ def test_end_token_is_appended_once(tokenizer: Tokenizer, text: str) -> None:
     assert tokenizer.decode(ids) == text
 
 
-def test_transformers_tokenizes_alike(tokenizer: Tokenizer) -> None:
+def test_transformers_gives_the_same_ids(tokenizer: Tokenizer) -> None:
     import transformers
 
     loaded = transformers.AutoTokenizer.from_pretrained(str(CHECKPOINT))

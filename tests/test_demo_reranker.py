@@ -1,4 +1,4 @@
-"""The demo reranker's files, its training data and its evaluation."""
+"""Files, training data and evaluation of the demo reranker."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from examples.demo.reranking.evaluation import CANDIDATES, evaluate_reranking
 from examples.demo.reranking.lists import NEGATIVES, TRAINING_BODY_TOKENS, TrainingList, list_batches
 from examples.demo.reranking.loop import train_reranker
 from examples.demo.reranking.model import load_reranker, new_reranker, score_logits
-from examples.demo.reranking.start import BAG_SIZE, start_as_matcher
+from examples.demo.reranking.start import BAG_SIZE, initialize_as_matcher
 from examples.demo.reranking.tokens import PairRows, reranker_tokenizer
-from examples.demo.reranking.words import words_of
+from examples.demo.reranking.words import find_token_words
 from examples.demo.tasks import BASE_TASK
 
 DEMO = Path(__file__).parents[1] / "examples" / "demo"
@@ -53,7 +53,7 @@ def test_yes_and_no_are_tokens_and_nothing_is_appended(tokenizer: Tokenizer) -> 
         assert tokenizer.decode(ids, skip_special_tokens=False) == text
 
 
-def test_other_ids_are_the_embedding_model_s(tokenizer: Tokenizer) -> None:
+def test_other_ids_match_the_embedding_model(tokenizer: Tokenizer) -> None:
     embedding = Tokenizer.from_file(str(DEMO / "checkpoint" / "tokenizer.json"))
     assert json.loads(reranker_tokenizer(embedding).to_str()) == json.loads(tokenizer.to_str())
     before, after = embedding.get_vocab(), tokenizer.get_vocab()
@@ -70,7 +70,7 @@ def test_files_are_a_causal_lm_small_and_free_of_machine_paths() -> None:
         assert not any(part in text for part in ("/root", "/tmp", "/home", "/work")), path
 
 
-def test_scores_with_a_shared_prefix_are_the_model_s_own() -> None:
+def test_scores_with_a_shared_prefix_equal_the_full_forward_pass() -> None:
     reranker = load_reranker(RERANKER)
     rows = reranker.pairs.rows(PAIRS)
     model = Qwen3ForCausalLM.from_pretrained(str(RERANKER), dtype=torch.float32)
@@ -90,24 +90,24 @@ def test_reranking_clearly_improves_retrieval() -> None:
 
 
 def test_evaluation_by_hand() -> None:
-    """Three queries: the answer moves from rank 2 to 1, from 1 to 3, and is not among the candidates."""
+    """Three queries: the relevant document moves from rank 2 to 1, from 1 to 3, and is not a candidate."""
     documents = [f"document {number}" for number in range(CANDIDATES + 1)]
-    falling = -np.arange(CANDIDATES + 1, dtype=np.float32)
-    wanted = {("a", 1): 2.0, ("b", 1): 2.0, ("b", 2): 1.0}
-    places = {document: place for place, document in enumerate(documents)}
+    descending = -np.arange(CANDIDATES + 1, dtype=np.float32)
+    scores = {("a", 1): 2.0, ("b", 1): 2.0, ("b", 2): 1.0}
+    positions = {document: position for position, document in enumerate(documents)}
 
     def score(pairs: list[tuple[str, str]]) -> FloatArray:
         assert len(pairs) == 3 * CANDIDATES
-        return np.array([wanted.get((query, places[document]), 0.0) for query, document in pairs], np.float32)
+        return np.array([scores.get((query, positions[document]), 0.0) for query, document in pairs], np.float32)
 
     relevance = [frozenset({1}), frozenset({0}), frozenset({CANDIDATES})]
-    quality = evaluate_reranking(["a", "b", "c"], documents, relevance, np.stack([falling] * 3), score)
+    quality = evaluate_reranking(["a", "b", "c"], documents, relevance, np.stack([descending] * 3), score)
     assert quality.retrieval == pytest.approx((1 / math.log2(3) + 1) / 3)
     assert quality.reranked == pytest.approx((1 + 0.5) / 3)
     assert quality.best_possible == pytest.approx(2 / 3)
 
 
-def test_lists_have_the_answer_first_and_end_with_the_suffix(tokenizer: Tokenizer) -> None:
+def test_lists_start_with_the_relevant_document_and_rows_end_with_the_suffix(tokenizer: Tokenizer) -> None:
     rows = PairRows(tokenizer)
     long = "def f():\n" + "    call_something(with_words)\n" * 40
     lists = [
@@ -130,25 +130,25 @@ def test_lists_have_the_answer_first_and_end_with_the_suffix(tokenizer: Tokenize
 
 
 def test_forms_of_a_word_share_a_word(tokenizer: Tokenizer) -> None:
-    words = words_of(tokenizer)
+    words = find_token_words(tokenizer)
     [[file], [spaced], [other]] = (tokenizer.encode(text).ids for text in ("file", " file", " data"))
     assert file != spaced
     assert words.words[file] == words.words[spaced] != words.words[other]
 
 
-def test_the_start_prefers_shared_words_and_training_lowers_the_loss(tokenizer: Tokenizer) -> None:
-    """On four words' worth of data: a bag, the start that is made of it, and a few steps of training."""
+def test_initial_weights_prefer_shared_words_and_training_lowers_the_loss(tokenizer: Tokenizer) -> None:
+    """On four topics: a bag of words, the weights initialized from it, and a few training steps."""
     topics = ["sort numbers", "read file", "send message", "parse date"]
     documents = ["def sort(numbers):", "def read(file):", "def send(message):", "def parse(date):"]
     pairs = [
         TokenPair(task=BASE_TASK, module="m", query=tokenizer.encode(topic).ids, document=tokenizer.encode(code).ids)
         for topic, code in zip(topics * 3, documents * 3, strict=True)
     ]
-    words, rows = words_of(tokenizer), PairRows(tokenizer)
+    words, rows = find_token_words(tokenizer), PairRows(tokenizer)
     schedule = Schedule(steps=20, batch_pairs=4, peak_learning_rate=1e-2, warmup_steps=2, temperature=0.1)
     bag = train_bag(pairs, words, BAG_SIZE, schedule, seed=1)
     model = new_reranker(seed=1)
-    start_as_matcher(model, bag, words, rows)
+    initialize_as_matcher(model, bag, words, rows)
     with torch.inference_mode():
         logits = torch.stack(
             [score_logits(model, rows, rows.rows([(topic, code) for code in documents])) for topic in topics]

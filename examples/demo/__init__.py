@@ -1,1 +1,1 @@
-"""A small trained Qwen3 embedding model: its data, its training, its evaluation and its files."""
+"""A small Qwen3 embedding model and its adapter: training data, training, evaluation and files."""

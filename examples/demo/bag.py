@@ -1,7 +1,7 @@
-"""A head start for the transformer: token embeddings trained as a bag of words, and weights that average them.
+"""Initialization of the transformer from a bag-of-words model.
 
-From random weights the first hundreds of steps learn little but the kind of a text. A bag of words learns which
-tokens belong together in a minute, and the model then starts as one.
+From random weights, the first hundreds of steps learn little more than what kind of text a text is. A bag of words
+learns in a minute which tokens are related; the transformer is initialized to compute the same vectors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EMBEDDING_RMS = 0.1
 def train_token_embeddings(
     pairs: Sequence[TokenPair], rows: int, hidden_size: int, schedule: Schedule, seed: int
 ) -> Tensor:
-    """Embeddings [rows, hidden_size] whose mean over a text, each row scaled to RMS 1, finds its partner."""
+    """Train embeddings [rows, hidden_size], rows of RMS 1, so that the means over both texts of a pair are similar."""
     table = nn.Parameter(torch.randn(rows, hidden_size, generator=torch.Generator().manual_seed(seed)))
     optimizer = torch.optim.AdamW([table], weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
     stream = batches(pairs, schedule.batch_pairs, random.Random(seed))
@@ -42,7 +42,7 @@ def train_token_embeddings(
 
 
 def scale_rows(table: Tensor) -> Tensor:
-    """The rows scaled to a root mean square of 1, as RMSNorm does."""
+    """Scale the rows to a root mean square of 1, as RMSNorm does."""
     return table * table.square().mean(-1, keepdim=True).add(1e-6).rsqrt()
 
 
@@ -53,17 +53,17 @@ def _mean_embeddings(table: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
 
 
 @torch.no_grad()
-def start_as_bag(model: Qwen3Model, embeddings: Tensor) -> None:
-    """Sets the weights so that the last token's state is roughly the mean of `embeddings` over its text.
+def initialize_as_bag_of_words(model: Qwen3Model, embeddings: Tensor) -> None:
+    """Set the weights so that the hidden state of the last token is roughly the mean of `embeddings` over the text.
 
-    Three key heads carry 192 of the 256 components through the first layer's attention, and the other 64
-    through the second's; both query heads of a key head bring back half of it. All else keeps a tenth of its
-    random values on the way back into the residual stream.
+    The three key heads of the first layer average 192 of the 256 components, and those of the second layer the other
+    64; each of the two query heads of a key head contributes half of the mean. The other output weights of attention
+    and MLP are scaled to a tenth of their random values.
     """
     model.embed_tokens.weight.copy_(embeddings * _EMBEDDING_RMS)
-    carried = (range(192), range(192, 256), range(0))
+    averaged = (range(192), range(192, 256), range(0))
     layers: Any = model.layers
-    for layer, components in zip(layers, carried, strict=True):
+    for layer, components in zip(layers, averaged, strict=True):
         attention = layer.self_attn
         attention.o_proj.weight.mul_(0.1)
         layer.mlp.down_proj.weight.mul_(0.1)

@@ -1,4 +1,4 @@
-"""Pairs as token ids, and the order in which training sees them."""
+"""Tokenized pairs, and their order in training."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from examples.demo.pairs import Pair
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 
 MAX_QUERY_TOKENS = 64
 MAX_DOCUMENT_TOKENS = 128
-_GROUP = 6
+_GROUP_PAIRS = 6
 _POOL_BATCHES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenPair:
-    """A pair as token ids, each with its end token."""
+    """Token ids of a pair, both with their end token."""
 
-    task: Task
+    task: DemoTask
     module: str
     query: list[int]
     document: list[int]
@@ -31,7 +31,7 @@ class TokenPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenBatch:
-    """Token ids [B, T] padded on the right, and the index of each row's last token [B]."""
+    """Token ids [B, T], padded on the right, and the index of each row's last token [B]."""
 
     ids: Tensor
     last: Tensor
@@ -40,35 +40,35 @@ class TokenBatch:
 def tokenize_pairs(
     pairs: Sequence[Pair], tokenizer: Tokenizer, *, query_tokens: int, document_tokens: int
 ) -> list[TokenPair]:
-    """The pairs as ids, over-long texts cut so that the end token stays."""
+    """Tokenize pairs; texts that are too long are truncated and keep their end token."""
     queries = tokenizer.encode_batch([pair.task.prompt + pair.query for pair in pairs])
     documents = tokenizer.encode_batch([pair.document for pair in pairs])
     return [
         TokenPair(
             task=pair.task,
             module=pair.module,
-            query=_cut(query.ids, query_tokens),
-            document=_cut(document.ids, document_tokens),
+            query=_truncate(query.ids, query_tokens),
+            document=_truncate(document.ids, document_tokens),
         )
         for pair, query, document in zip(pairs, queries, documents, strict=True)
     ]
 
 
-def _cut(ids: list[int], max_tokens: int) -> list[int]:
+def _truncate(ids: list[int], max_tokens: int) -> list[int]:
     return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
 
 
 def batches(pairs: Sequence[TokenPair], size: int, rng: random.Random) -> Iterator[list[TokenPair]]:
-    """Batches without end, epoch after epoch; the last few pairs of an epoch are left out.
+    """Yield batches endlessly, epoch after epoch; the last few pairs of an epoch are skipped.
 
-    Up to six neighbours in a batch share a module, which makes them hard negatives of each other. Batches are
-    cut from groups sorted by task and length within a pool: few mix tasks, which would be told apart too easily,
-    and little is spent on padding.
+    Groups of up to six pairs of one module stay together in a batch, as hard negatives of each other. Within a pool,
+    groups are sorted by task and length before they are split into batches: few batches mix tasks, whose negatives
+    would be too easy, and there is little padding.
     """
     while True:
         groups = _related_groups(pairs, rng)
         rng.shuffle(groups)
-        per_pool = _POOL_BATCHES * size // _GROUP
+        per_pool = _POOL_BATCHES * size // _GROUP_PAIRS
         for start in range(0, len(groups), per_pool):
             pool = sorted(groups[start : start + per_pool], key=_task_and_length)
             flat = [pair for group in pool for pair in group]
@@ -78,13 +78,13 @@ def batches(pairs: Sequence[TokenPair], size: int, rng: random.Random) -> Iterat
 
 
 def _related_groups(pairs: Sequence[TokenPair], rng: random.Random) -> list[list[TokenPair]]:
-    by_module: dict[tuple[str, Task], list[TokenPair]] = {}
+    by_module: dict[tuple[str, DemoTask], list[TokenPair]] = {}
     for pair in pairs:
         by_module.setdefault((pair.module, pair.task), []).append(pair)
     groups = []
     for members in by_module.values():
         rng.shuffle(members)
-        groups += [members[at : at + _GROUP] for at in range(0, len(members), _GROUP)]
+        groups += [members[at : at + _GROUP_PAIRS] for at in range(0, len(members), _GROUP_PAIRS)]
     return groups
 
 
@@ -93,7 +93,7 @@ def _task_and_length(group: list[TokenPair]) -> tuple[str, float]:
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> TokenBatch:
-    """The rows as one tensor; a causal model with padding on the right needs no mask."""
+    """Pad rows to one tensor. A causal model needs no mask for padding on the right."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows])
     return TokenBatch(ids=ids, last=torch.tensor([len(row) - 1 for row in rows]))

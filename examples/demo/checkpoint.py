@@ -1,4 +1,4 @@
-"""The files of the demo checkpoint and its adapter, in the form in which Qwen3-Embedding is published."""
+"""Files of the demo checkpoints and the adapter, in the layout of the published Qwen3 models."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ LOG = Path(__file__).with_name("training_log.json")
 
 _ADAPTER_README = """# LoRA adapter of the demo checkpoint
 
-Tunes `../checkpoint` for a second task. Write its instruction before every query, nothing before documents:
+Tunes `../checkpoint` for a second task. Queries start with its instruction, documents have no prompt:
 
     Instruct: {instruction}
     Query:{{code}}
 
-PEFT format, rank {rank}, on all linear layers. How it was trained, and its figures: `../README.md`.
+PEFT format, rank {rank}, on all linear layers. `../README.md` describes its training and evaluation.
 """
 
 
 def write_checkpoint(model: Qwen3Model, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes weights in bfloat16, configuration, tokenizer and the sentence-transformers files."""
+    """Write weights in bfloat16, configuration, tokenizer and the sentence-transformers files."""
     _write_model(model, tokenizer, folder)
     _write_sentence_transformers_files(folder, model.config.hidden_size)
 
 
 def write_reranker(model: Qwen3ForCausalLM, tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes weights in bfloat16, configuration and tokenizer, as Qwen3-Reranker is published."""
+    """Write weights in bfloat16, configuration and tokenizer, in the layout of Qwen3-Reranker."""
     _write_model(model, tokenizer, folder)
 
 
@@ -58,7 +58,7 @@ def _write_model(model: Qwen3Model | Qwen3ForCausalLM, tokenizer: Tokenizer, fol
 
 
 def write_adapter(model: PeftModel, folder: Path) -> None:
-    """Writes the adapter with a base model path that is relative to it."""
+    """Write the adapter, with the path of the base model relative to it."""
     model.save_pretrained(str(folder))
     path = folder / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,7 @@ def write_adapter(model: PeftModel, folder: Path) -> None:
 
 
 def load_embedder(checkpoint: Path = CHECKPOINT, adapter: Path | None = None) -> Embedder:
-    """The checkpoint in float32, with the adapter over it where one is given."""
+    """Load the checkpoint in float32, optionally with an adapter."""
     model: nn.Module = Qwen3Model.from_pretrained(str(checkpoint), dtype=torch.float32, attn_implementation="eager")
     if adapter is not None:
         model = PeftModel.from_pretrained(model, str(adapter))
@@ -108,7 +108,7 @@ def _config(model: Qwen3Model | Qwen3ForCausalLM, tokenizer: Tokenizer) -> dict[
 
 
 def rope_theta(model: Qwen3Model | Qwen3ForCausalLM) -> float:
-    """The base of the rotary angles, wherever this version of transformers keeps it."""
+    """Return the base of the rotary angles, whose attribute depends on the version of transformers."""
     parameters = getattr(model.config, "rope_parameters", None)
     return float(parameters["rope_theta"] if parameters else model.config.rope_theta)
 

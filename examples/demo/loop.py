@@ -1,4 +1,4 @@
-"""The training loop, the same for the base model and for the adapter."""
+"""Training loop of the base model and the adapter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """How long and how fast a model is trained."""
+    """Number of steps, batch size, learning rate and other settings of a training."""
 
     steps: int
     batch_pairs: int
@@ -32,7 +32,7 @@ class Schedule:
     weight_decay: float = 0.01
 
     def learning_rate(self, step: int) -> float:
-        """Linear warm-up, then a cosine down to a fiftieth of the peak."""
+        """Return the learning rate of a step: linear warm-up, then cosine decay to a fiftieth of the peak."""
         if step < self.warmup_steps:
             return self.peak_learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, self.steps - self.warmup_steps)
@@ -41,7 +41,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedLoss:
-    """The mean loss of the steps up to and with `step`, since the last one logged."""
+    """Mean loss of the steps since the previous entry, up to and including `step`."""
 
     step: int
     loss: float
@@ -56,7 +56,7 @@ def train(
     seed: int,
     on_step: Callable[[int], None] | None = None,
 ) -> list[LoggedLoss]:
-    """Trains the parameters that ask for gradients, in place, and returns the losses on the way."""
+    """Train the parameters that require gradients, in place, and return the logged losses."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
     stream = batches(pairs, schedule.batch_pairs, random.Random(seed))

@@ -1,4 +1,4 @@
-"""The demo model's shape, its forward pass to vectors, and an embedder over it."""
+"""Configuration of the demo model, its forward pass to vectors, and an embedder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from examples.demo.batches import TokenBatch, pad
 from examples.demo.evaluation import FloatArray
-from examples.demo.tasks import Task
+from examples.demo.tasks import DemoTask
 from examples.demo.tokenizer import end_token_id
 
 VOCABULARY_ROWS = 8192
@@ -22,7 +22,7 @@ _ROWS_AT_ONCE = 64
 
 
 def new_model(seed: int) -> Qwen3Model:
-    """An untrained model: 6 query heads × 64 ≠ hidden 256, two query heads per key head, tied embeddings."""
+    """Return an untrained model; 6 query heads × 64 ≠ hidden 256, two query heads per key head, tied embeddings."""
     torch.manual_seed(seed)
     config = Qwen3Config(  # type: ignore[call-arg]
         vocab_size=VOCABULARY_ROWS,
@@ -43,7 +43,7 @@ def new_model(seed: int) -> Qwen3Model:
 
 
 def last_token_vectors(model: nn.Module, batch: TokenBatch) -> Tensor:
-    """The final hidden states [B, D], float32, at each row's last token; not normalised."""
+    """Return the final hidden state of each row's last token, float32 [B, D], not normalized."""
     hidden = model(input_ids=batch.ids, use_cache=False).last_hidden_state
     picked: Tensor = hidden[torch.arange(len(batch.last)), batch.last]
     return picked.float()
@@ -51,13 +51,13 @@ def last_token_vectors(model: nn.Module, batch: TokenBatch) -> Tensor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedder:
-    """Texts to unit vectors with transformers, in the precision of the model."""
+    """Embeds texts with transformers, in the precision of the model."""
 
     model: nn.Module
     tokenizer: Tokenizer
 
     def embed_documents(self, texts: Sequence[str]) -> FloatArray:
-        """Unit rows float32 [n, D] of raw texts."""
+        """Return unit vectors of texts without prompt, float32 [n, D]."""
         rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         vectors = np.empty((len(rows), 0), np.float32)
@@ -69,8 +69,8 @@ class Embedder:
             vectors[chosen] = found
         return vectors
 
-    def embed_queries(self, texts: Sequence[str], task: Task) -> FloatArray:
-        """Unit rows float32 [n, D] of texts with the task's instruction before them."""
+    def embed_queries(self, texts: Sequence[str], task: DemoTask) -> FloatArray:
+        """Return unit vectors of texts with the prompt of `task`, float32 [n, D]."""
         return self.embed_documents([task.prompt + text for text in texts])
 
     @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""An evaluation set as files in BEIR's layout, which `qwen3-triton export --evaluation` reads."""
+"""Writing of an evaluation set in BEIR's layout, for `qwen3-triton export --evaluation`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from examples.demo.evaluation import EvaluationSet
 
 
 def write_retrieval_set(evaluation_set: EvaluationSet, folder: Path) -> None:
-    """Writes corpus, queries (without instruction) and judgements into `folder`, which is made if need be."""
+    """Write corpus, queries (without instruction) and judgements to `folder`, which is created if necessary."""
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     documents = [_line(f"d{index}", text, title="") for index, text in enumerate(evaluation_set.documents)]
     queries = [_line(f"q{index}", text) for index, text in enumerate(evaluation_set.queries)]

@@ -1,4 +1,4 @@
-"""The whole way with the demo checkpoints: export, serve with a real Triton, embed, rank, rerank, measure.
+"""End-to-end demo: export the demo checkpoints, serve them with Triton, embed, rank, rerank and evaluate.
 
 `python -m examples.demo.run`
 """
@@ -41,10 +41,10 @@ class DemoModel:
     precision: str
     checkpoint: str = CHECKPOINT
     evaluated: bool = False
-    """Exported with the base task's evaluation set, which its manifest then speaks of."""
+    """Whether the export evaluates the model on the base task's evaluation set."""
 
     def command(self) -> list[str]:
-        """The arguments of `qwen3-triton` that export it."""
+        """Return the arguments of `qwen3-triton` that export the model."""
         adapter = ["--adapter", ADAPTER] if self.adapter else []
         evaluation = ["--evaluation", str(EVALUATION), "--max-ndcg-loss", str(MAX_NDCG_LOSS)]
         return [
@@ -64,15 +64,15 @@ RERANKING_MODEL = DemoModel("demo-reranker", False, "fp32", RERANKER)
 
 
 def main() -> None:
-    """Runs the demo; exits with 1 where a step of it fails."""
+    """Run the demo; exit with a non-zero status if a step fails."""
     console = Console(highlight=False, width=110 if not sys.stdout.isatty() else None)
     write_retrieval_set(load_evaluation_set(BASE_TASK), EVALUATION)
     for model in (*MODELS, RERANKING_MODEL):
         _export(console, model)
-    console.rule("Serving them with tritonserver")
+    console.rule("Serving the models with tritonserver")
     with start_triton(REPOSITORY, progress=console.print) as server:
         console.print(f"ready on {server.grpc_url} (gRPC), {server.http_url} (HTTP)")
-        console.rule("Retrieval with demo-base: which code does what is asked?")
+        console.rule("Retrieval with demo-base: the closest code for each question")
         with _connect(server.grpc_url, "demo-base") as client:
             _show_ranking(console, client)
         console.rule("nDCG@10 on held-out modules of the standard library, through Triton")
@@ -96,7 +96,7 @@ def _connect(url: str, model: str) -> EmbeddingClient:
 
 
 def _show_ranking(console: Console, client: EmbeddingClient) -> None:
-    """The best snippets of each query, by cosine."""
+    """Print the best snippets for each question, by cosine."""
     queries = client.embed_queries(question.text for question in QUESTIONS)
     scores = queries @ client.embed_documents(DOCUMENTS).T
     for question, row in zip(QUESTIONS, scores, strict=True):
@@ -107,7 +107,7 @@ def _show_ranking(console: Console, client: EmbeddingClient) -> None:
 
 
 def _show_quality(console: Console, url: str) -> None:
-    """One row a model, one column a task."""
+    """Print nDCG@10 with one row per model and one column per task."""
     sets = [load_evaluation_set(task) for task in (BASE_TASK, ADAPTER_TASK)]
     table = Table()
     table.add_column("model")
@@ -132,27 +132,28 @@ def _measure(client: EmbeddingClient, evaluation_set: EvaluationSet) -> float:
 
 
 def _show_reranking(console: Console, url: str) -> None:
-    """nDCG@10 of one retrieval, and of its best documents in the order of the reranker's scores."""
-    found = load_evaluation_set(BASE_TASK)
-    queries = found.queries[:RERANKED_QUERIES]
+    """Print nDCG@10 of the retrieval, and after reranking its best documents."""
+    evaluation_set = load_evaluation_set(BASE_TASK)
+    queries = evaluation_set.queries[:RERANKED_QUERIES]
     with _connect(url, "demo-base") as client:
-        similarities = client.embed_queries(queries, instruction=found.instruction)
-        similarities = similarities @ client.embed_documents(found.documents).T
+        similarities = client.embed_queries(queries, instruction=evaluation_set.instruction)
+        similarities = similarities @ client.embed_documents(evaluation_set.documents).T
 
     with RerankClient(url, RERANKING_MODEL.name, repository=REPOSITORY, timeout_s=QUERY_BATCH_TIMEOUT_S) as reranker:
 
         def score(pairs: list[tuple[str, str]]) -> FloatArray:
-            return reranker.score(pairs, instruction=found.instruction)
+            return reranker.score(pairs, instruction=evaluation_set.instruction)
 
-        quality = evaluate_reranking(queries, found.documents, found.relevance[:RERANKED_QUERIES], similarities, score)
+        relevance = evaluation_set.relevance[:RERANKED_QUERIES]
+        quality = evaluate_reranking(queries, evaluation_set.documents, relevance, similarities, score)
     table = Table()
-    for heading in ("order", "nDCG@10"):
+    for heading in ("ranking", "nDCG@10"):
         table.add_column(heading, justify="right" if heading == "nDCG@10" else "left")
-    table.add_row("demo-base alone", f"{quality.retrieval:.4f}")
-    table.add_row(f"its best {CANDIDATES} by demo-reranker's score", f"{quality.reranked:.4f}")
-    table.add_row(f"its best {CANDIDATES} in the best order", f"{quality.best_possible:.4f}")
+    table.add_row("demo-base", f"{quality.retrieval:.4f}")
+    table.add_row(f"its top {CANDIDATES}, reranked by demo-reranker", f"{quality.reranked:.4f}")
+    table.add_row(f"its top {CANDIDATES} in the best possible order", f"{quality.best_possible:.4f}")
     console.print(table)
-    console.print(f"(the first {len(queries)} queries over {len(found.documents)} texts, description to code)")
+    console.print(f"(the first {len(queries)} queries over {len(evaluation_set.documents)} texts, description to code)")
 
 
 def _show_next(console: Console) -> None:

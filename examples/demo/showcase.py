@@ -1,4 +1,4 @@
-"""Six questions and twelve snippets, written by hand, whose right ranking a person sees at a glance."""
+"""Six questions and twelve snippets, written by hand, whose correct ranking is obvious."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """A query, and the index in `DOCUMENTS` of the snippet that answers it."""
+    """A query, and the index of its relevant snippet in `DOCUMENTS`."""
 
     text: str
     answer: int

@@ -1,4 +1,4 @@
-"""Functions of Python source on this machine, read with `ast`; nothing is imported or run."""
+"""Functions from the Python source code on this machine, read with `ast`; nothing is imported or run."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ MAX_DESCRIPTION_CHARS = 220
 MAX_CODE_CHARS = 420
 MIN_CODE_CHARS = 48
 
-_JUNK = frozenset(
+_EXCLUDED = frozenset(
     {"test", "tests", "testing", "idle_test", "idlelib", "lib2to3", "distutils", "turtledemo", "ensurepip"}
     | {"pydoc_data", "msilib", "site-packages", "dist-packages", "lib-dynload", "__pycache__", "__phello__"}
 )
-# separate packages in some distributions, so an evaluation cannot rely on them
+# separate packages in some distributions, so that an evaluation cannot rely on them
 _OPTIONAL = ("tkinter", "turtle", "venv", "curses", "dbm", "sqlite3")
 _HELD_OUT_PERCENT = 36
 _SIGNATURE = re.compile(r"^[\w.]+\([^()]*\)\s*(?:->\s*[\w.\[\], ]+?\s*)?(?:--|[:.-])?\s+")
@@ -37,7 +37,7 @@ class SourceModule:
 
     @property
     def held_out(self) -> bool:
-        """Whether no training may read it: a stable choice by the name alone, standard library only."""
+        """Whether the module is excluded from training; depends only on the name, for standard library modules."""
         if not self.standard or self.name.split(".")[0] in _OPTIONAL:
             return False
         digest = hashlib.sha256(self.name.encode()).digest()
@@ -46,7 +46,7 @@ class SourceModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Function:
-    """A function's code without its docstring, and the docstring's first paragraph ('' where it has none)."""
+    """A function's code without its docstring, and the first paragraph of the docstring ('' if it has none)."""
 
     module: str
     name: str
@@ -57,19 +57,19 @@ class Function:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comment:
-    """A comment on lines of its own, and the code lines that follow it."""
+    """A comment on separate lines, and the lines of code after it."""
 
     text: str
     code: str
 
 
 def standard_modules() -> list[SourceModule]:
-    """All modules of the standard library, in the order of their names."""
+    """Return all modules of the standard library, sorted by name."""
     return _modules_under(Path(sysconfig.get_path("stdlib")), standard=True)
 
 
 def installed_modules() -> list[SourceModule]:
-    """All modules of the installed packages, in the order of their names."""
+    """Return all modules of the installed packages, sorted by name."""
     return _modules_under(Path(sysconfig.get_path("purelib")), standard=False)
 
 
@@ -77,7 +77,7 @@ def _modules_under(root: Path, *, standard: bool) -> list[SourceModule]:
     modules = []
     for path in root.rglob("*.py"):
         parts = path.relative_to(root).with_suffix("").parts
-        if not _JUNK.isdisjoint(parts) or not all(part.isidentifier() for part in parts):
+        if not _EXCLUDED.isdisjoint(parts) or not all(part.isidentifier() for part in parts):
             continue
         name = ".".join(parts).removesuffix(".__init__")
         modules.append(SourceModule(name=name, path=path, standard=standard))
@@ -101,15 +101,15 @@ def functions_of(module: SourceModule) -> Iterator[Function]:
 
 
 def _read_function(module: str, node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> Function | None:
-    taken = lines[node.lineno - 1 : node.end_lineno]
+    source = lines[node.lineno - 1 : node.end_lineno]
     docstring = ast.get_docstring(node, clean=False)
     if docstring is not None:
         first = node.body[0]
         if len(node.body) == 1 or first.lineno == node.lineno or first.end_lineno is None:
             return None
-        del taken[first.lineno - node.lineno : first.end_lineno - node.lineno + 1]
-    whole = [line.rstrip() for line in textwrap.dedent("\n".join(taken)).splitlines() if line.strip()]
-    code = cut_lines(whole, MAX_CODE_CHARS)
+        del source[first.lineno - node.lineno : first.end_lineno - node.lineno + 1]
+    code_lines = [line.rstrip() for line in textwrap.dedent("\n".join(source)).splitlines() if line.strip()]
+    code = take_lines(code_lines, MAX_CODE_CHARS)
     if len(code) < MIN_CODE_CHARS or not code.isascii():
         return None
     return Function(
@@ -117,12 +117,12 @@ def _read_function(module: str, node: ast.FunctionDef | ast.AsyncFunctionDef, li
         name=node.name,
         description=describe(docstring or ""),
         code=code,
-        comments=tuple(_read_comments(whole)),
+        comments=tuple(_read_comments(code_lines)),
     )
 
 
 def describe(docstring: str) -> str:
-    """A docstring's first paragraph on one line, without a leading signature; '' where it says too little."""
+    """Return a docstring's first paragraph on one line, without a leading signature; '' if it is too short."""
     paragraph = " ".join(inspect.cleandoc(docstring).split("\n\n")[0].split())
     paragraph = _SIGNATURE.sub("", paragraph)
     if len(paragraph) > MAX_DESCRIPTION_CHARS:
@@ -132,20 +132,20 @@ def describe(docstring: str) -> str:
     return paragraph if readable and len(words) >= 4 and len(paragraph) >= 20 else ""
 
 
-def cut_lines(lines: list[str], max_chars: int) -> str:
-    """As many whole lines from the start as fit, joined by newlines."""
+def take_lines(lines: list[str], max_chars: int) -> str:
+    """Return as many complete lines from the start as fit into `max_chars`, joined by newlines."""
     kept: list[str] = []
-    room = max_chars
+    remaining = max_chars
     for line in lines:
-        room -= len(line) + 1
-        if room < 0:
+        remaining -= len(line) + 1
+        if remaining < 0:
             break
         kept.append(line)
     return "\n".join(kept)
 
 
 def _read_comments(lines: list[str]) -> Iterator[Comment]:
-    """Comments of four words or more above at least two lines of code."""
+    """Yield the comments that are prose and are followed by enough code."""
     index = 0
     while index < len(lines):
         start = index
@@ -166,7 +166,7 @@ def _block_after(lines: list[str], index: int) -> str:
         if line.lstrip().startswith("#") or (block and _indent(line) < _indent(block[0])):
             break
         block.append(line)
-    return cut_lines(textwrap.dedent("\n".join(block)).splitlines(), MAX_CODE_CHARS)
+    return take_lines(textwrap.dedent("\n".join(block)).splitlines(), MAX_CODE_CHARS)
 
 
 def _indent(line: str) -> int:

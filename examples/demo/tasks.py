@@ -1,12 +1,12 @@
-"""What the demo model is asked to do: one instruction per task, in the words the real models expect."""
+"""Retrieval tasks of the demo model, each with an instruction in the style of the published models."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 
-class Task(Enum):
-    """A retrieval task; its value is the instruction that stands before each query."""
+class DemoTask(Enum):
+    """A retrieval task; its value is the instruction before each query."""
 
     DESCRIPTION_TO_CODE = "Given a description of what a function does, retrieve its Python code"
     CODE_TO_DESCRIPTION = "Given Python code, retrieve the description of what it does"
@@ -15,9 +15,9 @@ class Task(Enum):
 
     @property
     def prompt(self) -> str:
-        """The text before a query, as Qwen3-Embedding writes it (no space after the last colon)."""
+        """Text before a query, in the format of Qwen3-Embedding (no space after the last colon)."""
         return f"Instruct: {self.value}\nQuery:"
 
 
-BASE_TASK = Task.DESCRIPTION_TO_CODE
-ADAPTER_TASK = Task.CODE_TO_DESCRIPTION
+BASE_TASK = DemoTask.DESCRIPTION_TO_CODE
+ADAPTER_TASK = DemoTask.CODE_TO_DESCRIPTION

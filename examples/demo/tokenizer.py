@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer in Qwen3's form, with a vocabulary of its own."""
+"""Training of a byte-level BPE tokenizer with the structure of Qwen3's tokenizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenizers import (
 END_TOKEN = "<|endoftext|>"
 TURN_END_TOKEN = "<|im_end|>"
 
-# in Qwen3's order; the first fourteen are special, the others ordinary text that never splits
+# in the order of Qwen3; the first fourteen are special tokens, the others ordinary text that is never split
 SPECIAL_TOKENS = (
     END_TOKEN,
     "<|im_start|>",
@@ -51,7 +51,7 @@ _SPLIT = (
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_rows: int) -> Tokenizer:
-    """A tokenizer of `vocabulary_rows` ids, the added tokens last; it appends one end token to every text."""
+    """Train a tokenizer with `vocabulary_rows` ids, added tokens last; it appends one end token to every text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -74,10 +74,10 @@ def train_tokenizer(texts: Iterable[str], vocabulary_rows: int) -> Tokenizer:
 
 
 def end_token_id(tokenizer: Tokenizer) -> int:
-    """The id of the token that ends every text, and that pads."""
+    """Return the id of the token that ends every text and is used for padding."""
     token_id = tokenizer.token_to_id(END_TOKEN)
     if token_id is None:
-        raise ValueError(f"the tokenizer has no token {END_TOKEN}: take the demo checkpoint's own")
+        raise ValueError(f"the tokenizer has no token {END_TOKEN}: use the tokenizer of the demo checkpoint")
     return token_id
 
 

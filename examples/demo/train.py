@@ -1,6 +1,6 @@
-"""Trains the demo checkpoint, its adapter and the reranker from the Python source on this machine.
+"""Training of the demo checkpoint, its adapter and the reranker with the Python source code on this machine.
 
-`python -m examples.demo.train` does everything; `--stages` repeats a part on the files of the others.
+`python -m examples.demo.train` runs all stages; `--stages` runs some of them, with the existing files of the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import asdict
 import torch
 from peft import LoraConfig, get_peft_model
 
-from examples.demo.bag import start_as_bag, train_token_embeddings
+from examples.demo.bag import initialize_as_bag_of_words, train_token_embeddings
 from examples.demo.batches import MAX_DOCUMENT_TOKENS, MAX_QUERY_TOKENS, tokenize_pairs
 from examples.demo.checkpoint import ADAPTER, CHECKPOINT, LOG, load_embedder, write_adapter, write_checkpoint
 from examples.demo.evaluation import EvaluationSet, FloatArray, cut, load_evaluation_set, ndcg_at_10
@@ -28,7 +28,7 @@ from examples.demo.loss import MATRYOSHKA_DIMS
 from examples.demo.model import VOCABULARY_ROWS, Embedder, new_model
 from examples.demo.pairs import Pair, held_out_functions, pairs_of, reverse, training_functions
 from examples.demo.reranking.train import measure_reranker, train_demo_reranker
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 from examples.demo.tokenizer import end_token_id, train_tokenizer
 
 SEED = 20240607
@@ -43,12 +43,13 @@ _log = logging.getLogger(__name__)
 
 
 def train_base() -> None:
-    """Trains tokenizer and model, writes the checkpoint, and notes what was done in the log."""
+    """Train tokenizer and model, write the checkpoint, and record the settings and losses."""
     pairs = _training_pairs()
     tokenizer = train_tokenizer((text for pair in pairs for text in (pair.query, pair.document)), VOCABULARY_ROWS)
     rows = tokenize_pairs(pairs, tokenizer, query_tokens=MAX_QUERY_TOKENS, document_tokens=MAX_DOCUMENT_TOKENS)
     model = new_model(SEED)
-    start_as_bag(model, train_token_embeddings(rows, VOCABULARY_ROWS, model.config.hidden_size, BAG_SCHEDULE, SEED))
+    embeddings = train_token_embeddings(rows, VOCABULARY_ROWS, model.config.hidden_size, BAG_SCHEDULE, SEED)
+    initialize_as_bag_of_words(model, embeddings)
     _log.info("token embeddings trained")
 
     def snapshot(step: int) -> None:
@@ -58,7 +59,7 @@ def train_base() -> None:
     pad_id = end_token_id(tokenizer)
     losses = train(model, rows, BASE_SCHEDULE, pad_id=pad_id, seed=SEED, on_step=snapshot)
     write_checkpoint(model, tokenizer, CHECKPOINT)
-    _note(
+    _record(
         seed=SEED,
         python=platform.python_version(),
         versions={name: importlib.metadata.version(name) for name in _VERSIONED},
@@ -69,10 +70,10 @@ def train_base() -> None:
 
 
 def train_adapter() -> None:
-    """Trains a LoRA adapter over the written checkpoint and writes it."""
+    """Train a LoRA adapter for the written checkpoint, and write it."""
     pairs = reverse(_training_pairs())
     base = load_embedder()
-    # both sides may be code, or both descriptions: the longer limit holds for both
+    # queries are code with an instruction here, documents are descriptions
     rows = tokenize_pairs(
         pairs, base.tokenizer, query_tokens=MAX_DOCUMENT_TOKENS + 24, document_tokens=MAX_QUERY_TOKENS
     )
@@ -88,7 +89,7 @@ def train_adapter() -> None:
     pad_id = end_token_id(base.tokenizer)
     losses = train(model, rows, ADAPTER_SCHEDULE, pad_id=pad_id, seed=SEED)
     write_adapter(model, ADAPTER)
-    _note(
+    _record(
         adapter={
             "pairs": len(pairs),
             "rank": ADAPTER_RANK,
@@ -99,7 +100,7 @@ def train_adapter() -> None:
 
 
 def measure() -> None:
-    """Evaluates what was written, as it was written, and notes nDCG@10 per task, model and dimension."""
+    """Evaluate the written files, and record nDCG@10 per task, model and dimension."""
     figures: dict[str, object] = {}
     base, adapted = load_embedder(), load_embedder(adapter=ADAPTER)
     for task in (BASE_TASK, ADAPTER_TASK):
@@ -113,7 +114,7 @@ def measure() -> None:
             "adapter": _measure_dims(adapted, evaluation_set),
         }
         _log.info("%s: %s", task.name, figures[task.name])
-    _note(ndcg_at_10=figures, retrieve_then_rerank=measure_reranker())
+    _record(ndcg_at_10=figures, retrieve_then_rerank=measure_reranker())
 
 
 def _measure_dims(embedder: Embedder, evaluation_set: EvaluationSet) -> dict[str, float]:
@@ -136,7 +137,7 @@ def _training_pairs() -> list[Pair]:
 def _count_data(pairs: list[Pair]) -> dict[str, object]:
     held_out = held_out_functions()
     return {
-        "training_pairs": {task.name: sum(pair.task is task for pair in pairs) for task in Task},
+        "training_pairs": {task.name: sum(pair.task is task for pair in pairs) for task in DemoTask},
         "training_modules": len({pair.module for pair in pairs}),
         "largest_packages": dict(Counter(pair.module.split(".")[0] for pair in pairs).most_common(10)),
         "held_out_modules": len({function.module for function in held_out}),
@@ -144,15 +145,15 @@ def _count_data(pairs: list[Pair]) -> dict[str, object]:
     }
 
 
-def _note(**entries: object) -> None:
-    """Adds entries to the log of figures."""
-    known = json.loads(LOG.read_text(encoding="utf-8")) if LOG.exists() else {}
-    LOG.write_text(json.dumps(known | entries, indent=1) + "\n", encoding="utf-8")
+def _record(**entries: object) -> None:
+    """Add entries to the training log."""
+    logged = json.loads(LOG.read_text(encoding="utf-8")) if LOG.exists() else {}
+    LOG.write_text(json.dumps(logged | entries, indent=1) + "\n", encoding="utf-8")
 
 
 def train_reranker() -> None:
-    """Trains the reranker with the written checkpoint's help and writes it."""
-    _note(reranker=train_demo_reranker(_training_pairs(), SEED))
+    """Train the reranker, with hard negatives from the written checkpoint, and write it."""
+    _record(reranker=train_demo_reranker(_training_pairs(), SEED))
 
 
 STAGES: dict[str, Callable[[], None]] = {
@@ -164,7 +165,7 @@ STAGES: dict[str, Callable[[], None]] = {
 
 
 def main() -> None:
-    """Runs the stages that the command line names, in their order."""
+    """Run the stages given on the command line, in their order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stages", nargs="+", choices=list(STAGES), default=list(STAGES))
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")

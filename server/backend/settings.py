@@ -1,4 +1,4 @@
-"""The settings in a model's configuration, interpreted like the C++ backend does."""
+"""The settings in a model's configuration, interpreted as the C++ backend does."""
 
 from __future__ import annotations
 

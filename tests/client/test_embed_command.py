@@ -59,7 +59,7 @@ def test_no_lines(triton: FakeTriton) -> None:
 
 def test_tokenizer_option(triton: FakeTriton, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="does not exist"):
-        run(triton, "--tokenizer", str(tmp_path / "gone.json"), text="a")
+        run(triton, "--tokenizer", str(tmp_path / "missing.json"), text="a")
 
 
 def test_instruction_for_documents(triton: FakeTriton) -> None:
@@ -85,7 +85,7 @@ def test_bad_input_files(tmp_path: Path, name: str, content: bytes, message: str
 
 def test_missing_input_file(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="cannot read"):
-        read_texts(str(tmp_path / "gone.txt"))
+        read_texts(str(tmp_path / "missing.txt"))
 
 
 def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

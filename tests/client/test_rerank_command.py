@@ -65,6 +65,6 @@ def test_bad_arguments(reranking_triton: FakeTriton, triton: FakeTriton, tmp_pat
     with pytest.raises(InvalidInputError, match="top_k is 0"):
         run(reranking_triton, "--query", "a", "--top-k", "0", text="b")
     with pytest.raises(InvalidInputError, match="does not exist"):
-        run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "gone.json"), text="b")
+        run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "missing.json"), text="b")
     with pytest.raises(ManifestError, match="for task embed, this client is for task rerank"):
         run(triton, "--query", "a", text="b")

@@ -35,7 +35,7 @@ def test_given_path_must_exist(tokenizer_file: Path, tmp_path: Path, argument: s
         find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
 
 
-@pytest.mark.parametrize("origin", ["/gone/checkpoint", "./gone", "C:\\gone", "name", ""])
+@pytest.mark.parametrize("origin", ["/missing/checkpoint", "./missing", "C:\\missing", "name", ""])
 def test_origin_of_another_machine(origin: str) -> None:
     with pytest.raises(ManifestError, match="as tokenizer="):
         find_tokenizer(MODEL, origin)
@@ -48,7 +48,7 @@ def hub(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def download(*args: object, **options: object) -> str:
         calls.append((args, options))
-        if "gone" in str(args[0]):
+        if "missing" in str(args[0]):
             raise FileNotFoundError("offline")
         return str(tokenizer_file)
 
@@ -71,8 +71,8 @@ def test_hub(hub: list[Any], tokenizer_file: Path, origin: str, repository: str,
 
 @pytest.mark.usefixtures("hub")
 def test_hub_is_unreachable() -> None:
-    with pytest.raises(ManifestError, match=r"'acme/gone' could not be downloaded from the hub \(offline\)"):
-        find_tokenizer(MODEL, "acme/gone")
+    with pytest.raises(ManifestError, match=r"'acme/missing' could not be downloaded from the hub \(offline\)"):
+        find_tokenizer(MODEL, "acme/missing")
 
 
 def test_hub_without_huggingface_hub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2
 from examples.demo.evaluation import load_evaluation_set, ndcg_at_10
 from examples.demo.retrieval_set import write_retrieval_set
 from examples.demo.run import MAX_NDCG_LOSS
-from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, Task
+from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 from qwen3_triton.client import EmbeddingClient, ExportRecord, InvalidInputError, Manifest, Precision
 from qwen3_triton.client.manifest import INPUT_IDS, MANIFEST_PARAMETER
 from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
@@ -162,7 +162,7 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
 
 
 @pytest.mark.parametrize("task", [BASE_TASK, ADAPTER_TASK], ids=["base-task", "adapter-task"])
-def test_int8_finds_what_fp32_finds(deployment: Deployment, task: Task) -> None:
+def test_int8_finds_what_fp32_finds(deployment: Deployment, task: DemoTask) -> None:
     """nDCG@10 within half a point, and every vector of the evaluation within the gate."""
     evaluation_set = load_evaluation_set(task)
 

@@ -1,1 +1,1 @@
-"""The demo reranker: its data, its start, its training and its figures."""
+"""The demo reranker: training data, initialization, training and evaluation."""

@@ -1,4 +1,4 @@
-"""Token embeddings trained as a bag of words, shared between the forms of a word."""
+"""Training of bag-of-words token embeddings that share parameters between the forms of a word."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from examples.demo.reranking.words import TokenWords
 
 
 def train_bag(pairs: Sequence[TokenPair], words: TokenWords, size: int, schedule: Schedule, seed: int) -> Tensor:
-    """Embeddings [V, size] whose mean over a text finds its partner; a row's length says how much its token weighs.
+    """Train embeddings [V, size] so that the means over both texts of a pair are similar.
 
-    A token's embedding is the sum of its own, its word's and the mean of its letter groups'.
+    The embedding of a token is the sum of one for the token, one for its word, and the mean of those for its character
+    n-grams. The length of a row is the weight of the token in a mean.
     """
     generator = torch.Generator().manual_seed(seed)
     own, word, gram = (

@@ -1,4 +1,4 @@
-"""Retrieve, then rerank: what a reranker makes of the best documents of a retrieval."""
+"""Evaluation of retrieval followed by reranking."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ Score = Callable[[list[tuple[str, str]]], FloatArray]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankQuality:
-    """nDCG@10 in 0…1 over the same queries and candidates."""
+    """nDCG@10 in 0…1 for the same queries and candidates."""
 
     retrieval: float
+    """In the order of the retrieval."""
     reranked: float
+    """In the order of the reranker."""
     best_possible: float
-    """The share of queries whose document is among the candidates at all."""
+    """In the best possible order: the fraction of queries whose document is among the candidates."""
 
 
 def evaluate_reranking(
@@ -31,28 +33,33 @@ def evaluate_reranking(
     similarities: FloatArray,
     score: Score,
 ) -> RerankQuality:
-    """The order by `similarities` [Q, N], and that of its best `CANDIDATES` by `score` alone.
+    """Evaluate the ranking by `similarities`, and the reranking of its top `CANDIDATES` by `score`.
 
-    `score` takes pairs of query and document and returns float32 [pairs], higher is better. Equal scores keep the
-    retrieval's order. One document answers each query.
+    Args:
+        queries: Q queries.
+        documents: N documents.
+        relevance: Index of the one relevant document of each query.
+        similarities: Scores of the retrieval [Q, N].
+        score: Maps (query, document) pairs to float32 [pairs], higher is better. Equal scores keep the order of the
+            retrieval.
     """
     best = best_candidates(similarities)
     pairs = [(query, documents[index]) for query, row in zip(queries, best, strict=True) for index in row]
     scores = score(pairs).reshape(best.shape)
-    # among the candidates documents are known by their rank; one that is not there never counts
+    # documents are identified by their rank among the candidates; a rank of CANDIDATES means missing
     ranks = [
-        frozenset(np.flatnonzero([i in answers for i in row]).tolist())
-        for row, answers in zip(best, relevance, strict=True)
+        frozenset(np.flatnonzero([index in relevant for index in row]).tolist())
+        for row, relevant in zip(best, relevance, strict=True)
     ]
-    wanted = [rank or frozenset({CANDIDATES}) for rank in ranks]
+    relevant_ranks = [rank or frozenset({CANDIDATES}) for rank in ranks]
     by_retrieval = -np.arange(best.shape[1], dtype=np.float32)[None].repeat(len(best), 0)
     return RerankQuality(
-        retrieval=ndcg_of_scores(by_retrieval, wanted),
-        reranked=ndcg_of_scores(scores, wanted),
+        retrieval=ndcg_of_scores(by_retrieval, relevant_ranks),
+        reranked=ndcg_of_scores(scores, relevant_ranks),
         best_possible=sum(map(bool, ranks)) / len(ranks),
     )
 
 
 def best_candidates(similarities: FloatArray) -> NDArray[np.intp]:
-    """Indices [Q, `CANDIDATES`] of the nearest documents, best first."""
+    """Return the indices [Q, `CANDIDATES`] of the most similar documents, best first."""
     return np.argsort(-similarities, axis=1, kind="stable")[:, :CANDIDATES]

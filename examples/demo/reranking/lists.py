@@ -1,4 +1,4 @@
-"""What the reranker learns from: a query, the document that answers it, and others that look as if they did."""
+"""Training data of the reranker: queries with their relevant document and hard negatives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _POOL_BATCHES = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingList:
-    """A query, its document, and the documents of others that the embedder finds nearest, best first."""
+    """A query, its relevant document, and the other documents that are most similar to the query, best first."""
 
     query: str
     answer: str
@@ -30,7 +30,7 @@ class TrainingList:
 
 
 def mine_lists(pairs: Sequence[Pair], embedder: Embedder) -> list[TrainingList]:
-    """One list a pair, with the `_NEAREST` other documents of `pairs` by the embedder's cosine."""
+    """Return one list per pair, with the `_NEAREST` other documents of `pairs` by the embedder's cosine."""
     queries = embedder.embed_queries([pair.query for pair in pairs], BASE_TASK)
     documents = embedder.embed_documents([pair.document for pair in pairs])
     return [
@@ -53,17 +53,17 @@ def _nearest(queries: FloatArray, documents: FloatArray) -> Iterator[list[int]]:
 def list_batches(
     lists: Sequence[TrainingList], pairs: PairRows, size: int, rng: random.Random
 ) -> Iterator[list[list[int]]]:
-    """Batches without end of `size` lists, each `1 + NEGATIVES` rows with the answer first.
+    """Yield batches of `size` lists endlessly; a list has `1 + NEGATIVES` rows, with the relevant document first.
 
-    The negatives are drawn anew each epoch. Lists of like length go together within a pool.
+    Negatives are sampled again in each epoch. Within a pool, lists of similar length share a batch.
     """
     while True:
         order = list(range(len(lists)))
         rng.shuffle(order)
         per_pool = _POOL_BATCHES * size
         for start in range(0, len(order) - per_pool + 1, per_pool):
-            drawn = [_draw(lists[index], rng) for index in order[start : start + per_pool]]
-            rows = pairs.rows([pair for each in drawn for pair in each], TRAINING_BODY_TOKENS)
+            sampled = [_sample_pairs(lists[index], rng) for index in order[start : start + per_pool]]
+            rows = pairs.rows([pair for each in sampled for pair in each], TRAINING_BODY_TOKENS)
             width = 1 + NEGATIVES
             grouped = [rows[at : at + width] for at in range(0, len(rows), width)]
             grouped.sort(key=lambda group: max(map(len, group)))
@@ -73,6 +73,6 @@ def list_batches(
                 yield [row for group in batch for row in group]
 
 
-def _draw(found: TrainingList, rng: random.Random) -> list[tuple[str, str]]:
-    negatives = rng.sample(found.others, NEGATIVES)
-    return [(found.query, document) for document in (found.answer, *negatives)]
+def _sample_pairs(training_list: TrainingList, rng: random.Random) -> list[tuple[str, str]]:
+    negatives = rng.sample(training_list.others, NEGATIVES)
+    return [(training_list.query, document) for document in (training_list.answer, *negatives)]

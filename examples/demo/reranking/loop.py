@@ -1,4 +1,4 @@
-"""The reranker's training loop."""
+"""Training loop of the reranker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from examples.demo.reranking.model import score_logits
 from examples.demo.reranking.tokens import PairRows
 
 _LOG_EVERY = 20
-_POINTWISE_SHARE = 0.1
+_POINTWISE_WEIGHT = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -31,7 +31,7 @@ def train_reranker(
     seed: int,
     on_step: Callable[[int], None] | None = None,
 ) -> list[LoggedLoss]:
-    """Trains all weights in place and returns the losses on the way; `batch_pairs` of the schedule counts lists."""
+    """Train all weights in place and return the logged losses; `batch_pairs` of the schedule counts lists here."""
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=schedule.weight_decay, betas=(0.9, 0.98))
     stream = list_batches(lists, pairs, schedule.batch_pairs, random.Random(seed))
     logged: list[LoggedLoss] = []
@@ -60,12 +60,12 @@ def train_reranker(
 
 
 def listwise_loss(logits: Tensor) -> Tensor:
-    """Cross entropy of the first of each row of logits [lists, documents], and a tenth of the pointwise one.
+    """Return the cross entropy of the first document in each row of logits [lists, documents], plus a pointwise loss.
 
-    The pointwise part puts the scores of answers above one half and those of others below.
+    The pointwise loss, with weight 0.1, moves scores of relevant documents above 0.5 and those of others below.
     """
     lists, documents = logits.shape
     listwise = cross_entropy(logits, torch.zeros(lists, dtype=torch.long))
-    wanted = torch.zeros(lists, documents)
-    wanted[:, 0] = 1
-    return listwise + _POINTWISE_SHARE * binary_cross_entropy_with_logits(logits, wanted)
+    targets = torch.zeros(lists, documents)
+    targets[:, 0] = 1
+    return listwise + _POINTWISE_WEIGHT * binary_cross_entropy_with_logits(logits, targets)

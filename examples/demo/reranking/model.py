@@ -1,4 +1,4 @@
-"""The reranker's shape, and its forward pass for many pairs behind one prefix.
+"""Configuration of the reranker, and its forward pass for many pairs with a shared prefix.
 
 Shapes: B rows, P prefix tokens, T tokens of the longest row, H hidden size.
 """
@@ -32,7 +32,7 @@ _ROWS_AT_ONCE = 48
 
 
 def new_reranker(seed: int) -> Qwen3ForCausalLM:
-    """An untrained reranker in the embedding model's shape, but with half of its MLP."""
+    """Return an untrained reranker, configured like the embedding model but with half of its MLP."""
     torch.manual_seed(seed)
     config = Qwen3Config(
         vocab_size=VOCABULARY_ROWS,
@@ -52,10 +52,10 @@ def new_reranker(seed: int) -> Qwen3ForCausalLM:
 
 
 def score_logits(model: Qwen3ForCausalLM, pairs: PairRows, rows: Sequence[Sequence[int]]) -> Tensor:
-    """Logit of yes minus logit of no, float32 [B], for rows that follow the shared prefix.
+    """Return the logit of yes minus that of no, float32 [B], for rows after the shared prefix.
 
-    Equal to the model's own forward pass over prefix + row, but the prefix is computed once, and the last layer
-    only where it is read.
+    The result equals a forward pass of the model over prefix + row, but the prefix is computed once, and the last layer
+    only for the last token.
     """
     batch = pad(rows, pairs.end)
     count, width = batch.ids.shape
@@ -74,9 +74,11 @@ def score_logits(model: Qwen3ForCausalLM, pairs: PairRows, rows: Sequence[Sequen
         values = torch.cat([prefix_values.expand(count, -1, -1, -1), values], 2)
         if index + 1 == len(layers):
             at = torch.arange(count), batch.last
-            turn = rotations[:, before + batch.last][:, :, None, None]
-            seen = (torch.arange(before + width) <= before + batch.last[:, None])[:, None, None]
-            states = states[at][:, None] + _attend(attention, normed[at][:, None], keys, values, turn, seen)
+            last_rotations = rotations[:, before + batch.last][:, :, None, None]
+            visible = (torch.arange(before + width) <= before + batch.last[:, None])[:, None, None]
+            states = states[at][:, None] + _attend(
+                attention, normed[at][:, None], keys, values, last_rotations, visible
+            )
         else:
             prefix = prefix + _attend(
                 attention, normed_prefix, prefix_keys, prefix_values, rotations[:, :before], causal[:before, :before]
@@ -85,13 +87,13 @@ def score_logits(model: Qwen3ForCausalLM, pairs: PairRows, rows: Sequence[Sequen
             states = states + _attend(attention, normed, keys, values, rotations[:, before:], causal[before:])
         states = states + layer.mlp(layer.post_attention_layernorm(states))
     difference = table[pairs.answers.yes] - table[pairs.answers.no]
-    # a product would be rounded to bfloat16 in training
+    # a matrix product would be rounded to bfloat16 in training
     logits: Tensor = (model.model.norm(states[:, 0]).float() * difference.float()).sum(-1)
     return logits
 
 
 def _rotations(positions: int) -> Tensor:
-    """Cosines and sines of the rotary angles, [2, positions, head_dim]."""
+    """Return cosines and sines of the rotary angles, [2, positions, head_dim]."""
     frequencies = ROPE_THETA ** (-torch.arange(0, HEAD_DIM, 2) / HEAD_DIM)
     angles = torch.arange(positions)[:, None] * frequencies
     angles = torch.cat([angles, angles], -1)
@@ -100,8 +102,8 @@ def _rotations(positions: int) -> Tensor:
 
 def _rotate(heads: Tensor, rotations: Tensor) -> Tensor:
     half = heads.shape[-1] // 2
-    turned = torch.cat([-heads[..., half:], heads[..., :half]], -1)
-    return heads * rotations[0] + turned * rotations[1]
+    rotated_half = torch.cat([-heads[..., half:], heads[..., :half]], -1)
+    return heads * rotations[0] + rotated_half * rotations[1]
 
 
 def _keys_values(attention: Any, normed: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,29 +113,29 @@ def _keys_values(attention: Any, normed: Tensor, rotations: Tensor) -> tuple[Ten
     return _rotate(keys, rotations).to(values.dtype), values
 
 
-def _attend(attention: Any, normed: Tensor, keys: Tensor, values: Tensor, rotations: Tensor, seen: Tensor) -> Tensor:
-    """Attention's output [B, queries, H]; the query heads of a key head lie one after the other."""
+def _attend(attention: Any, normed: Tensor, keys: Tensor, values: Tensor, rotations: Tensor, visible: Tensor) -> Tensor:
+    """Return the output of attention [B, queries, H]; query heads are grouped by key head."""
     count, width = normed.shape[:2]
     group = HEADS // KEY_HEADS
     queries = attention.q_norm(attention.q_proj(normed).view(count, width, HEADS, HEAD_DIM)).transpose(1, 2)
     queries = _rotate(queries, rotations).to(values.dtype).reshape(count, KEY_HEADS, group * width, HEAD_DIM)
-    mask = torch.cat([seen] * group, -2)
-    found = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    found = found.view(count, HEADS, width, HEAD_DIM).transpose(1, 2).reshape(count, width, HEADS * HEAD_DIM)
-    output: Tensor = attention.o_proj(found)
+    mask = torch.cat([visible] * group, -2)
+    attended = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    attended = attended.view(count, HEADS, width, HEAD_DIM).transpose(1, 2).reshape(count, width, HEADS * HEAD_DIM)
+    output: Tensor = attention.o_proj(attended)
     return output
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reranker:
-    """Pairs of query and document to scores with torch, in the precision of the model."""
+    """Scores (query, document) pairs with torch, in the precision of the model."""
 
     model: Qwen3ForCausalLM
     pairs: PairRows
 
     @torch.inference_mode()
     def score(self, pairs: Sequence[tuple[str, str]]) -> FloatArray:
-        """Logits of yes against no, float32 [n]; they rank as the scores do."""
+        """Return the logit of yes minus that of no, float32 [n], which ranks like the score."""
         rows = self.pairs.rows(pairs)
         order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
         scores = np.empty(len(rows), np.float32)
@@ -144,7 +146,7 @@ class Reranker:
 
 
 def load_reranker(folder: Path) -> Reranker:
-    """The written reranker in float32."""
+    """Load a written reranker in float32."""
     model = Qwen3ForCausalLM.from_pretrained(str(folder), dtype=torch.float32)
     model.eval()  # type: ignore[no-untyped-call]
     return Reranker(model=model, pairs=PairRows(Tokenizer.from_file(str(folder / "tokenizer.json"))))

@@ -1,11 +1,11 @@
-"""A head start for the reranker: weights that find equal words and compare two bags of words.
+"""Initialization of the reranker with weights that find common words and compare two bags of words.
 
-From random weights a model this small needs far more pairs to learn that a document's word also stands in the
-query. So the first layer starts by marking what is query and what is document, the second by looking each word of
-the document up in the query, and the last by comparing the two sides' mean embeddings. Training goes on from there.
+From random weights, a model this small needs far more pairs to learn that a word of the document also occurs in the
+query. So initially the first layer marks query and document, the second looks up each word of the document in the
+query, and the last compares the mean embeddings of query and document. Training continues from there.
 
-Components of the hidden state: 0…119 a bag-of-words embedding, 120…151 a code of the token's letters, 152…239 free,
-from 240 on one component for each flag below.
+Components of the hidden state: 0…119 a bag-of-words embedding, 120…151 a code of the token's letters, 152…239 unused,
+and from 240 one component for each flag below.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CODE = range(120, 152)
 _CONSTANT, _QUERY_MARK, _DOCUMENT_MARK, _SINK_MARK, _IN_DOCUMENT, _IN_QUERY, _FOUND, _NEAR, _WEIGHT, _SCORE = range(
     240, 250
 )
-# rotary pairs so slow that positions do not matter: component i turns with i + 32
+# components whose rotary angles change so slowly that positions do not matter; component i is paired with i + 32
 _SLOW = [*range(14, 30), *range(46, 62)]
 _FLAG_A, _FLAG_B, _FLAG_C, _FLAG_D = 31, 63, 30, 62
 _RMS = 0.3
@@ -36,11 +36,11 @@ _MARK = 6.0
 
 
 @torch.no_grad()
-def start_as_matcher(model: Qwen3ForCausalLM, bag: Tensor, words: TokenWords, pairs: PairRows) -> None:
-    """Sets the weights from `bag` [rows, 120], whose rows' lengths say how much a token weighs."""
+def initialize_as_matcher(model: Qwen3ForCausalLM, bag: Tensor, words: TokenWords, pairs: PairRows) -> None:
+    """Set the weights from `bag` [rows, 120]; the length of a row is the weight of its token."""
     layers: Any = model.model.layers
     for layer in layers:
-        # nothing disturbs what is set below until training wants it
+        # other heads and the MLP contribute nothing until training changes them
         layer.self_attn.o_proj.weight.zero_()
         layer.mlp.down_proj.weight.zero_()
     _set_embeddings(model.model.embed_tokens.weight, bag, words, pairs)
@@ -59,15 +59,15 @@ def _set_embeddings(table: Tensor, bag: Tensor, words: TokenWords, pairs: PairRo
     table[:, _CONSTANT] = _FLAG
     weights = lengths[:, 0].log()
     table[:, _WEIGHT] = (weights - weights.mean()).clamp(-2, 2)
-    # what the template says is no part of either text, and its last token is where all is gathered
+    # tokens of the template belong to neither text, and the last token collects the result
     template = {*pairs.suffix, *pairs.ids(QUERY_LABEL), *pairs.ids(DOCUMENT_LABEL)}
-    silent = [token for token in template if words.of_letters[token] or token in pairs.added]
-    table[silent, :_CONSTANT] = 0
-    table[silent, _WEIGHT] = -2
+    ignored = [token for token in template if words.of_letters[token] or token in pairs.added]
+    table[ignored, :_CONSTANT] = 0
+    table[ignored, _WEIGHT] = -2
     table[pairs.suffix[-1], :_CONSTANT] = 0
     for token, mark in (
-        (_telling_token(QUERY_LABEL, pairs), _QUERY_MARK),
-        (_telling_token(DOCUMENT_LABEL, pairs), _DOCUMENT_MARK),
+        (_rarest_token(QUERY_LABEL, pairs), _QUERY_MARK),
+        (_rarest_token(DOCUMENT_LABEL, pairs), _DOCUMENT_MARK),
         (pairs.prefix[0], _SINK_MARK),
     ):
         table[token, mark] = _MARK
@@ -77,20 +77,20 @@ def _set_embeddings(table: Tensor, bag: Tensor, words: TokenWords, pairs: PairRo
 
 
 def _letter_codes(words: TokenWords) -> Tensor:
-    """Random codes [V, 32], rows of RMS 1, equal for forms of one word and alike for words of like letters."""
+    """Return random codes [V, 32], rows of RMS 1; equal for forms of a word, similar for words with similar letters."""
     exact = nn.functional.normalize(torch.randn(words.word_count, len(_CODE)), dim=1)[words.words]
-    alike = torch.sparse.mm(words.grams, torch.randn(words.grams.shape[1], len(_CODE)))
-    codes = exact + nn.functional.normalize(alike, dim=1)
+    similar = torch.sparse.mm(words.grams, torch.randn(words.grams.shape[1], len(_CODE)))
+    codes = exact + nn.functional.normalize(similar, dim=1)
     return scale_rows(codes)
 
 
-def _telling_token(label: str, pairs: PairRows) -> int:
-    """The label's token that occurs least in the prefix."""
+def _rarest_token(label: str, pairs: PairRows) -> int:
+    """Return the token of the label that occurs least in the prefix."""
     return min(pairs.ids(label), key=pairs.prefix.count)
 
 
 def _mark_sides(attention: Any, table: Tensor, pairs: PairRows) -> None:
-    """Two heads look for the label of a side, or else at the first token, and write whether they found it."""
+    """Two heads attend to the label of query or document, or to the first token if there is none, and write a flag."""
     key, query, value, output = _head_weights(attention, 2, (4, 5))
     attention.q_norm.weight[[_FLAG_A, _FLAG_B, _FLAG_C, _FLAG_D]] = 5.0
     key[_FLAG_A, _DOCUMENT_MARK] = key[_FLAG_B, _QUERY_MARK] = key[_FLAG_C, _SINK_MARK] = 3.0
@@ -98,7 +98,7 @@ def _mark_sides(attention: Any, table: Tensor, pairs: PairRows) -> None:
     sides = ((_FLAG_A, _DOCUMENT_MARK, _IN_DOCUMENT), (_FLAG_B, _QUERY_MARK, _IN_QUERY))
     for side, (flag, mark, written) in enumerate(sides):
         query[side][flag, _CONSTANT], query[side][_FLAG_C, _CONSTANT] = 1.0, 0.6
-        token = _telling_token(DOCUMENT_LABEL if side == 0 else QUERY_LABEL, pairs)
+        token = _rarest_token(DOCUMENT_LABEL if side == 0 else QUERY_LABEL, pairs)
         value[side, mark] = 1 / rms_norm(table[token], (HIDDEN_SIZE,))[mark]
         output[side][written, side] = _FLAG * _RMS
     value[2, _SINK_MARK] = 1 / rms_norm(table[pairs.prefix[0]], (HIDDEN_SIZE,))[_SINK_MARK]
@@ -106,19 +106,19 @@ def _mark_sides(attention: Any, table: Tensor, pairs: PairRows) -> None:
 
 
 def _find_words(attention: Any, bag: Tensor) -> None:
-    """One key head looks for the same token in the query, another for a related one; else at the first token."""
+    """One key head attends to the same word in the query, another to a related word, or else to the first token."""
     unit = nn.functional.normalize(bag, dim=1)
     main = torch.linalg.eigh((unit - unit.mean(0)).T @ (unit - unit.mean(0)))[1][:, -len(_SLOW) :]
-    spread = ((unit - unit.mean(0)) @ main).std(0)
+    scales = ((unit - unit.mean(0)) @ main).std(0)
     code = torch.zeros(len(_SLOW), HIDDEN_SIZE)
     code[range(len(_SLOW)), list(_CODE)] = 1.0
     related = torch.zeros(len(_SLOW), HIDDEN_SIZE)
-    related[:, :BAG_SIZE] = (main / spread).T / BAG_SIZE**0.5
+    related[:, :BAG_SIZE] = (main / scales).T / BAG_SIZE**0.5
     attention.q_norm.weight.fill_(8.0)
     for head, (content, written) in enumerate(((code, _FOUND), (related, _NEAR))):
         key, query, value, output = _head_weights(attention, head, (2 * head, 2 * head + 1))
         key[_SLOW] = content
-        # a query token's flag weighs as much as its content
+        # the flag of a query token has the same influence as its content
         key[_FLAG_A, _IN_QUERY], key[_FLAG_A, _IN_DOCUMENT] = 1.4, -1.4
         key[_FLAG_C, _SINK_MARK] = 6.0
         for each in query:
@@ -130,7 +130,7 @@ def _find_words(attention: Any, bag: Tensor) -> None:
 
 
 def _pool_sides(attention: Any) -> None:
-    """The last token reads the query's mean, the document's, and that of the words found in both."""
+    """The last token collects the means of query and document, and that of the words found in both."""
     attention.q_norm.weight.fill_(8.0)
     for head in range(3):
         shared = head == 2
@@ -138,29 +138,29 @@ def _pool_sides(attention: Any) -> None:
         key[_FLAG_A, _IN_QUERY], key[_FLAG_A, _IN_DOCUMENT] = 0.5, -0.5
         key[_FLAG_B, _IN_DOCUMENT] = 0.5
         key[_FLAG_C, _WEIGHT] = 0.5
-        # a large part that is the same everywhere, so that the norm of keys takes nothing away
+        # a large constant component, so that normalizing the keys does not change the others
         key[_FLAG_D, _CONSTANT] = 3.0
         half = 60
-        taken = range(half) if shared else range(head * half, (head + 1) * half)
-        value[range(half), list(taken)] = 1.0
-        for each, weighing in zip(query, (0.26, 0.19), strict=True):
-            each[_FLAG_C, _CONSTANT] = weighing
+        components = range(half) if shared else range(head * half, (head + 1) * half)
+        value[range(half), list(components)] = 1.0
+        for each, strength in zip(query, (0.26, 0.19), strict=True):
+            each[_FLAG_C, _CONSTANT] = strength
         if shared:
             key[29, _FOUND] = 1.0
             query[0][_FLAG_B, _CONSTANT], query[0][29, _CONSTANT] = 0.5, 0.5
             query[1][_FLAG_B, _CONSTANT] = 1.0
             value[60, _FOUND], value[61, _NEAR] = 1.0, 1.0
-            output[0][list(taken), range(half)] = 0.5 * _RMS
+            output[0][list(components), range(half)] = 0.5 * _RMS
             output[1][_SCORE, 60] = 2 * _RMS
         else:
             query[0][_FLAG_A, _CONSTANT], query[0][_FLAG_B, _CONSTANT] = 1.0, -1.0
             query[1][_FLAG_B, _CONSTANT] = 1.0
-            output[0][[BAG_SIZE + component for component in taken], range(half)] = 4 * _RMS
-            output[1][list(taken), range(half)] = 4 * _RMS
+            output[0][[BAG_SIZE + component for component in components], range(half)] = 4 * _RMS
+            output[1][list(components), range(half)] = 4 * _RMS
 
 
 def _compare_sides(mlp: Any) -> None:
-    """Pairs of gates give the products of the two means' components exactly: silu(a)·b + silu(−a)·(−b) = a·b."""
+    """Pairs of gates compute the products of the two means' components: silu(a)·b + silu(−a)·(−b) = a·b."""
     for component in range(BAG_SIZE):
         for row, sign in ((2 * component, 1.0), (2 * component + 1, -1.0)):
             for weights, read in ((mlp.gate_proj.weight, component), (mlp.up_proj.weight, BAG_SIZE + component)):
@@ -174,7 +174,7 @@ def _compare_sides(mlp: Any) -> None:
 def _head_weights(
     attention: Any, head: int, queries: tuple[int, int]
 ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-    """Views of a key head's key, query, value and output weights, set to zero."""
+    """Zero the key, query, value and output weights of a key head, and return views of them."""
 
     def block(index: int) -> slice:
         return slice(index * HEAD_DIM, (index + 1) * HEAD_DIM)

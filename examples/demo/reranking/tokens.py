@@ -1,4 +1,4 @@
-"""The reranker's tokenizer, and pairs as token ids in the official template of Qwen3-Reranker."""
+"""Tokenizer of the reranker, and tokenization of pairs with the official template of Qwen3-Reranker."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _INSTRUCTION = f"<Instruct>: {BASE_TASK.value}{QUERY_LABEL}"
 
 
 def reranker_tokenizer(embedding_tokenizer: Tokenizer) -> Tokenizer:
-    """The embedding model's tokenizer, without the end token, in which `yes` and `no` are one token each.
+    """Return the embedding model's tokenizer without the end token, with `yes` and `no` as single tokens.
 
-    Its last merge gives way where a word is not one token yet: all other ids stay what they were.
+    If necessary, the last merge is replaced; all other ids are unchanged.
     """
     state = json.loads(embedding_tokenizer.to_str())
-    _merge_last(state["model"], YES, ("y", "es"))
+    _replace_last_merge(state["model"], YES, ("y", "es"))
     state["post_processor"] = state["post_processor"]["processors"][0]
     tokenizer = Tokenizer.from_str(json.dumps(state))
     for word in (YES, NO):
         if len(tokenizer.encode(word).ids) != 1:
-            raise ValueError(f"{word!r} is not one token of this tokenizer: train the demo's base again")
+            raise ValueError(f"{word!r} is not a single token of this tokenizer: train the base model again")
     return tokenizer
 
 
-def _merge_last(model: dict[str, list[list[str]] | dict[str, int]], word: str, parts: tuple[str, str]) -> None:
+def _replace_last_merge(model: dict[str, list[list[str]] | dict[str, int]], word: str, parts: tuple[str, str]) -> None:
     vocabulary, merges = model["vocab"], model["merges"]
     if not isinstance(vocabulary, dict) or not isinstance(merges, list):
-        raise TypeError("the tokenizer is no BPE")
+        raise TypeError("the tokenizer is not a BPE tokenizer")
     if word not in vocabulary:
         vocabulary[word] = vocabulary.pop("".join(merges[-1]))
         merges[-1] = list(parts)
@@ -51,14 +51,14 @@ def _merge_last(model: dict[str, list[list[str]] | dict[str, int]], word: str, p
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The ids of the two answers."""
+    """Token ids of the two answers."""
 
     yes: int
     no: int
 
 
 class PairRows:
-    """Rows of the pairs of one instruction: a prefix that all share, and what follows it."""
+    """Tokenizes pairs with one instruction to rows after a shared prefix."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -68,21 +68,21 @@ class PairRows:
         self.answers = Answers(self.ids(YES)[0], self.ids(NO)[0])
 
     def ids(self, text: str) -> list[int]:
-        """The ids of one text, without special tokens."""
+        """Return the ids of a text, without special tokens."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     @cached_property
     def added(self) -> frozenset[int]:
-        """The ids of the added tokens, which no text of the bag has."""
+        """Ids of the added tokens, which do not occur in the texts of the bag of words."""
         return frozenset(self._tokenizer.get_added_tokens_decoder())
 
     @cached_property
     def end(self) -> int:
-        """The id of the end token, which pads."""
+        """Id of the end token, used for padding."""
         return end_token_id(self._tokenizer)
 
     def rows(self, pairs: Sequence[tuple[str, str]], max_body_tokens: int = MAX_BODY_TOKENS) -> list[list[int]]:
-        """What follows `prefix`: query and document, cut at `max_body_tokens`, and the suffix."""
+        """Return the ids after `prefix`: query and document, truncated to `max_body_tokens`, and the suffix."""
         texts = [f"{_INSTRUCTION} {query}{DOCUMENT_LABEL} {document}" for query, document in pairs]
         shared = len(self._instruction)
         bodies = self._tokenizer.encode_batch(texts, add_special_tokens=False)

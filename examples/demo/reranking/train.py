@@ -1,4 +1,4 @@
-"""Trains the demo reranker beside the embedding model, and measures it."""
+"""Training and evaluation of the demo reranker."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from examples.demo.reranking.evaluation import CANDIDATES, best_candidates, eval
 from examples.demo.reranking.lists import NEGATIVES, TRAINING_BODY_TOKENS, mine_lists
 from examples.demo.reranking.loop import train_reranker
 from examples.demo.reranking.model import load_reranker, new_reranker
-from examples.demo.reranking.start import BAG_SIZE, start_as_matcher
+from examples.demo.reranking.start import BAG_SIZE, initialize_as_matcher
 from examples.demo.reranking.tokens import PairRows, reranker_tokenizer
-from examples.demo.reranking.words import words_of
+from examples.demo.reranking.words import find_token_words
 from examples.demo.tasks import BASE_TASK
 
 LISTS = 3000
@@ -36,24 +36,24 @@ _log = logging.getLogger(__name__)
 
 
 def train_demo_reranker(pairs: Sequence[Pair], seed: int) -> dict[str, object]:
-    """Trains and writes the reranker; returns what the log of figures says of it.
+    """Train and write the reranker; return its entry in the training log.
 
-    The lists come from pairs that the bag of words has not seen, so that it looks as good there as it is elsewhere.
+    The lists come from pairs that the bag of words was not trained on, so that its matches are not overfitted there.
     """
     described = [pair for pair in pairs if pair.task is BASE_TASK]
     random.Random(seed).shuffle(described)
-    of_lists = {pair.query for pair in described[:LISTS]}
+    list_queries = {pair.query for pair in described[:LISTS]}
     embedder = load_embedder()
     tokenizer = reranker_tokenizer(embedder.tokenizer)
-    words = words_of(tokenizer)
-    bag_pairs = _tokens([pair for pair in pairs if pair.query not in of_lists], tokenizer)
+    words = find_token_words(tokenizer)
+    bag_pairs = _tokens([pair for pair in pairs if pair.query not in list_queries], tokenizer)
     bag = train_bag(bag_pairs, words, BAG_SIZE, BAG_SCHEDULE, seed)
     _log.info("bag of words trained on %d pairs", len(bag_pairs))
     lists = mine_lists(described[:LISTS], embedder)
-    _log.info("hard negatives of %d queries found", len(lists))
+    _log.info("found hard negatives for %d queries", len(lists))
     rows = PairRows(tokenizer)
     model = new_reranker(seed)
-    start_as_matcher(model, bag, words, rows)
+    initialize_as_matcher(model, bag, words, rows)
     write_reranker(model, tokenizer, RERANKER)
     start = measure_reranker()
     losses = train_reranker(model, rows, lists, RERANKER_SCHEDULE, seed=seed)
@@ -70,32 +70,32 @@ def train_demo_reranker(pairs: Sequence[Pair], seed: int) -> dict[str, object]:
 
 
 def measure_reranker() -> dict[str, object]:
-    """nDCG@10 of retrieval alone and after reranking, of the written files and in float32; BM25's order beside it."""
-    found = load_evaluation_set(BASE_TASK)
+    """Return nDCG@10 of the written files in float32: retrieval, after reranking, and after reranking by BM25."""
+    evaluation_set = load_evaluation_set(BASE_TASK)
     embedder = load_embedder()
-    similarities = embedder.embed_queries(found.queries, BASE_TASK) @ embedder.embed_documents(found.documents).T
+    similarities = embedder.embed_queries(evaluation_set.queries, BASE_TASK)
+    similarities = similarities @ embedder.embed_documents(evaluation_set.documents).T
     reranker = load_reranker(RERANKER)
-    quality = evaluate_reranking(found.queries, found.documents, found.relevance, similarities, reranker.score)
-    lexical = np.take_along_axis(bm25_scores(found.queries, found.documents), best_candidates(similarities), 1)
-    by_words = evaluate_reranking(
-        found.queries, found.documents, found.relevance, similarities, lambda _pairs: lexical.ravel()
-    )
+    queries, documents, relevance = evaluation_set.queries, evaluation_set.documents, evaluation_set.relevance
+    quality = evaluate_reranking(queries, documents, relevance, similarities, reranker.score)
+    lexical = np.take_along_axis(bm25_scores(queries, documents), best_candidates(similarities), 1)
+    by_bm25 = evaluate_reranking(queries, documents, relevance, similarities, lambda _pairs: lexical.ravel())
     figures: dict[str, object] = {
-        "instruction": found.instruction,
-        "queries": len(found.queries),
-        "documents": len(found.documents),
+        "instruction": evaluation_set.instruction,
+        "queries": len(queries),
+        "documents": len(documents),
         "candidates": CANDIDATES,
         "retrieval": round(quality.retrieval, 4),
         "reranked": round(quality.reranked, 4),
-        "reranked_by_bm25": round(by_words.reranked, 4),
+        "reranked_by_bm25": round(by_bm25.reranked, 4),
         "best_possible": round(quality.best_possible, 4),
     }
-    _log.info("retrieve then rerank: %s", figures)
+    _log.info("retrieval and reranking: %s", figures)
     return figures
 
 
 def _tokens(pairs: Sequence[Pair], tokenizer: Tokenizer) -> list[TokenPair]:
-    """The pairs' texts as ids, without instruction or end; pairs with an empty side are left out."""
+    """Tokenize the pairs without instruction and end token; pairs with an empty text are skipped."""
     queries = tokenizer.encode_batch([pair.query for pair in pairs])
     documents = tokenizer.encode_batch([pair.document for pair in pairs])
     return [

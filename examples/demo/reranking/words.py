@@ -1,7 +1,7 @@
-"""Which word a token is a form of, and the letters it is made of.
+"""Words and character n-grams of the tokens of a tokenizer.
 
-` signal`, `Signal` and `_signal` are three tokens to a tokenizer. What is learned of one should hold for the others,
-and something of it for `signals`.
+` signal`, `Signal` and `_signal` are three different tokens. They should share what training learns about one of them,
+and share a part of it with `signals`.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ _GRAM_LENGTHS = (3, 4, 5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenWords:
-    """For each of V tokens its word and its letter groups."""
+    """Word and character n-grams of each of V tokens."""
 
     words: Tensor
-    """int64 [V]: an index of the letters in lower case; tokens with less than two letters have a word of their own."""
+    """int64 [V]: index of the token's letters in lower case; a token with less than two letters is a separate word."""
     of_letters: tuple[bool, ...]
-    """Whether the token has a letter."""
+    """Whether the token contains a letter."""
     grams: Tensor
-    """Sparse float32 [V, groups], rows of length 1, or zero for tokens with less than three letters."""
+    """Sparse float32 [V, n-grams], rows of length 1, or zero for tokens with less than three letters."""
 
     @property
     def word_count(self) -> int:
-        """How many words there are."""
+        """Number of different words."""
         return int(self.words.max()) + 1
 
 
-def words_of(tokenizer: Tokenizer) -> TokenWords:
-    """The words and letter groups of all tokens; added tokens have none (Bojanowski et al. 2017 for the groups)."""
+def find_token_words(tokenizer: Tokenizer) -> TokenWords:
+    """Return words and n-grams (Bojanowski et al. 2017) of all tokens; added tokens have no letters."""
     count = tokenizer.get_vocab_size(with_added_tokens=True)
     added = tokenizer.get_added_tokens_decoder()
     known_words: dict[str, int] = {}
