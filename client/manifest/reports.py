@@ -1,4 +1,4 @@
-"""What an export measured of the model that it wrote."""
+"""What an export measured on the model that it wrote."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .identities import SourceIdentity
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
-    """The written model, run by ONNX Runtime, against the official recipe in transformers fp32."""
+    """Parity of a written embedding model, run by ONNX Runtime, with the official recipe in transformers fp32."""
 
     reference: str
-    """Library and version that computed the truth."""
+    """Library and version that computed the reference."""
     runtime: str
     """ONNX Runtime version that ran the written file."""
     texts: int
@@ -40,16 +40,16 @@ class ParityReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreParityReport:
-    """The written reranker, run by ONNX Runtime, against the official recipe in transformers fp32."""
+    """Parity of a written reranker, run by ONNX Runtime, with the official recipe in transformers fp32."""
 
     reference: str
-    """Library and version that computed the truth."""
+    """Library and version that computed the reference."""
     runtime: str
     """ONNX Runtime version that ran the written file."""
     pairs: int
     longest_tokens: int
     min_score: float
-    """Smallest and largest true score: where they lie close together the other figures prove little."""
+    """Smallest and largest reference score. If they are close together, the other figures prove little."""
     max_score: float
     max_score_error: float
     mean_score_error: float
@@ -72,10 +72,10 @@ class ScoreParityReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerErrors:
-    """What 8 bits in single products of one layer do, over texts that were not calibrated with.
+    """Error of one layer when a single group of its products is computed in 8 bits, over held-out texts.
 
-    Root mean square over tokens of the change in the residual stream behind them, relative to the stream.
-    Half the sum of the squares of a model is about its mean 1 − cosine.
+    Root mean square over tokens of the change in the residual stream after the products, relative to the stream.
+    Half the sum of all squares of a model is about its mean 1 − cosine.
     """
 
     qkv: float
@@ -86,50 +86,50 @@ class LayerErrors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizationReport:
-    """How an int8 model came about, and how far from fp32 it is over texts that it was not calibrated with."""
+    """How an int8 model was calibrated, and how far it is from fp32 over held-out texts."""
 
     calibration: SourceIdentity
     """`built-in`, or the file given, with the SHA-256 of its bytes."""
     calibration_texts: int
     held_out: ParityReport | ScoreParityReport
-    """The written model against the reference; its gate is what the export had to hold."""
+    """The written model against the reference; its tolerance is what the export had to meet."""
     table_error: float
-    """Of 8-bit token embeddings, relative to them."""
+    """Error of 8-bit token embeddings, relative to the embeddings."""
     layer_errors: tuple[LayerErrors, ...]
     """First to last layer."""
     fp32_layers: tuple[str, ...]
-    """Products that stayed in fp32, by their names in the graph."""
+    """Products that are computed in fp32, by their paths in the graph."""
     fp32_share: float
-    """Multiply-adds a token that these are, of all products'."""
+    """Share of the multiply-adds per token that these products have."""
     bytes: int
-    """Of the graph and its weights on disk."""
+    """Size of the graph and its weights on disk."""
     fp32_bytes: int
-    """Of the same weights in fp32."""
+    """Size of the same weights in fp32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalReport:
-    """What the written model finds of a retrieval set, beside the official recipe in transformers fp32."""
+    """Retrieval quality of the written model, and of the official recipe in transformers fp32."""
 
     evaluation: SourceIdentity
     """The folder given, with the SHA-256 of the digests of its corpus, queries and judgements."""
     reference: str
-    """Library and version that computed the truth."""
+    """Library and version that computed the reference."""
     runtime: str
     """ONNX Runtime version that ran the written file."""
     queries: int
-    """Those that have a relevant document, each in the query prompt with the default instruction."""
+    """Queries with a relevant document, each in the query prompt with the default instruction."""
     documents: int
     reference_ndcg_at_10: float
-    """In 0…1, gains linear in the judgements, as trec_eval has them."""
+    """In 0…1; gains are linear in the judgments, as in trec_eval."""
     ndcg_at_10: float
     """Of the written model."""
     ndcg_loss_tolerance: float | None = None
-    """What `ndcg_loss` may be; None where nobody asked."""
+    """Largest allowed `ndcg_loss`; None if there is no limit."""
 
     @property
     def ndcg_loss(self) -> float:
-        """By how much the written model is below the reference; negative where it is above."""
+        """How far the written model is below the reference; negative if it is above."""
         return self.reference_ndcg_at_10 - self.ndcg_at_10
 
     @property

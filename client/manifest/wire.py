@@ -1,4 +1,4 @@
-"""What stands on the wire: the names of tensors, and what a model can be."""
+"""Names on the wire: tensors, parameters, tasks, devices and precisions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOKEN_BUDGET_PARAMETER = "max_batch_tokens"
 """Key of the most tokens of one batch in the `parameters` of `config.pbtxt`; absent where only rows are limited."""
 
 INPUT_IDS = "input_ids"
-"""INT64 `[rows, width]` on the wire: token ids, a negative id is padding wherever it stands."""
+"""INT64 `[rows, width]` on the wire: token ids; a negative id is padding at any position."""
 
 ROW_LENGTHS = "row_lengths"
 """INT32 `[rows]`, added by Triton: the width of each row of the batch."""
@@ -20,17 +20,17 @@ REQUEST_LENGTHS = "request_lengths"
 """INT32 `[requests]`, added by Triton: number of ids in each request of the batch, padding included."""
 
 LOST_ROW_BITS = 0x7FC00001
-"""Bits of the NaN in a row whose ids did not reach the graph: the row itself may be fine, and can be sent again.
+"""Bits of the NaN in a row whose ids did not reach the graph: the row may be valid, so send it again.
 
 A row that is itself invalid has the ordinary quiet NaN, 0x7FC00000.
 """
 
 PADDING_ID = -1
-"""What this project's client pads with; every negative id means the same."""
+"""Padding id that this client sends; every negative id means the same."""
 
 
 class Task(StrEnum):
-    """What a model answers with."""
+    """What a model computes."""
 
     EMBED = "embed"
     RERANK = "rerank"
@@ -42,19 +42,18 @@ class Task(StrEnum):
 
 
 class Device(StrEnum):
-    """Where the model runs."""
+    """Device that a model is exported for."""
 
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class Precision(StrEnum):
-    """Number format of the weights inside the graph; the output is FP32 in every one."""
+    """Number format of the weights in the graph; the output is always FP32."""
 
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
     """On GPUs only."""
     INT8 = "int8"
-    """On a CPU 8-bit weights with a scale for each row, 8-bit activations with one for each token or a fixed one; on
-    a GPU 8-bit weights in blocks under fp16 activations."""
+    """On a CPU: 8-bit weights and activations. On a GPU: 8-bit weight blocks with fp16 activations."""
