@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.manifest import Device, Task
+from ..client.manifest import Device, Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
 from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
+from .sources.chat_template import read_pair_prompts, states_pair_template
 from .sources.checkpoint import Checkpoint, open_checkpoint
 from .sources.cross_encoder import read_cross_encoder_settings
-from .sources.sentence_transformers import read_sentence_settings
+from .sources.precedence import reject_adapter_beside_weights, setting_files
+from .sources.sentence_transformers import DEFAULT_INSTRUCTION, is_qwen3_embedding, read_sentence_settings
+from .sources.setting_files import SettingFiles
 from .sources.tokenizer import CheckpointTokenizer, read_tokenizer
 from .tasks.embedding import EmbeddingTask
-from .tasks.prompts import override_instruction, rerank_prompts
+from .tasks.prompts import override_instruction, override_templates, rerank_prompts
 from .tasks.reranking import RerankTask
 from .tasks.task import ExportTask, recognise_task
 
@@ -58,9 +62,16 @@ def model_name(options: ExportOptions) -> str:
 def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     """Open the sources and choose the task; raises ExportError and its subclasses."""
     checkpoint = open_checkpoint(options.model)
-    tokenizer = read_tokenizer(checkpoint.directory, checkpoint.config.vocabulary)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
-    task = _choose_task(checkpoint, tokenizer, adapters, options, progress)
+    reject_adapter_beside_weights(checkpoint, adapters)
+    if checkpoint.unknown_settings:
+        progress.note(
+            f"config.json has settings that are not known to be neutral and are not applied: "
+            f"{', '.join(sorted(checkpoint.unknown_settings))}"
+        )
+    files = setting_files(checkpoint, adapters)
+    tokenizer = read_tokenizer(_tokenizer_folder(checkpoint, files), checkpoint.config.vocabulary)
+    task = _choose_task(checkpoint, files, tokenizer, adapters, options, progress)
     return ModelSources(
         checkpoint=task.merge(checkpoint, adapters),
         tokenizer=tokenizer,
@@ -70,14 +81,20 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     )
 
 
+def _tokenizer_folder(checkpoint: Checkpoint, files: SettingFiles) -> Path:
+    found = files.find("tokenizer.json")
+    return checkpoint.directory if found is None else found.parent
+
+
 def _choose_task(
     checkpoint: Checkpoint,
+    files: SettingFiles,
     tokenizer: CheckpointTokenizer,
     adapters: tuple[Adapter, ...],
     options: ExportOptions,
     progress: Progress,
 ) -> ExportTask:
-    recognition = recognise_task(checkpoint, tokenizer, adapters, options.task)
+    recognition = recognise_task(checkpoint, files, tokenizer, adapters, options.task)
     architecture = checkpoint.config.architecture
     if recognition.task is Task.RERANK:
         if not architecture.official_prompts:
@@ -89,23 +106,59 @@ def _choose_task(
             progress.note(
                 f"exporting a reranker, because {recognition.reason}; set the task to embed for an embedding model"
             )
-        settings = read_cross_encoder_settings(checkpoint.directory)
-        instruction = settings.instruction if options.instruction is None else options.instruction
-        return RerankTask(
-            prompts=rerank_prompts(options.template or PairTemplate.LINE, instruction),
-            stated_max_tokens=settings.max_tokens,
-            answers=settings.answers,
-            tokenizer=tokenizer,
-        )
+        return _open_reranker(checkpoint, files, tokenizer, options, progress)
+    return _open_embedding(checkpoint, files, tokenizer, adapters, options, progress)
+
+
+def _open_reranker(
+    checkpoint: Checkpoint,
+    files: SettingFiles,
+    tokenizer: CheckpointTokenizer,
+    options: ExportOptions,
+    progress: Progress,
+) -> RerankTask:
+    if options.query_template is not None or options.document_template is not None:
+        raise ExportError("query and document templates are for embedding models, and this is a reranker")
+    settings = read_cross_encoder_settings(files)
+    instruction = settings.instruction if options.instruction is None else options.instruction
+    own = settings.answers is not None and states_pair_template(tokenizer.chat_template)
+    if own and options.template is None:
+        prompts = read_pair_prompts(tokenizer.official, tokenizer.plain, instruction, str(checkpoint.source))
+        progress.note(f"pairs are formatted by the chat template in {tokenizer.file.parent}")
+    else:
+        prompts = rerank_prompts(options.template or PairTemplate.LINE, instruction or DEFAULT_INSTRUCTION)
+    return RerankTask(
+        prompts=prompts, stated_max_tokens=settings.max_tokens, answers=settings.answers, tokenizer=tokenizer
+    )
+
+
+def _open_embedding(
+    checkpoint: Checkpoint,
+    files: SettingFiles,
+    tokenizer: CheckpointTokenizer,
+    adapters: Sequence[Adapter],
+    options: ExportOptions,
+    progress: Progress,
+) -> EmbeddingTask:
     if options.template is not None:
         raise ExportError(
             "a pair template is for rerankers, and this is an embedding model; set the task to rerank if it is not"
         )
     if tokenizer.end_token_id is None:
         progress.note("the tokenizer appends no end token: rows end with the text's own last token")
-    sentence = read_sentence_settings(checkpoint.directory, architecture)
+    names = [str(checkpoint.source), checkpoint.root.resolve().name, checkpoint.raw_config.get("_name_or_path")]
+    known = is_qwen3_embedding(*names, *(adapter.base_name for adapter in adapters))
+    sentence = read_sentence_settings(
+        files, is_qwen3_embedding=known and checkpoint.config.architecture.official_prompts
+    )
+    prompts = override_instruction(
+        override_templates(sentence.prompts, options.query_template, options.document_template), options.instruction
+    )
+    origin = "options" if prompts != sentence.prompts else sentence.prompts_origin
+    example = fill_template(prompts.query, text="how tall is it?", instruction=prompts.default_instruction or "")
+    progress.note(f"prompts ({origin}): a query becomes {example!r}, a document {prompts.document!r}")
     return EmbeddingTask(
-        prompts=override_instruction(sentence.prompts, options.instruction),
+        prompts=prompts,
         stated_max_tokens=sentence.max_tokens,
         tokenizer=tokenizer,
         hidden=checkpoint.config.hidden,

@@ -110,6 +110,10 @@ class ExportOptions:
     cuda_attention: CudaAttention = CudaAttention.ROWS
     max_tokens: int | None = None
     """Longest row; the checkpoint's limit or 8192, whichever is smaller, where None."""
+    query_template: str | None = None
+    """Of an embedding model: text of a query with `{text}` and perhaps `{instruction}`; the checkpoint's if None."""
+    document_template: str | None = None
+    """Of an embedding model: text of a document with `{text}`; the checkpoint's if None."""
     instruction: str | None = None
     """Default instruction instead of the checkpoint's."""
     template: PairTemplate | None = None

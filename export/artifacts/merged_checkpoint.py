@@ -16,8 +16,12 @@ from ..errors import AdapterMismatchError
 from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
 from ..progress import Progress, SilentProgress
+from ..sources.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from ..sources.adapter import open_adapter
 from ..sources.checkpoint import Checkpoint, open_checkpoint
+from ..sources.modules import MODULES_FILE, read_modules
+from ..sources.precedence import reject_adapter_beside_weights, setting_files
+from ..sources.setting_files import SETTING_FILES, SettingFiles
 from ..sources.weights import LazyTensor, Weights
 from .staging import refuse_existing, staged_folder
 
@@ -60,13 +64,34 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     progress.stage(f"reading {options.model}")
     base = open_checkpoint(options.model)
     adapters = [open_adapter(reference) for reference in options.adapters]
+    reject_adapter_beside_weights(base, adapters)
+    files = setting_files(base, adapters)
     merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")
     with staged_folder(options.output, overwrite=options.overwrite) as content:
-        _copy_companions(base.directory, content)
-        _write_config(base, merged, content / "config.json")
-        _write_shards(base, merged, content, progress)
+        _copy_companions(base.root, content, leave_out=base.directory)
+        transformer = content / base.directory.relative_to(base.root)
+        if transformer != content:
+            transformer.mkdir(exist_ok=True)
+            _copy_companions(base.directory, transformer)
+        _copy_settings(files, content)
+        _write_config(base, merged, transformer / "config.json")
+        _write_shards(base, merged, transformer, progress)
     return options.output
+
+
+def _copy_settings(files: SettingFiles, content: Path) -> None:
+    """Replace the base's setting files by those of the adapters, and the module folders with them."""
+    for name in SETTING_FILES:
+        found = files.find(name)
+        if found is None or found.parent not in files.adapters:
+            continue
+        shutil.copyfile(found, content / name)
+        if name == MODULES_FILE:
+            for module in read_modules(files):
+                if module.directory != found.parent and (module.directory / "config.json").is_file():
+                    target = content / module.directory.relative_to(found.parent)
+                    shutil.copytree(module.directory, target, dirs_exist_ok=True)
 
 
 def _write_config(base: Checkpoint, merged: MergedModel, file: Path) -> None:
@@ -85,10 +110,15 @@ def _write_config(base: Checkpoint, merged: MergedModel, file: Path) -> None:
         file.write_text(json.dumps(base.raw_config | changes, indent=2) + "\n", encoding="utf-8")
 
 
-def _copy_companions(source: Path, content: Path) -> None:
+def _copy_companions(source: Path, content: Path, leave_out: Path | None = None) -> None:
     """Config, tokenizer and sentence-transformers files; no weights, nothing hidden."""
     for entry in source.iterdir():
-        if entry.name.startswith(".") or entry.name.endswith(_NOT_COPIED):
+        if (
+            entry.name.startswith(".")
+            or entry.name.endswith(_NOT_COPIED)
+            or entry.name == ADAPTER_CONFIG
+            or entry == leave_out
+        ):
             continue
         if entry.is_file():
             shutil.copyfile(entry, content / entry.name)

@@ -10,25 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ...client.manifest import SourceIdentity
-from ..errors import AdapterMismatchError, UnsupportedCheckpointError
+from ..errors import AdapterMismatchError, SourceError, UnsupportedCheckpointError
 from .config import read_json
+from .folder_kind import explain_adapter
+from .modules import find_transformer
 from .references import AdapterReference, resolve_directory
-from .weights import LazyTensor, hash_files, read_safetensors
+from .setting_rules import ADAPTER_RULES, check_keys
+from .weights import LazyTensor, hash_files, read_safetensors, remove_wrappers
 
+CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILE = "adapter_model.safetensors"
-_BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
-_OTHER_FORMULAS = (
-    "use_dora",
-    "fan_in_fan_out",
-    "lora_bias",
-    "use_qalora",
-    "use_bdlora",
-    "alora_invocation_tokens",
-    "arrow_config",
-    "kasa_config",
-    "layer_replication",
-)
-"""Settings under which an adapter is more than W + scaling · B·A."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +27,10 @@ class Adapter:
     """LoRA tensors under PEFT's names without the `base_model.model.` prefix."""
 
     reference: AdapterReference
+    root: Path
+    """Folder as given, with `modules.json` if there is one."""
     directory: Path
+    """Folder of the weights: the root, or the subfolder that modules.json names."""
     settings: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
 
@@ -45,6 +39,12 @@ class Adapter:
         """What PEFT was told the model is for: SEQ_CLS, CAUSAL_LM, FEATURE_EXTRACTION, None or another."""
         stated = self.settings.get("task_type")
         return None if stated is None else str(stated)
+
+    @property
+    def base_name(self) -> str | None:
+        """Name of the base that it was trained on; None if not stated."""
+        name = self.settings.get("base_model_name_or_path")
+        return str(name) if name else None
 
     def identity(self) -> SourceIdentity:
         """The reference with the SHA-256 of its weights."""
@@ -76,34 +76,29 @@ def open_adapter(reference: AdapterReference) -> Adapter:
 
     Raises SourceError, and UnsupportedCheckpointError for adapter kinds whose merge this project does not do.
     """
-    directory = resolve_directory(reference.source)
-    settings = read_json(directory / "adapter_config.json")
+    root = resolve_directory(reference.source)
+    directory = find_transformer(root)
+    explained = explain_adapter(directory)
+    if explained is not None:
+        raise SourceError(explained)
+    settings = read_json(directory / CONFIG_FILE)
     _check_settings(settings, directory)
     tensors = {
-        re.sub(r"^base_model\.model\.", "", name): tensor
+        re.sub(r"^base_model\.model\.", "", remove_wrappers(name)): tensor
         for name, tensor in read_safetensors(directory, WEIGHT_FILE).items()
     }
     if not math.isfinite(reference.weight):
         raise AdapterMismatchError(f"adapter '{reference}': the weight must be a finite number")
-    return Adapter(reference=reference, directory=directory, settings=settings, tensors=tensors)
+    return Adapter(reference=reference, root=root, directory=directory, settings=settings, tensors=tensors)
 
 
 def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
-    def refuse(what: str) -> UnsupportedCheckpointError:
-        return UnsupportedCheckpointError(f"{directory / 'adapter_config.json'}: {what}")
-
-    if settings.get("peft_type") != "LORA":
-        raise refuse(f"peft_type '{settings.get('peft_type')}' is not supported, only LORA")
-    if "r" not in settings or "lora_alpha" not in settings:
-        raise refuse("r or lora_alpha is missing")
-    for field in _OTHER_FORMULAS:
-        if settings.get(field):
-            raise refuse(f"{field} is not supported; merge it with PEFT first")
-    if settings.get("bias", "none") != "none":
-        raise refuse(f"bias '{settings['bias']}' is not supported; merge it with PEFT first")
-    init = str(settings.get("init_lora_weights", True)).lower()
-    if init.startswith(_BASE_CHANGING_INITS):
-        raise refuse(
-            f"init_lora_weights '{init}' changed the base as well; save the adapter converted to plain LoRA "
-            "(save_pretrained with path_initial_model_for_weight_conversion)"
+    where = str(directory / CONFIG_FILE)
+    unknown = check_keys(settings, ADAPTER_RULES, where)
+    if unknown:
+        raise UnsupportedCheckpointError(
+            f"{where}: {', '.join(sorted(unknown))} may change what the adapter computes and is not supported; "
+            "merge it with PEFT first and export the result"
         )
+    if "r" not in settings or "lora_alpha" not in settings:
+        raise UnsupportedCheckpointError(f"{where}: r or lora_alpha is missing")

@@ -9,10 +9,13 @@ from typing import Any
 
 from ...client.manifest import SourceIdentity
 from ..architectures import HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
-from ..errors import UnsupportedCheckpointError, list_keys
+from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 from .config import parse_config, read_json
+from .folder_kind import explain_model
+from .modules import find_transformer
 from .references import SourceReference, resolve_directory
-from .weights import LazyTensor, Weights, hash_files, read_safetensors
+from .setting_rules import CONFIG_RULES, check_keys
+from .weights import LazyTensor, Weights, hash_files, read_safetensors, remove_wrappers
 
 WEIGHT_FILES = "model*.safetensors"
 
@@ -22,10 +25,15 @@ class Checkpoint:
     """A checkpoint with tensors under the decoder's own names, whatever layout they were saved in."""
 
     source: SourceReference
+    root: Path
+    """Folder of the model, with `modules.json` if there is one."""
     directory: Path
+    """Folder of config, weights and tokenizer: the root, or the subfolder that modules.json names."""
     raw_config: dict[str, Any]
     config: DecoderConfig
     weights: Weights
+    unknown_settings: tuple[str, ...]
+    """Keys of config.json that no rule knows."""
     prefix: str
     """What stood before the decoder's names in the file: `model.` or nothing."""
 
@@ -48,14 +56,28 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
     Raises SourceError and UnsupportedCheckpointError, the latter listing tensors that are missing, unknown
     or of another shape than config.json says.
     """
-    directory = resolve_directory(source)
+    root = resolve_directory(source)
+    directory = find_transformer(root)
+    explained = explain_model(directory)
+    if explained is not None:
+        raise SourceError(explained)
     raw = read_json(directory / "config.json")
     config = parse_config(raw, str(directory / "config.json"))
-    stored = read_safetensors(directory, WEIGHT_FILES)
+    unknown = check_keys(raw, CONFIG_RULES, str(directory / "config.json"))
+    stored = {remove_wrappers(name): tensor for name, tensor in read_safetensors(directory, WEIGHT_FILES).items()}
     prefix = "model." if any(name.startswith("model.") for name in stored) else ""
     weights = {name if name in HEADS else name.removeprefix(prefix): tensor for name, tensor in stored.items()}
     _check_shapes(weights, config, directory)
-    return Checkpoint(source=source, directory=directory, raw_config=raw, config=config, weights=weights, prefix=prefix)
+    return Checkpoint(
+        source=source,
+        root=root,
+        directory=directory,
+        raw_config=raw,
+        config=config,
+        weights=weights,
+        unknown_settings=tuple(unknown),
+        prefix=prefix,
+    )
 
 
 def _check_shapes(weights: dict[str, LazyTensor], config: DecoderConfig, directory: Path) -> None:

@@ -27,7 +27,7 @@ def read_json(file: Path) -> dict[str, Any]:
 def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     """Read the decoder's shape from `raw`, the content of config.json; `where` names it in errors.
 
-    Raises UnsupportedCheckpointError for anything that the graph would compute wrongly.
+    Raises UnsupportedCheckpointError for anything that the graph would compute wrongly; see also `setting_rules`.
     """
 
     def refuse(what: str) -> UnsupportedCheckpointError:
@@ -43,17 +43,6 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
     rejected = architecture.reject(raw)
     if rejected is not None:
         raise refuse(rejected)
-    if raw.get("is_causal") is False or raw.get("use_bidirectional_attention"):
-        raise refuse("attention is bidirectional; only causal attention is supported")
-    if "AutoModel" in (raw.get("auto_map") or {}):
-        raise refuse(
-            f"auto_map names custom model code ({raw['auto_map']['AutoModel']}), which is never run and may compute "
-            f"something other than {architecture.name}; remove auto_map if it does not"
-        )
-    if raw.get("hidden_act", "silu") != "silu":
-        raise refuse(f"hidden_act is '{raw['hidden_act']}'; only silu is supported")
-    if raw.get("quantization_config"):
-        raise refuse("the weights are quantised; give the checkpoint in fp32, fp16 or bf16")
     try:
         return DecoderConfig(
             architecture=architecture,
@@ -97,6 +86,13 @@ def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:
 
 
 def _parse_window(raw: Mapping[str, Any]) -> int | None:
-    windowed = raw.get("use_sliding_window") and raw.get("sliding_window")
-    windowed = windowed or "sliding_attention" in (raw.get("layer_types") or [])
-    return int(raw["sliding_window"]) if windowed else None
+    """The window of the layers that slide; None if no layer does."""
+    kinds = raw.get("layer_types")
+    if kinds:
+        slides = "sliding_attention" in kinds[: int(raw["num_hidden_layers"])]
+    else:
+        # transformers lets the layers from max_window_layers on slide
+        slides = bool(raw.get("use_sliding_window")) and int(raw.get("max_window_layers") or 0) < int(
+            raw["num_hidden_layers"]
+        )
+    return int(raw["sliding_window"]) if slides and raw.get("sliding_window") else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import UnsupportedCheckpointError
 from .config import read_json
-from .sentence_transformers import DEFAULT_INSTRUCTION, Module, read_length, read_modules, read_prompt_settings
+from .modules import MODULES_FILE, Module, read_modules
+from .sentence_transformers import PROMPTS_FILE, read_length
+from .setting_files import SettingFiles
 
 LOGIT_SCORE = "LogitScore"
 """The module that makes a score of a causal LM's logits."""
@@ -24,31 +25,33 @@ class AnswerIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEncoderSettings:
-    """What the files state; where they are missing, the model card's instruction and nothing else."""
+    """What the files state about a reranker."""
 
-    instruction: str
+    instruction: str | None
+    """Default instruction; None if no file states one."""
     max_tokens: int | None
+    """Length limit in tokens; None if no file states one."""
     answers: AnswerIds | None
-    """Token ids of LogitScore, None without that module."""
+    """Token ids of LogitScore; None without that module."""
 
 
-def read_cross_encoder_settings(directory: Path) -> CrossEncoderSettings:
-    """The settings of `directory`.
+def read_cross_encoder_settings(files: SettingFiles) -> CrossEncoderSettings:
+    """Return the settings that apply.
 
-    Raises UnsupportedCheckpointError for further modules, for a score of one token's logit alone, and for a prompt
-    of unknown place.
+    Raises UnsupportedCheckpointError for other modules, for a score from one token's logit alone, and for a default
+    prompt without LogitScore.
     """
-    modules = read_modules(directory)
+    modules = read_modules(files)
     for module in modules:
         if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; the graph ends with the score "
+                f"{files.find(MODULES_FILE)}: module '{module.kind}' is not supported; the graph ends with the score "
                 "of the last token; set the task to embed if this is an embedding model"
             )
     answers = next((_read_answers(module) for module in modules if module.kind == LOGIT_SCORE), None)
     return CrossEncoderSettings(
-        instruction=_read_instruction(directory, prompted=answers is not None),
-        max_tokens=read_length(directory),
+        instruction=_read_instruction(files, prompted=answers is not None),
+        max_tokens=read_length(files),
         answers=answers,
     )
 
@@ -65,16 +68,17 @@ def _read_answers(module: Module) -> AnswerIds:
     return AnswerIds(no=no, yes=yes)
 
 
-def _read_instruction(directory: Path, *, prompted: bool) -> str:
-    """The default prompt, which a model with LogitScore puts where the instruction stands."""
-    settings = read_prompt_settings(directory)
+def _read_instruction(files: SettingFiles, *, prompted: bool) -> str | None:
+    """The default prompt, which a model with LogitScore inserts as the instruction."""
+    file = files.find(PROMPTS_FILE)
+    settings = {} if file is None else read_json(file)
     name = settings.get("default_prompt_name")
     prompt = (settings.get("prompts") or {}).get(name) if name else None
     if not prompt:
-        return DEFAULT_INSTRUCTION
+        return None
     if not prompted:
         raise UnsupportedCheckpointError(
-            f"{directory}: config_sentence_transformers.json puts the prompt {prompt!r} before every query, which the "
-            "reranker's template has no place for; remove it there, or pass it as the instruction if it is one"
+            f"{file}: the prompt {prompt!r} would be inserted before every query, which the reranker's template does "
+            "not do; remove it there, or pass it as the instruction if it is one"
         )
     return str(prompt)

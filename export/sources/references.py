@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import SourceError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "1_Pooling/*", "2_Normalize/*"]
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+"""Patterns match files in subfolders as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def resolve_directory(source: SourceReference) -> Path:
     Raises SourceError where it is neither.
     """
     local = Path(source.location).expanduser()
-    if local.is_dir():
+    if local.exists():
         return local
     if not _HUB_ID.fullmatch(source.location):
         raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[@revision]")

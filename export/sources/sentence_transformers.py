@@ -1,84 +1,93 @@
-"""What sentence-transformers' files beside a checkpoint say about pooling, prompts and length."""
+"""Pooling, prompts and length limit of an embedding model, from the files of sentence-transformers."""
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...client.manifest import Prompts
-from ..architectures import Architecture
-from ..errors import SourceError, UnsupportedCheckpointError
+from ..errors import UnsupportedCheckpointError
 from .config import read_json
+from .modules import MODULES_FILE, Module, read_modules
+from .setting_files import SettingFiles
 
 QUERY_TEMPLATE = "Instruct: {instruction}\nQuery:{text}"
-"""Qwen3-Embedding's query text (model card)."""
+"""Query template of Qwen3-Embedding (model card)."""
 
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-"""Qwen3-Embedding's default task (model card)."""
+"""Default instruction of Qwen3-Embedding (model card)."""
 
+PROMPTS_FILE = "config_sentence_transformers.json"
+LENGTH_FILE = "sentence_bert_config.json"
+MODEL_CARD = "the model card of Qwen3-Embedding"
+NOWHERE = "no source states one"
 _MODULES = ("Transformer", "Pooling", "Normalize")
-_PROMPTS_FILE = "config_sentence_transformers.json"
 _QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)", re.DOTALL)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_UNLIMITED = 1 << 24
+"""transformers saves a huge `model_max_length` for tokenizers without a limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentenceSettings:
-    """Prompts of the checkpoint and its own length limit in tokens, None where it states none."""
+    """What the files state about an embedding model."""
 
     prompts: Prompts
+    prompts_origin: str
+    """File that the prompts are from, or why there is none."""
     max_tokens: int | None
+    """Length limit in tokens; None if no file states one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One module of `modules.json`: the last part of its type, and its folder."""
+def read_sentence_settings(files: SettingFiles, *, is_qwen3_embedding: bool) -> SentenceSettings:
+    """Return the settings that apply.
 
-    kind: str
-    directory: Path
-
-
-def read_sentence_settings(directory: Path, architecture: Architecture) -> SentenceSettings:
-    """Return the settings of `directory`; those of Qwen3-Embedding's model card if files are missing and they apply.
-
-    Raises UnsupportedCheckpointError for any pooling but the last token's and for further modules.
+    Without stated prompts a model has none, as in sentence-transformers; Qwen3-Embedding has those of its model card.
+    Raises UnsupportedCheckpointError for any pooling but the last token's, for other modules, and for settings that
+    change the embeddings and are not supported.
     """
-    _check_modules(directory)
-    return SentenceSettings(prompts=_read_prompts(directory, architecture), max_tokens=read_length(directory))
+    _check_modules(files)
+    file = files.find(PROMPTS_FILE)
+    stated = {} if file is None else read_json(file)
+    if file is not None:
+        _check_settings(stated, file)
+    if stated.get("prompts"):
+        prompts, origin = _parse_prompts(stated, str(file)), str(file)
+    elif is_qwen3_embedding and file is None:
+        prompts = Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
+        origin = MODEL_CARD
+    else:
+        prompts, origin = Prompts(query="{text}", document="{text}", default_instruction=None), NOWHERE
+    return SentenceSettings(prompts=prompts, prompts_origin=origin, max_tokens=read_length(files))
 
 
-def read_modules(directory: Path) -> list[Module]:
-    """The modules that `modules.json` lists, none where there is no such file."""
-    listing = directory / "modules.json"
-    if not listing.exists():
-        return []
-    try:
-        modules = json.loads(listing.read_text(encoding="utf-8"))
-        return [Module(str(module["type"]).rsplit(".", 1)[-1], directory / str(module["path"])) for module in modules]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise SourceError(f"{listing}: not a list of sentence-transformers modules ({exc!r})") from exc
+def read_length(files: SettingFiles) -> int | None:
+    """Return the length limit: `max_seq_length`, otherwise the tokenizer's `model_max_length`; None without either."""
+    file = files.find(LENGTH_FILE)
+    stated = None if file is None else read_json(file).get("max_seq_length")
+    if stated:
+        return int(stated)
+    tokenizer = files.find("tokenizer_config.json")
+    limit = None if tokenizer is None else read_json(tokenizer).get("model_max_length")
+    return int(limit) if isinstance(limit, int | float) and 0 < limit < _UNLIMITED else None
 
 
-def read_prompt_settings(directory: Path) -> dict[str, Any]:
-    """The content of `config_sentence_transformers.json`, nothing where there is no such file."""
-    file = directory / _PROMPTS_FILE
-    return read_json(file) if file.exists() else {}
-
-
-def _check_modules(directory: Path) -> None:
-    for module in read_modules(directory):
+def _check_modules(files: SettingFiles) -> None:
+    for module in read_modules(files):
         if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; "
+                f"{files.find(MODULES_FILE)}: module '{module.kind}' is not supported; "
                 "the graph ends with last-token pooling and L2 norm"
             )
         if module.kind == "Pooling":
-            _check_pooling(module.directory / "config.json")
+            _check_pooling(module)
 
 
-def _check_pooling(file: Path) -> None:
+def _check_pooling(module: Module) -> None:
+    file = module.directory / "config.json"
     pooling = read_json(file)
     modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
     single = pooling.get("pooling_mode")
@@ -88,32 +97,48 @@ def _check_pooling(file: Path) -> None:
         raise UnsupportedCheckpointError(
             f"{file}: pooling '{' + '.join(map(str, modes)) or 'none'}' is not supported, only the last token's"
         )
+    if pooling.get("include_prompt") is False:
+        raise UnsupportedCheckpointError(f"{file}: include_prompt false is not supported; pooling includes the prompt")
 
 
-def _read_prompts(directory: Path, architecture: Architecture) -> Prompts:
-    stated = read_prompt_settings(directory).get("prompts")
-    if not stated and not architecture.official_prompts:
-        return Prompts(query="{text}", document="{text}", default_instruction=None)
-    if not stated:
-        return Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
-    query = str(stated.get("query") or "")
-    document = _literal(str(stated.get("document") or stated.get("passage") or ""))
+def _check_settings(stated: Mapping[str, Any], file: Path) -> None:
+    if stated.get("truncate_dim"):
+        raise UnsupportedCheckpointError(
+            f"{file}: truncate_dim {stated['truncate_dim']} is not supported; remove it, and let clients ask for the "
+            "dimension"
+        )
+
+
+def _parse_prompts(stated: Mapping[str, Any], where: str) -> Prompts:
+    """The prompts of `encode_query` and `encode_document`."""
+    prompts = {str(name): str(text or "") for name, text in stated["prompts"].items()}
+    query = prompts.get("query")
+    document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
+    default = str(stated.get("default_prompt_name") or "")
+    if prompts.get(default) and (query is None or document is None):
+        missing = "query" if query is None else "document"
+        raise UnsupportedCheckpointError(
+            f"{where}: default_prompt_name '{default}' applies to some calls of sentence-transformers and not to "
+            f"others; state a prompt for '{missing}' there, or pass templates for query and document"
+        )
+    query, document = query or "", document or ""
     matched = _QUERY_PROMPT.fullmatch(query)
     if matched is None:
-        return Prompts(query=_literal(query), document=document, default_instruction=None)
+        return Prompts(query=_literal(query, where), document=_literal(document, where), default_instruction=None)
     head = query[: matched.start("instruction")]
     template = f"{head}{{instruction}}\nQuery:{matched['space']}{{text}}"
-    return Prompts(query=template, document=document, default_instruction=matched["instruction"])
+    return Prompts(query=template, document=_literal(document, where), default_instruction=matched["instruction"])
 
 
-def _literal(prompt: str) -> str:
+def _literal(prompt: str, where: str) -> str:
     if "{text}" in prompt or "{instruction}" in prompt:
-        raise UnsupportedCheckpointError(f"prompt {prompt!r} holds a placeholder of this project's own")
+        raise UnsupportedCheckpointError(
+            f"{where}: the prompt {prompt!r} has a placeholder, which sentence-transformers would not fill; "
+            "pass it as a template instead"
+        )
     return prompt + "{text}"
 
 
-def read_length(directory: Path) -> int | None:
-    """The length limit of `sentence_bert_config.json` in tokens, None where it states none."""
-    file = directory / "sentence_bert_config.json"
-    stated = read_json(file).get("max_seq_length") if file.exists() else None
-    return int(stated) if stated else None
+def is_qwen3_embedding(*names: str | None) -> bool:
+    """Whether one of a checkpoint's names is that of Qwen3-Embedding."""
+    return any("qwen3-embedding" in name.lower() for name in names if name)

@@ -57,6 +57,12 @@ class CheckpointTokenizer:
             raise UnsupportedCheckpointError(_disagreement(self.file))
         return rows
 
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template, as transformers reads it; None if there is none."""
+        template = getattr(self.official, "chat_template", None)
+        return template if isinstance(template, str) else None
+
     def token_id(self, token: str) -> int | None:
         """Id of a whole token, None where the vocabulary has no such token."""
         return self.plain.token_to_id(token)

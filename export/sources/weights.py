@@ -51,6 +51,11 @@ Weights = Mapping[str, LazyTensor]
 """Tensor name → tensor; a transformation takes one and gives another."""
 
 
+def remove_wrappers(name: str) -> str:
+    """Return a tensor's name without the prefix that torch.compile gives to a wrapped module."""
+    return name.replace("_orig_mod.", "")
+
+
 def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
     """Every tensor of the safetensors files in `directory` that match `pattern`, unread.
 

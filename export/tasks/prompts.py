@@ -25,6 +25,24 @@ def rerank_prompts(template: PairTemplate, default_instruction: str) -> PairProm
     return PairPrompts(prefix=RERANK_PREFIX, body=body, suffix=RERANK_SUFFIX, default_instruction=default_instruction)
 
 
+def override_templates(prompts: Prompts, query: str | None, document: str | None) -> Prompts:
+    """Return `prompts` with other templates; None keeps one.
+
+    Raises ExportError for a template without `{text}`, and for an instruction in the document template.
+    """
+    for name, template in (("query", query), ("document", document)):
+        if template is not None and "{text}" not in template:
+            raise ExportError(f"the {name} template {template!r} has no {{text}}, where the text is inserted")
+    if document is not None and "{instruction}" in document:
+        raise ExportError("the document template must not have {instruction}: documents take none")
+    if query is not None:
+        keeps = "{instruction}" in query
+        prompts = dataclasses.replace(
+            prompts, query=query, default_instruction=(prompts.default_instruction or "") if keeps else None
+        )
+    return prompts if document is None else dataclasses.replace(prompts, document=document)
+
+
 def override_instruction(prompts: Prompts, instruction: str | None) -> Prompts:
     """`prompts` with another default instruction, or as they are where it is None.
 
@@ -33,5 +51,8 @@ def override_instruction(prompts: Prompts, instruction: str | None) -> Prompts:
     if instruction is None:
         return prompts
     if "{instruction}" not in prompts.query:
-        raise ExportError("the checkpoint's query prompt has no place for an instruction; leave the instruction out")
+        raise ExportError(
+            "the query prompt has no place for an instruction; leave the instruction out, or pass a query template "
+            "with {instruction} and {text}"
+        )
     return dataclasses.replace(prompts, default_instruction=instruction)

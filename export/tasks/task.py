@@ -22,8 +22,9 @@ from ..options import TaskChoice
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import LOGIT_SCORE
+from ..sources.modules import read_modules
 from ..sources.retrieval_set import RetrievalSet
-from ..sources.sentence_transformers import read_modules
+from ..sources.setting_files import SettingFiles
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.reference import ReferenceAnswers, ReferenceModel
 from ..verification.retrieval import RetrievalRows
@@ -106,7 +107,11 @@ class Recognition:
 
 
 def recognise_task(
-    checkpoint: Checkpoint, tokenizer: CheckpointTokenizer, adapters: Sequence[Adapter], choice: TaskChoice
+    checkpoint: Checkpoint,
+    files: SettingFiles,
+    tokenizer: CheckpointTokenizer,
+    adapters: Sequence[Adapter],
+    choice: TaskChoice,
 ) -> Recognition:
     """The task asked for, or for `auto` the one that the sources speak of, the latest word first.
 
@@ -121,7 +126,7 @@ def recognise_task(
         raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; set the task")
     if said:
         return Recognition(said.pop(), "its adapter was trained for this task")
-    modules = {module.kind for module in read_modules(checkpoint.directory)}
+    modules = {module.kind for module in read_modules(files)}
     if "Pooling" in modules or LOGIT_SCORE in modules:
         return Recognition(Task.EMBED if "Pooling" in modules else Task.RERANK, "modules.json says so")
     head = checkpoint.weights.get(SCORE_HEAD)

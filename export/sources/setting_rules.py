@@ -1,0 +1,289 @@
+"""Which files and keys beside the weights decide what a model computes, and what an export does with each.
+
+The tables are allow lists: a key that may change the function is applied, or must have a neutral value, or is rejected
+by name. A key that no table knows is rejected or reported, never silently ignored. The page "What is read from a
+checkpoint" of the documentation is generated from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ..errors import UnsupportedCheckpointError
+
+
+class Treatment(StrEnum):
+    """What an export does with a file or a key."""
+
+    APPLIED = "applied"
+    NEUTRAL = "ignored: it does not change what the model computes"
+    CHECKED = "must be neutral, otherwise rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """The treatment of one key, or of several that are treated alike."""
+
+    keys: tuple[str, ...]
+    treatment: Treatment
+    note: str
+    """What is done with it, or why it does not matter; of a checked key, which values are neutral."""
+    is_neutral: Callable[[Any], bool] = lambda value: not value
+    """Of a checked key: whether the value changes nothing."""
+    remedy: str = ""
+    """Of a checked key: what to do about another value."""
+
+
+def applied(*keys: str, note: str) -> Rule:
+    """Return the rule of keys that are applied."""
+    return Rule(keys=keys, treatment=Treatment.APPLIED, note=note)
+
+
+def neutral(*keys: str, note: str) -> Rule:
+    """Return the rule of keys that do not matter."""
+    return Rule(keys=keys, treatment=Treatment.NEUTRAL, note=note)
+
+
+def checked(*keys: str, note: str, remedy: str, is_neutral: Callable[[Any], bool] = lambda value: not value) -> Rule:
+    """Return the rule of keys whose values must be neutral."""
+    return Rule(keys=keys, treatment=Treatment.CHECKED, note=note, remedy=remedy, is_neutral=is_neutral)
+
+
+def check_keys(raw: Mapping[str, Any], rules: Iterable[Rule], where: str) -> list[str]:
+    """Check the keys of a JSON object and return those that no rule knows and that have a value.
+
+    Raises:
+        UnsupportedCheckpointError: A checked key has a value that is not neutral; `where` names the file.
+    """
+    known = {key: rule for rule in rules for key in rule.keys}
+    for key, value in raw.items():
+        rule = known.get(key)
+        if rule is not None and rule.treatment is Treatment.CHECKED and not rule.is_neutral(value):
+            raise UnsupportedCheckpointError(f"{where}: {key} {_shorten(value)} is not supported; {rule.remedy}")
+    return [key for key, value in raw.items() if key not in known and value not in (None, False, [], {}, "")]
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_BASE_CHANGING = (
+    "save it converted to plain LoRA: save_pretrained(..., path_initial_model_for_weight_conversion=...), "
+    "because the base may have been changed as well"
+)
+_MERGE_FIRST = "merge it with PEFT first and export the result"
+_NEUTRAL_INITS = (True, False, None, "true", "false", "gaussian", "eva", "orthogonal", "mica")
+
+
+def _leaves_base_unchanged(init: Any) -> bool:
+    return (init.lower() if isinstance(init, str) else init) in _NEUTRAL_INITS
+
+
+ADAPTER_RULES = (
+    applied("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", note="scaling of B·A for each module"),
+    applied("modules_to_save", note="the tensors that the adapter holds whole replace those of the base"),
+    applied("task_type", note="SEQ_CLS and FEATURE_EXTRACTION decide the task"),
+    applied("base_model_name_or_path", note="names the base in error messages and recognises Qwen3-Embedding"),
+    checked(
+        "peft_type",
+        note="LORA",
+        remedy="only LORA is supported; " + _MERGE_FIRST,
+        is_neutral=lambda value: value == "LORA",
+    ),
+    checked(
+        "init_lora_weights",
+        note="true, false, gaussian, eva, orthogonal, mica; others may have changed the base as well",
+        remedy=_BASE_CHANGING,
+        is_neutral=_leaves_base_unchanged,
+    ),
+    checked("bias", note="none", remedy=_MERGE_FIRST, is_neutral=lambda value: value in (None, "none")),
+    checked(
+        "alora_invocation_tokens",
+        "arrow_config",
+        "fan_in_fan_out",
+        "kasa_config",
+        "layer_replication",
+        "lora_bias",
+        "megatron_config",
+        "monteclora_config",
+        "target_parameters",
+        "trainable_token_indices",
+        "use_bdlora",
+        "use_dora",
+        "use_qalora",
+        note="off: with them an adapter is more than W + scaling · B·A",
+        remedy=_MERGE_FIRST,
+    ),
+    neutral(
+        "auto_mapping",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "exclude_modules",
+        "inference_mode",
+        "layers_pattern",
+        "layers_to_transform",
+        "loftq_config",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "target_modules",
+        "velora_config",
+        note="of training, or visible in the tensors themselves",
+    ),
+    neutral("lora_dtype", "lorap_emb_lr", "lorap_lr_ratio", note="ms-swift's, of training"),
+)
+"""Keys of `adapter_config.json`. Unknown keys with a value are rejected."""
+
+
+CONFIG_RULES = (
+    applied("model_type", "architectures", note="choose the architecture and its head"),
+    applied(
+        "head_dim",
+        "hidden_size",
+        "intermediate_size",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "vocab_size",
+        note="shapes; the tensors must have them",
+    ),
+    applied("rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", note="norms and rotary embedding"),
+    applied("tie_word_embeddings", "id2label", note="head of a reranker"),
+    applied(
+        "layer_types",
+        "max_window_layers",
+        "sliding_window",
+        "use_sliding_window",
+        note="a window that applies to a layer limits max_tokens",
+    ),
+    checked(
+        "hidden_act",
+        note="silu",
+        remedy="only silu is supported",
+        is_neutral=lambda value: value in (None, "silu", "swish"),
+    ),
+    checked(
+        "is_causal",
+        note="true or absent",
+        remedy="it makes attention bidirectional, and only causal attention is supported",
+        is_neutral=lambda value: value is None or value is True,
+    ),
+    checked(
+        "bidirectional",
+        "bidirectional_attention",
+        "is_bidirectional",
+        "use_bidirectional_attention",
+        "use_bidirectional_attn",
+        note="false or absent",
+        remedy="it makes attention bidirectional, and only causal attention is supported",
+    ),
+    checked(
+        "auto_map",
+        note="no custom model class",
+        remedy="custom model code is never run; remove auto_map if the code only repeats the architecture",
+        is_neutral=lambda value: not any(name.startswith("AutoModel") for name in value or {}),
+    ),
+    checked(
+        "quantization",
+        "quantization_config",
+        "compression_config",
+        note="absent",
+        remedy="the weights are quantised; give the checkpoint in fp32, fp16 or bf16",
+    ),
+    checked(
+        "add_cross_attention",
+        "is_encoder_decoder",
+        "mlp_bias",
+        "pruned_heads",
+        note="off",
+        remedy="it is not part of the architecture",
+    ),
+    neutral(
+        "_attn_implementation",
+        "_attn_implementation_autoset",
+        "_name_or_path",
+        "attention_dropout",
+        "bos_token_id",
+        "chunk_size_feed_forward",
+        "classifier_dropout",
+        "dtype",
+        "eos_token_id",
+        "finetuning_task",
+        "initializer_range",
+        "is_decoder",
+        "label2id",
+        "model_name",
+        "num_labels",
+        "output_attentions",
+        "output_hidden_states",
+        "pad_token_id",
+        "pretraining_tp",
+        "problem_type",
+        "return_dict",
+        "task_specific_params",
+        "torch_dtype",
+        "torchscript",
+        "transformers_version",
+        "unsloth_fixed",
+        "unsloth_version",
+        "use_cache",
+        note="of training, generation, or the way of loading",
+    ),
+    neutral("attention_bias", note="given by the architecture, which rejects what it does not have"),
+    neutral("sentence_transformers", note="version and activation of a CrossEncoder; scores are always sigmoids"),
+)
+"""Keys of `config.json`. Unknown keys with a value are reported."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRule:
+    """What is read from one file beside the weights."""
+
+    name: str
+    treatment: str
+
+
+FILE_RULES = (
+    FileRule(name="config.json", treatment="shapes and settings of the decoder, from the base only; keys below"),
+    FileRule(name="*.safetensors", treatment="weights; pickled weights are rejected"),
+    FileRule(
+        name="adapter_config.json, adapter_model.safetensors",
+        treatment="of each adapter, keys below; beside a model's own weights they are rejected unless the folder is "
+        "also passed as an adapter, because transformers would apply them",
+    ),
+    FileRule(
+        name="tokenizer.json, tokenizer_config.json",
+        treatment="the tokenizer, its end token, and `model_max_length` if no other limit is stated; rejected if "
+        "transformers reads other token ids than the file itself gives",
+    ),
+    FileRule(
+        name="modules.json and the folders that it names",
+        treatment="Transformer (also in a subfolder), last-token Pooling, Normalize, and LogitScore of rerankers; "
+        "other modules and other pooling are rejected",
+    ),
+    FileRule(
+        name="config_sentence_transformers.json",
+        treatment="prompts; rejected are `truncate_dim`, and a `default_prompt_name` that decides between calls",
+    ),
+    FileRule(name="sentence_bert_config.json", treatment="`max_seq_length`"),
+    FileRule(
+        name="chat_template.jinja, or chat_template in tokenizer_config.json",
+        treatment="of a reranker with LogitScore, if the template has a query and a document: becomes the pair "
+        "template if both give the same token ids, otherwise rejected; other chat templates are ignored",
+    ),
+    FileRule(
+        name="generation_config.json, special_tokens_map.json, trainer_state.json, README.md and others",
+        treatment="ignored: they do not change what the model computes",
+    ),
+)
+"""Files of a model or adapter folder, in the order of the documentation page."""
