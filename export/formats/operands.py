@@ -42,7 +42,7 @@ class Operand:
     """None if no 8-bit product reads it."""
 
 
-def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
+def apply_scale(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
     """Return the float values [·, n] of `rows`."""
     return rows.values if rows.scale is None else g.op("Mul", rows.values, rows.scale, name="scaled")
 
@@ -51,7 +51,7 @@ def float_rows(g: GraphBuilder, operand: Operand) -> ir.Value:
     """Return the float rows [·, n] of `operand`; raise ValueError if it has codes only."""
     if operand.rows is None:
         raise ValueError(f"the operand was prepared for 8-bit products only, below {g.path('')}")
-    return multiply_out(g, operand.rows)
+    return apply_scale(g, operand.rows)
 
 
 def take_rows(g: GraphBuilder, operand: Operand, indices: ir.Value, name: str) -> Operand:

@@ -26,22 +26,22 @@ def rotate_stream(weights: Weights, config: DecoderConfig, rotation: Rotation) -
     rotated = dict(weights)
 
     def read_stream(name: str, gain: str) -> LazyTensor:
-        return weights[name].changed(lambda values: rotation.turn_rows(values * weights[gain].fp32()))
+        return weights[name].changed(lambda values: rotation.rotate_rows(values * weights[gain].fp32()))
 
-    rotated[EMBEDDINGS] = weights[EMBEDDINGS].changed(rotation.turn_rows)
+    rotated[EMBEDDINGS] = weights[EMBEDDINGS].changed(rotation.rotate_rows)
     for index in range(config.layers):
         layer = config.architecture.layer(index)
         for gain, readers in ((layer.attention_norm, layer.qkv), (layer.mlp_norm, layer.gate_up)):
             rotated |= {name: read_stream(name, gain) for name in readers}
             rotated[gain] = weights[gain].changed(torch.ones_like)
         for name in (layer.output, layer.down):
-            rotated[name] = weights[name].changed(rotation.turn_columns)
+            rotated[name] = weights[name].changed(rotation.rotate_columns)
     for name in HEADS:
         if name in weights:
             rotated[name] = read_stream(name, FINAL_NORM)
     final_gain = weights[FINAL_NORM]
     rotated[FINAL_NORM] = final_gain.changed(torch.ones_like)
     rotated[UNROTATE] = LazyTensor(
-        (rotation.size, rotation.size), torch.float32, lambda: rotation.turn_rows(torch.diag(final_gain.fp32()))
+        (rotation.size, rotation.size), torch.float32, lambda: rotation.rotate_rows(torch.diag(final_gain.fp32()))
     )
     return rotated

@@ -27,25 +27,25 @@ class Rotation:
         """How many channels it turns."""
         return len(self.signs)
 
-    def turn_rows(self, values: torch.Tensor) -> torch.Tensor:
+    def rotate_rows(self, values: torch.Tensor) -> torch.Tensor:
         """values · Q for float32 `values` [rows, size]."""
-        turned = torch.empty_like(values)
+        rotated = torch.empty_like(values)
         for first in range(0, len(values), _ROWS_AT_A_TIME):
             rows = slice(first, first + _ROWS_AT_A_TIME)
-            turned[rows] = self._turn(values[rows])
-        return turned
+            rotated[rows] = self._rotate(values[rows])
+        return rotated
 
-    def _turn(self, values: torch.Tensor) -> torch.Tensor:
-        turned: torch.Tensor = values * self.signs
+    def _rotate(self, values: torch.Tensor) -> torch.Tensor:
+        rotated: torch.Tensor = values * self.signs
         behind = self.size
         for factor in self.factors:
             behind //= len(factor)
-            turned = factor.T @ turned.reshape(-1, len(factor), behind)
-        return turned.reshape(values.shape)
+            rotated = factor.T @ rotated.reshape(-1, len(factor), behind)
+        return rotated.reshape(values.shape)
 
-    def turn_columns(self, values: torch.Tensor) -> torch.Tensor:
+    def rotate_columns(self, values: torch.Tensor) -> torch.Tensor:
         """Qᵀ · values for float32 `values` [size, columns]."""
-        return self.turn_rows(values.T.contiguous()).T.contiguous()
+        return self.rotate_rows(values.T.contiguous()).T.contiguous()
 
 
 def make_rotation(size: int, seed: int = 0) -> Rotation:

@@ -22,7 +22,7 @@ from ..sources.probe_texts import PROBE_TEXTS, long_text
 from ..sources.retrieval_set import NamedText, RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import measure_parity
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
 from .task import ManifestFields, Proof
@@ -61,7 +61,7 @@ class EmbeddingTask:
 
     def answer(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         """The reference's vectors."""
         return model.embed(rows, batch_rows, on_rows)
 

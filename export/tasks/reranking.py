@@ -25,7 +25,7 @@ from ..sources.probe_texts import PROBE_PAIRS, long_text
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import measure_score_parity
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
 from .task import ManifestFields, Proof
@@ -68,7 +68,7 @@ class RerankTask:
 
     def answer(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         """The reference's scores."""
         return model.score(rows, batch_rows, on_rows)
 

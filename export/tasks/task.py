@@ -25,7 +25,7 @@ from ..sources.cross_encoder import LOGIT_SCORE
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.sentence_transformers import read_modules
 from ..sources.tokenizer import CheckpointTokenizer
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
 
@@ -47,7 +47,7 @@ class Proof:
     """Rows of ids, longest last, and the reference's answers to them."""
 
     rows: list[list[int]]
-    answers: ReferenceAnswers
+    answers: ReferenceOutputs
 
 
 class ExportTask(Protocol):
@@ -72,7 +72,7 @@ class ExportTask(Protocol):
 
     def answer(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         """The reference's answers."""
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:

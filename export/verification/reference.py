@@ -19,15 +19,15 @@ REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceAnswers:
+class ReferenceOutputs:
     """Unit rows float32 [n, hidden], or scores [n, 1], and the largest activations met on the way."""
 
     vectors: NDArray[np.float32]
     peaks: ActivationPeaks
 
-    def joined(self, other: ReferenceAnswers) -> ReferenceAnswers:
+    def joined(self, other: ReferenceOutputs) -> ReferenceOutputs:
         """These answers followed by those of `other`."""
-        return ReferenceAnswers(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
+        return ReferenceOutputs(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
 
 
 class ReferenceModel:
@@ -51,7 +51,7 @@ class ReferenceModel:
 
     def embed(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         """Unit rows for token rows in left-padded batches, as the model card computes them.
 
         `on_rows` hears how many of how many rows are done.
@@ -60,7 +60,7 @@ class ReferenceModel:
 
     def score(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         """Scores for token rows, as the model card computes them of the logits of no and yes; else as `embed`."""
         return self._answer(rows, batch_rows, on_rows, self._score_last)
 
@@ -79,13 +79,13 @@ class ReferenceModel:
         batch_rows: int,
         on_rows: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
-    ) -> ReferenceAnswers:
+    ) -> ReferenceOutputs:
         answers, watch = [], _PeakWatch(self._model, self._config)
         with torch.inference_mode(), watch:
             for first in range(0, len(rows), batch_rows):
                 answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
                 on_rows(min(first + batch_rows, len(rows)), len(rows))
-        return ReferenceAnswers(torch.cat(answers).numpy(), watch.peaks())
+        return ReferenceOutputs(torch.cat(answers).numpy(), watch.peaks())
 
     def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
         width = max(map(len, rows))

@@ -51,7 +51,7 @@ class WrittenModel:
         return np.concatenate([self.run([row]) for row in rows])
 
 
-def gpu_answers() -> bool:
+def gpu_available() -> bool:
     """Whether this process has a GPU and a build of ONNX Runtime for it; loads CUDA's libraries if so."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return False

@@ -13,7 +13,7 @@ from ..formats import WeightFormat
 from ..graph import CudaProfile, GraphOptions
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
-from .runtime import RUNTIME_NAME, WrittenModel, gpu_answers
+from .runtime import RUNTIME_NAME, WrittenModel, gpu_available
 
 
 def open_for_check(
@@ -27,7 +27,7 @@ def open_for_check(
     cuda = options.cuda
     if cuda is None:
         return WrittenModel(file)
-    if gpu_answers():
+    if gpu_available():
         model = WrittenModel(file, cuda=cuda_provider_options(options.format.precision, cuda.runtime))
         if model.on_gpu:
             model.description = f"{RUNTIME_NAME} on {torch.cuda.get_device_name()}"
