@@ -25,7 +25,7 @@ from .errors import ExportError
 from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
 from .graph import CudaProfile, GraphOptions
-from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, spread
+from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
 from .model_sources import ModelSources, check_options, model_name, open_sources
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
@@ -36,7 +36,7 @@ from .tasks.task import ManifestFields
 from .verification.runtime import WrittenModel
 from .verification.token_budget import TokenBudget, measure_token_budget
 from .verification.written_check import open_for_check
-from .written_evidence import WrittenEvidence, WrittenGraph, examine_graph
+from .written_evidence import WrittenEvidence, WrittenGraph, verify_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         )
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
-        evidence = examine_graph(
+        evidence = verify_graph(
             graph,
             sources,
             reference,
@@ -142,7 +142,7 @@ def _lower(
         LoweringInputs(
             checkpoint=sources.checkpoint,
             peaks=reference.peaks,
-            calibration_rows=spread(rows, CALIBRATION_TOKENS),
+            calibration_rows=subsample(rows, CALIBRATION_TOKENS),
             max_cosine_error=sources.task.cosine_limit(int8_tolerance, format.tolerance),
             scratch=scratch,
             progress=progress,

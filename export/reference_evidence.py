@@ -13,7 +13,7 @@ from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
 from .passes.rescale import ActivationPeaks
 from .progress import Progress, SilentProgress
-from .tasks.task import Proof
+from .tasks.task import ReferenceRun
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
 
@@ -25,9 +25,9 @@ _SHORTEST_PROBE = 64
 class ReferenceEvidence:
     """Answers of transformers in fp32 that the written model is compared with."""
 
-    probes: Proof
+    probes: ReferenceRun
     """Probe texts, and one long text at the end."""
-    held_out: Proof | None
+    held_out: ReferenceRun | None
     """Texts that calibration does not see; None for formats without calibration."""
     ndcg: float | None
     """nDCG@10 over the retrieval set; None without one."""
@@ -35,7 +35,7 @@ class ReferenceEvidence:
     @property
     def peaks(self) -> ActivationPeaks:
         """Largest activations over the probe texts."""
-        return self.probes.answers.peaks
+        return self.probes.outputs.peaks
 
 
 def compute_reference(
@@ -53,35 +53,33 @@ def compute_reference(
     progress.stage("computing the reference in transformers fp32")
     model = ReferenceModel(sources.checkpoint)
     return ReferenceEvidence(
-        probes=_answer_probes(model, sources, budget_s, progress),
-        held_out=_answer_held_out(model, sources, progress) if held_out else None,
-        ndcg=None if retrieval is None else _answer_retrieval(model, sources, retrieval, progress),
+        probes=_run_probes(model, sources, budget_s, progress),
+        held_out=_run_held_out(model, sources, progress) if held_out else None,
+        ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 
 
-def _answer_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> Proof:
+def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> ReferenceRun:
     task = sources.task
     rows = task.probe_rows(sources.max_tokens)
     started = time.monotonic()
-    answers = task.answer(model, rows, _BATCH_ROWS, progress.step)
+    outputs = task.run_reference(model, rows, _BATCH_ROWS, progress.step)
     per_token_s = (time.monotonic() - started) / sum(map(len, rows))
     long_row = task.long_row(_affordable_tokens(per_token_s, budget_s, sources.max_tokens))
-    longer = task.answer(model, [long_row], 1, progress.step)
-    return Proof(rows=[*rows, long_row], answers=answers.joined(longer))
+    longer = task.run_reference(model, [long_row], 1, progress.step)
+    return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
 
 
-def _answer_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> Proof:
+def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:
     rows = sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
-    return Proof(rows=rows, answers=sources.task.answer(model, rows, _BATCH_ROWS, progress.step))
+    return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, _BATCH_ROWS, progress.step))
 
 
-def _answer_retrieval(
-    model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress
-) -> float:
+def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:
     progress.stage("retrieval in transformers fp32")
 
     def embed(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return sources.task.answer(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
+        return sources.task.run_reference(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
 
     return measure_ndcg(retrieval, embed, progress.step)
 

@@ -42,7 +42,7 @@ class WrittenGraph:
         return self.lowered.format
 
 
-def examine_graph(
+def verify_graph(
     graph: WrittenGraph,
     sources: ModelSources,
     reference: ReferenceEvidence,
@@ -62,7 +62,7 @@ def examine_graph(
     require_parity(parity)
     quantization = None
     if calibration is not None:
-        quantization = _examine_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
+        quantization = _verify_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
     found = None
     if retrieval is not None and reference.ndcg is not None:
         progress.stage(f"retrieval with the {graph.format.precision} graph")
@@ -77,7 +77,7 @@ def examine_graph(
     return WrittenEvidence(parity=parity, quantization=quantization, retrieval=found)
 
 
-def _examine_quantization(
+def _verify_quantization(
     graph: WrittenGraph,
     sources: ModelSources,
     reference: ReferenceEvidence,

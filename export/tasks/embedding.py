@@ -25,7 +25,7 @@ from ..verification.parity import measure_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof
+from .task import ManifestFields, ReferenceRun
 
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
@@ -59,7 +59,7 @@ class EmbeddingTask:
         """A long document, cut."""
         return self.tokenizer.rows([long_text(tokens)], max(tokens, 2))[0]
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """The reference's vectors."""
@@ -91,9 +91,9 @@ class EmbeddingTask:
         """The output is the final state, normalised."""
         return tolerance.cosine
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport:
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport:
         """Cosines with the reference."""
-        return measure_parity(model, proof.rows, proof.answers.vectors, tolerance)
+        return measure_parity(model, run.rows, run.outputs.vectors, tolerance)
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest:
         """With the dimensions, the end token and the prompts."""

@@ -28,7 +28,7 @@ from ..verification.parity import measure_score_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof
+from .task import ManifestFields, ReferenceRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class RerankTask:
         body = self._body("What is new?", long_text(tokens))
         return self.tokenizer.pair_rows(self.prompts, [body], max(tokens, shortest))[0]
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """The reference's scores."""
@@ -92,9 +92,9 @@ class RerankTask:
         """A score changes with the error of the final state, 1 - cosine with its square."""
         return standard.cosine * min(tolerance.score / standard.score, 1.0) ** 2
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ScoreParityReport:
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ScoreParityReport:
         """Differences from the reference scores."""
-        return measure_score_parity(model, proof.rows, proof.answers.vectors, tolerance)
+        return measure_score_parity(model, run.rows, run.outputs.vectors, tolerance)
 
     def describe(self, fields: ManifestFields) -> RerankManifest:
         """With the prompts; a score is one number."""

@@ -43,11 +43,11 @@ class ManifestFields(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class ReferenceRun:
     """Rows of ids, longest last, and the reference's answers to them."""
 
     rows: list[list[int]]
-    answers: ReferenceOutputs
+    outputs: ReferenceOutputs
 
 
 class ExportTask(Protocol):
@@ -70,7 +70,7 @@ class ExportTask(Protocol):
     def long_row(self, tokens: int) -> list[int]:
         """A row of a long text, cut to `tokens`."""
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """The reference's answers."""
@@ -90,7 +90,7 @@ class ExportTask(Protocol):
         `standard` is the tolerance of the format.
         """
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
         """Compare the written model with the reference answers, alone and batched."""
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest | RerankManifest:

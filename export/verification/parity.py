@@ -36,7 +36,7 @@ def measure_parity(
     alone = model.run_alone(rows)
     batched = [_run_batched(model, rows, seed) for seed in range(_BATCHES)]
     truth = cosines(alone, reference)
-    together = np.stack([cosines(alone, answers) for answers in batched])
+    together = np.stack([cosines(alone, outputs) for outputs in batched])
     return ParityReport(
         reference=REFERENCE_NAME,
         runtime=model.description,
@@ -46,7 +46,7 @@ def measure_parity(
         mean_cosine=float(truth.mean()),
         max_abs_error=float(np.abs(alone - reference).max()),
         min_batched_cosine=float(together.min()),
-        batched_bit_identical=all(np.array_equal(alone, answers) for answers in batched),
+        batched_bit_identical=all(np.array_equal(alone, outputs) for outputs in batched),
         cosine_tolerance=tolerance.cosine,
         batched_cosine_tolerance=tolerance.batched_cosine,
     )
@@ -80,9 +80,9 @@ def _run_batched(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) 
     order = list(range(len(rows)))
     rng.shuffle(order)
     padded = [pad_row(rows[index], rng.randrange(_LARGEST_PADDING), rng.randrange(_LARGEST_PADDING)) for index in order]
-    answers = model.run(padded)
-    restored = np.empty_like(answers)
-    restored[order] = answers
+    outputs = model.run(padded)
+    restored = np.empty_like(outputs)
+    restored[order] = outputs
     return restored
 
 

@@ -56,13 +56,13 @@ class ReferenceModel:
 
         `on_rows` hears how many of how many rows are done.
         """
-        return self._answer(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
+        return self._run(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
 
     def score(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Scores for token rows, as the model card computes them of the logits of no and yes; else as `embed`."""
-        return self._answer(rows, batch_rows, on_rows, self._score_last)
+        return self._run(rows, batch_rows, on_rows, self._score_last)
 
     def _score_last(self, last: torch.Tensor) -> torch.Tensor:
         """Scores [n, 1] from final hidden states [n, hidden]."""
@@ -73,19 +73,19 @@ class ReferenceModel:
             return torch.sigmoid(logits)
         return torch.log_softmax(logits, dim=1)[:, 1:].exp()
 
-    def _answer(
+    def _run(
         self,
         rows: Sequence[Sequence[int]],
         batch_rows: int,
         on_rows: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
     ) -> ReferenceOutputs:
-        answers, watch = [], _PeakWatch(self._model, self._config)
+        outputs, watch = [], _PeakWatch(self._model, self._config)
         with torch.inference_mode(), watch:
             for first in range(0, len(rows), batch_rows):
-                answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
+                outputs.append(head(self._last_states(rows[first : first + batch_rows], watch)))
                 on_rows(min(first + batch_rows, len(rows)), len(rows))
-        return ReferenceOutputs(torch.cat(answers).numpy(), watch.peaks())
+        return ReferenceOutputs(torch.cat(outputs).numpy(), watch.peaks())
 
     def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
         width = max(map(len, rows))

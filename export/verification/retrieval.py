@@ -44,7 +44,7 @@ def measure_ndcg(rows: RetrievalRows, embed: Embed, on_rows: Callable[[int, int]
     for first in range(0, len(queries), _SCORED_QUERIES):
         part = slice(first, first + _SCORED_QUERIES)
         scores = queries[part] @ documents.T
-        for row, own in zip(scores, found.own[part], strict=True):
+        for row, own in zip(scores, found.same_id[part], strict=True):
             if own is not None:
                 row[own] = -np.inf
         total += float(ndcg_by_query(scores, found.gains[part]).sum())
@@ -82,10 +82,10 @@ def _embed_all(rows: Rows, embed: Embed, on_rows: Callable[[int, int], None]) ->
     vectors = np.empty((0, 0), np.float32)
     done = 0
     for batch in batches(rows):
-        answers = embed([rows[index] for index in batch])
+        outputs = embed([rows[index] for index in batch])
         if not done:
-            vectors = np.empty((len(rows), answers.shape[1]), np.float32)
-        vectors[batch] = answers
+            vectors = np.empty((len(rows), outputs.shape[1]), np.float32)
+        vectors[batch] = outputs
         done += len(batch)
         on_rows(done, len(rows))
     return vectors

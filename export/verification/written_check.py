@@ -17,7 +17,7 @@ from .runtime import RUNTIME_NAME, WrittenModel, gpu_available
 
 
 def open_for_check(
-    file: Path, checkpoint: Checkpoint, options: GraphOptions, workshop: Path, progress: Progress
+    file: Path, checkpoint: Checkpoint, options: GraphOptions, scratch: Path, progress: Progress
 ) -> WrittenModel:
     """The model at `file`, written from `checkpoint` with `options`; its description says what ran where.
 
@@ -36,7 +36,7 @@ def open_for_check(
         progress.note("no GPU here: the graph is compared on the CPU, by kernels other than the GPU's")
         return WrittenModel(file, description=f"{RUNTIME_NAME} on a CPU, not on a GPU")
     progress.note("no GPU here: the graph's fp32 twin is compared on the CPU, the graph itself has not run")
-    twin = workshop / "twin" / file.name
+    twin = scratch / "twin" / file.name
     weights = {name: options.format.round_as_stored(tensor) for name, tensor in checkpoint.weights.items()}
     stored = checkpoint.with_weights(weights)
     twin_options = dataclasses.replace(

@@ -210,7 +210,7 @@ def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tin
     other = write_checkpoint(tmp_path / "other", TinyCheckpoint(hidden=48, layers=3))
     adapter = write_adapter(tmp_path / "adapter", other)
     result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
-    assert_one_error_line(result, holding="14 of its 42 keys fit no tensor of the base")
+    assert_one_error_line(result, holding="14 of its 42 keys match no tensor of the base")
     assert not (tmp_path / "out" / "merged").exists()
 
 
