@@ -1,4 +1,4 @@
-"""What the reference answers, computed before anything is lowered or written."""
+"""Outputs of the reference, computed before weights are lowered and written."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _SHORTEST_PROBE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceEvidence:
-    """Answers of transformers in fp32 that the written model is compared with."""
+    """Outputs of transformers in fp32, which the written model is compared with."""
 
     probes: ReferenceRun
-    """Probe texts, and one long text at the end."""
+    """Probe texts, and a long text at the end."""
     held_out: ReferenceRun | None
-    """Texts that calibration does not see; None for formats without calibration."""
+    """Texts that calibration does not use; None for formats without calibration."""
     ndcg: float | None
-    """nDCG@10 over the retrieval set; None without one."""
+    """nDCG@10 over the retrieval set; None if there is no set."""
 
     @property
     def peaks(self) -> ActivationPeaks:
@@ -46,9 +46,9 @@ def compute_reference(
     budget_s: float,
     progress: Progress,
 ) -> ReferenceEvidence:
-    """Run the reference on the probe texts, and on held-out texts and a retrieval set if asked to.
+    """Run the reference on the probe texts and, if requested, on held-out texts and a retrieval set.
 
-    `budget_s` is the time that the longest probe text may take, seconds; it is shortened to fit.
+    The longest probe text is shortened so that it takes about `budget_s` seconds.
     """
     progress.stage("computing the reference in transformers fp32")
     model = ReferenceModel(sources.checkpoint)
@@ -76,7 +76,7 @@ def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progre
 
 
 def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:
-    progress.stage("retrieval in transformers fp32")
+    progress.stage("evaluating retrieval with transformers fp32")
 
     def embed(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         return sources.task.run_reference(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
@@ -85,7 +85,7 @@ def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: Retr
 
 
 def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
-    """Tokens of one text within the budget, halved from `max_tokens`; attention doubles the cost of a token."""
+    """Halve `max_tokens` until a text fits the budget; attention doubles the cost per token of a long text."""
     tokens = max_tokens
     while tokens > _SHORTEST_PROBE and 2 * per_token_s * tokens > budget_s:
         tokens //= 2

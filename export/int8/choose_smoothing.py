@@ -83,8 +83,8 @@ def _record_inputs(layer: DecoderLayer, batches: list[TextBatch], stride: int) -
     """Run the layer on `batches`, in place, and return a sample of what each group of products reads [T, in]."""
     parts = []
     with layer.recorded() as inputs:
-        for place, batch in enumerate(batches):
-            batches[place] = layer.run(batch)
+        for index, batch in enumerate(batches):
+            batches[index] = layer.run(batch)
             parts.append({group: values[batch.real][::stride] for group, values in inputs.items()})
     return {group: torch.cat([part[group] for part in parts]) for group in ProductGroup}
 

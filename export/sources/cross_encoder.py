@@ -1,4 +1,4 @@
-"""What sentence-transformers' files beside a reranker say about its answer tokens, instruction and length."""
+"""A reranker's answer tokens, instruction and length limit, from its sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .config import read_json
 from .sentence_transformers import DEFAULT_INSTRUCTION, Module, read_length, read_modules, read_prompt_settings
 
 LOGIT_SCORE = "LogitScore"
-"""The module that makes a score of a causal LM's logits."""
+"""The sentence-transformers module that computes a score from a causal LM's logits."""
 _MODULES = ("Transformer", LOGIT_SCORE)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerIds:
-    """The tokens whose logits at the end of the prompt are compared."""
+    """Token ids of the two answers, whose logits after the prompt give the score."""
 
     no: int
     yes: int
@@ -24,26 +24,27 @@ class AnswerIds:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEncoderSettings:
-    """What the files state; where they are missing, the model card's instruction and nothing else."""
+    """Settings of the files, with the model card's instruction as the default."""
 
     instruction: str
     max_tokens: int | None
     answers: AnswerIds | None
-    """Token ids of LogitScore, None without that module."""
+    """Token ids of the LogitScore module; None if there is no such module."""
 
 
 def read_cross_encoder_settings(directory: Path) -> CrossEncoderSettings:
-    """The settings of `directory`.
+    """Read the settings in `directory`.
 
-    Raises UnsupportedCheckpointError for further modules, for a score of one token's logit alone, and for a prompt
-    of unknown place.
+    Raises:
+        UnsupportedCheckpointError: There are other modules, the score uses one token's logit only, or the template has
+            no place for the prompt.
     """
     modules = read_modules(directory)
     for module in modules:
         if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; the graph ends with the score "
-                "of the last token; set the task to embed if this is an embedding model"
+                f"{directory / 'modules.json'}: module '{module.kind}' is not supported, because the graph ends with "
+                "the score of the last token; set the task to embed if this is an embedding model"
             )
     answers = next((_read_answers(module) for module in modules if module.kind == LOGIT_SCORE), None)
     return CrossEncoderSettings(
@@ -66,7 +67,7 @@ def _read_answers(module: Module) -> AnswerIds:
 
 
 def _read_instruction(directory: Path, *, prompted: bool) -> str:
-    """The default prompt, which a model with LogitScore puts where the instruction stands."""
+    """Read the default prompt, which is the instruction of a model with LogitScore."""
     settings = read_prompt_settings(directory)
     name = settings.get("default_prompt_name")
     prompt = (settings.get("prompts") or {}).get(name) if name else None
@@ -74,7 +75,7 @@ def _read_instruction(directory: Path, *, prompted: bool) -> str:
         return DEFAULT_INSTRUCTION
     if not prompted:
         raise UnsupportedCheckpointError(
-            f"{directory}: config_sentence_transformers.json puts the prompt {prompt!r} before every query, which the "
-            "reranker's template has no place for; remove it there, or pass it as the instruction if it is one"
+            f"{directory}: config_sentence_transformers.json puts the prompt {prompt!r} before every query, but the "
+            "reranker's template has no place for it; remove it there, and set it as the instruction if it is one"
         )
     return str(prompt)

@@ -1,4 +1,4 @@
-"""A retrieval set in BEIR's layout: what a search is asked, what it finds, and what it should have found."""
+"""A retrieval set in BEIR's layout: queries, documents and relevance judgements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADER = ("query-id", "corpus-id", "score")
 
 @dataclass(frozen=True, slots=True)
 class NamedText:
-    """A query or a document and its id in the set."""
+    """A query or document and its `_id`."""
 
     name: str
     text: str
@@ -27,25 +27,28 @@ class NamedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalSet:
-    """Queries that have a relevant document, all documents, and the gain of each judged one."""
+    """Queries with at least one relevant document, all documents, and the relevance judgements."""
 
     identity: SourceIdentity
-    """The folder as given, and the SHA-256 of the digests of corpus, queries and judgements."""
+    """The folder as given, and the SHA-256 of the digests of its files."""
     queries: tuple[NamedText, ...]
     documents: tuple[NamedText, ...]
     gains: tuple[dict[int, float], ...]
-    """Of each query: place of a judged document → its score."""
+    """For each query, index of a judged document → score."""
     same_id: tuple[int | None, ...]
-    """Place of the document that has a query's id and was not judged relevant to it: the query itself, which BEIR
-    takes out of what a search finds (`ignore_identical_ids`)."""
+    """For each query, index of the document with the same id, unless it is judged relevant. BEIR removes it from the
+    results (`ignore_identical_ids`)."""
 
 
 def read_retrieval_set(folder: Path) -> RetrievalSet:
-    """The set in `folder`: `corpus.jsonl`, `queries.jsonl`, and `qrels/test.tsv` or `qrels.tsv`.
+    """Read `corpus.jsonl`, `queries.jsonl`, and `qrels/test.tsv` or `qrels.tsv` in `folder`.
 
-    Lines of the first have `_id`, `text` and perhaps `title`, which stands before the text with a blank between, as
-    BEIR has it; of the second `_id` and `text`. Judgements are `query-id`, `corpus-id` and `score` between tabs under
-    a line that names them; of two about one pair the later one holds. Raises SourceError, which names file and line.
+    Documents have `_id`, `text` and optionally `title`, which is prepended with a space, like in BEIR; queries have
+    `_id` and `text`. Judgements are tab-separated `query-id`, `corpus-id` and `score`, below a header. Of duplicate
+    judgements, the last one counts.
+
+    Raises:
+        SourceError: A file is missing or invalid; the message names file and line.
     """
     qrels = next((folder / name for name in _JUDGEMENTS if (folder / name).is_file()), folder / _JUDGEMENTS[0])
     files = [folder / _CORPUS, folder / _QUERIES, qrels]
@@ -80,7 +83,7 @@ def _index_by_id(texts: Sequence[NamedText]) -> dict[str, int]:
 
 
 def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Every line of `file` that is not blank, behind the place that errors name."""
+    """Yield the location, for errors, and the text of each line of `file` that is not blank."""
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
@@ -114,21 +117,21 @@ def _parse_text(line: str, location: str) -> NamedText:
         value = None
     fields = value if isinstance(value, dict) else {}
     name, title, text = fields.get("_id"), fields.get("title") or "", fields.get("text")
-    # a number is told from true, which is one to Python
+    # `type` because bool is a subclass of int
     if type(name) not in (str, int) or not isinstance(title, str) or not isinstance(text, str):
         raise SourceError(
             f'{location}: must be a JSON object with "_id" and "text", such as {{"_id": "7", "text": "a text"}}'
         )
-    whole = f"{title} {text}" if title else text
+    content = f"{title} {text}" if title else text
     try:
-        whole.encode()
+        content.encode()
     except UnicodeEncodeError as exc:
-        raise SourceError(f"{location}: holds a lone surrogate, which has no UTF-8 form") from exc
-    return NamedText(str(name), whole)
+        raise SourceError(f"{location}: has a lone surrogate, which UTF-8 cannot encode") from exc
+    return NamedText(str(name), content)
 
 
 def _read_judgements(file: Path, queries: dict[str, int], documents: dict[str, int]) -> list[dict[int, float]]:
-    """Gains of every query, by the document's place."""
+    """Return the gains of every query by document index."""
     gains: list[dict[int, float]] = [{} for _ in queries]
     lines = _read_lines(file)
     location, header = next(lines, (f"evaluation set {file}", ""))

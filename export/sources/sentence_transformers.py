@@ -1,4 +1,4 @@
-"""What sentence-transformers' files beside a checkpoint say about pooling, prompts and length."""
+"""Pooling, prompts and length limit of a checkpoint, from its sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from ..errors import SourceError, UnsupportedCheckpointError
 from .config import read_json
 
 QUERY_TEMPLATE = "Instruct: {instruction}\nQuery:{text}"
-"""Qwen3-Embedding's query text (model card)."""
+"""Query prompt of Qwen3-Embedding (model card)."""
 
 DEFAULT_INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-"""Qwen3-Embedding's default task (model card)."""
+"""Default instruction of Qwen3-Embedding (model card)."""
 
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _PROMPTS_FILE = "config_sentence_transformers.json"
@@ -26,31 +26,34 @@ _QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentenceSettings:
-    """Prompts of the checkpoint and its own length limit in tokens, None where it states none."""
+    """Prompts and length limit of a checkpoint."""
 
     prompts: Prompts
     max_tokens: int | None
+    """Longest row in tokens; None if the files do not set one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """One module of `modules.json`: the last part of its type, and its folder."""
+    """A module in `modules.json`: the last part of its type, and its folder."""
 
     kind: str
     directory: Path
 
 
 def read_sentence_settings(directory: Path, architecture: Architecture) -> SentenceSettings:
-    """Return the settings of `directory`; those of Qwen3-Embedding's model card if files are missing and they apply.
+    """Read the settings in `directory`; `architecture` decides whether the model card's prompts are the default.
 
-    Raises UnsupportedCheckpointError for any pooling but the last token's and for further modules.
+    Raises:
+        UnsupportedCheckpointError: Pooling is not that of the last token, there are other modules, or a prompt has a
+            placeholder.
     """
     _check_modules(directory)
     return SentenceSettings(prompts=_read_prompts(directory, architecture), max_tokens=read_length(directory))
 
 
 def read_modules(directory: Path) -> list[Module]:
-    """The modules that `modules.json` lists, none where there is no such file."""
+    """Return the modules in `modules.json`; none if there is no such file."""
     listing = directory / "modules.json"
     if not listing.exists():
         return []
@@ -62,7 +65,7 @@ def read_modules(directory: Path) -> list[Module]:
 
 
 def read_prompt_settings(directory: Path) -> dict[str, Any]:
-    """The content of `config_sentence_transformers.json`, nothing where there is no such file."""
+    """Return the content of `config_sentence_transformers.json`; an empty dict if there is no such file."""
     file = directory / _PROMPTS_FILE
     return read_json(file) if file.exists() else {}
 
@@ -71,8 +74,8 @@ def _check_modules(directory: Path) -> None:
     for module in read_modules(directory):
         if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{directory / 'modules.json'}: module '{module.kind}' is not supported; "
-                "the graph ends with last-token pooling and L2 norm"
+                f"{directory / 'modules.json'}: module '{module.kind}' is not supported, because the graph ends with "
+                "last-token pooling and L2 norm"
             )
         if module.kind == "Pooling":
             _check_pooling(module.directory / "config.json")
@@ -108,12 +111,15 @@ def _read_prompts(directory: Path, architecture: Architecture) -> Prompts:
 
 def _literal(prompt: str) -> str:
     if "{text}" in prompt or "{instruction}" in prompt:
-        raise UnsupportedCheckpointError(f"prompt {prompt!r} holds a placeholder of this project's own")
+        raise UnsupportedCheckpointError(
+            f"prompt {prompt!r} contains '{{text}}' or '{{instruction}}', which are placeholders of prompt templates; "
+            f"remove it from {_PROMPTS_FILE}"
+        )
     return prompt + "{text}"
 
 
 def read_length(directory: Path) -> int | None:
-    """The length limit of `sentence_bert_config.json` in tokens, None where it states none."""
+    """Return `max_seq_length` of `sentence_bert_config.json` in tokens; None if it is not set."""
     file = directory / "sentence_bert_config.json"
     stated = read_json(file).get("max_seq_length") if file.exists() else None
     return int(stated) if stated else None

@@ -1,4 +1,4 @@
-"""Parity of the written model with the reference, for each row alone and batched."""
+"""Parity of the written model with the reference, for rows alone and batched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCHES = 3
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return float64 [n]: the cosine of each row of `a` [n, D] with the same row of `b`; NaN for a row with NaN."""
+    """Return float64 [n]: the cosine between each row of `a` [n, D] and the same row of `b`; NaN for a row with NaN."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
     quotient: NDArray[np.float64] = np.einsum("nd,nd->n", a64, b64) / lengths
@@ -31,7 +31,7 @@ def measure_parity(
 ) -> ParityReport:
     """Compare the model's embeddings of `rows` of token ids with `reference` [rows, D].
 
-    Batched means all rows in one batch, in several orders, each row with other padding on the left and the right.
+    Batched outputs are those of all rows in one batch, in several orders and with random padding on both sides.
     """
     alone = model.run_alone(rows)
     batched = [_run_batched(model, rows, seed) for seed in range(_BATCHES)]
@@ -90,13 +90,13 @@ def require_parity(report: ParityReport | ScoreParityReport) -> None:
     """Raise ParityError with the report if it exceeds a tolerance."""
     if not report.passed:
         raise ParityError(
-            f"parity failed, nothing was written: {_figures(report)}; "
+            f"parity failed, nothing was written: {_summary(report)}; "
             "try precision fp32, and report this with the checkpoint's config.json",
             report,
         )
 
 
-def _figures(report: ParityReport | ScoreParityReport) -> str:
+def _summary(report: ParityReport | ScoreParityReport) -> str:
     if isinstance(report, ParityReport):
         return (
             f"min cosine {report.min_cosine:.7f} to {report.reference} "

@@ -1,4 +1,4 @@
-"""How a written graph is run for its check here: as it is, on the GPU where there is one, or as its twin on the CPU."""
+"""Open a written graph for its parity check: on the GPU, on the CPU, or as its fp32 twin on the CPU."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .runtime import RUNTIME_NAME, WrittenModel, gpu_available
 def open_for_check(
     file: Path, checkpoint: Checkpoint, options: GraphOptions, scratch: Path, progress: Progress
 ) -> WrittenModel:
-    """The model at `file`, written from `checkpoint` with `options`; its description says what ran where.
+    """Open the graph at `file`, which was written from `checkpoint` with `options`.
 
-    A graph for GPUs runs on the GPU if there is one. Without, it runs on the CPU if that has its operators, else
-    its fp32 twin does, which is written into `workshop`.
+    A GPU graph runs on the GPU if there is one. Otherwise it runs on the CPU if the CPU provider has its operators, and
+    if not, its fp32 twin is written to `scratch` and runs on the CPU. The model's description tells which.
     """
     cuda = options.cuda
     if cuda is None:
@@ -47,5 +47,5 @@ def open_for_check(
 
 
 def cpu_can_run(format: WeightFormat, cuda: CudaProfile) -> bool:
-    """Whether the CPU provider has every operator of the graph."""
+    """Return whether the CPU provider has all operators of the graph."""
     return format.runs_on_cpu and not cuda.needs_gpu(format.activations)

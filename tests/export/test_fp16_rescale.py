@@ -186,5 +186,5 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     assert parity.min_batched_cosine >= 0.9999999
     rescaled, budget = notes.notes
     assert rescaled.startswith("rescaled against overflow:")
-    assert budget.startswith("a batch holds at most")
+    assert budget.startswith("a batch has at most")
     assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM

@@ -180,7 +180,7 @@ def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Pat
 
 @pytest.mark.parametrize("int8", [Int8Options(max_error=0.5), Int8Options(calibration=Path("texts.txt"))], ids=str)
 def test_int8_options_of_another_precision_are_refused(source: Path, tmp_path: Path, int8: Int8Options) -> None:
-    with pytest.raises(ExportError, match="are for precision int8"):
+    with pytest.raises(ExportError, match="apply to precision int8"):
         export_model(options(source, tmp_path, precision=Precision.FP32, int8=int8))
 
 

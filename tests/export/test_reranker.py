@@ -312,7 +312,8 @@ def test_head_of_another_width_is_refused(tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     write_weights(folder, tensors | {LM_HEAD: torch.zeros(300, 41)})
     with pytest.raises(
-        UnsupportedCheckpointError, match=r"other shapes: lm_head.weight \[300, 41\] instead of \[300, 40\]"
+        UnsupportedCheckpointError,
+        match=r"tensor shapes differ from config.json: lm_head.weight \[300, 41\] instead of \[300, 40\]",
     ):
         open_checkpoint(SourceReference(str(folder)))
 

@@ -69,7 +69,7 @@ def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
         ("corpus.jsonl", b'{"_id": "a", "title": 1, "text": "x"}', "corpus.jsonl:1: must be a JSON object"),
         ("corpus.jsonl", b'{"_id": true, "text": "x"}', "corpus.jsonl:1: must be a JSON object"),
         ("corpus.jsonl", b'{"_id": "a", "text": "x"}\n\xff\n', "corpus.jsonl:2: is not UTF-8"),
-        ("corpus.jsonl", b'{"_id": "a", "text": "\\ud800"}\n', "corpus.jsonl:1: holds a lone surrogate"),
+        ("corpus.jsonl", b'{"_id": "a", "text": "\\ud800"}\n', "corpus.jsonl:1: has a lone surrogate"),
         ("corpus.jsonl", b"\n", "corpus.jsonl: has no texts"),
         ("queries.jsonl", b'{"id": "a", "text": "x"}', "queries.jsonl:1: must be a JSON object"),
         ("queries.jsonl", b'{"_id": "q", "text": "x"}\n{"_id": "q", "text": "y"}', "2: duplicate _id 'q'"),
