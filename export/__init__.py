@@ -1,6 +1,6 @@
-"""Checkpoint and adapters → a proven model in a Triton model repository.
+"""Export of checkpoints and LoRA adapters to a Triton model repository.
 
-The names are loaded when they are first used, so that reading an option's default does not load torch.
+Names are imported on first use, so that reading an option's default does not import torch.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Exceptions of the exporter.
 
 ExportError
-├── SourceError            a checkpoint, adapter or file does not exist or cannot be read
-├── UnsupportedCheckpointError    the checkpoint has a setting that this project does not support
-├── AdapterMismatchError          an adapter does not match its base model; lists the keys
-├── ModelExistsError              the repository already has a model of that name
-├── StagingError            the model cannot be written atomically
-├── Int8AccuracyError        the int8 model is further from fp32 than the limit allows
-├── RetrievalQualityError         the model loses more nDCG@10 on the retrieval set than the limit allows
-└── ParityError             the written model does not match the reference; has the report
+├── SourceError                 a checkpoint, adapter or file does not exist or cannot be read
+├── UnsupportedCheckpointError  the checkpoint has a setting that is not supported
+├── AdapterMismatchError        an adapter does not match its base model; lists the keys
+├── ModelExistsError            the target already exists
+├── StagingError                the target cannot be written atomically
+├── Int8AccuracyError           the int8 error exceeds the limit
+├── RetrievalQualityError       the nDCG@10 loss exceeds the limit
+└── ParityError                 the written model does not match the reference; has the report
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ class SourceError(ExportError):
 
 
 class UnsupportedCheckpointError(ExportError):
-    """The checkpoint has a setting that this project does not support."""
+    """The checkpoint has a setting that is not supported."""
 
 
 class AdapterMismatchError(ExportError):
-    """An adapter does not match its base model."""
+    """An adapter does not match its base model. The message lists the keys."""
 
 
 class ModelExistsError(ExportError):
-    """The target already exists."""
+    """The target already exists and overwriting was not requested."""
 
 
 class StagingError(ExportError):
@@ -45,15 +45,19 @@ class StagingError(ExportError):
 
 
 class Int8AccuracyError(ExportError):
-    """The int8 model is further from fp32 than the limit allows."""
+    """The error of the int8 model exceeds the limit."""
 
 
 class RetrievalQualityError(ExportError):
-    """The written model loses more nDCG@10 than the limit allows."""
+    """The written model's loss of nDCG@10 exceeds the limit."""
 
 
 class ParityError(ExportError):
-    """The written model does not match the reference."""
+    """The written model does not match the reference.
+
+    Attributes:
+        report: The measured deviations and their tolerances.
+    """
 
     def __init__(self, message: str, report: ParityReport | ScoreParityReport) -> None:
         super().__init__(message)
@@ -61,7 +65,7 @@ class ParityError(ExportError):
 
 
 def list_keys(keys: Sequence[str]) -> str:
-    """Return the first keys in sorted order as text, and how many more there are."""
+    """Format the first `keys` in sorted order, and the number of the others."""
     shown = ", ".join(sorted(keys)[:KEYS_SHOWN])
     more = len(keys) - KEYS_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

@@ -1,4 +1,4 @@
-"""Opens the sources of an export and decides what they are for, before anything is computed."""
+"""Open the sources of an export and choose its task, before anything is computed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from .tasks.reranking import RerankTask
 from .tasks.task import ExportTask, recognise_task
 
 DEFAULT_MAX_TOKENS = 8192
-"""The model card's max_length."""
+"""`max_length` in the code of Qwen3-Embedding's model card."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSources:
-    """A merged checkpoint with its tokenizer and its task."""
+    """A checkpoint with its adapters merged, its tokenizer and its task."""
 
     checkpoint: Checkpoint
     tokenizer: CheckpointTokenizer
@@ -42,7 +42,7 @@ class ModelSources:
 
 
 def check_options(options: ExportOptions) -> None:
-    """Raise ExportError for options that cannot be combined."""
+    """Raise ExportError if options cannot be combined."""
     rows = options.serving.max_batch_rows
     if options.device is Device.CUDA and options.cuda_attention is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
         raise ExportError(
@@ -60,7 +60,7 @@ def model_name(options: ExportOptions) -> str:
 
 
 def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
-    """Open the sources and choose the task; raises ExportError and its subclasses."""
+    """Open checkpoint, tokenizer and adapters, and choose the task; raise ExportError or a subclass."""
     checkpoint = open_checkpoint(options.model)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
     reject_adapter_beside_weights(checkpoint, adapters)
@@ -99,8 +99,8 @@ def _choose_task(
     if recognition.task is Task.RERANK:
         if not architecture.official_prompts:
             raise UnsupportedCheckpointError(
-                f"{checkpoint.source}: {architecture.name} models are exported for embeddings only; "
-                "Qwen3-Reranker's template does not apply to them"
+                f"{checkpoint.source}: {architecture.name} models are supported for embeddings only, because "
+                "Qwen3-Reranker's template does not apply to them; set the task to embed"
             )
         if options.task is TaskChoice.AUTO:
             progress.note(
@@ -142,7 +142,7 @@ def _open_embedding(
 ) -> EmbeddingTask:
     if options.template is not None:
         raise ExportError(
-            "a pair template is for rerankers, and this is an embedding model; set the task to rerank if it is not"
+            "a pair template applies to rerankers, and this is an embedding model; set the task to rerank if it is not"
         )
     if tokenizer.end_token_id is None:
         progress.note("the tokenizer appends no end token: rows end with the text's own last token")

@@ -1,4 +1,4 @@
-"""A thin layer over onnx-ir: nodes and initializers whose names are paths."""
+"""A thin layer over onnx-ir, in which names of nodes and initializers are paths."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Attribute = int | float | str | Sequence[int] | ir.Graph | ir.DataType | ir.Tens
 
 
 class GraphBuilder:
-    """Collects nodes in order; `scope` makes the prefix of their names.
+    """Collects the nodes of a graph in order; `scope` adds a prefix to their names.
 
-    Constants and weights become initializers of the outermost graph, so a loop body shares them.
+    Constants and weights become initializers of the outermost graph, where subgraphs can use them.
     """
 
     def __init__(self, root: GraphBuilder | None = None, path: Sequence[str] = ()) -> None:
@@ -28,12 +28,12 @@ class GraphBuilder:
         self._names: set[str] = set() if root is None else root._names
 
     def body(self) -> GraphBuilder:
-        """A builder for the nodes of a loop body in the present scope."""
+        """Return a builder for a subgraph in the current scope."""
         return GraphBuilder(self, self._path)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Prefixes every name inside with `name`."""
+        """Prefix all names within the block with `name`."""
         self._path.append(name)
         yield
         self._path.pop()
@@ -41,7 +41,7 @@ class GraphBuilder:
     def op(
         self, kind: str, *inputs: ir.Value | None, name: str = "", domain: str = "", **attributes: Attribute
     ) -> ir.Value:
-        """The only output of a new node `kind`; an input of None is left out."""
+        """Add a node of operator `kind` and return its only output; inputs of None are omitted."""
         return self.ops(kind, *inputs, name=name, domain=domain, outputs=1, **attributes)[0]
 
     def ops(
@@ -53,7 +53,7 @@ class GraphBuilder:
         domain: str = "",
         **attributes: Attribute,
     ) -> Sequence[ir.Value]:
-        """All `outputs` of a new node `kind`."""
+        """Add a node of operator `kind` and return its `outputs` outputs; inputs of None are omitted."""
         path = self.unique_name(name or kind)
         names = [path] if outputs == 1 else [f"{path}.{index}" for index in range(outputs)]
         node = ir.Node(
@@ -70,24 +70,24 @@ class GraphBuilder:
     def constant(
         self, values: Sequence[int] | Sequence[Sequence[int]] | int, dtype: type[np.generic] = np.int64
     ) -> ir.Value:
-        """A small integer constant; equal ones are shared."""
+        """Return an integer constant; equal constants share an initializer."""
         array = np.asarray(values, dtype=dtype)
         name = f"constant.{array.dtype}.{'x'.join(map(str, array.shape))}.{'_'.join(map(str, array.ravel()))}"
         return self.initializers.get(name) or self._add(name, ir.tensor(array, name=name))
 
     def scalar(self, value: float, dtype: ir.DataType) -> ir.Value:
-        """A floating-point scalar; equal ones are shared."""
+        """Return a floating-point scalar; equal scalars share an initializer."""
         name = f"constant.{dtype.name.lower()}.{value!r}"
         return self.initializers.get(name) or self._add(name, ir.tensor(np.asarray(value, dtype.numpy()), name=name))
 
     def table(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        """An initializer with given values, named `name` itself."""
+        """Return an initializer with the values `array`, named `name` without the scope's prefix."""
         return self.initializers.get(name) or self._add(name, ir.tensor(array, name=name))
 
     def weight(
         self, name: str, shape: Sequence[int], dtype: ir.DataType, load: Callable[[], NDArray[np.generic]]
     ) -> ir.Value:
-        """An initializer whose values are computed when they are written, and dropped afterwards."""
+        """Return an initializer whose values are computed when the model is written, and not kept in memory."""
         path = self.path(name)
 
         def read() -> ir.TensorProtocol:
@@ -103,11 +103,11 @@ class GraphBuilder:
         return value
 
     def path(self, name: str) -> str:
-        """`name` below the present scope."""
+        """Return `name` in the current scope."""
         return ".".join([*self._path, name])
 
     def unique_name(self, name: str) -> str:
-        """`name` below the present scope, numbered where it stands there already."""
+        """Return `name` in the current scope, with a number if it is already used."""
         path = self.path(name)
         candidate, count = path, 1
         while candidate in self._names:

@@ -1,4 +1,4 @@
-"""What can be asked of the exporter, with every default; loads neither torch nor transformers."""
+"""Options of the exporter and their defaults. Imports neither torch nor transformers."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ from .sources.references import AdapterReference, SourceReference
 
 
 class TaskChoice(StrEnum):
-    """What the model is for."""
+    """Task of the exported model."""
 
     AUTO = "auto"
-    """What the checkpoint and its adapters say of themselves; embeddings where they say nothing."""
+    """Detect the task from the checkpoint and its adapters; embeddings if they do not indicate one."""
     EMBED = "embed"
+    """Embeddings."""
     RERANK = "rerank"
+    """Scores of query-document pairs."""
 
 
 class PairTemplate(StrEnum):
-    """What stands between instruction, query and document of a reranker; both are official."""
+    """Separator of instruction, query and document in a reranker's prompt. Both are official."""
 
     LINE = "line"
-    """One line break, as in the model card's transformers code."""
+    """A line break, as in the transformers code of Qwen3-Reranker's model card."""
     BLANK_LINE = "blank-line"
-    """Two, as in the model card's vLLM code."""
+    """A blank line, as in the vLLM code of Qwen3-Reranker's model card."""
 
 
 class CudaAttention(StrEnum):
-    """How attention on a GPU is fed; fp32 has one way and takes no notice."""
+    """Attention operator of a GPU graph. An fp32 graph always uses MultiHeadAttention on rows."""
 
     ROWS = "rows"
-    """Right-padded rows, gathered inside the graph, for GroupQueryAttention."""
+    """GroupQueryAttention on right-padded rows, which the graph gathers from packed tokens."""
     PAGES = "pages"
-    """Packed tokens and a paged cache for PagedAttention: no padding, but more work a token up to 1.28."""
+    """PagedAttention on packed tokens: no padding, but more work per token up to ONNX Runtime 1.28."""
 
 
 class ServerArchitecture(StrEnum):
-    """Processor architecture of the machines that Triton runs on, by its name in Linux."""
+    """Processor architecture of the machine that runs Triton, as in `uname -m`."""
 
     X86_64 = "x86_64"
     AARCH64 = "aarch64"
@@ -50,87 +52,102 @@ class ServingOptions:
     """How Triton batches and runs the model."""
 
     max_batch_rows: int = 64
-    """Most rows of one batch, over all requests in it."""
+    """Most rows of a batch, over all its requests."""
     max_batch_tokens: int | None = None
-    """Most tokens of one batch, over all requests in it; None: what the device computes in about a second (CPU) or a
-    tenth of a second (GPU)."""
+    """Most tokens of a batch, over all its requests; None: as many as the device computes in about 1 s (CPU) or
+    0.1 s (GPU)."""
     token_budget: bool = True
-    """Bound batches by tokens, with a batching strategy library in the model's folder; False: by rows alone, as few as
-    keep rows of the longest kind within the budget."""
+    """Limit the tokens of a batch by a batching strategy library in the model's folder. If False, only rows are
+    limited, so that a batch of the longest rows stays within the budget."""
     server_architecture: ServerArchitecture = ServerArchitecture.X86_64
-    """What the library is for."""
+    """Architecture of the batching strategy library."""
     queue_delay_us: int = 0
-    """How long a request may wait for others while an instance is free, microseconds. Requests that arrive while every
-    instance is busy share a batch anyway."""
+    """Time that a request may wait for others while an instance is free, in microseconds. Requests that arrive while
+    all instances are busy are batched in any case."""
     instances: int = 1
-    """Copies of the model, each with `threads` of its own: several that take every core are slower than one."""
+    """Number of model instances, each with its own `threads`. Several instances on all cores are slower than one."""
     threads: int = 0
-    """Threads of one instance; 0 takes every core."""
+    """Threads of one instance; 0 uses all cores."""
     response_cache: bool = False
-    """Answer repeated requests from Triton's response cache; the server must have one configured."""
+    """Use Triton's response cache, which must be enabled on the server."""
     gpu_memory_bytes: int | None = None
-    """Most GPU memory for weights and workspace of one instance; None: as much as it takes."""
+    """Limit of the GPU memory for weights and workspace of one instance; None: no limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Int8Options:
-    """How an int8 model is calibrated, and how good it must be."""
+    """Calibration and accuracy limit of an int8 model."""
 
     calibration: Path | None = None
-    """Texts to smooth with, one a line or JSON lines with `text`; this project's own where None."""
+    """File with calibration texts, one per line, or JSON lines with `text`; None uses the built-in texts."""
     max_error: float | None = None
-    """Largest 1 - cosine to fp32 of a held-out text, or largest difference of a held-out pair's score; what the
-    parity gates of int8 allow where None."""
+    """Largest deviation from fp32 over held-out texts: 1 - cosine of an embedding, or difference of a score. None uses
+    the tolerance of int8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationOptions:
-    """What an embedding model's retrieval is measured with, and how good it must be."""
+    """Evaluation of an embedding model on a retrieval set."""
 
     folder: Path | None = None
-    """A retrieval set in BEIR's layout; nothing is measured where None."""
+    """Folder of a retrieval set in BEIR's layout; None skips the evaluation."""
     max_ndcg_loss: float | None = None
-    """By how much nDCG@10, in 0…1, may be below that of transformers fp32; any loss where None."""
+    """Largest loss of nDCG@10, in 0…1, relative to transformers in fp32; None allows any loss."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What to export, and how."""
+    """Options of `export_model`."""
 
     model: SourceReference
+    """Checkpoint of the base model."""
     adapters: tuple[AdapterReference, ...] = ()
+    """LoRA adapters to merge."""
     repository: Path = Path("model_repository")
+    """Triton model repository, created if it does not exist."""
     name: str | None = None
-    """Folder in the repository; the checkpoint's own name where None."""
+    """Model name, which is the folder in the repository; None uses the name of the checkpoint's folder."""
     task: TaskChoice = TaskChoice.AUTO
+    """Embeddings or scores."""
     precision: Precision = Precision.FP32
+    """Precision of weights and activations."""
     device: Device = Device.CPU
+    """Device that Triton runs the model on."""
     triton_release: TritonRelease = DEFAULT_RELEASE
-    """Image that a graph for GPUs must run in."""
+    """Triton image that a GPU model must run in."""
     cuda_attention: CudaAttention = CudaAttention.ROWS
+    """Attention operator of a GPU model."""
     max_tokens: int | None = None
-    """Longest row; the checkpoint's limit or 8192, whichever is smaller, where None."""
+    """Longest row in tokens; None uses the checkpoint's limit, at most 8192."""
     query_template: str | None = None
     """Of an embedding model: text of a query with `{text}` and perhaps `{instruction}`; the checkpoint's if None."""
     document_template: str | None = None
     """Of an embedding model: text of a document with `{text}`; the checkpoint's if None."""
     instruction: str | None = None
-    """Default instruction instead of the checkpoint's."""
+    """Default instruction; None uses the checkpoint's."""
     template: PairTemplate | None = None
-    """Of a reranker only; LINE where None."""
+    """Prompt template of a reranker; None uses LINE. An error for embedding models."""
     int8: Int8Options = field(default_factory=Int8Options)
+    """Calibration; an error for models without calibration."""
     evaluation: EvaluationOptions = field(default_factory=EvaluationOptions)
+    """Evaluation on a retrieval set."""
     serving: ServingOptions = field(default_factory=ServingOptions)
+    """Batching and instances."""
     overwrite: bool = False
+    """Replace an existing model by the next version."""
     parity_budget_s: float = 60.0
-    """Time that the reference may take for the longest text, seconds; it is shortened to fit."""
+    """Time of the reference for the longest probe text, in seconds; the text is shortened to fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeOptions:
-    """What to merge, and where to."""
+    """Options of `write_merged_checkpoint`."""
 
     model: SourceReference
+    """Checkpoint of the base model."""
     adapters: tuple[AdapterReference, ...]
+    """LoRA adapters to merge."""
     output: Path
+    """Output folder."""
     overwrite: bool = False
+    """Replace an existing output folder."""

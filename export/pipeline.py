@@ -25,7 +25,7 @@ from .errors import ExportError
 from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
 from .graph import CudaProfile, GraphOptions
-from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, spread
+from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
 from .model_sources import ModelSources, check_options, model_name, open_sources
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
@@ -36,38 +36,53 @@ from .tasks.task import ManifestFields
 from .verification.runtime import WrittenModel
 from .verification.token_budget import TokenBudget, measure_token_budget
 from .verification.written_check import open_for_check
-from .written_evidence import WrittenEvidence, WrittenGraph, examine_graph
+from .written_evidence import WrittenEvidence, WrittenGraph, verify_graph
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportResult:
-    """What an export wrote."""
+    """Result of an export."""
 
     folder: ModelFolder
+    """Folder of the model in the repository."""
     name: str
+    """Model name."""
     version: int
+    """Version number that was written."""
     record: ExportRecord
-    """The content of `manifest.json`."""
+    """Content of `manifest.json`."""
     bytes_written: int
+    """Total size of the files."""
 
     @property
     def manifest(self) -> EmbeddingManifest | RerankManifest:
-        """The part of the record that clients read."""
+        """The part of the record that clients use."""
         return self.record.manifest
 
 
 def export_model(options: ExportOptions, progress: Progress | None = None) -> ExportResult:
-    """Export a checkpoint with its adapters as a verified model in the repository; it appears whole or not at all.
+    """Export a checkpoint with its adapters to a Triton model repository.
+
+    The written graph is compared with transformers in fp32 before the model's folder is created, atomically, in the
+    repository. If an exception is raised, the repository is unchanged.
 
     Args:
         options: What to export, and how.
-        progress: Where to report stages and notes; nowhere if None.
+        progress: Receives stages, steps and notes; None reports nothing.
 
     Returns:
-        The written folder and its manifest.
+        The written folder and the content of its manifest.
 
     Raises:
-        ExportError: Or one of its subclasses, see `qwen3_triton.export.errors`. Nothing is written then.
+        SourceError: The checkpoint, an adapter or another input file does not exist or cannot be read.
+        UnsupportedCheckpointError: The checkpoint or an adapter has a setting that is not supported.
+        AdapterMismatchError: An adapter does not match the checkpoint.
+        ModelExistsError: The model exists and `options.overwrite` is not set.
+        StagingError: The model cannot be written to the repository.
+        ParityError: The written graph does not match the reference.
+        Int8AccuracyError: The int8 error exceeds its limit.
+        RetrievalQualityError: The loss of nDCG@10 exceeds its limit.
+        ExportError: Options cannot be combined, or the graph needs operators that the runtime does not have.
     """
     progress = progress or SilentProgress()
     check_options(options)
@@ -94,7 +109,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         )
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
-        evidence = examine_graph(
+        evidence = verify_graph(
             graph,
             sources,
             reference,
@@ -117,7 +132,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
 
 
 def _stage_merged(sources: ModelSources, scratch: Path, progress: Progress) -> ModelSources:
-    """The sources with merged tensors in a file, since reference, passes and graph all read them."""
+    """Store merged tensors in a file once, because reference, passes and graph writer all read them."""
     checkpoint = sources.checkpoint
     if all(tensor.stored for tensor in checkpoint.weights.values()):
         return sources
@@ -142,7 +157,7 @@ def _lower(
         LoweringInputs(
             checkpoint=sources.checkpoint,
             peaks=reference.peaks,
-            calibration_rows=spread(rows, CALIBRATION_TOKENS),
+            calibration_rows=subsample(rows, CALIBRATION_TOKENS),
             max_cosine_error=sources.task.cosine_limit(int8_tolerance, format.tolerance),
             scratch=scratch,
             progress=progress,
@@ -200,29 +215,27 @@ def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
 def _limit_batches(
     model: WrittenModel, sources: ModelSources, options: ExportOptions, format: WeightFormat, progress: Progress
 ) -> BatchLimits:
-    """The limits of a batch, with a note about where they come from."""
+    """Choose the limits of a batch and report where they come from."""
     config, serving = sources.checkpoint.config, options.serving
     if serving.max_batch_tokens is None:
-        progress.stage("measuring how many tokens a batch should hold")
+        progress.stage("measuring the token budget of a batch")
         budget = measure_token_budget(model, options.device, config, sources.max_tokens)
     else:
-        budget = TokenBudget(serving.max_batch_tokens, "as chosen")
+        budget = TokenBudget(serving.max_batch_tokens, "as configured")
     on_gpu = options.device is Device.CUDA
     attention = options.cuda_attention if on_gpu else None
     limits = limit_batches(serving, config, sources.max_tokens, attention, budget.tokens)
     if limits.tokens is None:
-        progress.note(
-            f"a batch holds at most {limits.rows} rows of up to {sources.max_tokens:,} tokens, {budget.source}"
-        )
+        progress.note(f"a batch has at most {limits.rows} rows of up to {sources.max_tokens:,} tokens, {budget.source}")
     else:
-        progress.note(f"a batch holds at most {limits.tokens:,} tokens in {limits.rows} rows, {budget.source}")
+        progress.note(f"a batch has at most {limits.tokens:,} tokens in {limits.rows} rows, {budget.source}")
     if on_gpu:
         report_memory(config, format, limits, sources.max_tokens, serving.gpu_memory_bytes, progress)
     return limits
 
 
 def _int8_tolerance(sources: ModelSources, options: ExportOptions, format: WeightFormat) -> Tolerance:
-    """The format's tolerance, with the error that the caller allows."""
+    """Return the format's tolerance with `int8.max_error`, if it is set."""
     max_error = options.int8.max_error
     return format.tolerance if max_error is None else sources.task.limit_error(format.tolerance, max_error)
 
@@ -231,7 +244,7 @@ def _read_calibration(options: ExportOptions, format: WeightFormat) -> Calibrati
     if format.needs_calibration:
         return read_calibration(options.int8.calibration)
     if options.int8 != Int8Options():
-        raise ExportError("calibration texts and max_error are for precision int8 on device cpu")
+        raise ExportError("calibration texts and max_error apply to precision int8 on device cpu only; leave them out")
     return None
 
 

@@ -1,4 +1,4 @@
-"""How long work tells how far it is: the exporter calls, the command line draws."""
+"""Progress reports of long operations."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Hears of stages and of steps within one."""
+    """Receives progress reports, to show them on a terminal for example."""
 
     def stage(self, text: str) -> None:
-        """A new stage begins."""
+        """Start a new stage, described by `text`."""
 
     def step(self, done: int, total: int) -> None:
-        """`done` of `total` steps of the present stage are over."""
+        """Report that `done` of `total` steps of the current stage are complete."""
 
     def note(self, text: str) -> None:
-        """Something that the reader should know."""
+        """Report something that the user should know."""
 
 
 class SilentProgress:
-    """Draws nothing."""
+    """A `Progress` that ignores all reports; also a base class for partial implementations."""
 
     def stage(self, text: str) -> None:
-        """Ignored."""
+        """Ignore the stage."""
 
     def step(self, done: int, total: int) -> None:
-        """Ignored."""
+        """Ignore the step."""
 
     def note(self, text: str) -> None:
-        """Ignored."""
+        """Ignore the note."""

@@ -1,4 +1,4 @@
-"""What the reference answers, computed before anything is lowered or written."""
+"""Outputs of the reference, computed before weights are lowered and written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
 from .passes.rescale import ActivationPeaks
 from .progress import Progress, SilentProgress
-from .tasks.task import Proof
+from .tasks.task import ReferenceRun
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
 
@@ -23,19 +23,19 @@ _SHORTEST_PROBE = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceEvidence:
-    """Answers of transformers in fp32 that the written model is compared with."""
+    """Outputs of transformers in fp32, which the written model is compared with."""
 
-    probes: Proof
-    """Probe texts, and one long text at the end."""
-    held_out: Proof | None
-    """Texts that calibration does not see; None for formats without calibration."""
+    probes: ReferenceRun
+    """Probe texts, and a long text at the end."""
+    held_out: ReferenceRun | None
+    """Texts that calibration does not use; None for formats without calibration."""
     ndcg: float | None
-    """nDCG@10 over the retrieval set; None without one."""
+    """nDCG@10 over the retrieval set; None if there is no set."""
 
     @property
     def peaks(self) -> ActivationPeaks:
         """Largest activations over the probe texts."""
-        return self.probes.answers.peaks
+        return self.probes.outputs.peaks
 
 
 def compute_reference(
@@ -46,48 +46,46 @@ def compute_reference(
     budget_s: float,
     progress: Progress,
 ) -> ReferenceEvidence:
-    """Run the reference on the probe texts, and on held-out texts and a retrieval set if asked to.
+    """Run the reference on the probe texts and, if requested, on held-out texts and a retrieval set.
 
-    `budget_s` is the time that the longest probe text may take, seconds; it is shortened to fit.
+    The longest probe text is shortened so that it takes about `budget_s` seconds.
     """
     progress.stage("computing the reference in transformers fp32")
     model = ReferenceModel(sources.checkpoint)
     return ReferenceEvidence(
-        probes=_answer_probes(model, sources, budget_s, progress),
-        held_out=_answer_held_out(model, sources, progress) if held_out else None,
-        ndcg=None if retrieval is None else _answer_retrieval(model, sources, retrieval, progress),
+        probes=_run_probes(model, sources, budget_s, progress),
+        held_out=_run_held_out(model, sources, progress) if held_out else None,
+        ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 
 
-def _answer_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> Proof:
+def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> ReferenceRun:
     task = sources.task
     rows = task.probe_rows(sources.max_tokens)
     started = time.monotonic()
-    answers = task.answer(model, rows, _BATCH_ROWS, progress.step)
+    outputs = task.run_reference(model, rows, _BATCH_ROWS, progress.step)
     per_token_s = (time.monotonic() - started) / sum(map(len, rows))
     long_row = task.long_row(_affordable_tokens(per_token_s, budget_s, sources.max_tokens))
-    longer = task.answer(model, [long_row], 1, progress.step)
-    return Proof(rows=[*rows, long_row], answers=answers.joined(longer))
+    longer = task.run_reference(model, [long_row], 1, progress.step)
+    return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
 
 
-def _answer_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> Proof:
+def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:
     rows = sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
-    return Proof(rows=rows, answers=sources.task.answer(model, rows, _BATCH_ROWS, progress.step))
+    return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, _BATCH_ROWS, progress.step))
 
 
-def _answer_retrieval(
-    model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress
-) -> float:
-    progress.stage("retrieval in transformers fp32")
+def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:
+    progress.stage("evaluating retrieval with transformers fp32")
 
     def embed(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return sources.task.answer(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
+        return sources.task.run_reference(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
 
     return measure_ndcg(retrieval, embed, progress.step)
 
 
 def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
-    """Tokens of one text within the budget, halved from `max_tokens`; attention doubles the cost of a token."""
+    """Halve `max_tokens` until a text fits the budget; attention doubles the cost per token of a long text."""
     tokens = max_tokens
     while tokens > _SHORTEST_PROBE and 2 * per_token_s * tokens > budget_s:
         tokens //= 2

@@ -1,4 +1,4 @@
-"""Triton images and the ONNX Runtime inside, which decides what operators a graph may use."""
+"""Triton releases and their ONNX Runtime, which determines the operators that a graph may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True, order=True)
 class RuntimeVersion:
-    """A release of ONNX Runtime."""
+    """A version of ONNX Runtime; versions are ordered."""
 
     major: int
     minor: int
@@ -17,7 +17,11 @@ class RuntimeVersion:
 
     @classmethod
     def parse(cls, text: str) -> RuntimeVersion:
-        """The version in `text`, `1.23.2` or `1.23.2+cu13`; raises ValueError."""
+        """Parse a version such as `1.23.2` or `1.23.2+cu13`.
+
+        Raises:
+            ValueError: `text` does not start with a version.
+        """
         found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
         if found is None:
             raise ValueError(f"'{text}' is not a version of ONNX Runtime")
@@ -28,7 +32,7 @@ class RuntimeVersion:
 
 
 class TritonRelease(StrEnum):
-    """Tag of an image `nvcr.io/nvidia/tritonserver:TAG-py3`; older ones lack operators that the graphs need."""
+    """Supported tags of the image `nvcr.io/nvidia/tritonserver:TAG-py3`. Older images lack required operators."""
 
     R25_08 = "25.08"
     R25_09 = "25.09"
@@ -45,7 +49,7 @@ class TritonRelease(StrEnum):
 
     @property
     def runtime(self) -> RuntimeVersion:
-        """The image's ONNX Runtime, from build.py of Triton's release branches."""
+        """ONNX Runtime version in the image, from build.py of Triton's release branches."""
         return _RUNTIMES[self]
 
 

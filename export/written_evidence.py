@@ -1,4 +1,4 @@
-"""What the written model answers, measured before its manifest is built."""
+"""Verification of the written graph against the reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .verification.runtime import WrittenModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenEvidence:
-    """How the written model compares with the reference; every report is within its tolerance."""
+    """Reports of the verification, all within their tolerances."""
 
     parity: ParityReport | ScoreParityReport
     quantization: QuantizationReport | None
@@ -30,7 +30,7 @@ class WrittenEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenGraph:
-    """A graph on disk, opened, with what it was written from."""
+    """An open graph file and the weights that it was written from."""
 
     model: WrittenModel
     file: Path
@@ -38,11 +38,11 @@ class WrittenGraph:
 
     @property
     def format(self) -> WeightFormat:
-        """How its weights are stored."""
+        """The weight format of the graph."""
         return self.lowered.format
 
 
-def examine_graph(
+def verify_graph(
     graph: WrittenGraph,
     sources: ModelSources,
     reference: ReferenceEvidence,
@@ -53,19 +53,22 @@ def examine_graph(
     max_ndcg_loss: float | None,
     progress: Progress,
 ) -> WrittenEvidence:
-    """Compare the written model with the reference.
+    """Compare the written graph with the reference.
 
-    Raises ParityError, Int8AccuracyError or RetrievalQualityError for the first report outside its tolerance.
+    Raises:
+        ParityError: Probe texts deviate by more than the format's tolerance.
+        Int8AccuracyError: Held-out texts deviate by more than `int8_tolerance`.
+        RetrievalQualityError: The loss of nDCG@10 exceeds `max_ndcg_loss`.
     """
     progress.stage("comparing the written file with the reference")
     parity = sources.task.measure(graph.model, reference.probes, graph.format.tolerance)
     require_parity(parity)
     quantization = None
     if calibration is not None:
-        quantization = _examine_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
+        quantization = _verify_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
     found = None
     if retrieval is not None and reference.ndcg is not None:
-        progress.stage(f"retrieval with the {graph.format.precision} graph")
+        progress.stage(f"evaluating retrieval with the {graph.format.precision} graph")
         found = report_retrieval(
             retrieval,
             reference=reference.ndcg,
@@ -77,7 +80,7 @@ def examine_graph(
     return WrittenEvidence(parity=parity, quantization=quantization, retrieval=found)
 
 
-def _examine_quantization(
+def _verify_quantization(
     graph: WrittenGraph,
     sources: ModelSources,
     reference: ReferenceEvidence,

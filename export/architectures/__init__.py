@@ -1,4 +1,4 @@
-"""Supported decoders: one module each, and the list of them here."""
+"""Supported decoder architectures, one module each."""
 
 from .architecture import Architecture
 from .decoder_config import DecoderConfig, RopeSettings

@@ -1,4 +1,4 @@
-"""What differs between decoders on one skeleton: RMSNorm, rotary attention over grouped heads, gated SiLU MLP."""
+"""What differs between decoder architectures that share RMSNorm, grouped-query attention with rope and a SwiGLU MLP."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Architecture:
     qkv_biases: bool
     """Whether the query, key and value projections have biases."""
     default_head_dim: Callable[[Mapping[str, Any]], int]
-    """head_dim of a config.json that does not state it."""
+    """Return `head_dim` for a config.json without that field."""
     reject: Callable[[Mapping[str, Any]], str | None]
-    """What this architecture does not support in a config.json, in one phrase; None if nothing."""
+    """Return the reason why a config.json is not supported; None if it is."""
     load_classes: Callable[[], TransformersClasses]
     """Import the classes of transformers, which takes seconds."""
     official_prompts: bool
-    """Whether Qwen3-Embedding's and Qwen3-Reranker's prompts apply to checkpoints that state none."""
+    """Whether checkpoints without prompts use those of Qwen3-Embedding and Qwen3-Reranker."""
 
     @property
     def model_classes(self) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""The shape of a decoder, as config.json gives it."""
+"""Shapes and settings of a decoder, from config.json."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeSettings:
-    """Rotary embedding: base `theta`, and the checkpoint's scaling fields without `rope_theta`."""
+    """Rotary embedding: base `theta`, and the checkpoint's rope scaling fields without `rope_theta`."""
 
     theta: float
     scaling: Mapping[str, Any]
@@ -40,10 +40,10 @@ class DecoderConfig:
     max_positions: int
     norm_eps: float
     tied: bool
-    """Whether the LM head shares the embedding table."""
+    """`tie_word_embeddings`: whether the LM head is the embedding table."""
     rope: RopeSettings
     sliding_window: int | None
-    """Window of the layers that have one; None if every layer attends to all earlier tokens."""
+    """Window, in tokens, of layers with sliding-window attention; None if there is no such layer."""
 
     @property
     def query_width(self) -> int:

@@ -1,4 +1,4 @@
-"""Qwen3: RMSNorm on each query and key head, no biases. Qwen3-Embedding and Qwen3-Reranker are such models."""
+"""Qwen3, which includes Qwen3-Embedding and Qwen3-Reranker: RMSNorm on each query and key head, no biases."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .transformers_classes import TransformersClasses
 
 
 def _reject(raw: Mapping[str, Any]) -> str | None:
-    return "attention_bias is true; Qwen3 embedding models have none" if raw.get("attention_bias") else None
+    return "attention_bias is true; Qwen3 is supported without biases" if raw.get("attention_bias") else None
 
 
 def _load_classes() -> TransformersClasses:

@@ -1,4 +1,4 @@
-"""Names of a decoder's tensors, as transformers saves them without the `model.` prefix."""
+"""Names of a decoder's tensors: those of transformers without the `model.` prefix."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ EMBEDDINGS = "embed_tokens.weight"
 FINAL_NORM = "norm.weight"
 """[hidden]"""
 LM_HEAD = "lm_head.weight"
-"""[vocabulary, hidden], of a causal language model."""
+"""[vocabulary, hidden], head of a causal LM."""
 SCORE_HEAD = "score.weight"
-"""[labels, hidden], of a sequence classifier."""
+"""[labels, hidden], head of a sequence classifier."""
 HEADS = (LM_HEAD, SCORE_HEAD)
-"""Tensors that a causal LM or a classifier has besides the decoder."""
+"""Tensors that are not part of the decoder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,7 @@ class LayerTensors:
 
 
 def layer_tensors(index: int, *, head_norms: bool, qkv_biases: bool) -> LayerTensors:
-    """Return the names of layer `index` on the skeleton that Llama, Qwen2, Qwen3 and others share."""
+    """Return the names of layer `index` in the layout that Llama, Qwen2, Qwen3 and others share."""
     layer = f"layers.{index}"
     attention, mlp = f"{layer}.self_attn", f"{layer}.mlp"
     return LayerTensors(

@@ -1,4 +1,4 @@
-"""The classes of transformers that compute the reference of an architecture."""
+"""The transformers classes of an architecture, which compute the reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class TransformersClasses:
     rotary: Any
 
     def make_config(self, raw: Mapping[str, Any], rope: RopeSettings) -> Any:
-        """Return the config of `raw`, config.json's content, with rope as the installed transformers spells it."""
+        """Return the config for `raw`, the content of config.json, with rope fields of the installed transformers."""
         import transformers
 
         fields = dict(raw)

@@ -1,1 +1,1 @@
-"""What comes to lie on disk: the graph and its weights, config.pbtxt, a merged checkpoint, each whole or not at all."""
+"""Files that an export writes: the graph and its weights, config.pbtxt, a merged checkpoint; all created atomically."""

@@ -1,4 +1,4 @@
-"""Writes Triton's `config.pbtxt` through Triton's own message type."""
+"""Render Triton's `config.pbtxt` from Triton's own protobuf message."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def render_config(name: str, manifest: Manifest, options: ExportOptions, limits:
         default_model_filename="model.onnx",
     )
     config.input.add(name=INPUT_IDS, data_type=triton.TYPE_INT64, dims=[-1], allow_ragged_batch=True)
-    # the second kind has one entry for each request, which shows requests without ids
+    # BATCH_ELEMENT_COUNT has one entry per request, so the graph can detect requests without ids
     for kind, target in (
         (triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN, ROW_LENGTHS),
         (triton.BatchInput.BATCH_ELEMENT_COUNT, REQUEST_LENGTHS),
@@ -67,7 +67,7 @@ def _parameters(manifest: Manifest, options: ExportOptions, limits: BatchLimits)
         if limit is not None:
             parameters[key] = str(limit)
     if options.device is Device.CUDA:
-        # these two the backend takes from here alone: what the accelerator says of them it overwrites
+        # the backend overwrites these two in the accelerator's parameters, and reads only the model's
         parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED
         if options.serving.gpu_memory_bytes is not None:
             parameters["gpu_mem_limit"] = str(options.serving.gpu_memory_bytes)
@@ -81,9 +81,9 @@ def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonR
 
 
 def _add_warmup(config: triton.ModelConfig, manifest: Manifest, device: Device, limits: BatchLimits) -> None:
-    """Rows of id 0, which every vocabulary has; a failing warm-up would stop the server.
+    """Add warm-up requests of id 0, which is valid in every vocabulary: a failed warm-up would stop the server.
 
-    On a GPU several shapes, since kernels are loaded and memory is taken at their first use.
+    On a GPU with several shapes, since kernels are loaded and memory is allocated on first use.
     """
     if device is Device.CPU:
         _add_zeros(config, 1, _WARMUP_TOKENS)

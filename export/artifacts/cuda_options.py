@@ -1,4 +1,4 @@
-"""Options of ONNX Runtime's CUDA provider, the same in a served model and in its check."""
+"""Options of ONNX Runtime's CUDA provider, used by the served model and by its parity check."""
 
 from __future__ import annotations
 
@@ -12,10 +12,17 @@ _EXACT_SKIP_NORM = RuntimeVersion(1, 27)
 
 
 def cuda_provider_options(precision: Precision, runtime: RuntimeVersion) -> dict[str, str]:
-    """Return option → value.
+    """Return the options of ONNX Runtime's CUDA provider for a model.
 
-    TensorFloat-32 is off: its 10 bits are too few for the head and for fp32 models. Up to ONNX Runtime 1.24 the fused
-    norm of an fp16 sum accumulates in fp16 unless strict mode is on.
+    TensorFloat-32 is off, because its 10-bit mantissa is too short for the fp32 head and for fp32 models. Before ONNX
+    Runtime 1.27, `SkipSimplifiedLayerNormalization` accumulates in fp16 unless strict mode is on.
+
+    Args:
+        precision: Precision of the model.
+        runtime: ONNX Runtime release that runs it.
+
+    Returns:
+        Option name → value, for a session or for `config.pbtxt`.
     """
     options = {"use_tf32": "0"}
     if weight_format(precision, Device.CUDA).activations == ir.DataType.FLOAT16 and runtime < _EXACT_SKIP_NORM:

@@ -1,4 +1,4 @@
-"""Checkpoint → graph → file, the same for every device."""
+"""Checkpoint → graph → file, for every device."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from .onnx_file import write_onnx
 def write_graph(
     checkpoint: Checkpoint, file: Path, options: GraphOptions, on_tensor: Callable[[int, int], None]
 ) -> None:
-    """Writes `file`, whose folder is made, and its weights beside it.
+    """Build the ONNX graph of a checkpoint and write it with its weights.
 
-    The weights must have been rescaled by `options.rescale`. `on_tensor` hears how many of how many tensors are
-    written. Raises ExportError where a graph for GPUs has operators that its runtime runs on the CPU.
+    Args:
+        checkpoint: Weights to write, already rescaled by `options.rescale`.
+        file: The .onnx file; its folder is created. Weights are written to `<file>.data`.
+        options: What to build.
+        on_tensor: Called as `on_tensor(written, total)` after each tensor.
+
+    Raises:
+        ExportError: A GPU graph has an operator without a CUDA kernel in its runtime, or a path in the format's
+            `fp32_layers` is not a product of the graph.
+        FileExistsError: The folder of `file` exists.
     """
     rope = compute_rope_tables(checkpoint, options.max_tokens)
     model = build_model(checkpoint.config, checkpoint.weights, rope, options)

@@ -1,4 +1,4 @@
-"""How much GPU memory a model takes, reported before anything is deployed."""
+"""Estimates of the GPU memory that a model needs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from ..formats import WeightFormat
 from ..progress import Progress
 
 _LIBRARIES = 64 << 20
-"""cuBLAS's workspace and what is allocated once."""
+"""Bytes of cuBLAS workspace and one-time allocations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryEstimate:
-    """Bytes of one instance on a GPU, without CUDA's own context (a few hundred MB)."""
+    """Memory of one instance on a GPU in bytes, without the CUDA context (a few hundred MB)."""
 
     weights: int
     workspace: int
-    """At the peak of one batch."""
+    """Peak during one batch."""
     batch_tokens: int
+    """Tokens of that batch."""
 
     @property
     def total(self) -> int:
@@ -31,17 +32,18 @@ class MemoryEstimate:
 def estimate_memory(
     config: DecoderConfig, format: WeightFormat, tokens: int, cells: int | None = None
 ) -> MemoryEstimate:
-    """Return what a batch of `tokens` tokens takes, whose right-padded rows have `cells` cells, or no padding.
+    """Estimate the memory of a batch of `tokens` tokens.
 
-    The peak is in attention or in the MLP, whichever holds more live tensors at once.
+    `cells` is the number of cells of its right-padded rows; None if nothing is padded. The peak is in attention or in
+    the MLP, whichever has larger live tensors.
     """
     size, cells = format.activation_bytes, cells or tokens
-    attended = config.query_width + 2 * config.kv_width
-    # the residual stream, packed and split heads; padded and rotated heads, the caches that come out, and the answer
-    attention = tokens * (config.hidden + 2 * attended) + cells * (
-        2 * attended + 2 * config.kv_width + config.query_width
+    qkv_width = config.query_width + 2 * config.kv_width
+    # residual stream, packed and split heads; padded and rotated heads, output caches, context
+    attention = tokens * (config.hidden + 2 * qkv_width) + cells * (
+        2 * qkv_width + 2 * config.kv_width + config.query_width
     )
-    # the residual stream; gate and up in one, and split
+    # residual stream; gate and up joined, and split
     mlp = tokens * (config.hidden + 4 * config.intermediate)
     workspace = size * max(attention, mlp) + format.workspace_bytes(config)
     return MemoryEstimate(
@@ -59,7 +61,7 @@ def report_memory(
     gpu_memory_bytes: int | None,
     progress: Progress,
 ) -> None:
-    """Note what the largest batch and the longest text take, and whether both fit the limit."""
+    """Report the memory of the largest batch and of the longest text, and whether both fit `gpu_memory_bytes`."""
     largest = limits.tokens or limits.rows * max_tokens
     batch = estimate_memory(config, format, largest, limits.cells)
     longest = estimate_memory(config, format, max_tokens)
@@ -69,5 +71,6 @@ def report_memory(
     )
     if gpu_memory_bytes is not None and gpu_memory_bytes < max(batch.total, longest.total):
         progress.note(
-            f"the largest batch does not fit into {gpu_memory_bytes / 1e9:.1f} GB and will be answered with an error"
+            f"the largest batch does not fit into gpu_memory_bytes, {gpu_memory_bytes / 1e9:.1f} GB, and will fail; "
+            "use a larger limit, or fewer max_batch_tokens"
         )

@@ -1,4 +1,4 @@
-"""Writes a merged checkpoint that transformers loads as if it had been trained in one piece."""
+"""Write a merged checkpoint that transformers loads like any other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ..sources.weights import LazyTensor, Weights
 from .staging import refuse_existing, staged_folder
 
 SHARD_BYTES = 4 << 30
-"""Most bytes of one file; also what is held in memory at a time."""
+"""Maximum size of one file, which is also held in memory."""
 
 _NOT_COPIED = (
     ".safetensors",
@@ -43,21 +43,25 @@ _NOT_COPIED = (
 
 
 def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = None) -> Path:
-    """Merge adapters into a checkpoint in the base's dtype; the folder appears whole or not at all.
+    """Merge adapters into a checkpoint and write the result in the dtype of the base.
 
-    Sums are computed in fp32 and rounded once. Heads are merged as an export merges them: a classifier's adapter
-    makes the result a classifier, and an adapter on the embeddings or on the LM head unties the two.
+    The output folder is created atomically. Sums are computed in fp32 and rounded once. Heads are merged as in an
+    export: an adapter of a classifier makes the result a classifier, and an adapter on the embeddings or on the LM
+    head unties the two.
 
     Args:
-        options: What to merge, and where to.
-        progress: Where to report stages; nowhere if None.
+        options: What to merge, and the output folder.
+        progress: Receives stages and steps; None reports nothing.
 
     Returns:
-        The folder.
+        The output folder.
 
     Raises:
-        AdapterMismatchError: An adapter does not fit the base, or nothing of it is left after rounding.
-        ExportError: Or another of its subclasses.
+        SourceError: The base or an adapter does not exist or cannot be read.
+        UnsupportedCheckpointError: The base or an adapter has a setting that is not supported.
+        AdapterMismatchError: An adapter does not fit the base, or rounding to its dtype removes the whole change.
+        ModelExistsError: The output folder exists and `options.overwrite` is not set.
+        StagingError: The output folder cannot be written.
     """
     progress = progress or SilentProgress()
     refuse_existing(options.output, overwrite=options.overwrite)
@@ -95,7 +99,7 @@ def _copy_settings(files: SettingFiles, content: Path) -> None:
 
 
 def _write_config(base: Checkpoint, merged: MergedModel, file: Path) -> None:
-    """The base's config.json, with what the heads change in it."""
+    """Write config.json if the merged heads change it; otherwise the copy of the base's file stays."""
     changes: dict[str, Any] = {}
     if merged.model_class != base.config.model_class:
         changes["architectures"] = [merged.model_class]
@@ -153,30 +157,30 @@ def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress
 
 
 def _plan_shards(base: Checkpoint, weights: Weights) -> list[list[str]]:
-    """Tensor names of each file, those of the base in its order."""
+    """Return the tensor names of each file, in the order of the base."""
     order = [name for name in base.weights if name in weights]
     order += [name for name in weights if name not in base.weights]
     shards: list[list[str]] = [[]]
-    room = SHARD_BYTES
+    free_bytes = SHARD_BYTES
     for name in order:
         size = _stored_dtype(base, name).itemsize * math.prod(weights[name].shape)
-        if size > room and shards[-1]:
+        if size > free_bytes and shards[-1]:
             shards.append([])
-            room = SHARD_BYTES
+            free_bytes = SHARD_BYTES
         shards[-1].append(name)
-        room -= size
+        free_bytes -= size
     return shards
 
 
 def _stored_dtype(base: Checkpoint, name: str) -> torch.dtype:
-    """That of the base's tensor; a head that the base lacks has the type of the embeddings."""
+    """Return the dtype of the base's tensor, or that of the embeddings for a head that the base does not have."""
     return base.weights[name if name in base.weights else EMBEDDINGS].dtype
 
 
 def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
     if name in HEADS:
         return name
-    # a decoder below a head is always called model
+    # models with a head have their decoder under `model.`
     return ("model." if merged.model_class != base.config.model_class else base.prefix) + name
 
 

@@ -1,4 +1,4 @@
-"""Writes an ONNX model with its weights beside it, one tensor in memory at a time."""
+"""Write an ONNX model with external data, one tensor in memory at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx_ir as ir
 
 INLINE_BYTES = 1024
-"""Smaller tensors stay inside the .onnx file, so that shape constants can be folded at load."""
+"""Smaller tensors are stored in the .onnx file, so that ONNX Runtime can fold shape constants at load."""
 
 
 def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None]) -> None:
-    """Writes `file` and `<file>.data`; `on_tensor` hears how many of how many tensors are written."""
+    """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor."""
 
     def report(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         on_tensor(info.index + 1, info.total)

@@ -1,4 +1,4 @@
-"""Who wrote a model, with what, and which bytes."""
+"""The provenance of a model: tool and package versions, options, and hashes of its files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _PACKAGES = ("numpy", "onnx-ir", "onnxruntime", "onnxruntime-gpu", "safetensors"
 
 
 def record_provenance(options: ExportOptions, written: ModelFolder) -> Provenance:
-    """Return the provenance of the files in `written`, complete but for the manifest."""
-    # paths and references as text, enumerations as their values
+    """Return the provenance of the model in `written`, whose files except the manifest are complete."""
+    # paths and references become text, enum members their values
     plain = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     return Provenance(
         tool_version=__version__,

@@ -1,8 +1,8 @@
-"""A folder that appears whole or not at all.
+"""Atomic creation of a folder.
 
-It is built beside its parent folder on the same disk, flushed, and renamed in; a replaced one is exchanged
-in one step. What a killed run left behind is swept by the next one: a staging folder is stale as soon as
-nobody holds its lock.
+The content is built next to the target's parent folder on the same file system, flushed to disk and renamed to the
+target; an existing target is exchanged in one system call. A staging folder whose lock is free belongs to a process
+that was killed, and is removed by the next run.
 """
 
 from __future__ import annotations
@@ -26,47 +26,48 @@ _CONTENT = "content"
 _LOCK = "lock"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_TAKEN_MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST)
-_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_TARGET_EXISTS = (errno.ENOTEMPTY, errno.EEXIST)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
 def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """An empty folder to fill, which becomes `target` when the block ends without an error.
+    """Yield an empty folder that becomes `target` when the block ends without an exception.
 
-    Raises ModelExistsError where `target` exists and may not be overwritten, StagingError where the disk
-    refuses.
+    Raises:
+        ModelExistsError: `target` exists and `overwrite` is not set.
+        StagingError: The folder cannot be written, or cannot be renamed to `target`.
     """
     refuse_existing(target, overwrite=overwrite)
     with ExitStack() as held:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            workshop = _workshop(target.parent)
-            sweep_stale(workshop)
-            content = held.enter_context(_locked_folder(workshop)) / _CONTENT
+            root = _staging_root(target.parent)
+            remove_stale(root)
+            content = held.enter_context(_locked_folder(root)) / _CONTENT
             content.mkdir()
         except OSError as exc:
-            raise StagingError(f"cannot build beside {target.parent}: {exc}; choose another repository") from exc
+            raise StagingError(f"cannot write next to {target.parent}: {exc}; choose another repository") from exc
         try:
             yield content
             _flush(content)
             _move_in(content, target, overwrite=overwrite)
         except OSError as exc:
-            if exc.errno in _TAKEN_MEANWHILE:
+            if exc.errno in _TARGET_EXISTS:
                 raise ModelExistsError(
                     f"{target} was created in the meantime; overwrite it, or use another name"
                 ) from exc
-            if exc.errno in _DISK_REFUSES:
+            if exc.errno in _DISK_ERRORS:
                 raise StagingError(f"{target} could not be written: {exc}") from exc
             raise
 
 
 @contextmanager
-def _locked_folder(workshop: Path) -> Iterator[Path]:
-    """A new staging folder, locked, and removed at the end."""
+def _locked_folder(root: Path) -> Iterator[Path]:
+    """Yield a new, locked staging folder and remove it at the end."""
     lock = None
     while lock is None:
-        staging = Path(tempfile.mkdtemp(prefix=_MARK, dir=workshop))
+        staging = Path(tempfile.mkdtemp(prefix=_MARK, dir=root))
         lock = _lock(staging)
     with lock:
         try:
@@ -76,7 +77,7 @@ def _locked_folder(workshop: Path) -> Iterator[Path]:
 
 
 def _lock(staging: Path) -> TextIO | None:
-    """The held lock of a folder just made, None where a sweep took the folder before it was locked."""
+    """Lock a new folder; return None if another process removed it before it was locked."""
     try:
         lock = (staging / _LOCK).open("w")
     except FileNotFoundError:
@@ -89,39 +90,39 @@ def _lock(staging: Path) -> TextIO | None:
 
 
 def refuse_existing(target: Path, *, overwrite: bool) -> None:
-    """Raises ModelExistsError where `target` exists and may not be overwritten."""
+    """Raise ModelExistsError if `target` exists and `overwrite` is not set."""
     if target.exists() and not overwrite:
         raise ModelExistsError(f"{target} exists; overwrite it, or use another name")
 
 
-def _workshop(repository: Path) -> Path:
-    """The folder around the repository: Triton takes every folder inside it for a model."""
-    around = repository.resolve().parent
-    if around.stat().st_dev != repository.stat().st_dev or not os.access(around, os.W_OK):
+def _staging_root(repository: Path) -> Path:
+    """Return the parent of the repository; inside it, Triton would load a staging folder as a model."""
+    parent = repository.resolve().parent
+    if parent.stat().st_dev != repository.stat().st_dev or not os.access(parent, os.W_OK):
         raise StagingError(
-            f"{around} is read-only or on another disk than {repository}, so nothing can be renamed in from there; "
-            "choose a folder below a mount point as the repository"
+            f"{parent} is read-only or on another file system than {repository}, so a model cannot be renamed from "
+            "there; choose a subfolder of the mount point as the repository"
         )
-    return around
+    return parent
 
 
-def sweep_stale(workshop: Path) -> None:
-    """Removes what killed runs left in `workshop`; folders in use are left alone.
+def remove_stale(root: Path) -> None:
+    """Remove the staging folders of killed processes from `root`.
 
-    A folder is renamed first, so that a run about to lock it finds it gone instead of half empty.
+    A folder is renamed first, so that a process that is about to lock it finds it missing instead of half empty.
     """
-    for folder in workshop.glob(f"{_MARK}*"):
+    for folder in root.glob(f"{_MARK}*"):
         try:
             with (folder / _LOCK).open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                swept = folder.rename(folder.with_name(f"{_MARK}swept-{uuid.uuid4().hex}"))
-                shutil.rmtree(swept, ignore_errors=True)
+                renamed = folder.rename(folder.with_name(f"{_MARK}stale-{uuid.uuid4().hex}"))
+                shutil.rmtree(renamed, ignore_errors=True)
         except OSError:
             continue
 
 
 def _flush(folder: Path) -> None:
-    """Everything below `folder` on the disk, so that the rename cannot overtake the data."""
+    """Flush all files of `folder` to disk, so that the rename is not persisted before the data."""
     for entry in [*folder.rglob("*"), folder]:
         handle = os.open(entry, os.O_RDONLY)
         try:
@@ -145,7 +146,7 @@ def _move_in(content: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _exchange(new: Path, old: Path) -> None:
-    """Swaps two folders in one step (renameat2 of Linux); without it the old one goes first."""
+    """Exchange two folders atomically by Linux's renameat2, or by two renames if it is not available."""
     libc = ctypes.CDLL(None, use_errno=True)
     swap = getattr(libc, "renameat2", None)
     if swap is not None:

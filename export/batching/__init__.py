@@ -1,1 +1,1 @@
-"""What bounds a batch on the server: the token budget, Triton's batching strategy library, and the graph's inputs."""
+"""Limits of a batch on the server: token budget, batching strategy library, and the inputs of the graph."""

@@ -1,4 +1,4 @@
-"""What Triton passes to an exported graph for one request."""
+"""The inputs that Triton passes to an exported graph."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ...client.manifest import INPUT_IDS, REQUEST_LENGTHS, ROW_LENGTHS
 
 
 def batch_inputs(rows: Sequence[Sequence[int]]) -> dict[str, NDArray[np.generic]]:
-    """Return the graph's inputs for a batch that holds one request of `rows`, each a sequence of token ids.
+    """Return the inputs of a batch with one request of `rows`, each a sequence of token ids.
 
-    Rows may differ in length; negative ids are padding. Triton joins several requests in the same way, with one entry
-    of `request_lengths` for each.
+    Rows may differ in length; negative ids are padding. For several requests, Triton concatenates their rows and adds
+    one entry per request to `request_lengths`.
     """
     ids = np.fromiter((token for row in rows for token in row), dtype=np.int64)
     return {

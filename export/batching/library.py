@@ -1,4 +1,4 @@
-"""The batching strategy library: built from `batch_strategy.c`, shipped as a binary for each processor architecture."""
+"""The batching strategy library, built from `batch_strategy.c` and shipped for each processor architecture."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ SOURCE = _HERE / "batch_strategy.c"
 
 
 def library_file(architecture: ServerArchitecture) -> Path:
-    """Return the binary for servers of `architecture`; raise ExportError where this installation has none."""
+    """Return the binary for servers of `architecture`; raise ExportError if this installation has none."""
     file = _HERE / architecture / "batchstrategy.so"
     if not file.is_file():
-        raise ExportError(f"{file} is missing: install qwen3-triton again, or export without a token budget")
+        raise ExportError(f"{file} is missing; reinstall qwen3-triton, or export without a token budget")
     return file
 
 

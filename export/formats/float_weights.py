@@ -21,37 +21,37 @@ _TORCH = {FP16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloatFormat(WeightFormat):
-    """Everything in `activations`."""
+    """Weights and activations of type `activations`."""
 
     def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
-        """MatMul with the transposed weights as one initializer."""
+        """Multiply by MatMul, with the transposed weights in one initializer."""
         return self._project_float(g, name, operand, weights)
 
     def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
-        """Gather from the table as it is."""
+        """Gather rows of the float table."""
         return self._gather_float(g, name, table, indices)
 
     def weight_bytes(self, config: DecoderConfig) -> int:
-        """2 or 4 bytes a weight."""
+        """Return 2 or 4 bytes per weight."""
         return self.activation_bytes * (matrix_elements(config) + config.vocabulary * config.hidden)
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
-        """For fp16, rescale by powers of two so that activations stay in range; otherwise nothing."""
+        """For fp16, rescale by powers of two so that activations stay in range; otherwise return the inputs."""
         if self.activations == FP16:
             return rescale_for_fp16(inputs, self)
         return LoweredWeights(checkpoint=inputs.checkpoint, format=self)
 
     @property
     def runs_on_cpu(self) -> bool:
-        """The CPU provider has no kernels for bf16."""
+        """Whether the type is not bf16, for which the CPU provider has no kernels."""
         return self.activations != ir.DataType.BFLOAT16
 
     def fp32_twin(self) -> WeightFormat:
-        """The same in fp32."""
+        """Return the fp32 format."""
         return replace(self, activations=FP32)
 
     def round_as_stored(self, tensor: LazyTensor) -> LazyTensor:
-        """Rounded to the 16-bit type, if it is one."""
+        """Round to `activations` if it is a 16-bit type."""
         dtype = _TORCH.get(self.activations)
         if dtype is None:
             return tensor

@@ -1,4 +1,4 @@
-"""Merged weights → weights that a format can store: the passes that keep the function and change the numbers."""
+"""Merged weights → weights that a format can store, by function-preserving passes."""
 
 from __future__ import annotations
 
@@ -18,34 +18,38 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoweringInputs:
-    """What the passes of any format may need."""
+    """Inputs of the passes; each format uses some of them."""
 
     checkpoint: Checkpoint
     peaks: ActivationPeaks
     """Largest activations of the reference."""
     calibration_rows: Sequence[Sequence[int]] = ()
-    """Token ids; empty for formats that need no calibration."""
+    """Rows of token ids; empty for formats without calibration."""
     max_cosine_error: float
-    """Largest 1 - cosine that a quantised model may show."""
+    """Largest 1 - cosine that is allowed for a quantised model."""
     scratch: Path
-    """Folder for intermediate files; removed after the export."""
+    """Folder for intermediate files, removed after the export."""
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoweredWeights:
-    """The weights to write, and what the graph must know of the passes."""
+    """The weights to write, and the results of the passes that the graph needs."""
 
     checkpoint: Checkpoint
     format: WeightFormat
-    """With the choices that the passes made, such as fp32 layers."""
+    """The format with what the passes chose, such as fp32 layers."""
     rescale: Rescale = NO_RESCALE
     int8_plan: Int8Plan | None = None
-    """Of a calibrated format."""
+    """Plan of a calibrated format; None for the others."""
 
 
 def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWeights:
-    """Rescale so that activations have headroom below fp16's largest number; raise if a weight is out of range."""
+    """Rescale so that activations have headroom in fp16.
+
+    Raises:
+        UnsupportedCheckpointError: A weight, or an activation that the rescale does not affect, is out of range.
+    """
     rescale = choose_rescale(inputs.peaks)
     if rescale != NO_RESCALE:
         inputs.progress.note(

@@ -1,4 +1,4 @@
-"""What a matrix product multiplies: rows in floats, in 8-bit codes, or both."""
+"""Left operands of matrix products: rows of floats, of 8-bit codes, or both."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import onnx_ir as ir
 from ..onnx_builder import GraphBuilder
 
 ZERO_CODE = 128
-"""Code of zero in 8-bit activations: CPUs have kernels for u8 × s8 products."""
+"""Zero point of 8-bit activations. They are unsigned because the CPU kernels compute u8 × s8 products."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScaledRows:
-    """Rows [·, n] whose values are `values` times `scale` [·, 1]; a scale of None is 1."""
+    """Rows `values` [·, n] times `scale` [·, 1]; a scale of None is 1."""
 
     values: ir.Value
     scale: ir.Value | None = None
@@ -22,14 +22,14 @@ class ScaledRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codes:
-    """Rows [·, n] whose values are (`values` - ZERO_CODE) times `step` times `scale`."""
+    """Quantised rows [·, n]: (`values` - ZERO_CODE) · `step` · `scale`."""
 
     values: ir.Value
     """UINT8 [·, n]"""
     step: float = 1.0
-    """Common to all rows."""
+    """Scale that is common to all rows."""
     scale: ir.Value | None = None
-    """FP32 [·, 1], one for each row; None is 1."""
+    """FP32 [·, 1], scale of each row; None is 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class Operand:
     """The left operand of one or more products."""
 
     rows: ScaledRows | None
-    """None if only 8-bit products read it."""
+    """None if only 8-bit products read the operand."""
     codes: Codes | None
-    """None if no 8-bit product reads it."""
+    """None if no 8-bit product reads the operand."""
 
 
-def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
+def apply_scale(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
     """Return the float values [·, n] of `rows`."""
     return rows.values if rows.scale is None else g.op("Mul", rows.values, rows.scale, name="scaled")
 
@@ -50,8 +50,8 @@ def multiply_out(g: GraphBuilder, rows: ScaledRows) -> ir.Value:
 def float_rows(g: GraphBuilder, operand: Operand) -> ir.Value:
     """Return the float rows [·, n] of `operand`; raise ValueError if it has codes only."""
     if operand.rows is None:
-        raise ValueError(f"the operand was prepared for 8-bit products only, below {g.path('')}")
-    return multiply_out(g, operand.rows)
+        raise ValueError(f"{g.path('')}: the operand was prepared for 8-bit products only")
+    return apply_scale(g, operand.rows)
 
 
 def take_rows(g: GraphBuilder, operand: Operand, indices: ir.Value, name: str) -> Operand:

@@ -12,7 +12,7 @@ from .weight_format import FP32, join_tensors
 
 INT8 = ir.DataType.INT8
 LARGEST_CODE = 127
-"""Codes run from -127 to 127, symmetric around zero."""
+"""Codes are symmetric, from -127 to 127."""
 
 
 def row_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -23,20 +23,20 @@ def row_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def row_codes(matrix: NDArray[np.float32], dtype: ir.DataType = FP32) -> NDArray[np.int8]:
-    """Return the nearest codes int8 [rows, n], ties to even, for scales that are stored as `dtype`."""
+    """Return codes int8 [rows, n], rounded half to even, for scales that are stored as `dtype`."""
     scales = round_up(row_scales(matrix), dtype).astype(np.float32)
     codes: NDArray[np.int8] = np.rint(matrix / scales[:, None]).astype(np.int8)
     return codes
 
 
 def round_up(scales: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.generic]:
-    """Return the smallest numbers of `dtype` not below `scales`, so that no code overflows; 1 for a scale of zero.
+    """Round `scales` up to `dtype`, so that no code overflows; 1 for a scale of zero.
 
-    Codes are computed with these rounded scales, so rounding a scale adds no error.
+    Codes are computed with the rounded scales, so that rounding adds no error.
     """
     positive = np.where(scales > 0, scales, np.float32(1))
     rounded = positive.astype(dtype.numpy())
-    # the bits of a positive float, read as an integer, grow by one from a float to the next
+    # the next larger float has the bit pattern of a positive float plus one
     bits = rounded.view(f"u{rounded.itemsize}")
     short = rounded.astype(np.float32) < positive
     raised: NDArray[np.generic] = (bits + short.astype(bits.dtype)).view(rounded.dtype)

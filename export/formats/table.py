@@ -1,4 +1,4 @@
-"""Which format a precision is on each device. A new precision is one row here and one module beside it."""
+"""The weight format of each precision and device. A new precision is one module and one row here."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FP16 = FloatFormat(
 _BF16 = FloatFormat(
     precision=Precision.BF16,
     activations=ir.DataType.BFLOAT16,
-    # a GPU sums in another order for another batch size, which bf16 rounds to 8 bits
+    # GPU kernels sum in an order that depends on the batch size, and bf16 rounds to 8 bits
     tolerance=Tolerance(cosine=1e-3, score=5e-2, batched_cosine=1e-3, batched_score=5e-2),
 )
 _INT8_TOLERANCE = Tolerance(cosine=1e-2, score=1e-1)
@@ -35,13 +35,13 @@ FORMATS: dict[tuple[Precision, Device], WeightFormat] = {
 
 
 def weight_format(precision: Precision, device: Device) -> WeightFormat:
-    """Return the format of `precision` on `device`.
+    """Return the weight format of `precision` on `device`.
 
     Raises:
-        ExportError: The precision does not exist on the device; the message lists those that do.
+        ExportError: The precision is not available on the device.
     """
-    found = FORMATS.get((precision, device))
-    if found is None:
-        offered = ", ".join(name for name, where in FORMATS if where is device)
-        raise ExportError(f"precision {precision} is not available on device {device}; available there: {offered}")
-    return found
+    format = FORMATS.get((precision, device))
+    if format is None:
+        available = ", ".join(name for name, other in FORMATS if other is device)
+        raise ExportError(f"precision {precision} is not available on device {device}; use one of {available}")
+    return format

@@ -1,10 +1,10 @@
 """8-bit weights and 8-bit activations, for CPUs (W8A8).
 
-rows [·, in] ─ / scale [·, 1] ─ round ─→ codes u8, 128 is zero
+rows [·, in] ─ / scale [·, 1] ─ round ─→ codes u8, zero point 128
                                            └─ times weight codes s8 [in, out] · scale [out] ─→ rows [·, out]
 
-The result of an 8-bit product is still to be multiplied by the scale of its rows. A scale belongs to one token, or is
-the same for all tokens, so results are batch-invariant; sums are integers, so their order does not matter.
+The result of an 8-bit product must still be multiplied by the scales of its rows. Results are batch-invariant,
+because scales are per token or the same for all tokens, and integer sums do not depend on their order.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ _SMALLEST_PEAK = 1e-30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class W8A8Format(WeightFormat):
-    """One scale for each output channel of a weight, and for each token or all tokens of its input."""
+    """Weights with a scale per output channel, activations with a scale per token or one for all tokens."""
 
     fp32_layers: frozenset[str] = frozenset()
-    """Paths of products that are computed in floats, `layers.2.mlp.down` for example. `embedding.table` is the
-    embedding table."""
+    """Paths of products that are computed in floats, such as `layers.2.mlp.down`; `embedding.table` is the embedding
+    table."""
     norm_output_scale: float | None = None
-    """Scale of the codes of RMSNorm outputs, for all tokens; None: each token has its own."""
+    """Common scale of the codes of all RMSNorm outputs; None gives each token its own scale."""
 
     def is_quantized(self, path: str) -> bool:
         """Whether the product at `path` is computed in 8 bits."""
         return path not in self.fp32_layers
 
     def fp32_paths(self) -> frozenset[str]:
-        """`fp32_layers`."""
+        """Return `fp32_layers`."""
         return self.fp32_layers
 
     def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
-        """MatMulIntegerToFloat, or a float MatMul for fp32 layers."""
+        """Multiply by MatMulIntegerToFloat, or by a float MatMul for fp32 layers."""
         if not self.is_quantized(g.path(name)):
             return self._project_float(g, name, operand, weights)
         if operand.codes is None:
-            raise ValueError(f"the operand was not prepared for the 8-bit product {g.path(name)}")
+            raise ValueError(f"{g.path(name)}: the operand was not prepared for an 8-bit product")
         columns = sum(weight.shape[0] for weight in weights)
         values = g.op(
             "MatMulIntegerToFloat",
@@ -68,13 +68,13 @@ class W8A8Format(WeightFormat):
         return ScaledRows(values, operand.codes.scale)
 
     def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
-        """Rows of 8-bit codes times their scales."""
+        """Gather rows of 8-bit codes and multiply them by their scales."""
         if not self.is_quantized(g.path(name)):
             return self._gather_float(g, name, table, indices)
         return gather_row_codes(g, name, table, indices, self.activations)
 
     def prepare(self, g: GraphBuilder, rows: ScaledRows, width: int, products: Sequence[str]) -> Operand:
-        """Quantise `rows`, each by its largest value, once for all 8-bit products that read them."""
+        """Quantise `rows`, each by its largest absolute value, once for all 8-bit products that read them."""
         if not any(self.is_quantized(g.path(product)) for product in products):
             return Operand(rows, None)
         values = rows.values
@@ -89,7 +89,7 @@ class W8A8Format(WeightFormat):
         return Operand(rows, Codes(values=codes, scale=scale))
 
     def prepare_normed(self, g: GraphBuilder, normed: ir.Value, width: int, products: Sequence[str]) -> Operand:
-        """Quantise by `norm_output_scale` if there is one."""
+        """Quantise by `norm_output_scale` if it is set."""
         scale = self.norm_output_scale
         if scale is None or not all(self.is_quantized(g.path(product)) for product in products):
             return self.prepare(g, ScaledRows(normed), width, products)
@@ -97,13 +97,13 @@ class W8A8Format(WeightFormat):
         return Operand(ScaledRows(normed), Codes(values=codes, step=scale))
 
     def fuses_norm(self, g: GraphBuilder, products: Sequence[str]) -> bool:
-        """If the scale of norm outputs is known and every product is 8 bits."""
+        """Whether `norm_output_scale` is set and every product is 8 bits."""
         return self.norm_output_scale is not None and all(self.is_quantized(g.path(product)) for product in products)
 
     def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
-        """One division normalises and quantises."""
+        """Normalise and quantise by one division."""
         if self.norm_output_scale is None:
-            raise ValueError("norm outputs have no common scale")
+            raise ValueError("norm_output_scale is not set")
         squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")
         length = g.op("Sqrt", g.op("Add", squares, g.scalar(width * eps, FP32)), name="length")
         scale = g.op("Mul", length, g.scalar(self.norm_output_scale / math.sqrt(width), FP32), name="scale")
@@ -111,16 +111,16 @@ class W8A8Format(WeightFormat):
         return Codes(values=codes, step=self.norm_output_scale)
 
     def weight_bytes(self, config: DecoderConfig) -> int:
-        """One byte a weight; scales and fp32 layers are not counted."""
+        """Return one byte per weight; scales and fp32 layers are not counted."""
         return matrix_elements(config) + config.vocabulary * config.hidden
 
     @property
     def needs_calibration(self) -> bool:
-        """Smoothing is chosen from activations."""
+        """True: smoothing is chosen from activations."""
         return True
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
-        """Rotate the residual stream, smooth what rotation does not reach, and choose the fp32 layers."""
+        """Rotate the residual stream, smooth the activations outside of it, and choose the fp32 layers."""
         plan = plan_int8(
             inputs.checkpoint, inputs.calibration_rows, inputs.max_cosine_error, inputs.scratch, inputs.progress
         )
@@ -131,10 +131,10 @@ class W8A8Format(WeightFormat):
         return LoweredWeights(checkpoint=plan.checkpoint, format=lowered, int8_plan=plan)
 
     def fp32_twin(self) -> WeightFormat:
-        """A CPU runs the format itself."""
+        """Return the format itself, which is made for CPUs."""
         return self
 
 
 def _zero_codes(g: GraphBuilder, scale: ir.Value) -> ir.Value:
-    """UINT8 [·, 1]: the code of zero for each of `scale` [·, 1]."""
+    """Return zero points UINT8 [·, 1] for `scale` [·, 1]."""
     return g.op("Expand", g.constant(ZERO_CODE, np.uint8), g.op("Shape", scale), name="zero")

@@ -1,6 +1,6 @@
-"""8-bit weights with a scale for each block of a row, under float activations: half the memory of fp16, for GPUs.
+"""8-bit weights in blocks with float activations, for GPUs: half the memory of fp16.
 
-The format is that of ONNX Runtime's MatMulNBits: w = (code - 128) · scale, blocks along the inner dimension.
+This is the format of ONNX Runtime's MatMulNBits: w = (code - 128) · scale, in blocks along the inner dimension.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .row_codes import gather_row_codes, round_up
 from .weight_format import FP32, WeightFormat, join_tensors, matrix_elements
 
 BLOCK = 128
-"""Weights that share a scale; the inner dimensions of every Qwen3 model are multiples of it."""
+"""Weights per scale. The inner dimensions of all Qwen3 models are multiples of 128."""
 _LARGEST_CODE = 127
 _ZERO_CODE = 128
 
@@ -36,12 +36,12 @@ class WeightBlocks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockFormat(WeightFormat):
-    """Matrices in 8-bit blocks, the embedding table in 8-bit rows, the rest in `activations`."""
+    """Matrices in 8-bit blocks, the embedding table in 8-bit rows, everything else of type `activations`."""
 
     activations: ir.DataType = ir.DataType.FLOAT16
 
     def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
-        """MatMulNBits with 8 bits."""
+        """Multiply by MatMulNBits with 8 bits."""
         columns, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
         blocks, dtype = block_count(width), self.activations
         rows = float_rows(g, operand)
@@ -69,40 +69,40 @@ class BlockFormat(WeightFormat):
         return ScaledRows(product)
 
     def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
-        """Rows of 8-bit codes times their scales."""
+        """Gather rows of 8-bit codes and multiply them by their scales."""
         return gather_row_codes(g, name, table, indices, self.activations)
 
     def weight_bytes(self, config: DecoderConfig) -> int:
-        """One byte a weight, and a 16-bit scale for each block and each row of the table."""
+        """Return one byte per weight plus a 16-bit scale per block and per row of the embedding table."""
         matrices = matrix_elements(config)
         return matrices + 2 * matrices // BLOCK + config.vocabulary * config.hidden + 2 * config.vocabulary
 
     def workspace_bytes(self, config: DecoderConfig) -> int:
-        """One matrix at a time is converted back to fp16."""
-        attended = config.query_width + 2 * config.kv_width
-        return self.activation_bytes * config.hidden * max(attended, 2 * config.intermediate)
+        """Return the bytes of the largest matrix in fp16: kernels dequantise one matrix at a time."""
+        qkv_width = config.query_width + 2 * config.kv_width
+        return self.activation_bytes * config.hidden * max(qkv_width, 2 * config.intermediate)
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """Rescale by powers of two, because activations are fp16."""
         return rescale_for_fp16(inputs, self)
 
     def fp32_twin(self) -> WeightFormat:
-        """The same codes under fp32 activations and scales."""
+        """Return the format with fp32 activations and scales."""
         return replace(self, activations=FP32)
 
 
 def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> WeightBlocks:
-    """Quantise `matrix` in blocks whose scales are of the 16-bit or 32-bit float type `dtype`.
+    """Quantise `matrix` in blocks with scales of the float type `dtype`.
 
-    The last block of a row is padded with zeros. No weight changes by more than half a scale.
+    The last block of a row is padded with zeros. A weight changes by at most half of its scale.
     """
     rows, width = matrix.shape
     blocks = block_count(width)
     padded = np.zeros((rows, blocks * BLOCK), np.float32)
     padded[:, :width] = matrix
-    cut = padded.reshape(rows, blocks, BLOCK)
-    scales = round_up(np.abs(cut).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
-    steps = np.rint(cut / scales.astype(np.float32)[:, :, None])
+    blocked = padded.reshape(rows, blocks, BLOCK)
+    scales = round_up(np.abs(blocked).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
+    steps = np.rint(blocked / scales.astype(np.float32)[:, :, None])
     return WeightBlocks((steps + _ZERO_CODE).astype(np.uint8), scales)
 
 

@@ -1,4 +1,4 @@
-"""What a precision decides: how weights are stored, how products are computed, and how exact the result must be."""
+"""A precision as a type: how weights are stored, how products are computed, and the tolerance of the result."""
 
 from __future__ import annotations
 
@@ -23,26 +23,28 @@ FP32 = ir.DataType.FLOAT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """Largest deviations that an export may show; see `verification.parity` for how they are measured."""
+    """Largest deviations at which an export passes its parity checks."""
 
     cosine: float
     """1 - cosine between an embedding and the fp32 reference."""
     score: float
-    """Difference between a reranker's score and the fp32 reference."""
+    """Absolute difference between a reranker's score and the fp32 reference."""
     batched_cosine: float = 1e-5
-    """1 - cosine between a row's embedding alone and in a batch."""
+    """1 - cosine between a row's embeddings computed alone and in a batch."""
     batched_score: float = 1e-3
-    """Difference between a row's score alone and in a batch."""
+    """Absolute difference between a row's scores computed alone and in a batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightFormat(ABC):
-    """One way to store weights and compute with them; `table` maps `(precision, device)` to one."""
+    """How a model stores weights and computes with them; `weight_format` returns the one of a precision and device."""
 
     precision: Precision
+    """Name of the format."""
     tolerance: Tolerance
+    """Largest deviations at which an export passes."""
     activations: ir.DataType = FP32
-    """Type of activations between products, and of the weights that stay floats."""
+    """Type of activations, and of weights that are not quantised."""
 
     @property
     def activation_bytes(self) -> int:
@@ -53,64 +55,64 @@ class WeightFormat(ABC):
 
     @abstractmethod
     def project(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
-        """Multiply the operand [·, in] by the transposes of `weights` [out, in], side by side: [·, Σ out]."""
+        """Multiply the operand [·, in] by the concatenated transposes of `weights` [out, in]: [·, Σ out]."""
 
     @abstractmethod
     def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
-        """Look up rows of a table [n, width] at INT64 [T] `indices`: [T, width] of type `activations`."""
+        """Gather rows of a table [n, width] at `indices` INT64 [T]: [T, width] of type `activations`."""
 
     def prepare(self, g: GraphBuilder, rows: ScaledRows, width: int, products: Sequence[str]) -> Operand:  # noqa: ARG002
-        """Return `rows` [·, width] as the operand of the named `products` of this scope."""
+        """Return `rows` [·, width] as the operand of `products`, names in the current scope."""
         return Operand(rows, None)
 
     def prepare_normed(self, g: GraphBuilder, normed: ir.Value, width: int, products: Sequence[str]) -> Operand:
-        """Return the output [·, width] of an RMSNorm as the operand of the named `products` of this scope."""
+        """Return an RMSNorm's output [·, width] as the operand of `products`, names in the current scope."""
         return self.prepare(g, ScaledRows(normed), width, products)
 
     def fuses_norm(self, g: GraphBuilder, products: Sequence[str]) -> bool:  # noqa: ARG002
-        """Whether `norm_to_codes` can replace an RMSNorm without gain that only the named `products` read."""
+        """Whether `norm_to_codes` can replace an RMSNorm of gain 1 that only `products` read."""
         return False
 
     def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
-        """Return the RMSNorm, without gain, of `rows` [·, width] as codes. Only where `fuses_norm` holds."""
+        """Return the RMSNorm with gain 1 of `rows` [·, width] as codes; requires `fuses_norm`."""
         raise NotImplementedError(f"{type(self).__name__} does not quantise norm outputs")
 
     def fp32_paths(self) -> frozenset[str]:
-        """Paths of the products that this format was told to compute in floats, `layers.2.mlp.down` for example."""
+        """Return the paths of products that are computed in floats on request, such as `layers.2.mlp.down`."""
         return frozenset()
 
     # --- what it stores
 
     @abstractmethod
     def weight_bytes(self, config: DecoderConfig) -> int:
-        """Bytes of the matrices and the embedding table of a decoder."""
+        """Return the bytes of a decoder's matrices and embedding table."""
 
     def workspace_bytes(self, config: DecoderConfig) -> int:  # noqa: ARG002
-        """Bytes of memory that products take on a GPU beside activations."""
+        """Return the bytes that products need on a GPU in addition to activations."""
         return 0
 
-    # --- how it is reached and checked
+    # --- how weights are lowered to it and checked
 
     @property
     def needs_calibration(self) -> bool:
-        """Whether `lower` measures activations over texts."""
+        """Whether `lower` needs calibration texts."""
         return False
 
     @abstractmethod
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
-        """Apply the weight passes that this format needs. Function-preserving; nothing is rounded yet."""
+        """Apply the function-preserving weight passes of this format. Nothing is rounded yet."""
 
     @property
     def runs_on_cpu(self) -> bool:
-        """Whether ONNX Runtime's CPU provider has kernels for the products, whatever the format is meant for."""
+        """Whether ONNX Runtime's CPU provider has kernels for the products."""
         return True
 
     @abstractmethod
     def fp32_twin(self) -> WeightFormat:
-        """Return the format with the same stored weights and fp32 activations, which a CPU can run."""
+        """Return the format with the same quantised weights and fp32 activations, which a CPU can run."""
 
     def round_as_stored(self, tensor: LazyTensor) -> LazyTensor:
-        """Return `tensor` with the values that a graph in this format's float type holds."""
+        """Return `tensor` with its values rounded to this format's float type."""
         return tensor
 
     # --- shared by the formats
@@ -124,9 +126,9 @@ class WeightFormat(ABC):
         transpose: bool = True,
         dtype: ir.DataType | None = None,
     ) -> ir.Value:
-        """Add the tensors, side by side, as one float initializer: matrices [in, Σ out], or [Σ out, ...] untransposed.
+        """Add the concatenated tensors as one float initializer: [in, Σ out], or [Σ out, ...] if not transposed.
 
-        `dtype` defaults to the type of activations.
+        `dtype` defaults to `activations`.
         """
         joined = sum(weight.shape[0] for weight in weights)
         shape = [weights[0].shape[1], joined] if transpose else [joined, *weights[0].shape[1:]]
@@ -147,12 +149,12 @@ class WeightFormat(ABC):
 
 
 def join_tensors(tensors: Sequence[LazyTensor]) -> NDArray[np.float32]:
-    """Return float32 [Σ out, in] from tensors [out, in], one after the other."""
+    """Concatenate tensors [out, in] to float32 [Σ out, in]."""
     joined: NDArray[np.float32] = torch.cat([tensor.fp32() for tensor in tensors]).numpy()
     return joined
 
 
 def matrix_elements(config: DecoderConfig) -> int:
-    """Number of weights in the matrices of all layers."""
-    attended = config.query_width + 2 * config.kv_width
-    return config.layers * config.hidden * (attended + config.query_width + 3 * config.intermediate)
+    """Return the number of weights in the matrices of all layers."""
+    qkv_width = config.query_width + 2 * config.kv_width
+    return config.layers * config.hidden * (qkv_width + config.query_width + 3 * config.intermediate)

@@ -1,12 +1,14 @@
-"""Causal attention on a CPU over one group of texts of like length; only attention sees the few padded cells.
+"""Causal attention for CPUs over one group of texts of similar length. Only attention computes padded cells.
 
     [t, q·k·v] ─ gather head rows ─→ q [b, heads, s, head_dim] ─ norm ─ rope ─┐
-               ├ gather head rows ─→ k [b, kv_heads, s, head_dim] ─ norm ─ rope ─ scores ─ shares ─┐
-               └ gather head rows ─→ v [b, kv_heads, s, head_dim] ───────────────────────────── context
-                                         [t, heads·head_dim] ←─────────── gather head rows ────────┘
+               ├ gather head rows ─→ k [b, kv_heads, s, head_dim] ─ norm ─ rope ─ scores ─ softmax ─┐
+               └ gather head rows ─→ v [b, kv_heads, s, head_dim] ────────────────────────────── context
+                                         [t, heads·head_dim] ←─────────── gather head rows ─────────┘
 
-One gather lays out rows and heads at once, out of one product for q, k and v. In the last layer only each row's last
-token asks, and the values are projected after they are mixed.
+q, k and v come from one product, and one gather per part pads rows and splits heads at the same time. The last layer
+has one query per row, that of its last token, and projects values after weighting them.
+
+Shapes: t tokens and b rows of a group, s tokens of its longest row.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..architectures import LayerTensors
-from ..formats.operands import Operand, ScaledRows, float_rows, multiply_out, take_rows
+from ..formats.operands import Operand, ScaledRows, apply_scale, float_rows, take_rows
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from .causal_attention import QueryBlocks, attend_causally, attention_weights, lay_out_blocks, mask_where, stack_queries
 from .decoder import DecoderParts, add_biases, project
@@ -27,34 +29,35 @@ from .groups import TextGroup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLayout:
-    """Where each head of each token stands in the grid of a group, for all layers."""
+    """Row indices between packed tokens and the padded heads of a group, shared by all layers."""
 
     group: TextGroup
     query_rows: ir.Value
-    """INT64 [b, heads, s]: row of [t·(heads + 2·kv_heads), head_dim], a token's q, k and v one behind the other."""
+    """INT64 [b, heads, s]: indices of query heads in [t·(heads + 2·kv_heads), head_dim], the heads of each token's
+    q, k and v concatenated."""
     key_rows: ir.Value
-    """INT64 [b, kv_heads, s]: of the same rows."""
+    """INT64 [b, kv_heads, s]: indices of key heads in the same tensor."""
     value_rows: ir.Value
-    """INT64 [b, kv_heads, s]: of the same rows."""
+    """INT64 [b, kv_heads, s]: indices of value heads in the same tensor."""
     last_key_rows: ir.Value
-    """INT64 [b, kv_heads, s]: row of [t·kv_heads, head_dim], keys alone."""
+    """INT64 [b, kv_heads, s]: indices of key heads in [t·kv_heads, head_dim], for the last layer."""
     context_rows: ir.Value
-    """INT64 [t, heads]: row of [b·heads·s, head_dim]."""
-    behind: ir.Value
-    """FP32 [b, 1, 1, s]: what is added to the scores of a row's last token."""
+    """INT64 [t, heads]: indices of each token's heads in [b·heads·s, head_dim]."""
+    padding_mask: ir.Value
+    """FP32 [b, 1, 1, s]: added to the scores of a row's last token; excludes padding."""
     blocks: QueryBlocks
 
 
 def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> HeadLayout:
-    """The layout of `group`."""
+    """Compute the layout of `group`."""
     config = parts.config
     keys, values, stride = (config.heads + part * config.kv_heads for part in range(3))
-    cells, longest = g.op("Unsqueeze", group.token_of_cell, g.constant([1])), group.longest
-    step = g.op("Mod", group.cell_of_token, longest)
+    cells, max_length = g.op("Unsqueeze", group.token_of_cell, g.constant([1])), group.max_length
+    step = g.op("Mod", group.cell_of_token, max_length)
     of_row = g.op("Mul", g.op("Sub", group.cell_of_token, step), g.constant([config.heads]))
-    of_head = g.op("Mul", _heads(g, range(config.heads), [1, -1]), longest)
+    of_head = g.op("Mul", _heads(g, range(config.heads), [1, -1]), max_length)
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
-    steps = g.op("Range", g.constant(0), g.op("Squeeze", longest), g.constant(1))
+    steps = g.op("Range", g.constant(0), g.op("Squeeze", max_length), g.constant(1))
     lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
     return HeadLayout(
         group=group,
@@ -63,15 +66,15 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
         value_rows=_head_rows(g, cells, stride, range(values, stride), "value_rows"),
         last_key_rows=_head_rows(g, cells, config.kv_heads, range(config.kv_heads), "last_key_rows"),
         context_rows=g.op("Add", first, of_head, name="context_rows"),
-        behind=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
-        blocks=lay_out_blocks(g, longest),
+        padding_mask=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
+        blocks=lay_out_blocks(g, max_length),
     )
 
 
-def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: LayerTensors) -> ir.Value:
+def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Operand, layer: LayerTensors) -> ir.Value:
     """Return every token's attention output [t, hidden] from the normed stream [t, hidden]."""
     config = parts.config
-    joint = multiply_out(g, project(g, parts, "qkv", entered, layer.qkv))
+    joint = apply_scale(g, project(g, parts, "qkv", operand, layer.qkv))
     joint = add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
     joint = _split_heads(g, parts, joint)
     q, k, v = (
@@ -89,16 +92,16 @@ def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Op
 
 
 def attend_last(
-    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, entered: Operand, layer: LayerTensors
+    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Operand, layer: LayerTensors
 ) -> ir.Value:
-    """Return each row's last token's attention output [b, hidden] from the normed stream [t, hidden].
+    """Return the attention output [b, hidden] of each row's last token from the normed stream [t, hidden].
 
-    There is one query for each row, so values are not needed token by token: the attention weights p are applied to
-    the normed stream x itself, and each head's part of W_v to the result, Σ p·(W_v x) = W_v (Σ p·x).
+    With one query per row it is cheaper to apply the attention weights p to the normed stream x and W_v to the
+    result: Σ p·(W_v x) = W_v (Σ p·x).
     """
     config = parts.config
-    k = _split_heads(g, parts, _project_part(g, parts, "k", entered, layer.k, layer.k_bias, layer.k_norm))
-    last = take_rows(g, entered, layout.group.packed.last, "asking")
+    k = _split_heads(g, parts, _project_part(g, parts, "k", operand, layer.k, layer.k_bias, layer.k_norm))
+    last = take_rows(g, operand, layout.group.packed.last_tokens, "asking")
     q = _split_heads(g, parts, _project_part(g, parts, "q", last, layer.q, layer.q_bias, layer.q_norm))
     q = _norm(g, parts, q, layer.q_norm, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
@@ -106,21 +109,23 @@ def attend_last(
     q = _rotate(g, parts, q, position, "q")
     k = g.op("Gather", _norm(g, parts, k, layer.k_norm, "k"), layout.last_key_rows, axis=0, name="k_grid")
     k = _rotate(g, parts, k, g.constant([0]), "k")
-    weights = attention_weights(g, config, parts.format.activations, stack_queries(g, config, q), k, layout.behind)
-    weights = g.op("Reshape", weights, g.op("Concat", g.constant([0, config.heads]), layout.group.longest, axis=0))
-    grid = g.op("Gather", float_rows(g, entered), layout.group.token_of_cell, axis=0, name="normed_grid")
+    weights = attention_weights(
+        g, config, parts.format.activations, stack_queries(g, config, q), k, layout.padding_mask
+    )
+    weights = g.op("Reshape", weights, g.op("Concat", g.constant([0, config.heads]), layout.group.max_length, axis=0))
+    grid = g.op("Gather", float_rows(g, operand), layout.group.token_of_cell, axis=0, name="normed_grid")
     weighted = g.op("MatMul", weights, grid, name="mix")
     values = _project_weighted(g, parts, weighted, layer)
     return _project_output(g, parts, values, layer)
 
 
 def _project_part(
-    g: GraphBuilder, parts: DecoderParts, name: str, entered: Operand, tensor: str, bias: str | None, gain: str | None
+    g: GraphBuilder, parts: DecoderParts, name: str, operand: Operand, tensor: str, bias: str | None, gain: str | None
 ) -> ir.Value:
-    """Queries or keys [·, out] before their norm; up to a positive factor for each row if they have one."""
-    rows = project(g, parts, name, entered, [tensor])
-    # a norm on heads removes the scale of a row
-    values = rows.values if gain is not None and bias is None else multiply_out(g, rows)
+    """Return queries or keys [·, out] before their norm. If they have one, a row may still lack its scale."""
+    rows = project(g, parts, name, operand, [tensor])
+    # the norm on heads cancels a row's scale
+    values = rows.values if gain is not None and bias is None else apply_scale(g, rows)
     return add_biases(g, parts, name, values, (bias,))
 
 
@@ -129,25 +134,25 @@ def _heads(g: GraphBuilder, heads: range, shape: list[int]) -> ir.Value:
 
 
 def _head_rows(g: GraphBuilder, cells: ir.Value, stride: int, heads: range, name: str) -> ir.Value:
-    """INT64 [b, heads, s] from cells [b, 1, s], a token having `stride` rows."""
+    """Return INT64 [b, heads, s]: indices of `heads` for the tokens [b, 1, s], each of which has `stride` rows."""
     return g.op("Add", g.op("Mul", cells, g.constant([stride])), _heads(g, heads, [-1, 1]), name=name)
 
 
 def _split_heads(g: GraphBuilder, parts: DecoderParts, values: ir.Value) -> ir.Value:
-    """Head rows [· heads, head_dim]."""
+    """Reshape [·, heads·head_dim] to [·, head_dim]."""
     return g.op("Reshape", values, g.constant([-1, parts.config.head_dim]))
 
 
 def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, layer: LayerTensors) -> ir.Value:
-    """[·, hidden] from the heads' contexts [·, heads·head_dim]."""
+    """Return [·, hidden] from the context [·, heads·head_dim]."""
     operand = parts.format.prepare(g, ScaledRows(context), parts.config.query_width, ["output"])
-    return multiply_out(g, project(g, parts, "output", operand, [layer.output]))
+    return apply_scale(g, project(g, parts, "output", operand, [layer.output]))
 
 
 def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Multiply weighted tokens [b, heads, hidden] by their key-value head's part of W_v: [b, heads·head_dim].
+    """Multiply the weighted stream [b, heads, hidden] by each key-value head's part of W_v: [b, heads·head_dim].
 
-    In floats even where other products are 8 bits: it has few rows.
+    Computed in floats in every precision, because it has few rows.
     """
     config = parts.config
     group = config.heads // config.kv_heads
@@ -162,7 +167,7 @@ def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, 
     split = g.op("Reshape", weighted, g.constant([-1, config.kv_heads, group, config.hidden]))
     by_head = g.op("Transpose", split, perm=[1, 0, 2, 3])
     flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, config.hidden]))
-    # a single row would take another kernel, which sums in another order
+    # a single row would use another kernel, which sums in another order
     single = group == 1
     flat = g.op("Concat", flat, flat, axis=1) if single else flat
     values = g.op("MatMul", flat, weight, name="v")
@@ -173,7 +178,7 @@ def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, 
 
 
 def _add_value_bias(g: GraphBuilder, parts: DecoderParts, values: ir.Value, layer: LayerTensors) -> ir.Value:
-    """`values` [kv_heads, b, group, head_dim] plus each head's bias, since attention weights sum to 1."""
+    """Add each head's bias to `values` [kv_heads, b, group, head_dim]; exact, because attention weights sum to 1."""
     config, name = parts.config, layer.v_bias
     if name is None:
         return values
@@ -187,7 +192,7 @@ def _add_value_bias(g: GraphBuilder, parts: DecoderParts, values: ir.Value, laye
 
 
 def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: str | None, part: str) -> ir.Value:
-    """RMSNorm over head_dim of each head [..., head_dim], if the architecture has one."""
+    """Apply RMSNorm over head_dim to heads [..., head_dim], if the architecture has one."""
     if gain is None:
         return heads
     weight = parts.format.load_float(g, f"{part}_norm.gain", [parts.weights[gain]], transpose=False)
@@ -196,5 +201,5 @@ def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: str | Non
 
 
 def _rotate(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, position: ir.Value, part: str) -> ir.Value:
-    """Apply rope to [b, heads, s, head_dim], whose first of s is at `position` INT64 [1], or [b, s] for each one."""
+    """Apply rope to [b, heads, s, head_dim]; `position` is INT64 [1], that of the first token, or [b, s]."""
     return g.op("RotaryEmbedding", heads, position, parts.cos, parts.sin, name=f"{part}_rope", domain=MICROSOFT)

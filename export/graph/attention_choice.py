@@ -1,4 +1,4 @@
-"""Which attention a graph gets: that of a group of texts on a CPU, rows or pages of the batch on a GPU."""
+"""The attention of a graph: over groups of texts on a CPU, over rows or pages of the whole batch on a GPU."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from .tokens import PackedTokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Both take the normed stream [T, hidden], as its products take it, and the layer's name."""
+    """Attention as two functions of the normed stream [T, hidden] and the layer's tensor names."""
 
     attend: Callable[[Operand, LayerTensors], ir.Value]
-    """Every token's output: [T, hidden]."""
+    """Output of every token: [T, hidden]."""
     attend_last: Callable[[Operand, LayerTensors], ir.Value]
-    """Each row's last token's output: [G, hidden]."""
+    """Output of each row's last token: [G, hidden]."""
 
 
 def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
-    """The attention of a CPU; what it needs once for a group is added to the graph here."""
+    """Return CPU attention over `group`. Adds the index computations that all layers share to the graph."""
     with g.scope("groups"):
         layout = on_groups.lay_out_heads(g, parts, group)
     return Attention(
@@ -43,7 +43,7 @@ def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -
 
 
 def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Attention:
-    """The attention of a GPU; what it needs once per batch is added to the graph here."""
+    """Return GPU attention over the batch. Adds the index computations that all layers share to the graph."""
     profile = parts.cuda or CudaProfile()
     if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
         with g.scope("rows"):

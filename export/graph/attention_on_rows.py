@@ -1,8 +1,8 @@
-"""Causal attention for GPUs over right-padded rows; only attention sees the padding, every product is packed.
+"""Causal attention for GPUs over right-padded rows. Only attention computes padding; matrix products are packed.
 
     q, k, v [T, ·] ─ gather ─→ [G, W, ·] ─ GroupQueryAttention (rope, flash) ─→ [G, W, ·] ─ gather ─→ [T, ·]
 
-Padding stands behind a row's tokens, and causal attention never looks there, so no mask is needed.
+Causal attention never attends to what follows a token, so right padding needs no mask.
 """
 
 from __future__ import annotations
@@ -20,44 +20,47 @@ from .row_grid import RowGrid
 
 
 def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Every token's attention output [T, hidden] from the normed stream [T, hidden]."""
+    """Return every token's attention output [T, hidden] from the normed stream [T, hidden]."""
     context = _attend_rows(g, parts, grid, normed, layer)
-    return project_output(g, parts, g.op("Gather", context, grid.places, axis=0, name="context"), layer)
+    return project_output(g, parts, g.op("Gather", context, grid.cell_of_token, axis=0, name="context"), layer)
 
 
 def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Each row's last token's attention output [G, hidden]; the operator has no way to ask for that alone."""
+    """Return the attention output [G, hidden] of each row's last token. The operator itself computes all tokens."""
     context = _attend_rows(g, parts, grid, normed, layer)
-    return project_output(g, parts, g.op("Gather", context, grid.last, axis=0, name="context"), layer)
+    return project_output(g, parts, g.op("Gather", context, grid.last_cells, axis=0, name="context"), layer)
 
 
 def _attend_rows(
     g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors
 ) -> ir.Value:
-    """The heads' answers in the cells of the grid: [G · W, heads·head_dim]."""
+    """Return the context of every cell of the grid: [G·W, heads·head_dim]."""
     profile = parts.cuda or CudaProfile()
-    spelled_out = profile.spells_out_attention(parts.format.activations)
-    if parts.operator_norms_heads and not spelled_out:
+    decomposed = profile.decomposes_attention(parts.format.activations)
+    if parts.operator_norms_heads and not decomposed:
         joint = _to_rows(g, grid, project_joint_heads(g, parts, normed, layer), "heads")
         rows = _group_query(g, parts, grid, [joint], load_gains(g, parts, layer))
     else:
         heads = project_heads(g, parts, normed, layer)
         q, k, v = (_to_rows(g, grid, values, name) for name, values in (("q", heads.q), ("k", heads.k), ("v", heads.v)))
-        rows = _multi_head(g, parts, q, k, v) if spelled_out else _group_query(g, parts, grid, [q, k, v], None)
+        rows = _multi_head(g, parts, q, k, v) if decomposed else _group_query(g, parts, grid, [q, k, v], None)
     return g.op("Reshape", rows, g.constant([-1, parts.config.query_width]), name="cells")
 
 
 def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, name: str) -> ir.Value:
-    """[G, W, ·] from [T, ·]."""
-    return g.op("Gather", values, grid.tokens, axis=0, name=f"{name}_rows")
+    """Pad [T, ·] to [G, W, ·]."""
+    return g.op("Gather", values, grid.token_of_cell, axis=0, name=f"{name}_rows")
 
 
 def _group_query(
     g: GraphBuilder, parts: DecoderParts, grid: RowGrid, heads: list[ir.Value], gains: HeadGains | None
 ) -> ir.Value:
-    """[G, W, heads·head_dim] from q, k and v, or from all of them side by side and the gains of their norms."""
+    """Return the context [G, W, heads·head_dim] by GroupQueryAttention.
+
+    `heads` is [q, k, v], or one tensor of all three concatenated, which `gains` then norm.
+    """
     config = parts.config
-    inputs = [*heads, *[None] * (3 - len(heads)), None, None, grid.last_position, grid.width, parts.cos, parts.sin]
+    inputs = [*heads, *[None] * (3 - len(heads)), None, None, grid.seqlens_k, grid.width, parts.cos, parts.sin]
     attributes: dict[str, Attribute] = {
         "num_heads": config.heads,
         "kv_num_heads": config.kv_heads,
@@ -67,12 +70,12 @@ def _group_query(
     if gains is not None:
         inputs += [None] * 5 + [gains.q, gains.k]
         attributes["qk_norm_epsilon"] = config.norm_eps
-    # the caches that come out beside it must be declared up to 1.26
+    # the unused outputs of the caches must be declared up to ONNX Runtime 1.26
     return g.ops("GroupQueryAttention", *inputs, name="attention", domain=MICROSOFT, outputs=3, **attributes)[0]
 
 
 def _multi_head(g: GraphBuilder, parts: DecoderParts, q: ir.Value, k: ir.Value, v: ir.Value) -> ir.Value:
-    """The same in fp32, rope and the keys' heads spelled out."""
+    """Return the context [G, W, heads·head_dim] by MultiHeadAttention, with rope and repeat_kv as separate nodes."""
     config = parts.config
     first = g.constant([0])
     q, k = (
@@ -93,7 +96,7 @@ def _multi_head(g: GraphBuilder, parts: DecoderParts, q: ir.Value, k: ir.Value, 
 
 
 def _repeat_heads(g: GraphBuilder, parts: DecoderParts, rows: ir.Value) -> ir.Value:
-    """Each key or value head once for every query head that asks it: [G, W, heads·head_dim]."""
+    """Repeat key or value heads [G, W, kv_heads·head_dim] for each query head: [G, W, heads·head_dim]."""
     config = parts.config
     if config.heads == config.kv_heads:
         return rows

@@ -1,7 +1,7 @@
-"""How queries share out values: scores of keys, their softmax, the values mixed by it.
+"""Causal attention from standard operators: scores, softmax and weighted values.
 
-A text's queries come in blocks, each over the keys up to its own end: half of the scores of a long text are never
-computed, and what is held at a time grows with its length and not with the square of it.
+Queries of a long text are processed in blocks, each over the keys up to the end of the block. That skips almost half
+of the scores, and memory grows linearly with the length of the text.
 """
 
 from __future__ import annotations
@@ -13,69 +13,69 @@ import onnx_ir as ir
 
 from ..architectures import DecoderConfig
 from ..onnx_builder import MICROSOFT, GraphBuilder
-from .control_flow import choose, join_answers
+from .control_flow import concat_loop, if_else
 
 FP32 = ir.DataType.FLOAT
 BLOCK_QUERIES = 128
-"""Queries of a block; the last one of a text has up to twice as many, so that none has a single query."""
+"""Queries of a block. The last block of a text has up to twice as many, so that no block has a single query."""
 _MASKED = -1e30
-"""Added to a score that must have no share."""
+"""Added to a score whose attention weight must be 0."""
 
 
 def mask_where(g: GraphBuilder, hidden: ir.Value, name: str) -> ir.Value:
-    """FP32, what is added to scores: nothing, or what leaves no share where BOOL `hidden` is set."""
+    """Return the FP32 mask to add to scores: 0, or _MASKED where BOOL `hidden` is set."""
     return g.op("Where", hidden, g.scalar(_MASKED, FP32), g.scalar(0.0, FP32), name=name)
 
 
 def stack_queries(g: GraphBuilder, config: DecoderConfig, q: ir.Value) -> ir.Value:
-    """[b, kv_heads, group·n, head_dim], the queries of a key head one below the other, from [b, heads, n, head_dim]."""
+    """Stack the queries [b, heads, n, head_dim] that share a key head: [b, kv_heads, group·n, head_dim]."""
     return g.op("Reshape", q, g.constant([0, config.kv_heads, -1, config.head_dim]))
 
 
 def attention_weights(
     g: GraphBuilder, config: DecoderConfig, dtype: ir.DataType, q: ir.Value, k: ir.Value, mask: ir.Value
 ) -> ir.Value:
-    """[b, kv_heads, group·n, s]: how queries, as stacked by `stack_queries`, share keys [b, kv_heads, s, head_dim].
+    """Return the attention weights [b, kv_heads, group·n, s] of queries over keys [b, kv_heads, s, head_dim].
 
-    `mask` is added to the scores [b, heads, n, s].
+    `q` is stacked by `stack_queries`; `mask` is added to the scores [b, heads, n, s].
     """
     scale = 1.0 / math.sqrt(config.head_dim)
     scores = g.op("FusedMatMul", q, k, name="scores", domain=MICROSOFT, transB=1, alpha=scale)
-    # a dimension of 0 stays what it is
+    # 0 keeps a dimension
     scores = g.op("Reshape", scores, g.constant([0, config.heads, -1, 0]))
-    # Softmax in fp16 is taken apart on a CPU, and then adds up in an order that depends on the company
+    # the CPU provider decomposes an fp16 Softmax into sums whose order depends on the batch
     scores = scores if dtype == FP32 else g.op("Cast", scores, to=FP32)
-    shares = g.op("Softmax", g.op("Add", scores, mask, name="masked"), axis=-1, name="shares")
-    shares = shares if dtype == FP32 else g.op("Cast", shares, to=dtype)
-    return g.op("Reshape", shares, g.constant([0, config.kv_heads, -1, 0]))
+    weights = g.op("Softmax", g.op("Add", scores, mask, name="masked"), axis=-1, name="shares")
+    weights = weights if dtype == FP32 else g.op("Cast", weights, to=dtype)
+    return g.op("Reshape", weights, g.constant([0, config.kv_heads, -1, 0]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryBlocks:
-    """How a row's queries go in blocks, the same in every layer."""
+    """The query blocks of a row, the same in every layer."""
 
     count: ir.Value
     """INT64 [1]"""
-    one: ir.Value
-    """BOOL [1]: whether there is one."""
+    is_single: ir.Value
+    """BOOL [1]: whether `count` is 1."""
     mask: ir.Value
-    """FP32 [n, n]: what is added to the scores of the only block, n being s where there is one."""
+    """FP32 [n, n]: causal mask of a single block; n is s if there is one, and unused otherwise."""
 
 
-def lay_out_blocks(g: GraphBuilder, longest: ir.Value) -> QueryBlocks:
-    """The blocks of rows of up to `longest` INT64 [1] tokens."""
-    count = g.op("Max", g.op("Div", longest, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
-    size = g.op("Min", longest, g.constant([2 * BLOCK_QUERIES - 1]))
-    one = g.op("Equal", count, g.constant([1]), name="one_block")
-    return QueryBlocks(count=count, one=one, mask=_mask_later(g, g.constant([0]), size))
+def lay_out_blocks(g: GraphBuilder, max_length: ir.Value) -> QueryBlocks:
+    """Return the blocks of rows of up to `max_length` INT64 [1] tokens."""
+    count = g.op("Max", g.op("Div", max_length, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
+    size = g.op("Min", max_length, g.constant([2 * BLOCK_QUERIES - 1]))
+    is_single = g.op("Equal", count, g.constant([1]), name="one_block")
+    return QueryBlocks(count=count, is_single=is_single, mask=_causal_mask(g, g.constant([0]), size))
 
 
-def _mask_later(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
-    """FP32 [end - first, end]: queries at INT64 [1] `first` and behind it do not see keys behind their own place."""
-    last = g.op("Squeeze", end)
-    steps = g.op("Range", g.constant(0), last, g.constant(1))
-    asking = g.op("Range", g.op("Squeeze", first), last, g.constant(1))
-    return mask_where(g, g.op("Greater", steps, g.op("Unsqueeze", asking, g.constant([1]))), "causal")
+def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
+    """Return the causal mask FP32 [end - first, end] of the queries INT64 [1] `first` to `end`, exclusive."""
+    count = g.op("Squeeze", end)
+    keys = g.op("Range", g.constant(0), count, g.constant(1))
+    queries = g.op("Range", g.op("Squeeze", first), count, g.constant(1))
+    return mask_where(g, g.op("Greater", keys, g.op("Unsqueeze", queries, g.constant([1]))), "causal")
 
 
 def attend_causally(
@@ -87,40 +87,40 @@ def attend_causally(
     k: ir.Value,
     v: ir.Value,
 ) -> ir.Value:
-    """Each query's mix of the values up to its own place: [b, heads, s, head_dim], or stacked as by `stack_queries`.
+    """Return the context of causal attention: [b, heads, s, head_dim], or stacked as by `stack_queries`.
 
-    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` as from `lay_out_blocks`.
+    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` is from `lay_out_blocks`.
     """
-    # out here a Reshape changes a shape; inside of a branch, on what comes from outside or goes there, it copies
+    # a Reshape of a branch's outer input or of its output copies, so it is outside of the branch
     stacked = stack_queries(g, config, q)
 
-    def mix(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
+    def attend(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
         return b.op("MatMul", attention_weights(b, config, dtype, queries, keys, mask), values, name="context")
 
-    def mix_blocks(b: GraphBuilder) -> ir.Value:
+    def attend_in_blocks(b: GraphBuilder) -> ir.Value:
         heads = b.op("Reshape", stacked, b.constant([0, config.heads, -1, config.head_dim]))
 
-        def mix_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
+        def attend_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
             with b.scope("block"):
                 zero, axis = b.constant([0]), b.constant([2])
                 number = b.op("Reshape", index, b.constant([1]))
                 start = b.op("Mul", number, b.constant([BLOCK_QUERIES]), name="start")
-                behind = b.op("Add", number, b.constant([1]))
-                end, last = b.op("Mul", behind, b.constant([BLOCK_QUERIES])), b.op("Shape", heads, start=2, end=3)
-                end = b.op("Where", b.op("Equal", behind, blocks.count), last, end, name="end")
+                following = b.op("Add", number, b.constant([1]))
+                end, length = b.op("Mul", following, b.constant([BLOCK_QUERIES])), b.op("Shape", heads, start=2, end=3)
+                end = b.op("Where", b.op("Equal", following, blocks.count), length, end, name="end")
                 queries = stack_queries(b, config, b.op("Slice", heads, start, end, axis, name="queries"))
                 keys, values = (
                     b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
                 )
-                context = mix(b, queries, keys, values, _mask_later(b, start, end))
+                context = attend(b, queries, keys, values, _causal_mask(b, start, end))
                 return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
 
-        return join_answers(b, "blocks", blocks.count, dtype, mix_block, axis=2)
+        return concat_loop(b, "blocks", blocks.count, dtype, attend_block, axis=2)
 
-    return choose(
+    return if_else(
         g,
         "mix",
-        blocks.one,
-        lambda b: mix(b, stacked, k, v, blocks.mask),
-        mix_blocks,
+        blocks.is_single,
+        lambda b: attend(b, stacked, k, v, blocks.mask),
+        attend_in_blocks,
     )

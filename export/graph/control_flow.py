@@ -1,4 +1,4 @@
-"""A Loop whose answers are put end to end, and a choice between two ways."""
+"""Control flow: a Loop whose outputs are concatenated, and an If of two branches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _INDEX = ir.TensorType(ir.DataType.INT64)
 _CONDITION = ir.TensorType(ir.DataType.BOOL)
 
 
-def join_answers(
+def concat_loop(
     g: GraphBuilder,
     name: str,
     count: ir.Value,
@@ -20,41 +20,41 @@ def join_answers(
     body: Callable[[GraphBuilder, ir.Value], ir.Value],
     axis: int = 0,
 ) -> ir.Value:
-    """`body` of every index INT64 [] below `count` INT64 [1], its answers of `dtype` end to end along `axis`.
+    """Run `body` for every index INT64 [] below `count` INT64 [1] and concatenate its outputs of `dtype` on `axis`.
 
-    Nodes keep the scope that the loop stands in.
+    Nodes of the body are named in the scope of the loop.
     """
     b = g.body()
     with b.scope(name):
         index = ir.Value(name=b.unique_name("index"), type=_INDEX, shape=ir.Shape([]))
-        go_on = ir.Value(name=b.unique_name("go_on"), type=_CONDITION, shape=ir.Shape([]))
+        condition = ir.Value(name=b.unique_name("go_on"), type=_CONDITION, shape=ir.Shape([]))
         sequence = ir.SequenceType(ir.TensorType(dtype))
-        done = ir.Value(name=b.unique_name("done"), type=sequence)
-    answer = body(b, index)
+        outputs = ir.Value(name=b.unique_name("done"), type=sequence)
+    output = body(b, index)
     with b.scope(name):
-        extended = b.op("SequenceInsert", done, answer, name="extended")
+        extended = b.op("SequenceInsert", outputs, output, name="extended")
         extended.type = sequence
-        still = b.op("Identity", go_on, name="still")
-        still.type, still.shape = _CONDITION, ir.Shape([])
-        graph = ir.Graph([index, go_on, done], [still, extended], nodes=b.nodes, name=b.unique_name("body"))
+        unchanged = b.op("Identity", condition, name="still")
+        unchanged.type, unchanged.shape = _CONDITION, ir.Shape([])
+        graph = ir.Graph([index, condition, outputs], [unchanged, extended], nodes=b.nodes, name=b.unique_name("body"))
     with g.scope(name):
         empty = g.op("SequenceEmpty", dtype=dtype)
-        answers = g.op("Loop", count, None, empty, name="loop", body=graph)
-        return g.op("ConcatFromSequence", answers, axis=axis, name="joined")
+        collected = g.op("Loop", count, None, empty, name="loop", body=graph)
+        return g.op("ConcatFromSequence", collected, axis=axis, name="joined")
 
 
-def choose(
+def if_else(
     g: GraphBuilder,
     name: str,
     condition: ir.Value,
     then: Callable[[GraphBuilder], ir.Value],
     otherwise: Callable[[GraphBuilder], ir.Value],
 ) -> ir.Value:
-    """The answer of `then` where BOOL [1] `condition` is set, else that of `otherwise`; only one of them runs."""
+    """Return the output of `then` if BOOL [1] `condition` is set, else that of `otherwise`. Only one of them runs."""
     branches = []
     for branch, body in (("then", then), ("else", otherwise)):
         b = g.body()
-        answer = body(b)
-        branches.append(ir.Graph([], [answer], nodes=b.nodes, name=g.unique_name(f"{name}.{branch}")))
+        output = body(b)
+        branches.append(ir.Graph([], [output], nodes=b.nodes, name=g.unique_name(f"{name}.{branch}")))
     with g.scope(name):
         return g.op("If", condition, name="if", then_branch=branches[0], else_branch=branches[1])

@@ -1,8 +1,8 @@
-"""Which operators ONNX Runtime's CUDA provider has kernels for, release by release, and a graph's check against it.
+"""The kernels of ONNX Runtime's CUDA provider by release, and a check that a graph uses no other.
 
-Read from the kernel registries of the released wheels 1.23.0, 1.23.2, 1.24.1, 1.24.4, 1.27.0 and 1.31.1, which also
-docs/OperatorKernels.md of each release lists. An operator without a kernel runs on the CPU, its operands copied there
-and back: in a layer that costs more than the layer.
+Source: kernel registries of the released wheels 1.23.0, 1.23.2, 1.24.1, 1.24.4, 1.27.0 and 1.31.1, which
+docs/OperatorKernels.md of each release also lists. An operator without a CUDA kernel runs on the CPU, and the copies
+to the host and back cost more than a whole layer.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ _BOOKKEEPING = "rows."
 
 @dataclass(frozen=True, slots=True)
 class CudaKernel:
-    """A kernel that exists from release `first` on."""
+    """A kernel of the CUDA provider."""
 
     operator: str
     since_version: int
-    """First opset of its domain with the operator in this form."""
+    """`since_version` of the operator's schema."""
     types: tuple[ir.DataType, ...]
-    """Of the operator's main operand, as far as this project's graphs use it."""
+    """Types of the operator's main operand; only those that the graphs of this package use."""
     first: RuntimeVersion = _V1_23
+    """First release with the kernel."""
     domain: str = ""
 
 
@@ -105,11 +106,11 @@ CUDA_KERNELS = (
 )
 
 _FORBIDDEN_IN_LAYERS = frozenset({"Cast", "Loop", "Scan", "If", "Compress", "NonZero", "Shape", "Size"})
-"""Copies of whole tensors, control flow on the host, and what makes the host wait for the GPU."""
+"""Operators that copy whole tensors, run control flow on the host, or make the host wait for the GPU."""
 
 
 def require_cuda_kernels(model: ir.Model, dtype: ir.DataType, runtime: RuntimeVersion) -> None:
-    """Raises ExportError where a node of `model`, whose layers compute in `dtype`, would not run on the GPU."""
+    """Raise ExportError if a node of `model`, whose layers compute in `dtype`, would not run on the GPU."""
     missing = missing_kernels(model.graph, model.opset_imports, dtype, runtime)
     if missing:
         raise ExportError(
@@ -121,30 +122,30 @@ def require_cuda_kernels(model: ir.Model, dtype: ir.DataType, runtime: RuntimeVe
 def missing_kernels(
     nodes: Iterable[ir.Node], opsets: dict[str, int], dtype: ir.DataType, runtime: RuntimeVersion
 ) -> list[str]:
-    """`name (Operator-opset type)` of every node that would not run on the GPU or has no place in a layer."""
+    """Return `name (Operator-opset type)` of each node that has no CUDA kernel or is forbidden in a layer."""
     kernels = {(kernel.domain, kernel.operator, kernel.since_version): kernel for kernel in CUDA_KERNELS}
     missing = []
     for node in nodes:
         name = node.name or ""
         version = _since_version(node, opsets)
         kernel = kernels.get((node.domain, node.op_type, version))
-        wanted = _main_types(name, dtype)
-        unfit = name.startswith(_LAYERS) and node.op_type in _FORBIDDEN_IN_LAYERS
-        if unfit or kernel is None or kernel.first > runtime or not wanted & set(kernel.types):
+        types = _main_types(name, dtype)
+        forbidden = name.startswith(_LAYERS) and node.op_type in _FORBIDDEN_IN_LAYERS
+        if forbidden or kernel is None or kernel.first > runtime or not types & set(kernel.types):
             missing.append(f"{name} ({node.op_type}-{version} {dtype.name.lower()})")
     return missing
 
 
 def _since_version(node: ir.Node, opsets: dict[str, int]) -> int:
     if not onnx.defs.has(node.op_type, opsets[node.domain], node.domain):
-        # ONNX Runtime's own, in whatever domain it keeps them
+        # an operator of ONNX Runtime; some of them are in the standard domain
         return 1
     version: int = onnx.defs.get_schema(node.op_type, opsets[node.domain], node.domain).since_version
     return version
 
 
 def _main_types(name: str, dtype: ir.DataType) -> set[ir.DataType]:
-    """What the node `name` computes in: its path tells."""
+    """Return the types that the main operand of the node `name` may have, from its path."""
     if name.startswith(_BOOKKEEPING):
         return {_INT64, _BOOL, dtype}
     if name.startswith(_HEAD):

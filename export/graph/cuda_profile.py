@@ -1,4 +1,4 @@
-"""What a graph for ONNX Runtime's CUDA provider is built from, and what each of its releases can do."""
+"""Build options of a graph for ONNX Runtime's CUDA provider, and what each release of it supports."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from ..options import CudaAttention
 from ..release import DEFAULT_RELEASE, RuntimeVersion
 
 CUDA_OPSET = 18
-"""Up to ONNX Runtime 1.24 later versions of Cast, Reshape, Equal and others have no CUDA kernel."""
+"""Before ONNX Runtime 1.24, newer versions of Cast, Reshape, Equal and others have no CUDA kernel."""
 _HEAD_NORM = {CudaAttention.ROWS: RuntimeVersion(1, 28), CudaAttention.PAGES: RuntimeVersion(1, 29)}
-"""First releases whose operator norms queries and keys; from the schemas in their wheels."""
+"""First releases whose attention operator norms queries and keys, from the operator schemas in their wheels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaProfile:
-    """The runtime that a CUDA graph is for, and the choices that several runtimes leave open."""
+    """How to build a graph for the CUDA provider."""
 
     runtime: RuntimeVersion = DEFAULT_RELEASE.runtime
+    """ONNX Runtime release that will run the graph."""
     attention: CudaAttention = CudaAttention.ROWS
+    """Layout of attention; fp32 always uses rows."""
     joint_products: bool = True
-    """q, k, v as one product and gate, up as one, split afterwards; False: each by itself."""
-
+    """Compute q, k, v in one matrix product and gate, up in another, and split the results."""
     cpu_twin: bool = False
-    """The graph in fp32, on rows and with operators that the CPU provider has, where its numbers can be checked."""
+    """Build the fp32 variant that the CPU provider can run, to check the numbers without a GPU."""
 
     def attention_for(self, dtype: ir.DataType) -> CudaAttention:
-        """How attention is fed where activations are of `dtype`: PagedAttention has no fp32."""
+        """Return the attention layout for activations of `dtype`: PagedAttention does not support fp32."""
         return CudaAttention.ROWS if dtype == ir.DataType.FLOAT else self.attention
 
-    def spells_out_attention(self, dtype: ir.DataType) -> bool:
-        """Whether rope and the repetition of keys are separate operators: CUDA has no GroupQueryAttention in fp32."""
+    def decomposes_attention(self, dtype: ir.DataType) -> bool:
+        """Whether rope and repeat_kv are separate nodes, because CUDA's GroupQueryAttention does not support fp32."""
         return dtype == ir.DataType.FLOAT and not self.cpu_twin
 
     def needs_gpu(self, dtype: ir.DataType) -> bool:
@@ -41,5 +42,5 @@ class CudaProfile:
 
     @property
     def norms_heads(self) -> bool:
-        """Whether the attention operator takes the gains of the q and k norms."""
+        """Whether the attention operator applies the norms on queries and keys."""
         return self.joint_products and not self.cpu_twin and self.runtime >= _HEAD_NORM[self.attention]

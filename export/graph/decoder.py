@@ -1,4 +1,4 @@
-"""The decoder layers over packed tokens; `[T, ·]` holds every token, `[G, ·]` each row's last one.
+"""Decoder layers over packed tokens: `[T, ·]` has a row for each token, `[G, ·]` for each text's last token.
 
 residual [T, hidden] ─ norm ─ attention ─┐
              └───────────── + ───────────┴─ norm ─ mlp ─ +  → next layer
@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from ..architectures import EMBEDDINGS, DecoderConfig, LayerTensors
 from ..formats import WeightFormat
-from ..formats.operands import Operand, ScaledRows, multiply_out
+from ..formats.operands import Operand, ScaledRows, apply_scale
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from ..passes.rotate import UNROTATE
 from ..sources.weights import LazyTensor, Weights
@@ -23,13 +23,13 @@ from .tokens import PackedTokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderParts:
-    """What every layer needs: shapes, weights, their format, and the rope tables in the graph."""
+    """Inputs of every layer: shapes, weights and their format, rope tables."""
 
     config: DecoderConfig
     weights: Weights
     format: WeightFormat
     eps: float
-    """Of the norms on the residual stream."""
+    """Epsilon of the norms on the residual stream."""
     cos: ir.Value
     """[positions, head_dim / 2]"""
     sin: ir.Value
@@ -38,7 +38,7 @@ class DecoderParts:
 
     @property
     def is_rotated(self) -> bool:
-        """Whether the residual stream is rotated; all gains of its norms are 1 then."""
+        """Whether the residual stream is rotated; the gains of its norms are then 1."""
         return UNROTATE in self.weights
 
     def layer(self, index: int) -> LayerTensors:
@@ -46,37 +46,40 @@ class DecoderParts:
         return self.config.architecture.layer(index)
 
     def tensors(self, names: Sequence[str]) -> list[LazyTensor]:
-        """Return the weights of these names."""
+        """Return the weights `names`."""
         return [self.weights[name] for name in names]
 
     @property
     def operator_norms_heads(self) -> bool:
-        """Whether queries and keys have norms that the attention operator applies."""
+        """Whether the attention operator applies the norms on queries and keys."""
         return self.cuda is not None and self.cuda.norms_heads and self.config.architecture.head_norms
 
     @property
     def joint_products(self) -> bool:
-        """Whether products of one operand are one product, split afterwards; that is slower on a CPU."""
+        """Whether products that share an operand are joined and split afterwards, which is slower on a CPU."""
         return self.cuda is not None and self.cuda.joint_products
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """The residual stream and what is still to be added to it; the next norm does both at once."""
+    """The residual stream and a pending update, which the next norm adds to it (SkipSimplifiedLayerNormalization)."""
 
     residual: ir.Value
     update: ir.Value | None
 
 
 def embed_tokens(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens) -> Stream:
-    """The token embeddings [T, hidden]."""
+    """Look up the token embeddings [T, hidden]."""
     return Stream(parts.format.gather_rows(g, "table", parts.weights[EMBEDDINGS], packed.ids), None)
 
 
 def normalize(
     g: GraphBuilder, parts: DecoderParts, stream: Stream, gain_tensor: str, dtype: ir.DataType | None = None
 ) -> tuple[ir.Value, Stream]:
-    """Return the RMSNorm of the stream, and the stream with its update added; `dtype` is that of the stream."""
+    """Return the RMSNorm of the stream, and the stream with its update added.
+
+    `dtype` is the type of the stream, by default that of activations.
+    """
     gain = parts.format.load_float(g, "norm.gain", [parts.weights[gain_tensor]], transpose=False, dtype=dtype)
     if stream.update is None:
         normed = g.op(
@@ -102,7 +105,7 @@ def normalize(
     return normed, Stream(residual, None)
 
 
-def enter_products(
+def norm_to_operand(
     g: GraphBuilder, parts: DecoderParts, stream: Stream, gain: str, products: Sequence[str], *, floats: bool = False
 ) -> tuple[Operand, Stream]:
     """Return the normed stream [·, hidden] as the operand of `products`, and the stream with its update added.
@@ -112,11 +115,11 @@ def enter_products(
         parts: Parts of the decoder.
         stream: Residual stream.
         gain: Tensor name of the norm's gain.
-        products: Names of the products in this scope that read it.
-        floats: Whether the rows are needed in floats as well.
+        products: Names of the products in this scope that read the result.
+        floats: Whether the operand must have float rows in any format.
     """
     width = parts.config.hidden
-    # the gains of a rotated stream are 1
+    # norms of a rotated stream have gain 1
     if parts.is_rotated and not floats and parts.format.fuses_norm(g, products):
         residual = stream.residual
         if stream.update is not None:
@@ -127,14 +130,14 @@ def enter_products(
 
 
 def project(g: GraphBuilder, parts: DecoderParts, name: str, operand: Operand, tensors: Sequence[str]) -> ScaledRows:
-    """Multiply the operand [·, in] by the transposes of the weights `tensors`, side by side: [·, Σ out]."""
+    """Multiply the operand [·, in] by the concatenated transposes of the weights `tensors`: [·, Σ out]."""
     return parts.format.project(g, name, operand, parts.tensors(tensors))
 
 
 def add_biases(
     g: GraphBuilder, parts: DecoderParts, name: str, values: ir.Value, biases: Sequence[str | None]
 ) -> ir.Value:
-    """Add the bias tensors, side by side, to `values` [·, Σ out]; nothing if the architecture has none."""
+    """Add the concatenated biases to `values` [·, Σ out]. Names that are None are skipped."""
     present = [bias for bias in biases if bias is not None]
     if not present:
         return values
@@ -142,18 +145,18 @@ def add_biases(
     return g.op("Add", values, bias, name=f"{name}_biased")
 
 
-def feed_forward(g: GraphBuilder, parts: DecoderParts, entered: Operand, layer: LayerTensors) -> ir.Value:
+def feed_forward(g: GraphBuilder, parts: DecoderParts, operand: Operand, layer: LayerTensors) -> ir.Value:
     """Return down(silu(gate(x)) · up(x)) of the normed stream."""
     width = parts.config.intermediate
     if parts.joint_products:
-        joint = multiply_out(g, project(g, parts, "gate_up", entered, layer.gate_up))
+        joint = apply_scale(g, project(g, parts, "gate_up", operand, layer.gate_up))
         gate, values = g.ops("Split", joint, g.constant([width] * 2), axis=-1, name="halves", outputs=2)
         up = ScaledRows(values)
     else:
-        gate = multiply_out(g, project(g, parts, "gate", entered, [layer.gate]))
-        up = project(g, parts, "up", entered, [layer.up])
+        gate = apply_scale(g, project(g, parts, "gate", operand, [layer.gate]))
+        up = project(g, parts, "up", operand, [layer.up])
     silu = g.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0, name="silu")
-    # the scale of up's rows passes through the product and is multiplied out after down
+    # the scale of up's rows commutes with the product and is applied after down
     product = ScaledRows(g.op("Mul", silu, up.values), up.scale)
     inner = parts.format.prepare(g, product, width, ["down"])
-    return multiply_out(g, project(g, parts, "down", inner, [layer.down]))
+    return apply_scale(g, project(g, parts, "down", inner, [layer.down]))

@@ -1,4 +1,4 @@
-"""From each row's last token to the finished vector or score, in fp32 whatever the body's precision."""
+"""Heads: from each row's last token to its embedding or score, in fp32 for every precision."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SMALLEST_NORM = 1e-12
 
 
 def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
-    """FP32 [G, hidden], rows of L2 norm 1: final norm, turned back where the stream is rotated, over its length."""
+    """Return embeddings FP32 [G, hidden], each of L2 norm 1: final norm, inverse rotation if needed, L2 norm."""
     normed = _final_norm(g, parts, stream)
     if parts.is_rotated:
         unrotate = parts.format.load_float(g, "unrotate.weight", [parts.weights[UNROTATE]], dtype=FP32)
@@ -30,16 +30,17 @@ def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
 
 
 def _unit_rows(g: GraphBuilder, rows: ir.Value, width: int) -> ir.Value:
-    """`rows` [·, width] over their length, as RMSNorm with the gain 1/√width: one kernel, and none of cuDNN's."""
+    """L2-normalise `rows` [·, width] by an RMSNorm with gain 1/√width, one kernel that does not need cuDNN."""
     gain = g.table("head.unit.gain", np.full(width, width**-0.5, np.float32))
     eps = _SMALLEST_NORM**2 / width
     return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)
 
 
 def score_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
-    """FP32 [G, 1] in 0…1: final norm, then the sigmoid of its product with the one row that makes the score.
+    """Return scores FP32 [G, 1] in 0…1: final norm, product with the score row, sigmoid.
 
-    On a CPU a product and a sum for each row: a matrix product may add up in another order when there are more rows.
+    On a CPU the product is elementwise with a sum for each row, because the order of sums in a matrix product may
+    depend on the number of rows.
     """
     normed = _final_norm(g, parts, stream)
     head = parts.weights[SCORE_HEAD]
@@ -52,7 +53,7 @@ def score_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
 
 
 def _one_row(head: LazyTensor) -> NDArray[np.float32]:
-    """[1, hidden]: the head's own row, or yes less no of two, whose softmax is the sigmoid of the difference."""
+    """Return [1, hidden]: the only row of the head, or w_yes − w_no, since softmax over two is a sigmoid."""
     rows: NDArray[np.float32] = head.fp32().numpy()
     return rows if len(rows) == 1 else rows[1:] - rows[:1]
 

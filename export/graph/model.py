@@ -1,4 +1,4 @@
-"""Config and weights → the whole ONNX model: tokens, layers, head."""
+"""Config and weights → ONNX model: token packing, decoder layers, head."""
 
 from __future__ import annotations
 
@@ -15,33 +15,37 @@ from ..passes.rescale import NO_RESCALE, Rescale
 from ..sources.weights import Weights
 from .attention_choice import Attention, attention_of_batch, attention_of_group
 from .cuda_profile import CUDA_OPSET, CudaProfile
-from .decoder import DecoderParts, Stream, embed_tokens, enter_products, feed_forward
+from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, norm_to_operand
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .pooling import pool_last_token
 from .rope import RopeTables
-from .tokens import PackedTokens, declare_inputs, pack_tokens, spread_to_rows
+from .tokens import PackedTokens, declare_inputs, pack_tokens, restore_rows
 
 _IR_VERSION = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphOptions:
-    """What a graph is built for."""
+    """Options of `write_graph`."""
 
     task: Task = Task.EMBED
+    """Embeddings or scores."""
     format: WeightFormat
+    """How weights are stored and products computed; see `weight_format`."""
     max_tokens: int
+    """Longest row; a longer one returns NaN."""
     rescale: Rescale = NO_RESCALE
+    """Power-of-two rescale that was applied to the weights."""
     cuda: CudaProfile | None = None
-    """None for a CPU."""
+    """Profile of a GPU graph; None for a CPU graph."""
 
 
 def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
     """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1].
 
-    `weights` are read when the model is written. They must have been rescaled by `options.rescale`, and hold
-    `score.weight` as `rerank_head` makes it where the task is reranking.
+    `weights` are read when the model is written. They must have been rescaled by `options.rescale` and, for
+    reranking, have the `score.weight` of `passes.rerank_head`.
     """
     g = GraphBuilder()
     inputs = declare_inputs()
@@ -62,12 +66,12 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
         def decode(b: GraphBuilder, group: TextGroup) -> ir.Value:
             return _decode(b, parts, group.packed, attention_of_group(b, parts, group), options.task)
 
-        answers = run_in_groups(g, packed, FP32, decode)
+        outputs = run_in_groups(g, packed, FP32, decode)
     else:
-        answers = _decode(g, parts, packed, attention_of_batch(g, parts, packed, options.max_tokens), options.task)
+        outputs = _decode(g, parts, packed, attention_of_batch(g, parts, packed, options.max_tokens), options.task)
     _require_fp32_layers(g, options.format)
     with g.scope("head"):
-        output = spread_to_rows(g, packed, answers)
+        output = restore_rows(g, packed, outputs)
     output.name = options.task.output
     width = 1 if options.task is Task.RERANK else config.hidden
     output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", width])
@@ -83,17 +87,17 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
 
 
 def _require_fp32_layers(g: GraphBuilder, format: WeightFormat) -> None:
-    """Raise ExportError unless each path that should be in fp32 is that of a float product."""
+    """Raise ExportError unless each path of `format.fp32_paths()` is that of a float product in the graph."""
     unknown = [path for path in format.fp32_paths() if f"{path}.weight" not in g.initializers]
     if unknown:
         raise ExportError(
-            f"no product of the graph is called {list_keys(unknown)}, so it cannot stay in fp32; paths are such as "
-            "'layers.2.mlp.down', 'layers.2.attention.qkv' and 'embedding.table'"
+            f"fp32_layers: the graph has no product {list_keys(unknown)}; use paths such as 'layers.2.mlp.down', "
+            "'layers.2.attention.qkv' and 'embedding.table'"
         )
 
 
 def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attention: Attention, task: Task) -> ir.Value:
-    """The answers [G, ·] to the rows of `packed`."""
+    """Return the embeddings or scores [G, ·] of the rows of `packed`."""
     with g.scope("embedding"):
         stream = embed_tokens(g, parts, packed)
     for index in range(parts.config.layers):
@@ -106,16 +110,16 @@ def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attentio
 def _add_layer(
     g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attention: Attention, stream: Stream, index: int
 ) -> Stream:
-    """Add one layer; after the attention of the last one only each row's last token is computed."""
+    """Add one layer. After the attention of the last layer, only each row's last token is computed."""
     layer = parts.layer(index)
     last = index == parts.config.layers - 1
     with g.scope("attention"):
         products = ["q", "k"] if last else ["qkv"]
-        entered, stream = enter_products(g, parts, stream, layer.attention_norm, products, floats=last)
-        attended = (attention.attend_last if last else attention.attend)(entered, layer)
+        operand, stream = norm_to_operand(g, parts, stream, layer.attention_norm, products, floats=last)
+        attended = (attention.attend_last if last else attention.attend)(operand, layer)
     if last:
         stream = Stream(pool_last_token(g, packed, stream.residual, "residual"), None)
     with g.scope("mlp"):
         stream = Stream(stream.residual, attended)
-        entered, stream = enter_products(g, parts, stream, layer.mlp_norm, ["gate", "up"])
-        return Stream(stream.residual, feed_forward(g, parts, entered, layer))
+        operand, stream = norm_to_operand(g, parts, stream, layer.mlp_norm, ["gate", "up"])
+        return Stream(stream.residual, feed_forward(g, parts, operand, layer))

@@ -1,4 +1,4 @@
-"""Queries, keys and values of packed tokens, as the attention operators of the CUDA provider take them."""
+"""Queries, keys and values of packed tokens, as inputs of the CUDA provider's attention operators."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..architectures import LayerTensors
-from ..formats.operands import ScaledRows, multiply_out
+from ..formats.operands import ScaledRows, apply_scale
 from ..onnx_builder import GraphBuilder
 from .decoder import DecoderParts, add_biases, project
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedHeads:
-    """Normed queries and keys, and values: [T, heads·head_dim], [T, kv_heads·head_dim] twice."""
+    """Normed queries [T, heads·head_dim] and keys, and values [T, kv_heads·head_dim]."""
 
     q: ir.Value
     k: ir.Value
@@ -30,16 +30,16 @@ class HeadGains:
 
 
 def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> PackedHeads:
-    """Return the heads of the normed stream [T, hidden], q and k after their norm if they have one."""
+    """Return q, k and v of the normed stream [T, hidden]; q and k are normed if the architecture does that."""
     config = parts.config
     gains = load_gains(g, parts, layer) if config.architecture.head_norms else None
     if parts.joint_products:
         widths = g.constant([config.query_width, config.kv_width, config.kv_width])
         q, k, v = g.ops("Split", project_joint_heads(g, parts, normed, layer), widths, axis=-1, name="heads", outputs=3)
     else:
-        entered = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
+        operand = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
         q, k, v = (
-            add_biases(g, parts, part, multiply_out(g, project(g, parts, part, entered, [tensor])), (bias,))
+            add_biases(g, parts, part, apply_scale(g, project(g, parts, part, operand, [tensor])), (bias,))
             for part, tensor, bias in (
                 ("q", layer.q, layer.q_bias),
                 ("k", layer.k, layer.k_bias),
@@ -56,14 +56,14 @@ def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer:
 
 
 def project_joint_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Queries, keys and values side by side, not normed: [T, (heads + 2·kv_heads)·head_dim]."""
-    entered = parts.format.prepare(g, ScaledRows(normed), parts.config.hidden, ["qkv"])
-    joint = multiply_out(g, project(g, parts, "qkv", entered, layer.qkv))
+    """Return queries, keys and values concatenated, before any norm: [T, (heads + 2·kv_heads)·head_dim]."""
+    operand = parts.format.prepare(g, ScaledRows(normed), parts.config.hidden, ["qkv"])
+    joint = apply_scale(g, project(g, parts, "qkv", operand, layer.qkv))
     return add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
 
 
 def load_gains(g: GraphBuilder, parts: DecoderParts, layer: LayerTensors) -> HeadGains:
-    """The gains of a layer's head norms."""
+    """Load the gains of a layer's norms on heads; raise ValueError if the architecture has none."""
     if layer.q_norm is None or layer.k_norm is None:
         raise ValueError("the architecture has no norms on heads")
     return HeadGains(
@@ -73,15 +73,15 @@ def load_gains(g: GraphBuilder, parts: DecoderParts, layer: LayerTensors) -> Hea
 
 
 def project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, layer: LayerTensors) -> ir.Value:
-    """[·, hidden] from the heads' answers [·, heads·head_dim]."""
+    """Return [·, hidden] from the context [·, heads·head_dim]."""
     operand = parts.format.prepare(g, ScaledRows(context), parts.config.query_width, ["output"])
-    return multiply_out(g, project(g, parts, "output", operand, [layer.output]))
+    return apply_scale(g, project(g, parts, "output", operand, [layer.output]))
 
 
 def _norm_heads(
     g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str
 ) -> ir.Value:
-    """RMSNorm over head_dim of each head of [T, width]."""
+    """Apply RMSNorm over head_dim to each head of [T, width]."""
     head_dim, eps = parts.config.head_dim, parts.config.norm_eps
     split = g.op("Reshape", heads, g.constant([-1, width // head_dim, head_dim]))
     normed = g.op("SimplifiedLayerNormalization", split, gain, name=name, axis=-1, epsilon=eps, stash_type=1)

@@ -1,8 +1,8 @@
-"""Last-token pooling: which token's state stands for a row.
+"""Last-token pooling.
 
     [T, hidden] of all tokens ─ gather each row's last token ─→ [G, hidden]
 
-Padding was removed before, so the last token of a row is its last real one: the end token if the tokenizer appends one.
+Padding is already removed, so the last token is a real one: the end token, if the tokenizer appends one.
 """
 
 from __future__ import annotations
@@ -15,4 +15,4 @@ from .tokens import PackedTokens
 
 def pool_last_token(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
     """Return each row's last token [G, ·] from the values of all tokens [T, ·]."""
-    return g.op("Gather", values, packed.last, axis=0, name=name)
+    return g.op("Gather", values, packed.last_tokens, axis=0, name=name)

@@ -1,4 +1,4 @@
-"""Rotary embedding tables, computed by transformers so that every scaling type has its meaning there."""
+"""Rotary embedding tables, from the inverse frequencies of transformers, which implements the scaling types."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RopeTables:
 
 
 def compute_rope_tables(checkpoint: Checkpoint, positions: int) -> RopeTables:
-    """Return cos and sin of positions 0 to `positions`, exclusive, including yarn's attention factor."""
+    """Return cos and sin of the first `positions` positions, multiplied by YaRN's attention factor."""
     rotary = checkpoint.config.architecture.load_classes().rotary(checkpoint.transformers_config())
     angles = torch.outer(torch.arange(positions, dtype=torch.float32), rotary.inv_freq.float())
     factor = float(rotary.attention_scaling)

@@ -1,7 +1,7 @@
-"""Where packed tokens stand in right-padded rows, and back; computed once per batch, used by every layer.
+"""Indices between packed tokens and right-padded rows; computed once per batch, used by every layer.
 
-packed [T]   a0 a1 a2 b0 │ tokens [G, W]   0 1 2 │ places [T]   0 1 2 3
-                         │                 3 3 3 │
+packed [T]   a0 a1 a2 b0 │ token_of_cell [G, W]   0 1 2 │ cell_of_token [T]   0 1 2 3
+                         │                        3 3 3 │
 """
 
 from __future__ import annotations
@@ -11,42 +11,42 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..onnx_builder import GraphBuilder
-from .tokens import PackedTokens, longest_row
+from .tokens import PackedTokens, max_row_length
 
 INT32 = ir.DataType.INT32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowGrid:
-    """G rows of the width W of the longest."""
+    """G rows of width W, the length of the longest."""
 
-    tokens: ir.Value
-    """INT64 [G, W]: which packed token stands where; behind a row's end its last token again."""
-    places: ir.Value
-    """INT64 [T]: where each packed token stands in the rows laid end to end, [G · W]."""
-    last: ir.Value
-    """INT64 [G]: where each row's last token stands there."""
-    last_position: ir.Value
-    """INT32 [G]: length of each row less one, as GroupQueryAttention wants it."""
+    token_of_cell: ir.Value
+    """INT64 [G, W]: index of each cell's packed token; cells after the end of a row repeat its last token."""
+    cell_of_token: ir.Value
+    """INT64 [T]: index of each packed token's cell in the flattened grid [G·W]."""
+    last_cells: ir.Value
+    """INT64 [G]: index of the cell of each row's last token."""
+    seqlens_k: ir.Value
+    """INT32 [G]: length of each row less one, GroupQueryAttention's input of that name."""
     width: ir.Value
-    """INT32 [1]: W, in host memory."""
+    """INT32 [1] in host memory: W."""
 
 
 def lay_out_rows(g: GraphBuilder, packed: PackedTokens) -> RowGrid:
-    """The grid of a batch: a dozen small kernels and two numbers that the host waits for."""
-    width = g.op("Squeeze", longest_row(g, packed), name="width")
+    """Compute the grid of a batch: a dozen small kernels, and two values that the host waits for."""
+    width = g.op("Squeeze", max_row_length(g, packed), name="width")
     columns = g.op("Range", g.constant(0), width, g.constant(1), name="columns")
     length = g.op("Unsqueeze", packed.lengths, g.constant([1]))
     last = g.op("Sub", packed.lengths, g.constant([1]), name="last_position")
     inside = g.op("Less", columns, length, name="inside")
     column = g.op("Min", columns, g.op("Unsqueeze", last, g.constant([1])))
-    tokens = g.op("Add", g.op("Unsqueeze", packed.starts, g.constant([1])), column, name="tokens")
-    cells = g.op("Range", g.constant(0), g.op("Size", tokens), g.constant(1), name="cells")
-    places = g.op("Compress", cells, g.op("Reshape", inside, g.constant([-1])), axis=0, name="places")
+    token_of_cell = g.op("Add", g.op("Unsqueeze", packed.row_starts, g.constant([1])), column, name="tokens")
+    cells = g.op("Range", g.constant(0), g.op("Size", token_of_cell), g.constant(1), name="cells")
+    cell_of_token = g.op("Compress", cells, g.op("Reshape", inside, g.constant([-1])), axis=0, name="places")
     return RowGrid(
-        tokens=tokens,
-        places=places,
-        last=g.op("Gather", places, packed.last, axis=0, name="last_places"),
-        last_position=g.op("Cast", last, to=INT32),
-        width=g.op("Cast", g.op("Shape", tokens, start=1, end=2), to=INT32, name="host_width"),
+        token_of_cell=token_of_cell,
+        cell_of_token=cell_of_token,
+        last_cells=g.op("Gather", cell_of_token, packed.last_tokens, axis=0, name="last_places"),
+        seqlens_k=g.op("Cast", last, to=INT32),
+        width=g.op("Cast", g.op("Shape", token_of_cell, start=1, end=2), to=INT32, name="host_width"),
     )

@@ -1,1 +1,1 @@
-"""From calibration texts to what becomes 8 bits, and how far off it is."""
+"""Int8 quantisation for CPUs: calibration, smoothing, choice of fp32 layers, and error reports."""

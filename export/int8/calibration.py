@@ -1,4 +1,4 @@
-"""Texts that smoothing is measured on, and others that show how well it did."""
+"""Calibration texts, and held-out texts that the result is evaluated with."""
 
 from __future__ import annotations
 
@@ -12,30 +12,33 @@ from pathlib import Path
 from ..errors import SourceError
 
 BUILT_IN = "built-in"
-"""Reference of this project's own calibration texts."""
+"""Reference of the calibration texts in this package."""
 CALIBRATION_TOKENS = 8192
-"""Most tokens that calibration takes: more change nothing but its time."""
+"""Most tokens of calibration. More tokens take longer and do not change the result."""
 LONGEST_ROW = 512
-"""Longest row of calibration and of held-out texts, tokens."""
+"""Longest row of calibration and held-out texts in tokens."""
 _TEXTS = "texts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationTexts:
-    """Texts and where they came from."""
+    """Texts and their origin."""
 
     texts: tuple[str, ...]
     reference: str
-    """BUILT_IN, or the file as given."""
+    """BUILT_IN, or the path as given."""
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file."""
 
 
 def read_calibration(file: Path | None) -> CalibrationTexts:
-    """The texts of `file`, or this project's own where None: several scripts, code, questions and passages.
+    """Read the texts of `file`; None reads the built-in ones: several scripts, code, questions and passages.
 
-    A `.jsonl` or `.json` file holds one object a line whose `text` is the text, any other file one text a line; blank
-    lines are skipped. Raises SourceError, which names the line, where one is not that.
+    A `.jsonl` or `.json` file has a JSON object with `text` on each line, any other file a text on each line. Blank
+    lines are skipped.
+
+    Raises:
+        SourceError: The file cannot be read, has no text, or has an invalid line, which the message names.
     """
     if file is None:
         return _parse(_built_in("calibration.jsonl"), BUILT_IN, as_json=True)
@@ -46,17 +49,17 @@ def read_calibration(file: Path | None) -> CalibrationTexts:
     return _parse(content, str(file), as_json=file.suffix in (".jsonl", ".json"))
 
 
-def spread(rows: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
-    """Rows of ids from the whole of `rows`, evenly, with no more than about `max_tokens` tokens in all."""
+def subsample(rows: Sequence[list[int]], max_tokens: int) -> list[list[int]]:
+    """Select evenly spaced `rows` of token ids, about `max_tokens` tokens in total."""
     total = sum(map(len, rows))
     if total <= max_tokens:
         return list(rows)
-    wanted = max(1, len(rows) * max_tokens // total)
-    return [rows[index * len(rows) // wanted] for index in range(wanted)]
+    count = max(1, len(rows) * max_tokens // total)
+    return [rows[index * len(rows) // count] for index in range(count)]
 
 
 def held_out_texts() -> tuple[str, ...]:
-    """Texts that no smoothing has seen."""
+    """Return texts that calibration does not use."""
     return _parse(_built_in("held_out.jsonl"), BUILT_IN, as_json=True).texts
 
 

@@ -1,8 +1,8 @@
-"""Scales of the smoothing from a calibration run, one layer at a time.
+"""Choice of smoothing scales from a calibration run, one layer at a time.
 
-A channel's scale is rms(x)^α / rms(W)^(1 − α): SmoothQuant's (arXiv:2211.10438, equation 4), with root mean squares for
-the largest values, which do as well with outlier channels and a little better with massive first tokens. α is not
-guessed: each site takes the one with which its 8-bit products come closest to the exact ones, or none at all.
+The scale of a channel is rms(x)^α / rms(W)^(1 − α): SmoothQuant (arXiv:2211.10438, equation 4) with root mean squares
+instead of maxima, which are as good for outlier channels and slightly better for massive first tokens. Each smoothing
+point uses the α with the smallest error of its 8-bit products, or no smoothing if that is better.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from .products import ProductGroup
 from .rounding import multiply
 
 ALPHAS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
-"""The values of α that are tried."""
+"""Candidates for α."""
 READERS = {
     SmoothingPoint.ATTENTION: ProductGroup.QKV,
     SmoothingPoint.VALUE: ProductGroup.OUTPUT,
     SmoothingPoint.MLP: ProductGroup.GATE_UP,
     SmoothingPoint.INTERMEDIATE: ProductGroup.DOWN,
 }
-"""Which products read what is smoothed."""
+"""The products that read the smoothed channels."""
 
 _SAMPLE_TOKENS = 2048
-_QUIET = 0.1
-"""A channel counts at least this share of the median one: calibration may not have met what wakes it."""
+_MIN_RELATIVE_SIZE = 0.1
+"""Lower bound of a channel's size relative to the median channel: calibration may miss what activates a channel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Smoothing:
-    """What a calibration run gives."""
+    """Result of a calibration run."""
 
     weights: dict[str, LazyTensor]
-    """The smoothed weights, in the staging file."""
+    """The smoothed weights, stored in the staging file."""
     vectors: torch.Tensor
-    """float32 [texts, hidden]: the exact final vectors, which no smoothing changes."""
+    """float32 [texts, hidden]: the final embeddings in fp32, which smoothing does not change."""
 
 
 def choose_smoothing(
@@ -57,7 +57,7 @@ def choose_smoothing(
     """Smooth the weights of `checkpoint` at `points`, from the activations of `rows` of token ids.
 
     Each weight is computed once: a layer's weights are smoothed while they are in memory, and written to `file`.
-    `on_layer` is called with how many of how many layers are done.
+    `on_layer(done, total)` is called after each layer.
     """
     weights, config = checkpoint.weights, checkpoint.config
     with StagedWeights(file, {name: tensor.shape for name, tensor in weights.items()}) as staged:
@@ -68,7 +68,7 @@ def choose_smoothing(
         stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
         for index in range(config.layers):
             layer = DecoderLayer(checkpoint, index)
-            inputs = _watch_layer(layer, batches, stride)
+            inputs = _record_inputs(layer, batches, stride)
             scales = _choose(layer, inputs, points, config)
             for name, tensor in smooth_weights(layer.weights(), config, {index: scales}).items():
                 staged.write(name, tensor.fp32())
@@ -79,13 +79,13 @@ def choose_smoothing(
     return Smoothing(weights=smoothed, vectors=finish_texts(checkpoint.with_weights(smoothed), batches))
 
 
-def _watch_layer(layer: DecoderLayer, batches: list[TextBatch], stride: int) -> dict[ProductGroup, torch.Tensor]:
+def _record_inputs(layer: DecoderLayer, batches: list[TextBatch], stride: int) -> dict[ProductGroup, torch.Tensor]:
     """Run the layer on `batches`, in place, and return a sample of what each group of products reads [T, in]."""
     parts = []
-    with layer.watched() as seen:
-        for place, batch in enumerate(batches):
-            batches[place] = layer.run(batch)
-            parts.append({group: values[batch.real][::stride] for group, values in seen.items()})
+    with layer.recorded() as inputs:
+        for index, batch in enumerate(batches):
+            batches[index] = layer.run(batch)
+            parts.append({group: values[batch.real][::stride] for group, values in inputs.items()})
     return {group: torch.cat([part[group] for part in parts]) for group in ProductGroup}
 
 
@@ -106,33 +106,36 @@ def _choose(
 
 
 def _best_scale(inputs: torch.Tensor, weight: torch.Tensor, grouped: DecoderConfig | None) -> torch.Tensor | None:
-    """The best scale of the channels of `inputs` [T, in], those of a key-value head where `grouped`; None for one."""
+    """Return the best scale of the channels of `inputs` [T, in]; None if no smoothing is better.
+
+    `grouped` is given if query heads share the channels of a key-value head; the scale is then [kv_width].
+    """
 
     def measure(values: torch.Tensor) -> torch.Tensor:
         squares = values.square().mean(0)
         if grouped is not None:
             squares = squares.reshape(grouped.kv_heads, -1, grouped.head_dim).mean(1).reshape(-1)
-        return _awake(squares.sqrt())
+        return _clamp_small(squares.sqrt())
 
-    def spread(scale: torch.Tensor) -> torch.Tensor:
+    def repeat(scale: torch.Tensor) -> torch.Tensor:
         return scale if grouped is None else repeat_kv(scale, grouped.query_width, grouped.head_dim)
 
     exact = inputs @ weight.T
     activation, column = measure(inputs), measure(weight)
-    best, least = None, _error(multiply(inputs, weight), exact)
-    for strength in ALPHAS:
-        scale = activation**strength / column ** (1 - strength)
+    best_scale, smallest_error = None, _error(multiply(inputs, weight), exact)
+    for alpha in ALPHAS:
+        scale = activation**alpha / column ** (1 - alpha)
         scale = scale / scale.log().mean().exp()
-        error = _error(multiply(inputs / spread(scale), weight * spread(scale)), exact)
-        if error < least:
-            best, least = scale, error
-    return best
+        error = _error(multiply(inputs / repeat(scale), weight * repeat(scale)), exact)
+        if error < smallest_error:
+            best_scale, smallest_error = scale, error
+    return best_scale
 
 
-def _awake(sizes: torch.Tensor) -> torch.Tensor:
-    return sizes.clamp_min(max(float(sizes.median()) * _QUIET, 1e-12))
+def _clamp_small(channel_sizes: torch.Tensor) -> torch.Tensor:
+    return channel_sizes.clamp_min(max(float(channel_sizes.median()) * _MIN_RELATIVE_SIZE, 1e-12))
 
 
-def _error(answer: torch.Tensor, exact: torch.Tensor) -> float:
-    """Mean over tokens of the squared relative error."""
-    return float(((answer - exact).square().sum(1) / exact.square().sum(1).clamp_min(1e-30)).mean())
+def _error(actual: torch.Tensor, exact: torch.Tensor) -> float:
+    """Return the mean over tokens of the squared relative error."""
+    return float(((actual - exact).square().sum(1) / exact.square().sum(1).clamp_min(1e-30)).mean())

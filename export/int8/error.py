@@ -1,4 +1,4 @@
-"""What 8 bits change: product by product in the residual stream, and all together in the final vectors."""
+"""Quantisation error: of each product in the residual stream, and of all products in the final embeddings."""
 
 from __future__ import annotations
 
@@ -15,31 +15,32 @@ from .products import TABLE, ProductGroup
 from .rounding import round_rows
 
 _SAMPLE_TOKENS = 4096
-"""About as many are enough for a group's mean error."""
+"""Tokens that are enough to estimate a group's mean error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupError:
-    """Products that share their input, and what rounding them alone does."""
+    """Products that share their input, and the error if only they are quantised."""
 
     layer: int | None
     """None for the embedding table."""
     group: ProductGroup | None
+    """None for the embedding table."""
     paths: tuple[str, ...]
-    """The graph's names of them."""
+    """Paths of the products in the graph."""
     error: float
-    """Root mean square over tokens of the change of the stream behind them, relative to the stream."""
+    """Root mean square over tokens of the relative change of the residual stream after the products."""
     weights: int
-    """Numbers in their matrices."""
+    """Number of weights in their matrices."""
 
 
 def measure_groups(
     checkpoint: Checkpoint, rows: Sequence[Sequence[int]], on_layer: Callable[[int, int], None]
 ) -> tuple[GroupError, ...]:
-    """The rounding error of every group of `checkpoint`'s products over `rows` of ids, in the order of the model.
+    """Return the error of every group of products over `rows` of token ids, in the order of the model.
 
-    Each is measured alone in the exact stream, so that they can be told apart; they add up in squares. A sample is
-    taken of many rows.
+    Each group is measured alone in the exact stream, and the squared errors add up. Many rows are subsampled.
+    `on_layer(done, total)` is called after each layer.
     """
     table = checkpoint.weights[EMBEDDINGS]
     batches = embed_texts(table.fp32(), rows)
@@ -77,9 +78,9 @@ def measure_cosines(
     exact: torch.Tensor,
     on_layer: Callable[[int, int], None],
 ) -> torch.Tensor:
-    """float64 [texts]: cosines of `rows`' final vectors with all products rounded to the `exact` ones [texts, hidden].
+    """Return float64 [texts]: cosines between the quantised model's embeddings of `rows` and `exact` [texts, hidden].
 
-    `fp32_layers` holds the paths of products that are not rounded.
+    `fp32_layers` has the paths of products that are not quantised.
     """
     batches = embed_texts(checkpoint.weights[EMBEDDINGS].fp32(), rows)
     if TABLE not in fp32_layers:
@@ -90,29 +91,29 @@ def measure_cosines(
         with layer.rounded(rounded):
             batches = [layer.run(batch) for batch in batches]
         on_layer(index + 1, checkpoint.config.layers)
-    answers = finish_texts(checkpoint, batches)
-    return torch.nn.functional.cosine_similarity(exact.double(), answers.double())
+    quantized = finish_texts(checkpoint, batches)
+    return torch.nn.functional.cosine_similarity(exact.double(), quantized.double())
 
 
 def _measure_layer(layer: DecoderLayer, batch: TextBatch, errors: dict[ProductGroup, float]) -> TextBatch:
-    """The exact batch behind the layer; adds each group's squared relative errors of all tokens to `errors`."""
+    """Return the exact batch after the layer, and add each group's sum of squared relative errors to `errors`."""
     halves = (
         (layer.attend, (ProductGroup.QKV, ProductGroup.OUTPUT)),
         (layer.feed, (ProductGroup.GATE_UP, ProductGroup.DOWN)),
     )
     for half, groups in halves:
-        with layer.watched() as seen:
+        with layer.recorded() as inputs:
             after = batch.plus(half(batch.hidden))
         for group in groups:
             with layer.rounded([group]):
-                # what reads no norm is the last product of its half
-                update = half(batch.hidden) if group.reads_norm else layer.multiply(group, seen[group])
+                # a group that does not read the norm is the last product of its half
+                update = half(batch.hidden) if group.reads_norm else layer.multiply(group, inputs[group])
             errors[group] += _squared_errors(batch.plus(update), after)
         batch = after
     return batch
 
 
-def _squared_errors(coded: TextBatch, exact: TextBatch) -> float:
+def _squared_errors(quantized: TextBatch, exact: TextBatch) -> float:
     truth = exact.hidden[exact.real]
-    change = (coded.hidden[exact.real] - truth).square().sum(1)
+    change = (quantized.hidden[exact.real] - truth).square().sum(1)
     return float((change / truth.square().sum(1).clamp_min(1e-30)).sum())

@@ -1,6 +1,6 @@
-"""A decoder run one layer at a time: one layer's weights in memory beside the states of every text.
+"""Run a decoder one layer at a time, with the weights of one layer and the hidden states of all texts in memory.
 
-Shapes: B rows of a batch, L its width, T real tokens of it.
+Shapes: B rows of a batch, L its width, T its real tokens.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ _BATCH_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Texts of about one length, padded on the right, where a causal model never looks."""
+    """Right-padded texts of similar length. Causal attention needs no mask for right padding."""
 
     hidden: torch.Tensor
-    """float32 [B, L, hidden]"""
+    """float32 [B, L, hidden]: hidden states."""
     real: torch.Tensor
-    """bool [B, L]"""
+    """bool [B, L]: whether a cell is a token."""
     texts: tuple[int, ...]
-    """Which texts these are, [B]."""
+    """[B]: indices of the texts."""
 
     def plus(self, update: torch.Tensor) -> TextBatch:
-        """The batch with `update` [B, L, hidden] added to its states."""
+        """Return the batch with `update` [B, L, hidden] added to its hidden states."""
         return replace(self, hidden=self.hidden + update)
 
 
 def embed_texts(table: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[TextBatch]:
-    """The token embeddings of `rows` of ids from `table` [vocabulary, hidden], in batches."""
-    batches, waiting = [], sorted(range(len(rows)), key=lambda row: len(rows[row]))
-    while waiting:
-        taken = [waiting.pop()]
-        width = len(rows[taken[0]])
-        while waiting and (len(taken) + 1) * width <= _BATCH_TOKENS:
-            taken.append(waiting.pop())
-        ids = torch.tensor([[*rows[row], *[0] * (width - len(rows[row]))] for row in taken])
-        real = torch.arange(width) < torch.tensor([[len(rows[row])] for row in taken])
-        batches.append(TextBatch(table[ids], real, tuple(taken)))
+    """Return the embeddings of `rows` of token ids from `table` [vocabulary, hidden], in batches."""
+    batches, remaining = [], sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    while remaining:
+        batch = [remaining.pop()]
+        width = len(rows[batch[0]])
+        while remaining and (len(batch) + 1) * width <= _BATCH_TOKENS:
+            batch.append(remaining.pop())
+        ids = torch.tensor([[*rows[row], *[0] * (width - len(rows[row]))] for row in batch])
+        real = torch.arange(width) < torch.tensor([[len(rows[row])] for row in batch])
+        batches.append(TextBatch(table[ids], real, tuple(batch)))
     return batches
 
 
 class DecoderLayer:
-    """transformers' own layer `index` with the weights of `checkpoint` in fp32, in its two halves."""
+    """Layer `index` of the transformers model with the weights of `checkpoint` in fp32, as attention and MLP."""
 
     def __init__(self, checkpoint: Checkpoint, index: int) -> None:
         classes = checkpoint.config.architecture.load_classes()
         config = checkpoint.transformers_config()
-        # causal where it is given no mask
+        # sdpa is causal without a mask
         config._attn_implementation = "sdpa"
         with torch.device("meta"):
             self._layer: Any = classes.layer(config, index)
@@ -74,7 +74,7 @@ class DecoderLayer:
         self._is_rotated = UNROTATE in checkpoint.weights
 
     def weights(self) -> dict[str, LazyTensor]:
-        """Return the layer's weights, in memory, under their names in the checkpoint."""
+        """Return the layer's weights under their names in the checkpoint."""
         return {self._prefix + name: in_memory(tensor) for name, tensor in self._layer.state_dict().items()}
 
     def tensors(self, group: ProductGroup) -> tuple[str, ...]:
@@ -82,17 +82,17 @@ class DecoderLayer:
         return group.tensors(self._tensors)
 
     def weight(self, name: str) -> torch.Tensor:
-        """Return the weight `name` of a product: float32 [out, in]."""
+        """Return the matrix `name`: float32 [out, in]."""
         values: torch.Tensor = self._linear(name).weight.data
         return values
 
     def _linear(self, name: str) -> Any:
-        """The module of transformers that has the weight `name`."""
+        """Return the module that has the weight `name`."""
         return self._layer.get_submodule(name.removeprefix(self._prefix).removesuffix(".weight"))
 
     @torch.inference_mode()
     def attend(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What attention adds to `hidden` [B, L, hidden]."""
+        """Return the update of `hidden` [B, L, hidden] by attention."""
         rope = self._rope(hidden, torch.arange(hidden.shape[1])[None])
         update: torch.Tensor = self._layer.self_attn(
             hidden_states=self._layer.input_layernorm(hidden), position_embeddings=rope, attention_mask=None
@@ -101,43 +101,43 @@ class DecoderLayer:
 
     @torch.inference_mode()
     def feed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """What the MLP adds to `hidden` [B, L, hidden]."""
+        """Return the update of `hidden` [B, L, hidden] by the MLP."""
         update: torch.Tensor = self._layer.mlp(self._layer.post_attention_layernorm(hidden))
         return update
 
     @torch.inference_mode()
     def multiply(self, group: ProductGroup, inputs: torch.Tensor) -> torch.Tensor:
-        """The only product of `group` of `inputs` [B, L, in]: [B, L, out]."""
+        """Multiply `inputs` [B, L, in] by the only matrix of `group`: [B, L, out]."""
         (name,) = self.tensors(group)
         values: torch.Tensor = self._linear(name)(inputs)
         return values
 
     def run(self, batch: TextBatch) -> TextBatch:
-        """The batch behind both halves."""
+        """Return the batch after attention and MLP."""
         batch = batch.plus(self.attend(batch.hidden))
         return batch.plus(self.feed(batch.hidden))
 
     @contextmanager
-    def watched(self) -> Iterator[dict[ProductGroup, torch.Tensor]]:
-        """Filled while the layer runs inside: what each group of products read last, [B, L, in]."""
-        seen: dict[ProductGroup, torch.Tensor] = {}
+    def recorded(self) -> Iterator[dict[ProductGroup, torch.Tensor]]:
+        """Yield a dict that receives the last input [B, L, in] of each group of products while the layer runs."""
+        recorded: dict[ProductGroup, torch.Tensor] = {}
 
-        def watch(group: ProductGroup) -> Any:
-            def see(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-                seen[group] = inputs[0]
+        def recorder(group: ProductGroup) -> Any:
+            def record(_module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+                recorded[group] = inputs[0]
 
-            return see
+            return record
 
-        with ExitStack() as held:
+        with ExitStack() as hooks:
             for group in ProductGroup:
                 module = self._linear(self.tensors(group)[0])
-                held.callback(module.register_forward_pre_hook(watch(group)).remove)
-            yield seen
+                hooks.callback(module.register_forward_pre_hook(recorder(group)).remove)
+            yield recorded
 
     @contextmanager
     def rounded(self, groups: Iterable[ProductGroup]) -> Iterator[None]:
-        """The products of `groups` round as the int8 graph does while the layer runs inside."""
-        with ExitStack() as held:
+        """Round the products of `groups` like the int8 graph within the block."""
+        with ExitStack() as undo:
             for group in groups:
                 round_inputs = _round_normed if self._is_rotated and group.reads_norm else _round_inputs
                 for name in filter(self._is_rounded, self.tensors(group)):
@@ -146,12 +146,12 @@ class DecoderLayer:
                     if name not in self._rounded:
                         self._rounded[name] = torch.nn.Parameter(round_rows(exact.data), requires_grad=False)
                     module.weight = self._rounded[name]
-                    held.callback(setattr, module, "weight", exact)
-                    held.callback(module.register_forward_pre_hook(round_inputs).remove)
+                    undo.callback(setattr, module, "weight", exact)
+                    undo.callback(module.register_forward_pre_hook(round_inputs).remove)
             yield
 
     def _is_rounded(self, name: str) -> bool:
-        """The graph projects the last layer's values in floats, after weighting them."""
+        """Whether the graph quantises the product `name`; it projects the last layer's values in floats."""
         return self._rounds_values or name != self._tensors.v
 
 
@@ -169,7 +169,7 @@ def _round_normed(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
-    """Each text's final state at its last token, of length 1 and in the texts' order: float32 [texts, hidden]."""
+    """Return the embeddings float32 [texts, hidden]: final norm of each text's last token, L2-normalised."""
     norm = checkpoint.config.architecture.load_classes().norm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
     norm.load_state_dict({"weight": checkpoint.weights[FINAL_NORM].fp32()})
     states = torch.empty(sum(len(batch.texts) for batch in batches), checkpoint.config.hidden)

@@ -1,4 +1,4 @@
-"""The products of a decoder that the int8 graph computes in 8 bits, grouped by what they read."""
+"""The matrix products of a decoder that the int8 graph computes in 8 bits, grouped by their input."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from enum import StrEnum
 from ..architectures import DecoderConfig, LayerTensors
 
 TABLE = "embedding.table"
-"""The graph's name of the token embeddings."""
+"""Path of the embedding table in the graph."""
 
 
 class ProductGroup(StrEnum):
-    """Products of one layer that read the same activations, rounded once for all of them."""
+    """Products of one layer that read the same activations, which are quantised once."""
 
     QKV = "attention.qkv"
     OUTPUT = "attention.output"
@@ -19,7 +19,7 @@ class ProductGroup(StrEnum):
     DOWN = "mlp.down"
 
     def tensors(self, layer: LayerTensors) -> tuple[str, ...]:
-        """Return the weights of the products of `layer`."""
+        """Return the names of the group's matrices in `layer`."""
         return {
             ProductGroup.QKV: layer.qkv,
             ProductGroup.OUTPUT: (layer.output,),
@@ -29,18 +29,18 @@ class ProductGroup(StrEnum):
 
     @property
     def reads_norm(self) -> bool:
-        """Whether they read what a norm of the stream gives."""
+        """Whether the group reads the output of an RMSNorm."""
         return self in (ProductGroup.QKV, ProductGroup.GATE_UP)
 
     def paths(self, layer: int, config: DecoderConfig) -> tuple[str, ...]:
-        """The graph's names of the products that are 8 bits unless they stay in fp32."""
+        """Return the paths in the graph of the products that may be 8 bits."""
         if self is ProductGroup.QKV and layer == config.layers - 1:
-            # the graph mixes before it projects the last values, in floats
+            # the last layer projects values in floats, after weighting
             return tuple(f"layers.{layer}.{path}" for path in _LAST_QKV)
         return tuple(f"layers.{layer}.{path}" for path in _PATHS[self])
 
     def weights(self, config: DecoderConfig) -> int:
-        """Numbers in the matrices, and multiply-adds a token."""
+        """Return the number of weights, which is that of multiply-adds per token."""
         return {
             ProductGroup.QKV: config.hidden * (config.query_width + 2 * config.kv_width),
             ProductGroup.OUTPUT: config.query_width * config.hidden,

@@ -1,4 +1,4 @@
-"""What an int8 export says of itself, and the gate that it must hold over texts that it was not calibrated with."""
+"""The quantisation report of an int8 export, and its accuracy gate over held-out texts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ def report_quantization(
     file: Path,
     max_tokens: int,
 ) -> QuantizationReport:
-    """The report of the graph in `file`, for rows of up to `max_tokens`, from what was measured over held-out texts."""
+    """Build the report of the graph in `file`.
+
+    Args:
+        plan: Plan that the graph was written from.
+        measured: Errors of all groups over held-out texts, the embedding table first.
+        held_out: Parity over held-out texts.
+        calibration: Calibration texts.
+        file: The .onnx file; its folder has no other files.
+        max_tokens: Positions of the rope tables.
+    """
     table, *groups = measured
     errors = {(group.layer, group.group): group.error for group in groups}
     config = plan.checkpoint.config
@@ -49,7 +58,7 @@ def report_quantization(
 
 
 def require_int8_error(report: ParityReport | ScoreParityReport) -> None:
-    """Raises Int8AccuracyError where the gate over held-out texts does not hold."""
+    """Raise Int8AccuracyError if the report over held-out texts exceeds its tolerance."""
     if report.passed:
         return
     if isinstance(report, ParityReport):
@@ -60,11 +69,11 @@ def require_int8_error(report: ParityReport | ScoreParityReport) -> None:
         limit = report.score_tolerance
     raise Int8AccuracyError(
         f"int8 is too far from fp32, nothing was written: {found} (allowed: {limit:.4g}); calibrate with texts of "
-        "your own kind, allow a larger error, or use precision fp32"
+        "your domain, allow a larger error, or use precision fp32"
     )
 
 
 def _fp32_bytes(config: DecoderConfig, max_tokens: int) -> int:
-    """Of the decoder and the rope tables."""
+    """Return the size of the decoder and the rope tables in fp32."""
     numbers = sum(math.prod(shape) for shape in config.tensor_shapes().values())
     return 4 * (numbers + max_tokens * config.head_dim)

@@ -1,1 +1,1 @@
-"""Weights → weights: adapters merged in, and passes that keep the function."""
+"""Passes over weights: the LoRA merge, and function-preserving transformations."""

@@ -1,9 +1,9 @@
 """LoRA merge: weights and adapters → weights.
 
-W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. `modules_to_save` and the table that PEFT
-saves under an embedding's LoRA hold whole tensors S and add weightᵢ · (Sᵢ − W), so the order of adapters does
-not matter. After it every adapter key has been used once and at least one tensor
-of every adapter differs from its base.
+W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. Full tensors S, from `modules_to_save` or saved by
+PEFT with an adapter on the embeddings, add weightᵢ · (Sᵢ − W), so the order of adapters does not matter.
+
+Invariant: every adapter key is used exactly once, and every adapter changes at least one tensor.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_l
 
 @dataclass(frozen=True, slots=True)
 class _Change:
-    """What one adapter does to one tensor."""
+    """The change of one tensor by one adapter."""
 
     target: str
     down: LazyTensor
-    """A `[r, in]`, or the whole tensor of a saved module."""
+    """A [r, in], or the full tensor of a saved module."""
     up: LazyTensor | None
-    """B `[out, r]`, None for a saved module."""
+    """B [out, r]; None for a saved module."""
     factor: float
     transposed: bool
-    """An embedding's B·A is `[hidden, vocabulary]`, its table the other way round."""
+    """Whether B·A is [hidden, vocabulary], the transpose of the embedding table."""
 
     def delta(self, base: LazyTensor) -> torch.Tensor:
-        """What is added to the tensor, `base` being its value before any adapter."""
+        """Return the change; `base` is the tensor before any adapter."""
         if self.up is None:
             return self.factor * (self.down.fp32() - base.fp32())
         product = self.up.fp32() @ self.down.fp32()
         return self.factor * (product.T if self.transposed else product)
 
     def delta_rows(self, base: LazyTensor, rows: Sequence[int]) -> torch.Tensor:
-        """Those rows of `delta`, computed by themselves."""
+        """Return `rows` of `delta` without computing the others."""
         if self.up is None:
             return self.factor * (self.down.fp32_rows(rows) - base.fp32_rows(rows))
         if self.transposed:
@@ -59,10 +59,10 @@ class _Change:
 
 
 def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, LazyTensor]:
-    """`weights` with every adapter merged in; merged tensors are fp32 and computed when read.
+    """Return `weights` with all adapters merged. Merged tensors are fp32 and computed when they are read.
 
-    Raises AdapterMismatchError, listing the keys, for keys that fit no tensor, for shapes that do not fit, and
-    for an adapter that changes nothing.
+    Raises:
+        AdapterMismatchError: Keys match no tensor, shapes differ, or an adapter changes nothing.
     """
     merged = dict(weights)
     for adapter in adapters:
@@ -77,7 +77,7 @@ def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, L
 
 
 def saved_tensors(adapter: Adapter) -> dict[str, LazyTensor]:
-    """The tensors that an adapter holds whole, under `Qwen3Model`'s names."""
+    """Return the full tensors of an adapter, under the decoder's names."""
     matches = ((_SAVED_KEY.fullmatch(key), tensor) for key, tensor in adapter.tensors.items() if ".lora_" not in key)
     return {_target(found["module"]): tensor for found, tensor in matches if found is not None}
 
@@ -94,31 +94,33 @@ def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTenso
 def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:
     pairs: dict[str, dict[str, LazyTensor]] = {}
     saved: dict[str, LazyTensor] = {}
-    strays = []
+    unmatched = []
     for key, tensor in adapter.tensors.items():
         lora = _LORA_KEY.fullmatch(key)
-        whole = None if lora else _SAVED_KEY.fullmatch(key)
-        found = lora or whole
+        full = None if lora else _SAVED_KEY.fullmatch(key)
+        found = lora or full
         if found is None or _target(found["module"]) not in weights:
-            strays.append(key)
+            unmatched.append(key)
         elif lora:
             pairs.setdefault(lora["module"], {})[(lora["table"] or "") + lora["side"]] = tensor
         else:
             saved[found["module"]] = tensor
-    strays += [f"{module}.lora_{'/'.join(pair)}" for module, pair in pairs.items() if not _complete(pair)]
-    if strays or not adapter.tensors:
+    unmatched += [f"{module}.lora_{'/'.join(pair)}" for module, pair in pairs.items() if not _complete(pair)]
+    if not adapter.tensors:
+        raise AdapterMismatchError(f"adapter '{adapter.reference}' has no tensors; was it trained and saved?")
+    if unmatched:
         raise AdapterMismatchError(
-            f"adapter '{adapter.reference}': {len(strays)} of its {len(adapter.tensors)} keys fit no tensor of "
-            f"the base: {list_keys(strays) or 'it has none'}; was it trained on another model?"
+            f"adapter '{adapter.reference}': {len(unmatched)} of its {len(adapter.tensors)} keys match no tensor of "
+            f"the base: {list_keys(unmatched)}; was it trained on another model?"
         )
     changes = [_pair_change(adapter, module, pair) for module, pair in pairs.items()]
     changes += [_Change(_target(name), tensor, None, adapter.reference.weight, False) for name, tensor in saved.items()]
-    _check_fit(adapter, changes, weights)
+    _check_shapes(adapter, changes, weights)
     return changes
 
 
 def _target(module: str) -> str:
-    """The tensor's name in `Qwen3Model`'s layout."""
+    """Return the decoder's name of the module's weight."""
     return module.removeprefix("base_layer.").removeprefix("model.") + ".weight"
 
 
@@ -133,20 +135,20 @@ def _pair_change(adapter: Adapter, module: str, pair: Mapping[str, LazyTensor]) 
     down, up = pair[side + "A"], pair[side + "B"]
     if down.shape[0] != adapter.rank(module):
         raise AdapterMismatchError(
-            f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, "
-            f"adapter_config.json says {adapter.rank(module)}"
+            f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, but adapter_config.json has "
+            f"{adapter.rank(module)}; are both files of the same adapter?"
         )
     return _Change(_target(module), down, up, factor, table)
 
 
-def _check_fit(adapter: Adapter, changes: list[_Change], weights: Weights) -> None:
+def _check_shapes(adapter: Adapter, changes: list[_Change], weights: Weights) -> None:
     wrong = []
     for change in changes:
         shape = change.down.shape if change.up is None else (change.up.shape[0], change.down.shape[1])
         expected = weights[change.target].shape
         if (tuple(reversed(shape)) if change.transposed else shape) != expected:
-            wrong.append(f"{change.target} {list(shape)} for {list(expected)}")
+            wrong.append(f"{change.target} {list(shape)} instead of {list(expected)}")
     if wrong:
         raise AdapterMismatchError(
-            f"adapter '{adapter.reference}' was trained on a base of another shape: {list_keys(wrong)}"
+            f"adapter '{adapter.reference}' was trained on a base with other shapes: {list_keys(wrong)}"
         )

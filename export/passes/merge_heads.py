@@ -1,6 +1,6 @@
-"""Adapters merged into a checkpoint with its heads, the same for an export and for a merged checkpoint.
+"""Merge of adapters that may also change a head, for exports and for merged checkpoints.
 
-An adapter may tune more than the decoder: a LoRA on the LM head, a whole LM head, or the score head of a classifier.
+Besides the decoder, an adapter may have LoRA on the LM head, a full LM head, or the score head of a classifier.
 """
 
 from __future__ import annotations
@@ -20,41 +20,43 @@ from .merge import merge_adapters, saved_tensors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergedModel:
-    """A merged checkpoint as one of transformers' classes."""
+    """A merged checkpoint and its class in transformers."""
 
     weights: dict[str, LazyTensor]
-    """Decoder and head, under the decoder's own names."""
+    """Decoder and head, under the decoder's names."""
     model_class: str
-    """`Qwen3ForCausalLM` for example."""
+    """Class in transformers, such as `Qwen3ForCausalLM`."""
     tied: bool
-    """Whether the LM head is the embedding table, and therefore not among `weights`."""
+    """`tie_word_embeddings`: whether the LM head is the embedding table."""
 
 
 def merge_with_heads(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> dict[str, LazyTensor]:
-    """Return the checkpoint's weights with every adapter merged in, and every head that an adapter may tune.
+    """Return the checkpoint's weights, heads included, with all adapters merged.
 
-    A tied LM head starts as the embeddings, since an adapter on either changes that one alone; a score head that only
-    the adapters have starts as zeros, so that it becomes what they saved. Raises AdapterMismatchError as
-    `merge_adapters` does.
+    A tied LM head starts as a copy of the embeddings, because an adapter changes only one of them. A score head that
+    only adapters have starts as zeros, so that it becomes the saved one.
+
+    Raises:
+        AdapterMismatchError: See `merge_adapters`.
     """
     return merge_adapters(_open_heads(checkpoint, adapters), adapters)
 
 
 def require_score_heads(adapters: Iterable[Adapter], weights: Weights) -> None:
-    """Raise AdapterMismatchError for an adapter of a classifier if neither it nor its base has the head."""
+    """Raise AdapterMismatchError if an adapter was trained as a classifier and there is no score head."""
     for adapter in adapters:
         if adapter.task_type == "SEQ_CLS" and SCORE_HEAD not in weights:
             raise AdapterMismatchError(
                 f"adapter '{adapter.reference}' was trained as a classifier, but neither it nor its base has "
-                "score.weight: save it with modules_to_save=['score']"
+                "score.weight; save it with modules_to_save=['score']"
             )
 
 
 def merge_model(base: Checkpoint, adapters: Sequence[Adapter]) -> MergedModel:
-    """Merge the adapters and choose the class that has the heads which the base or an adapter brings.
+    """Merge the adapters and choose the transformers class that has the resulting heads.
 
     Raises:
-        AdapterMismatchError: An adapter does not fit, changes nothing, or lacks the head that it was trained with.
+        AdapterMismatchError: An adapter does not fit, changes nothing, or is missing its score head.
     """
     merged = merge_with_heads(base, adapters)
     require_score_heads(adapters, merged)

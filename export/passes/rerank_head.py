@@ -1,7 +1,7 @@
-"""The rows that make a reranker's score: weights with any head → weights with `score.weight` [1 or 2, hidden].
+"""The score head of a reranker: weights with any head → weights with `score.weight` [1 or 2, hidden].
 
-score = sigmoid(h · w) for one row w, and softmax over (no, yes) = sigmoid(h · (w_yes − w_no)) for two
-(Qwen3-Reranker's model card). Of a causal LM's head no other row is read.
+score = sigmoid(h · w) for one row w; softmax over (no, yes) = sigmoid(h · (w_yes − w_no)) for two
+(Qwen3-Reranker's model card). No other rows of an LM head are read.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ _NO_LABELS = frozenset({NO, "false", "irrelevant", "not relevant", "not_relevant
 
 
 def keep_score_head(merged: Checkpoint) -> Checkpoint:
-    """The merged checkpoint with `score.weight` as its only head: [1, hidden], or [2, hidden] as (no, yes).
+    """Return the checkpoint with `score.weight` as its only head: [1, hidden], or [2, hidden] in the order no, yes.
 
-    Raises UnsupportedCheckpointError for more rows, and for two whose labels do not say which one means yes.
+    Raises:
+        UnsupportedCheckpointError: The head has more rows, or two whose labels do not show which one means yes.
     """
     head = merged.weights[SCORE_HEAD]
     if head.shape[0] > 2:
@@ -40,42 +41,43 @@ def keep_score_head(merged: Checkpoint) -> Checkpoint:
 
 
 def take_answer_rows(base: Checkpoint, merged: Checkpoint, answers: AnswerIds) -> Checkpoint:
-    """The merged checkpoint with the LM head's rows of no and yes as `score.weight` [2, hidden], its only head.
+    """Return the checkpoint with the LM head's rows of no and yes as `score.weight` [2, hidden], its only head.
 
-    Raises UnsupportedCheckpointError without an LM head, for answers outside of the vocabulary, and for a base whose
-    LM head is tied by config.json and differs from the embeddings, which versions of transformers take differently.
+    Raises:
+        UnsupportedCheckpointError: There is no LM head, an answer token is outside the vocabulary, or config.json of
+            the base ties an LM head that differs from the embeddings, which depends on the transformers version.
     """
     head, rows = merged.weights.get(LM_HEAD), (answers.no, answers.yes)
     if head is None:
         raise UnsupportedCheckpointError(
-            f"{merged.source}: neither score.weight nor lm_head.weight nor tied embeddings to make a score of; "
-            "is this a reranker?"
+            f"{merged.source}: a reranker needs score.weight, lm_head.weight or tied embeddings, and there is none; "
+            "set the task to embed if this is an embedding model"
         )
     wrong = [id_ for id_ in rows if not 0 <= id_ < head.shape[0]]
     if wrong:
-        raise UnsupportedCheckpointError(f"{merged.source}: answer token {wrong[0]} is outside of the vocabulary")
+        raise UnsupportedCheckpointError(f"{merged.source}: answer token {wrong[0]} is outside the vocabulary")
     stored = base.weights.get(LM_HEAD) if base.config.tied else None
     if stored is not None and not torch.equal(stored.fp32_rows(rows), base.weights[EMBEDDINGS].fp32_rows(rows)):
         raise UnsupportedCheckpointError(
-            f"{base.source}: config.json ties lm_head.weight to the embeddings, but it differs from them; "
-            "set tie_word_embeddings to what was meant"
+            f"{base.source}: config.json ties lm_head.weight to the embeddings, but the stored one differs; "
+            "set tie_word_embeddings to false, or remove lm_head.weight"
         )
     return _with_head(merged, _rows(head, rows))
 
 
 def find_answer_ids(tokenizer: CheckpointTokenizer) -> AnswerIds:
-    """The ids of `no` and `yes`; raises UnsupportedCheckpointError where the tokenizer lacks one as a single token."""
+    """Return the ids of `no` and `yes`; raise UnsupportedCheckpointError if one is not a single token."""
     no, yes = tokenizer.token_id(NO), tokenizer.token_id(YES)
     if no is None or yes is None:
         raise UnsupportedCheckpointError(
-            f"{tokenizer.file}: no single token '{NO if no is None else YES}', whose logit the score is made of; "
-            "is this a reranker?"
+            f"{tokenizer.file}: '{NO if no is None else YES}' is not a single token, which a reranker's score needs; "
+            "set the task to embed if this is an embedding model"
         )
     return AnswerIds(no=no, yes=yes)
 
 
 def _yes_label(raw: Mapping[str, Any], source: str) -> int:
-    """Which of two labels means yes; the second where config.json names none."""
+    """Return the index of the label that means yes; the second one if config.json has no labels."""
     labels = {int(index): str(name).lower() for index, name in (raw.get("id2label") or {}).items()}
     if not labels:
         return 1
@@ -83,8 +85,8 @@ def _yes_label(raw: Mapping[str, Any], source: str) -> int:
         if labels.get(yes) in _YES_LABELS and labels.get(1 - yes) in _NO_LABELS:
             return yes
     raise UnsupportedCheckpointError(
-        f"{source}: config.json calls the labels {' and '.join(map(repr, labels.values()))}, which does not say which "
-        "one means yes; name them 'no' and 'yes' in id2label"
+        f"{source}: the labels {' and '.join(map(repr, labels.values()))} in config.json do not show which one means "
+        "yes; name them 'no' and 'yes' in id2label"
     )
 
 

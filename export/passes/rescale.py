@@ -1,9 +1,8 @@
 """Power-of-two rescale of the residual stream and of the MLP, against overflow in fp16.
 
-RMSNorm does not see the scale of its input: with the embedding, o_proj and down_proj times 2^-k and every
-eps of a norm on the residual stream times 2^-2k the model's function is unchanged. up_proj times 2^-j with
-down_proj times 2^j does the same inside the MLP. A power of two changes exponents only, so every value
-that stays in range is exact.
+RMSNorm is invariant to the scale of its input: with the embeddings, o_proj and down_proj times 2^-k, and the eps of
+every norm on the residual stream times 2^-2k, the function is unchanged. Likewise with up_proj times 2^-j and
+down_proj times 2^j. A power of two changes only exponents, so values that stay in range are exact.
 """
 
 from __future__ import annotations
@@ -17,22 +16,22 @@ from ..sources.weights import LazyTensor, Weights
 
 FP16_MAX = 65504.0
 HEADROOM = 8.0
-"""Activations of unseen texts may be this much larger than the probes' before they overflow."""
+"""Factor by which activations of other texts may exceed those of the probe texts without overflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationPeaks:
-    """Largest absolute activations seen in fp32."""
+    """Largest absolute activations in fp32."""
 
     residual: float
-    """Of the residual stream and of what is added to it."""
+    """Peak of the residual stream and of its updates."""
     intermediate: float
-    """Of up and of silu(gate) · up; up may be large where silu(gate) is next to nothing."""
+    """Peak of up and of silu(gate) · up; up may be large where silu(gate) is small."""
     projection: float = 0.0
-    """Of q, k, v and gate, which no scaling here reaches."""
+    """Peak of q, k, v and gate, which the rescale does not affect."""
 
     def joined(self, other: ActivationPeaks) -> ActivationPeaks:
-        """The larger of each."""
+        """Return the elementwise maximum."""
         return ActivationPeaks(
             residual=max(self.residual, other.residual),
             intermediate=max(self.intermediate, other.intermediate),
@@ -42,13 +41,15 @@ class ActivationPeaks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rescale:
-    """Exponents of the two scalings; 0 leaves things as they are."""
+    """Negative exponents of the two scalings; 0 changes nothing."""
 
     residual: int = 0
+    """k: the residual stream is multiplied by 2^-k."""
     intermediate: int = 0
+    """j: activations inside the MLP are multiplied by 2^-j."""
 
     def eps(self, eps: float) -> float:
-        """The eps of a norm on the rescaled residual stream."""
+        """Return the eps of a norm on the rescaled residual stream."""
         return math.ldexp(eps, -2 * self.residual)
 
 
@@ -56,13 +57,14 @@ NO_RESCALE = Rescale()
 
 
 def choose_rescale(peaks: ActivationPeaks) -> Rescale:
-    """The smallest exponents that keep `peaks` below fp16's largest number by HEADROOM.
+    """Return the smallest exponents with which `peaks` times HEADROOM are in fp16's range.
 
-    Raises UnsupportedCheckpointError where q, k, v or gate overflow, which no exponent mends.
+    Raises:
+        UnsupportedCheckpointError: q, k, v or gate overflow, which no rescale can prevent.
     """
     if not peaks.projection <= FP16_MAX:
         raise UnsupportedCheckpointError(
-            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}: export with precision fp32"
+            f"q, k, v or gate reach {peaks.projection:.3g}, beyond fp16's {FP16_MAX:.0f}; use precision fp32"
         )
     return Rescale(residual=_exponent(peaks.residual), intermediate=_exponent(peaks.intermediate))
 
@@ -72,7 +74,7 @@ def _exponent(peak: float) -> int:
 
 
 def rescale_weights(weights: Weights, config: DecoderConfig, rescale: Rescale) -> dict[str, LazyTensor]:
-    """Return `weights` with both scalings folded in; the eps of the stream's norms must become `rescale.eps`."""
+    """Return `weights` with both scalings applied. Norms on the residual stream must use `rescale.eps`."""
     exponents = {EMBEDDINGS: -rescale.residual}
     for index in range(config.layers):
         layer = config.architecture.layer(index)
@@ -89,10 +91,10 @@ def _scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:
 
 
 def check_fp16_range(weights: Weights) -> None:
-    """Raises UnsupportedCheckpointError, listing the tensors, where a weight of the body is outside fp16's range."""
+    """Raise UnsupportedCheckpointError if a decoder weight is outside fp16's range or not finite."""
     body = {name: tensor for name, tensor in weights.items() if name not in HEADS}
     outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
     if outside:
         raise UnsupportedCheckpointError(
-            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; export with precision fp32"
+            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; use precision fp32"
         )

@@ -1,4 +1,4 @@
-"""Orthogonal matrices that spread one large channel over all of them, applied without being written out."""
+"""Orthogonal matrices that distribute each channel over all channels, applied factor by factor."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from dataclasses import dataclass
 import torch
 
 _LARGEST_FACTOR = 64
-"""4096 channels are turned by two products with 64 × 64: a thirty-second of one with 4096 × 4096."""
+"""4096 channels are rotated by two 64 × 64 products, which cost 1/32 of one 4096 × 4096 product."""
 _ROWS_AT_A_TIME = 8192
-"""An embedding table of 2.5 GB needs no second one beside it."""
+"""Bounds the temporary memory: the embedding table of an 8B model has 2.5 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """Q = diag(signs) · (F₁ ⊗ F₂ ⊗ …), float32 and orthogonal; a row vector x turns into x · Q."""
+    """Q = diag(signs) · (F₁ ⊗ F₂ ⊗ …), float32 and orthogonal; rotates a row vector x to x · Q."""
 
     signs: torch.Tensor
-    """±1, [size]"""
+    """[size], ±1."""
     factors: tuple[torch.Tensor, ...]
-    """Orthogonal matrices whose sizes multiply to `size`."""
+    """Orthogonal matrices; the product of their sizes is `size`."""
 
     @property
     def size(self) -> int:
-        """How many channels it turns."""
+        """Number of channels."""
         return len(self.signs)
 
-    def turn_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """values · Q for float32 `values` [rows, size]."""
-        turned = torch.empty_like(values)
+    def rotate_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Return values · Q for float32 `values` [rows, size]."""
+        rotated = torch.empty_like(values)
         for first in range(0, len(values), _ROWS_AT_A_TIME):
             rows = slice(first, first + _ROWS_AT_A_TIME)
-            turned[rows] = self._turn(values[rows])
-        return turned
+            rotated[rows] = self._rotate(values[rows])
+        return rotated
 
-    def _turn(self, values: torch.Tensor) -> torch.Tensor:
-        turned: torch.Tensor = values * self.signs
-        behind = self.size
+    def _rotate(self, values: torch.Tensor) -> torch.Tensor:
+        rotated: torch.Tensor = values * self.signs
+        inner = self.size
         for factor in self.factors:
-            behind //= len(factor)
-            turned = factor.T @ turned.reshape(-1, len(factor), behind)
-        return turned.reshape(values.shape)
+            inner //= len(factor)
+            rotated = factor.T @ rotated.reshape(-1, len(factor), inner)
+        return rotated.reshape(values.shape)
 
-    def turn_columns(self, values: torch.Tensor) -> torch.Tensor:
-        """Qᵀ · values for float32 `values` [size, columns]."""
-        return self.turn_rows(values.T.contiguous()).T.contiguous()
+    def rotate_columns(self, values: torch.Tensor) -> torch.Tensor:
+        """Return Qᵀ · values for float32 `values` [size, columns]."""
+        return self.rotate_rows(values.T.contiguous()).T.contiguous()
 
 
 def make_rotation(size: int, seed: int = 0) -> Rotation:
-    """A randomised Hadamard matrix of `size`, or a random orthogonal one where no construction here has that size.
+    """Return a randomised Hadamard matrix of `size`, or a random orthogonal matrix if there is no construction.
 
-    Sylvester's matrices of powers of two, times one of Paley's (orders p + 1 and 2·(p + 1), p prime) where the
-    size asks for it: Horadam, "Hadamard Matrices and Their Applications", 2007, chapter 2. Random signs in front
-    keep it from meeting a pattern in the weights.
+    Sylvester's matrices for powers of two, times one of Paley's (orders p + 1 and 2·(p + 1), p prime) for other
+    sizes: Horadam, "Hadamard Matrices and Their Applications", 2007, chapter 2. Random signs prevent a correlation
+    with patterns in the weights.
     """
     rng = torch.Generator().manual_seed(seed)
     odd, power = size, 1
@@ -62,12 +62,12 @@ def make_rotation(size: int, seed: int = 0) -> Rotation:
     signs = torch.randint(0, 2, (size,), generator=rng).float() * 2 - 1
     if odd == 1:
         return Rotation(signs, tuple(_sylvester(power)))
-    for share in (4, 8, 16, 32):
-        paley = _paley(odd * share) if power % share == 0 else None
+    for even in (4, 8, 16, 32):
+        paley = _paley(odd * even) if power % even == 0 else None
         if paley is not None:
-            return Rotation(signs, (_orthogonal(paley), *_sylvester(power // share)))
-    triangle = torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))
-    return Rotation(signs, (triangle.Q.float(),))
+            return Rotation(signs, (_orthogonal(paley), *_sylvester(power // even)))
+    decomposition = torch.linalg.qr(torch.randn(size, size, generator=rng, dtype=torch.float64))
+    return Rotation(signs, (decomposition.Q.float(),))
 
 
 def _orthogonal(hadamard: torch.Tensor) -> torch.Tensor:
@@ -75,7 +75,7 @@ def _orthogonal(hadamard: torch.Tensor) -> torch.Tensor:
 
 
 def _sylvester(size: int) -> list[torch.Tensor]:
-    """Factors of the matrix of a power of two, none larger than _LARGEST_FACTOR."""
+    """Return the factors of Sylvester's matrix of a power of two, none larger than _LARGEST_FACTOR."""
     factors = []
     while size > 1:
         part = min(size, _LARGEST_FACTOR)
@@ -88,7 +88,7 @@ def _sylvester(size: int) -> list[torch.Tensor]:
 
 
 def _paley(order: int) -> torch.Tensor | None:
-    """A Hadamard matrix of `order` with entries ±1, None where neither construction gives one."""
+    """Return a Hadamard matrix of `order` by one of Paley's constructions; None if neither has that order."""
     if _is_prime(order - 1) and (order - 1) % 4 == 3:
         core = _conference(order - 1, lower=-1)
         return core + torch.eye(order)
@@ -101,7 +101,7 @@ def _paley(order: int) -> torch.Tensor | None:
 
 
 def _conference(prime: int, lower: int) -> torch.Tensor:
-    """[[0, 1], [lower, χ(i − j)]] of prime + 1 rows, χ being the quadratic character modulo `prime`."""
+    """Return [[0, 1], [lower, χ(i − j)]] with prime + 1 rows; χ is the quadratic character modulo `prime`."""
     squares = {value * value % prime for value in range(1, prime)}
     character = torch.tensor([0.0] + [1.0 if value in squares else -1.0 for value in range(1, prime)])
     index = torch.arange(prime)

@@ -1,7 +1,7 @@
-"""Smoothing: channels with large activations are scaled down, and the weights that read them scaled up as much.
+"""Smoothing: scale outlier channels of activations down, and the weights that read them up (arXiv:2211.10438).
 
-The input of a product is divided, channel by channel, by s where it is produced, and the columns of the product's
-weights are multiplied by s (SmoothQuant, arXiv:2211.10438). The function is unchanged.
+The weights that produce an activation are divided by s for each channel, and the columns of the weights that read it
+are multiplied by s. The function is unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SmoothingPoint(StrEnum):
-    """Where a layer can be smoothed: what produces the channels → what reads them."""
+    """Activations of a layer that can be smoothed: weights that produce them → weights that read them."""
 
     ATTENTION = "attention norm's gain → q, k, v"
     """[hidden]"""
@@ -31,11 +31,11 @@ class SmoothingPoint(StrEnum):
 
 
 LayerScales = Mapping[SmoothingPoint, torch.Tensor]
-"""What the channels at each point are divided by, positive float32; a point that is missing is not smoothed."""
+"""Positive float32 divisors of the channels at each point; missing points are not smoothed."""
 
 
 def smooth_weights(weights: Weights, config: DecoderConfig, layers: Mapping[int, LayerScales]) -> dict[str, LazyTensor]:
-    """Return `weights` with the scales of `layers`, index → scales, folded in."""
+    """Return `weights` with the scales of `layers`, layer index → scales, folded in."""
     smoothed = dict(weights)
     for index, scales in layers.items():
         for point, scale in scales.items():
@@ -45,7 +45,7 @@ def smooth_weights(weights: Weights, config: DecoderConfig, layers: Mapping[int,
 
 
 def repeat_kv(value: torch.Tensor, query_width: int, head_dim: int) -> torch.Tensor:
-    """Return [query_width] from [kv_width]: for each query head, the channels of its key-value head."""
+    """Repeat the channels [kv_width] of each key-value head for its query heads: [query_width]."""
     kv_heads = len(value) // head_dim
     return value.reshape(kv_heads, head_dim).repeat_interleave(query_width // len(value), dim=0).reshape(-1)
 

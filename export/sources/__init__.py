@@ -1,1 +1,1 @@
-"""Folder or hub → what a checkpoint is: weights, config, tokenizer, companions; adapters too."""
+"""Inputs of an export: checkpoints with config, tokenizer and settings, adapters, and retrieval sets."""

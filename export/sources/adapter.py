@@ -1,4 +1,4 @@
-"""A PEFT LoRA adapter folder, read and checked as far as that goes without its base."""
+"""A LoRA adapter folder of PEFT, checked as far as possible without its base."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WEIGHT_FILE = "adapter_model.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """LoRA tensors under PEFT's names without the `base_model.model.` prefix."""
+    """A LoRA adapter; tensors have PEFT's names without the `base_model.model.` prefix."""
 
     reference: AdapterReference
     root: Path
@@ -36,7 +36,7 @@ class Adapter:
 
     @property
     def task_type(self) -> str | None:
-        """What PEFT was told the model is for: SEQ_CLS, CAUSAL_LM, FEATURE_EXTRACTION, None or another."""
+        """PEFT's task type, such as SEQ_CLS, CAUSAL_LM or FEATURE_EXTRACTION."""
         stated = self.settings.get("task_type")
         return None if stated is None else str(stated)
 
@@ -47,7 +47,7 @@ class Adapter:
         return str(name) if name else None
 
     def identity(self) -> SourceIdentity:
-        """The reference with the SHA-256 of its weights."""
+        """Return the reference with the SHA-256 of the weights."""
         return SourceIdentity(
             reference=str(self.reference.source),
             sha256=hash_files([self.directory / WEIGHT_FILE]),
@@ -55,11 +55,11 @@ class Adapter:
         )
 
     def rank(self, module: str) -> int:
-        """r of `module`, `rank_pattern` before `r`, as PEFT looks it up."""
+        """Return r of `module`: from `rank_pattern` if a pattern matches, else `r`, like PEFT."""
         return int(self._pattern("rank_pattern", module, self.settings["r"]))
 
     def scaling(self, module: str) -> float:
-        """What B·A is multiplied with: α/r, or α/√r for rsLoRA (arXiv:2312.03732)."""
+        """Return the factor of B·A: α/r, or α/√r for rsLoRA (arXiv:2312.03732)."""
         alpha = float(self._pattern("alpha_pattern", module, self.settings["lora_alpha"]))
         rank = self.rank(module)
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
@@ -72,9 +72,12 @@ class Adapter:
 
 
 def open_adapter(reference: AdapterReference) -> Adapter:
-    """The adapter at `reference`.
+    """Open the adapter at `reference`. No weights are read yet.
 
-    Raises SourceError, and UnsupportedCheckpointError for adapter kinds whose merge this project does not do.
+    Raises:
+        SourceError: The adapter does not exist or cannot be read.
+        UnsupportedCheckpointError: The kind of adapter is not supported.
+        AdapterMismatchError: The weight in `reference` is not finite.
     """
     root = resolve_directory(reference.source)
     directory = find_transformer(root)

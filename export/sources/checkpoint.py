@@ -1,4 +1,4 @@
-"""A checkpoint directory, read lazily and checked against its own config."""
+"""A checkpoint folder, read lazily and validated against its config.json."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WEIGHT_FILES = "model*.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint with tensors under the decoder's own names, whatever layout they were saved in."""
+    """A checkpoint. In every file layout, tensors have the decoder's names."""
 
     source: SourceReference
     root: Path
@@ -30,31 +30,40 @@ class Checkpoint:
     directory: Path
     """Folder of config, weights and tokenizer: the root, or the subfolder that modules.json names."""
     raw_config: dict[str, Any]
+    """Content of config.json."""
     config: DecoderConfig
     weights: Weights
     unknown_settings: tuple[str, ...]
     """Keys of config.json that no rule knows."""
     prefix: str
-    """What stood before the decoder's names in the file: `model.` or nothing."""
+    """Prefix of the decoder's names in the files: `model.` or empty."""
 
     def identity(self) -> SourceIdentity:
-        """The reference with the SHA-256 of its weights; reads every weight file once."""
+        """Return the reference with the SHA-256 of the weights. Reads all weight files."""
         return SourceIdentity(reference=str(self.source), sha256=hash_files(sorted(self.directory.glob(WEIGHT_FILES))))
 
     def transformers_config(self) -> Any:
-        """Return the config as the installed transformers reads it."""
+        """Return the config object of the installed transformers."""
         return self.config.architecture.load_classes().make_config(self.raw_config, self.config.rope)
 
     def with_weights(self, weights: Weights) -> Checkpoint:
-        """The same checkpoint with other tensors."""
+        """Return the checkpoint with other weights."""
         return dataclasses.replace(self, weights=weights)
 
 
 def open_checkpoint(source: SourceReference) -> Checkpoint:
-    """The checkpoint at `source`; no weight is read yet.
+    """Open a checkpoint. Weights are read lazily.
 
-    Raises SourceError and UnsupportedCheckpointError, the latter listing tensors that are missing, unknown
-    or of another shape than config.json says.
+    Args:
+        source: Local folder or hub id; a hub id is downloaded.
+
+    Returns:
+        The checkpoint, whose config and tensor shapes are validated.
+
+    Raises:
+        SourceError: The checkpoint does not exist or cannot be read.
+        UnsupportedCheckpointError: The config has a setting that is not supported, or tensors are missing, unknown or
+            of another shape than in config.json.
     """
     root = resolve_directory(source)
     directory = find_transformer(root)
@@ -88,7 +97,7 @@ def _check_shapes(weights: dict[str, LazyTensor], config: DecoderConfig, directo
     unknown = [name for name in weights if name not in expected and name not in HEADS]
     if unknown:
         raise UnsupportedCheckpointError(
-            f"{directory}: tensors that no {config.architecture.name} model has: {list_keys(unknown)}"
+            f"{directory}: tensors that do not exist in {config.architecture.name} models: {list_keys(unknown)}"
         )
     if LM_HEAD in weights:
         expected[LM_HEAD] = (config.vocabulary, config.hidden)
@@ -100,4 +109,4 @@ def _check_shapes(weights: dict[str, LazyTensor], config: DecoderConfig, directo
         if weights[name].shape != shape
     ]
     if wrong:
-        raise UnsupportedCheckpointError(f"{directory}: config.json says other shapes: {list_keys(wrong)}")
+        raise UnsupportedCheckpointError(f"{directory}: tensor shapes differ from config.json: {list_keys(wrong)}")

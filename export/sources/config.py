@@ -1,4 +1,4 @@
-"""The part of a checkpoint's config.json that shapes the graph, validated."""
+"""Parse and validate the fields of config.json that determine the graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROPE_TYPES = ("default", "linear", "yarn", "llama3")
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in `file`; raises SourceError where it is missing or no object."""
+    """Read the JSON object in `file`; raise SourceError if it is missing or not an object."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
@@ -25,7 +25,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
-    """Read the decoder's shape from `raw`, the content of config.json; `where` names it in errors.
+    """Parse `raw`, the content of config.json; `where` names the file in errors.
 
     Raises UnsupportedCheckpointError for anything that the graph would compute wrongly; see also `setting_rules`.
     """
@@ -39,7 +39,9 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         raise refuse(f"model_type is '{raw.get('model_type')}'; only {supported} are supported")
     model_class = (raw.get("architectures") or [architecture.model_classes[0]])[0]
     if model_class not in architecture.model_classes:
-        raise refuse(f"architecture '{model_class}' is none of {', '.join(architecture.model_classes)}")
+        raise refuse(
+            f"architecture '{model_class}' is not supported; supported: {', '.join(architecture.model_classes)}"
+        )
     rejected = architecture.reject(raw)
     if rejected is not None:
         raise refuse(rejected)
@@ -74,13 +76,12 @@ def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:
     parameters = dict(raw.get("rope_parameters") or raw.get("rope_scaling") or {})
     theta = parameters.pop("rope_theta", None) or raw.get("rope_theta")
     if theta is None:
-        raise UnsupportedCheckpointError(f"{where}: neither rope_theta nor rope_parameters['rope_theta'] is given")
+        raise UnsupportedCheckpointError(f"{where}: rope_theta and rope_parameters['rope_theta'] are missing")
     kind = parameters.pop("type", None)
     parameters.setdefault("rope_type", kind or "default")
     if parameters["rope_type"] not in _ROPE_TYPES:
         raise UnsupportedCheckpointError(
-            f"{where}: rope type '{parameters['rope_type']}' depends on the length of the text; "
-            f"supported: {', '.join(_ROPE_TYPES)}"
+            f"{where}: rope type '{parameters['rope_type']}' is not supported; supported: {', '.join(_ROPE_TYPES)}"
         )
     return RopeSettings(theta=float(theta), scaling=parameters)
 

@@ -1,4 +1,4 @@
-"""What sentence-transformers' files beside a reranker say about its answer tokens, instruction and length."""
+"""A reranker's answer tokens, instruction and length limit, from its sentence-transformers files."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .sentence_transformers import PROMPTS_FILE, read_length
 from .setting_files import SettingFiles
 
 LOGIT_SCORE = "LogitScore"
-"""The module that makes a score of a causal LM's logits."""
+"""The sentence-transformers module that computes a score from a causal LM's logits."""
 _MODULES = ("Transformer", LOGIT_SCORE)
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerIds:
-    """The tokens whose logits at the end of the prompt are compared."""
+    """Token ids of the two answers, whose logits after the prompt give the score."""
 
     no: int
     yes: int

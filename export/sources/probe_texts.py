@@ -1,4 +1,4 @@
-"""Texts that every export is checked with: several scripts, code, emoji, very short and long."""
+"""Texts for the parity check of every export: several scripts, code, emoji, very short and long texts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PROBE_PAIRS = (
     *zip(PROBE_TEXTS, (*PROBE_TEXTS[1:], PROBE_TEXTS[0]), strict=True),
     *((text, text) for text in PROBE_TEXTS[2:6]),
 )
-"""Queries and documents: each text with the next one, which answers it once, and some with themselves."""
+"""Queries and documents: each text with the next one, which is a relevant document once, and some with themselves."""
 
 _SENTENCES_PER_TOKEN = 4 / 16
 LONG_SENTENCE = "A long document repeats itself, number {number}, and says little that is new. "
 
 
 def long_text(tokens: int) -> str:
-    """A text of numbered sentences, about 16 tokens each, which has more than `tokens` with any tokenizer."""
+    """Return numbered sentences of about 16 tokens each, in total more than `tokens` with any tokenizer."""
     sentences = int(tokens * _SENTENCES_PER_TOKEN) + 4
     return "".join(LONG_SENTENCE.format(number=number) for number in range(sentences))

@@ -1,4 +1,4 @@
-"""Where a checkpoint or adapter comes from: the text form on the command line, and its directory."""
+"""References to checkpoints and adapters, their text form, and their local folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
 
 @dataclass(frozen=True, slots=True)
 class SourceReference:
-    """A local directory, or a hub id with an optional revision; `str` gives the text form back."""
+    """A checkpoint: a local folder, or a hub id with an optional revision. `str` returns the text form."""
 
     location: str
+    """Path or hub id."""
     revision: str | None = None
+    """Branch, tag or commit of a hub id."""
 
     @classmethod
     def parse(cls, text: str) -> SourceReference:
-        """The reference in `text`: an existing directory as it stands, otherwise `id[@revision]`."""
+        """Parse the path of an existing folder, or `ID[@REVISION]`."""
         if Path(text).expanduser().is_dir():
             return cls(text)
         location, _, revision = text.rpartition("@")
@@ -34,14 +36,20 @@ class SourceReference:
 
 @dataclass(frozen=True, slots=True)
 class AdapterReference:
-    """An adapter and the factor its change is multiplied with; text form `DIR[=WEIGHT]`."""
+    """An adapter and its weight. `str` returns the text form."""
 
     source: SourceReference
+    """Local folder or hub id of the adapter."""
     weight: float = 1.0
+    """Factor of the adapter's change."""
 
     @classmethod
     def parse(cls, text: str) -> AdapterReference:
-        """The reference in `text`; raises SourceError where the weight is no number."""
+        """Parse `DIR[=WEIGHT]` or `ID[@REVISION][=WEIGHT]`.
+
+        Raises:
+            SourceError: The weight is not a number.
+        """
         location, sign, weight = text.rpartition("=")
         if not sign or Path(text).is_dir():
             return cls(SourceReference.parse(text))
@@ -55,10 +63,7 @@ class AdapterReference:
 
 
 def resolve_directory(source: SourceReference) -> Path:
-    """The directory of `source`, fetched from the hub where it is not local.
-
-    Raises SourceError where it is neither.
-    """
+    """Return the local folder of `source`, downloaded from the hub if necessary; raise SourceError if that fails."""
     local = Path(source.location).expanduser()
     if local.exists():
         return local
@@ -71,6 +76,6 @@ def resolve_directory(source: SourceReference) -> Path:
     except Exception as exc:
         reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise SourceError(
-            f"'{source}' is not a local directory and could not be fetched from the hub: {reason}"
+            f"'{source}' is not a local directory and could not be downloaded from the hub: {reason}"
         ) from exc
     return Path(fetched)

@@ -1,4 +1,4 @@
-"""A retrieval set in BEIR's layout: what a search is asked, what it finds, and what it should have found."""
+"""A retrieval set in BEIR's layout: queries, documents and relevance judgements."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADER = ("query-id", "corpus-id", "score")
 
 @dataclass(frozen=True, slots=True)
 class NamedText:
-    """A query or a document and its id in the set."""
+    """A query or document and its `_id`."""
 
     name: str
     text: str
@@ -27,131 +27,134 @@ class NamedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalSet:
-    """Queries that have a relevant document, all documents, and the gain of each judged one."""
+    """Queries with at least one relevant document, all documents, and the relevance judgements."""
 
     identity: SourceIdentity
-    """The folder as given, and the SHA-256 of the digests of corpus, queries and judgements."""
+    """The folder as given, and the SHA-256 of the digests of its files."""
     queries: tuple[NamedText, ...]
     documents: tuple[NamedText, ...]
     gains: tuple[dict[int, float], ...]
-    """Of each query: place of a judged document → its score."""
-    own: tuple[int | None, ...]
-    """Place of the document that has a query's id and was not judged relevant to it: the query itself, which BEIR
-    takes out of what a search finds (`ignore_identical_ids`)."""
+    """For each query, index of a judged document → score."""
+    same_id: tuple[int | None, ...]
+    """For each query, index of the document with the same id, unless it is judged relevant. BEIR removes it from the
+    results (`ignore_identical_ids`)."""
 
 
 def read_retrieval_set(folder: Path) -> RetrievalSet:
-    """The set in `folder`: `corpus.jsonl`, `queries.jsonl`, and `qrels/test.tsv` or `qrels.tsv`.
+    """Read `corpus.jsonl`, `queries.jsonl`, and `qrels/test.tsv` or `qrels.tsv` in `folder`.
 
-    Lines of the first have `_id`, `text` and perhaps `title`, which stands before the text with a blank between, as
-    BEIR has it; of the second `_id` and `text`. Judgements are `query-id`, `corpus-id` and `score` between tabs under
-    a line that names them; of two about one pair the later one holds. Raises SourceError, which names file and line.
+    Documents have `_id`, `text` and optionally `title`, which is prepended with a space, like in BEIR; queries have
+    `_id` and `text`. Judgements are tab-separated `query-id`, `corpus-id` and `score`, below a header. Of duplicate
+    judgements, the last one counts.
+
+    Raises:
+        SourceError: A file is missing or invalid; the message names file and line.
     """
-    judged = next((folder / name for name in _JUDGEMENTS if (folder / name).is_file()), folder / _JUDGEMENTS[0])
-    files = [folder / _CORPUS, folder / _QUERIES, judged]
+    qrels = next((folder / name for name in _JUDGEMENTS if (folder / name).is_file()), folder / _JUDGEMENTS[0])
+    files = [folder / _CORPUS, folder / _QUERIES, qrels]
     for file in files:
         if not file.is_file():
-            wanted = " or ".join(_JUDGEMENTS) if file == judged else file.name
+            wanted = " or ".join(_JUDGEMENTS) if file == qrels else file.name
             raise SourceError(
                 f"evaluation set {folder}: no {wanted}; the folder must be in BEIR's layout: "
                 f"{_CORPUS}, {_QUERIES} and qrels"
             )
     documents, queries = (_read_texts(file) for file in files[:2])
-    scores = _read_judgements(judged, _places(queries), _places(documents))
-    asked = [place for place, gains in enumerate(scores) if any(gain > 0 for gain in gains.values())]
-    if not asked:
-        raise SourceError(f"evaluation set {judged}: no query has a relevant document, one with a score above 0")
-    places = _places(documents)
+    scores = _read_judgements(qrels, _index_by_id(queries), _index_by_id(documents))
+    judged = [index for index, gains in enumerate(scores) if any(gain > 0 for gain in gains.values())]
+    if not judged:
+        raise SourceError(f"evaluation set {qrels}: no query has a relevant document, one with a score above 0")
+    indices = _index_by_id(documents)
     return RetrievalSet(
         identity=SourceIdentity(reference=str(folder), sha256=hash_files(files)),
-        queries=tuple(queries[place] for place in asked),
+        queries=tuple(queries[index] for index in judged),
         documents=tuple(documents),
-        gains=tuple(scores[place] for place in asked),
-        own=tuple(_own(places.get(queries[place].name), scores[place]) for place in asked),
+        gains=tuple(scores[index] for index in judged),
+        same_id=tuple(_same_id(indices.get(queries[index].name), scores[index]) for index in judged),
     )
 
 
-def _own(document: int | None, gains: dict[int, float]) -> int | None:
+def _same_id(document: int | None, gains: dict[int, float]) -> int | None:
     return None if document is None or gains.get(document, 0.0) > 0 else document
 
 
-def _places(texts: Sequence[NamedText]) -> dict[str, int]:
-    return {text.name: place for place, text in enumerate(texts)}
+def _index_by_id(texts: Sequence[NamedText]) -> dict[str, int]:
+    return {text.name: index for index, text in enumerate(texts)}
 
 
-def _lines(file: Path) -> Iterator[tuple[str, str]]:
-    """Every line of `file` that is not blank, behind the place that errors name."""
+def _read_lines(file: Path) -> Iterator[tuple[str, str]]:
+    """Yield the location, for errors, and the text of each line of `file` that is not blank."""
     try:
         with file.open("rb") as opened:
             for number, line in enumerate(opened, start=1):
-                place = f"evaluation set {file}:{number}"
+                location = f"evaluation set {file}:{number}"
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as exc:
-                    raise SourceError(f"{place}: is not UTF-8") from exc
+                    raise SourceError(f"{location}: is not UTF-8") from exc
                 if text.strip():
-                    yield place, text
+                    yield location, text
     except OSError as exc:
         raise SourceError(f"evaluation set {file}: not readable ({exc.strerror})") from exc
 
 
 def _read_texts(file: Path) -> list[NamedText]:
     texts: dict[str, NamedText] = {}
-    for place, line in _lines(file):
-        text = _parse_text(line, place)
+    for location, line in _read_lines(file):
+        text = _parse_text(line, location)
         if text.name in texts:
-            raise SourceError(f"{place}: duplicate _id '{text.name}'")
+            raise SourceError(f"{location}: duplicate _id '{text.name}'")
         texts[text.name] = text
     if not texts:
         raise SourceError(f"evaluation set {file}: has no texts")
     return list(texts.values())
 
 
-def _parse_text(line: str, place: str) -> NamedText:
+def _parse_text(line: str, location: str) -> NamedText:
     try:
         value = json.loads(line)
     except ValueError:
         value = None
     fields = value if isinstance(value, dict) else {}
     name, title, text = fields.get("_id"), fields.get("title") or "", fields.get("text")
-    # a number is told from true, which is one to Python
+    # `type` because bool is a subclass of int
     if type(name) not in (str, int) or not isinstance(title, str) or not isinstance(text, str):
         raise SourceError(
-            f'{place}: must be a JSON object with "_id" and "text", such as {{"_id": "7", "text": "a text"}}'
+            f'{location}: must be a JSON object with "_id" and "text", such as {{"_id": "7", "text": "a text"}}'
         )
-    whole = f"{title} {text}" if title else text
+    content = f"{title} {text}" if title else text
     try:
-        whole.encode()
+        content.encode()
     except UnicodeEncodeError as exc:
-        raise SourceError(f"{place}: holds a lone surrogate, which has no UTF-8 form") from exc
-    return NamedText(str(name), whole)
+        raise SourceError(f"{location}: has a lone surrogate, which UTF-8 cannot encode") from exc
+    return NamedText(str(name), content)
 
 
 def _read_judgements(file: Path, queries: dict[str, int], documents: dict[str, int]) -> list[dict[int, float]]:
-    """Gains of every query, by the document's place."""
+    """Return the gains of every query by document index."""
     gains: list[dict[int, float]] = [{} for _ in queries]
-    lines = _lines(file)
-    place, header = next(lines, (f"evaluation set {file}", ""))
+    lines = _read_lines(file)
+    location, header = next(lines, (f"evaluation set {file}", ""))
     if tuple(header.split("\t")) != _HEADER:
-        raise SourceError(f"{place}: the first line must be {', '.join(_HEADER)} with tabs between")
-    for place, line in lines:
+        raise SourceError(f"{location}: the first line must be {', '.join(_HEADER)} with tabs between")
+    for location, line in lines:
         fields = line.split("\t")
         if len(fields) != len(_HEADER):
-            raise SourceError(f"{place}: must be {', '.join(_HEADER)} with tabs between")
+            raise SourceError(f"{location}: must be {', '.join(_HEADER)} with tabs between")
         query, document, score = fields
         if query not in queries:
-            raise SourceError(f"{place}: {_QUERIES} has no query '{query}'")
+            raise SourceError(f"{location}: {_QUERIES} has no query '{query}'")
         if document not in documents:
-            raise SourceError(f"{place}: {_CORPUS} has no document '{document}'")
-        gains[queries[query]][documents[document]] = _parse_score(score, place)
+            raise SourceError(f"{location}: {_CORPUS} has no document '{document}'")
+        gains[queries[query]][documents[document]] = _parse_score(score, location)
     return gains
 
 
-def _parse_score(text: str, place: str) -> float:
+def _parse_score(text: str, location: str) -> float:
     try:
         score = float(text)
     except ValueError:
         score = math.nan
     if not math.isfinite(score):
-        raise SourceError(f"{place}: the score '{text}' is not a number")
+        raise SourceError(f"{location}: the score '{text}' is not a number")
     return score

@@ -1,4 +1,4 @@
-"""Computed weights, materialised once in a safetensors file of float32 tensors that every consumer then reads."""
+"""Computed weights, written once to a safetensors file that all consumers read."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _ALIGNMENT = 8
 
 
 class StagedWeights:
-    """A safetensors file that is written one tensor at a time, in any order.
+    """A safetensors file of float32 tensors that is written one tensor at a time, in any order.
 
-    Its size is known from the shapes, so nothing but the tensor at hand is in memory.
+    The file is allocated from the shapes, so only one tensor is in memory.
     """
 
     def __init__(self, file: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -47,16 +47,16 @@ class StagedWeights:
         self._handle.close()
 
     def write(self, name: str, values: torch.Tensor) -> None:
-        """Write one tensor, converted to float32; raise ValueError if it has another shape than announced."""
+        """Write one tensor, converted to float32; raise ValueError if its shape is not the declared one."""
         if tuple(values.shape) != self._shapes[name]:
-            raise ValueError(f"{name} has shape {list(values.shape)}, announced were {list(self._shapes[name])}")
+            raise ValueError(f"{name} has shape {list(values.shape)}, declared was {list(self._shapes[name])}")
         content = values.to(torch.float32).contiguous().numpy().data.cast("B")
         self._handle.seek(self._data + self._starts[name])
         self._handle.write(content)
         self._missing.discard(name)
 
     def read(self) -> dict[str, LazyTensor]:
-        """Return the tensors, read from the file when they are needed; raise ValueError if one was not written."""
+        """Return the tensors, read lazily from the file; raise ValueError if one was not written."""
         if self._missing:
             raise ValueError(f"tensors were not written: {', '.join(sorted(self._missing))}")
         self._handle.flush()
@@ -64,9 +64,9 @@ class StagedWeights:
 
 
 def stage_computed(weights: Weights, file: Path, on_tensor: Callable[[int, int], None]) -> dict[str, LazyTensor]:
-    """Materialise the tensors of `weights` that are computed when read; the others stay where they are stored.
+    """Write the tensors of `weights` that are computed on read to `file`, and return all tensors.
 
-    `on_tensor` is called with how many of how many tensors are written. No file is written if nothing is computed.
+    `on_tensor(written, total)` is called after each tensor. If no tensor is computed, no file is written.
     """
     computed = {name: tensor for name, tensor in weights.items() if not tensor.stored}
     if not computed:

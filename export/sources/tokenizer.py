@@ -1,4 +1,4 @@
-"""The checkpoint's tokenizer: its file, its end-token policy, and its ids for texts."""
+"""The tokenizer of a checkpoint: its file, end token and token rows."""
 
 from __future__ import annotations
 
@@ -19,39 +19,43 @@ _PROBES = ("a", "b c", "")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointTokenizer:
-    """`tokenizer.json` of a checkpoint beside transformers' own reading of it."""
+    """A tokenizer as loaded by tokenizers and by transformers."""
 
     file: Path
+    """`tokenizer.json`."""
     sha256: str
     end_token_id: int | None
-    """Id that the tokenizer appends to every text, None where it appends none."""
+    """Id that the tokenizer appends to every text; None if it appends none."""
     plain: Tokenizer
-    """The file itself, as the client reads it."""
+    """The file as loaded by tokenizers, which the client uses."""
     official: Any
-    """The transformers tokenizer, which the reference uses."""
+    """The tokenizer of transformers, which the reference uses."""
 
     def rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of each text as the official recipe has them, cut to `max_tokens`."""
+        """Return the token ids of each text by the official recipe, truncated to `max_tokens`."""
         encoded = self.official(list(texts), truncation=True, max_length=max_tokens, padding=False)
         return [list(map(int, row)) for row in encoded["input_ids"]]
 
     def pair_rows(self, prompts: PairPrompts, bodies: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Token ids of a reranker's rows as the official recipe has them, their bodies cut to fit `max_tokens`.
+        """Return the token ids of a reranker's rows by the official recipe, with bodies truncated to fit `max_tokens`.
 
-        Raises UnsupportedCheckpointError where the file itself gives others, or where the prompt leaves no room.
+        Raises:
+            UnsupportedCheckpointError: tokenizers and transformers disagree, or the prompt alone has `max_tokens`.
         """
-        prefix, suffix = (self._bare(text) for text in (prompts.prefix, prompts.suffix))
-        room = max_tokens - len(prefix) - len(suffix)
-        if room < 1:
+        prefix, suffix = (self._encode_officially(text) for text in (prompts.prefix, prompts.suffix))
+        body_tokens = max_tokens - len(prefix) - len(suffix)
+        if body_tokens < 1:
             raise UnsupportedCheckpointError(
-                f"max_tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens"
+                f"max_tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens; "
+                "use a larger max_tokens"
             )
         encoded = self.official(
-            list(bodies), truncation="longest_first", max_length=room, padding=False, add_special_tokens=False
+            list(bodies), truncation="longest_first", max_length=body_tokens, padding=False, add_special_tokens=False
         )
         rows = [[*prefix, *map(int, body), *suffix] for body in encoded["input_ids"]]
         plain = [
-            self._plain(prompts.prefix) + self._plain(body)[:room] + self._plain(prompts.suffix) for body in bodies
+            self._encode(prompts.prefix) + self._encode(body)[:body_tokens] + self._encode(prompts.suffix)
+            for body in bodies
         ]
         if rows != plain:
             raise UnsupportedCheckpointError(_disagreement(self.file))
@@ -64,21 +68,23 @@ class CheckpointTokenizer:
         return template if isinstance(template, str) else None
 
     def token_id(self, token: str) -> int | None:
-        """Id of a whole token, None where the vocabulary has no such token."""
+        """Return the id of `token`; None if it is not in the vocabulary."""
         return self.plain.token_to_id(token)
 
-    def _bare(self, text: str) -> list[int]:
+    def _encode_officially(self, text: str) -> list[int]:
         return list(map(int, self.official.encode(text, add_special_tokens=False)))
 
-    def _plain(self, text: str) -> list[int]:
+    def _encode(self, text: str) -> list[int]:
         return self.plain.encode(text, add_special_tokens=False).ids
 
 
 def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
-    """The tokenizer in `directory`, whose ids must lie below `vocabulary`.
+    """Read the tokenizer in `directory` for a model with `vocabulary` embeddings.
 
-    Raises SourceError without a tokenizer.json, UnsupportedCheckpointError where transformers reads other
-    ids out of it than the file itself gives.
+    Raises:
+        SourceError: There is no tokenizer.json, or it cannot be read.
+        UnsupportedCheckpointError: tokenizers and transformers disagree, the tokenizer adds other tokens than one end
+            token, or an id is outside the vocabulary.
     """
     file = directory / "tokenizer.json"
     if not file.is_file():
@@ -102,7 +108,7 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
     highest = max(plain.get_vocab(with_added_tokens=True).values(), default=-1)
     if highest >= vocabulary:
         raise UnsupportedCheckpointError(
-            f"{file}: holds id {highest}, but the model's vocabulary ends at {vocabulary - 1}; "
+            f"{file}: has id {highest}, but the model's vocabulary ends at {vocabulary - 1}; "
             "is it another model's tokenizer?"
         )
     return tokenizer
@@ -110,18 +116,21 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
 
 def _disagreement(file: Path) -> str:
     return (
-        f"{file}: transformers reads other ids from tokenizer_config.json than the file itself gives; "
-        "save the tokenizer anew so that both agree"
+        f"{file}: transformers, with tokenizer_config.json, returns other ids than tokenizer.json alone; "
+        "save the tokenizer again with save_pretrained so that both agree"
     )
 
 
 def _appended_id(plain: Tokenizer) -> int | None:
-    """The one id that the post-processor adds behind a text, None where it adds none."""
+    """Return the id that the post-processor appends to every text; None if it appends none."""
     added = set()
     for probe in _PROBES:
-        bare = plain.encode(probe, add_special_tokens=False).ids
-        whole = plain.encode(probe).ids
-        if whole[: len(bare)] != bare or len(whole) > len(bare) + 1:
-            raise UnsupportedCheckpointError("the tokenizer adds more than one end token to a text")
-        added.add(whole[-1] if len(whole) > len(bare) else None)
+        text_ids = plain.encode(probe, add_special_tokens=False).ids
+        ids = plain.encode(probe).ids
+        if ids[: len(text_ids)] != text_ids or len(ids) > len(text_ids) + 1:
+            raise UnsupportedCheckpointError(
+                "the tokenizer adds more than one end token to a text; "
+                "its post-processor must append one end token or none"
+            )
+        added.add(ids[-1] if len(ids) > len(text_ids) else None)
     return added.pop() if len(added) == 1 else None

@@ -1,4 +1,4 @@
-"""Named tensors that are read one at a time."""
+"""Named tensors that are read lazily."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 @dataclass(frozen=True, slots=True)
 class LazyTensor:
-    """A tensor whose shape is known and whose values are read by `load`."""
+    """A tensor of known shape whose values are read or computed by `load`."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], torch.Tensor]
     load_rows: Callable[[Sequence[int]], torch.Tensor] | None = None
-    """Reads some rows and no more, where that is possible."""
+    """Reads some rows without the others; None if that is not possible."""
     stored: bool = False
-    """Whether `load` reads a file; False: the values are computed each time."""
+    """Whether `load` reads a file, instead of computing the values each time."""
 
     def fp32(self) -> torch.Tensor:
-        """The values as float32 of `shape`."""
+        """Return the values as float32."""
         return self.load().to(torch.float32)
 
     def fp32_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        """Some rows as float32 `[rows, ...]`, in the order asked for."""
-        found = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
-        return found.to(torch.float32)
+        """Return `rows` as float32 [rows, ...], in the given order."""
+        values = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
+        return values.to(torch.float32)
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
-        """A tensor of the same shape: `change` of the float32 values, taken when it is read."""
+        """Return a tensor of the same shape with `change` applied to the float32 values on read."""
         return LazyTensor(self.shape, torch.float32, lambda: change(self.fp32()))
 
 
@@ -48,7 +48,7 @@ def in_memory(values: torch.Tensor) -> LazyTensor:
 
 
 Weights = Mapping[str, LazyTensor]
-"""Tensor name → tensor; a transformation takes one and gives another."""
+"""Tensor name → tensor. Passes are functions from one to another."""
 
 
 def remove_wrappers(name: str) -> str:
@@ -57,10 +57,11 @@ def remove_wrappers(name: str) -> str:
 
 
 def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
-    """Every tensor of the safetensors files in `directory` that match `pattern`, unread.
+    """Return the tensors of all safetensors files in `directory` that match `pattern`, read lazily.
 
-    Raises SourceError where there is none, UnsupportedCheckpointError for pickled weights, for a name that
-    stands twice and for a dtype other than fp32, fp16 and bf16.
+    Raises:
+        SourceError: There is no such file, or one cannot be read.
+        UnsupportedCheckpointError: Weights are pickled, a name is duplicate, or a dtype is not fp32, fp16 or bf16.
     """
     files = sorted(directory.glob(pattern))
     if not files:
@@ -84,12 +85,12 @@ def _read_file(file: Path) -> dict[str, LazyTensor]:
     tensors = {}
     try:
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - no mapping, only keys()
+            for name in opened.keys():  # noqa: SIM118 - not a mapping, has only keys()
                 view = opened.get_slice(name)
                 dtype = _FLOATS.get(view.get_dtype())
                 if dtype is None:
                     raise UnsupportedCheckpointError(
-                        f"{file}: tensor '{name}' is {view.get_dtype()}; only F32, F16 and BF16 are read"
+                        f"{file}: tensor '{name}' is {view.get_dtype()}; only F32, F16 and BF16 are supported"
                     )
                 shape = tuple(view.get_shape())
                 tensors[name] = LazyTensor(shape, dtype, _reader(file, name), _row_reader(file, name), stored=True)
@@ -117,9 +118,9 @@ def _row_reader(file: Path, name: str) -> Callable[[Sequence[int]], torch.Tensor
 
 
 def hash_files(files: list[Path]) -> str:
-    """SHA-256 over the SHA-256 digests of `files` in the order of their names, as hex."""
-    whole = hashlib.sha256()
+    """Return the SHA-256, in hex, of the SHA-256 digests of `files` in the order of their names."""
+    combined = hashlib.sha256()
     for file in sorted(files, key=lambda path: path.name):
         with file.open("rb") as opened:
-            whole.update(hashlib.file_digest(opened, "sha256").digest())
-    return whole.hexdigest()
+            combined.update(hashlib.file_digest(opened, "sha256").digest())
+    return combined.hexdigest()

@@ -22,10 +22,10 @@ from ..sources.probe_texts import PROBE_TEXTS, long_text
 from ..sources.retrieval_set import NamedText, RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import measure_parity
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof
+from .task import ManifestFields, ReferenceRun
 
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
@@ -33,7 +33,7 @@ SMALLEST_DIMENSION = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingTask:
-    """An ExportTask that ends in unit vectors."""
+    """The ExportTask of embedding models."""
 
     prompts: Prompts
     stated_max_tokens: int | None
@@ -42,38 +42,39 @@ class EmbeddingTask:
 
     @property
     def kind(self) -> Task:
-        """Vectors."""
+        """EMBED."""
         return Task.EMBED
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
-        """The merged decoder; a head that it has is not read."""
+        """Return the merged decoder without heads."""
         merged = merge_with_heads(checkpoint, adapters)
         return checkpoint.with_weights({name: merged[name] for name in checkpoint.config.tensor_shapes()})
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
-        """Each probe text as a query and as a document."""
+        """Return each probe text as a query and as a document."""
         texts = [fill(text) for fill in (self._as_query, self._as_document) for text in PROBE_TEXTS]
         return [row for row in self.tokenizer.rows(texts, max_tokens) if row]
 
     def long_row(self, tokens: int) -> list[int]:
-        """A long document, cut."""
+        """Return a long document, truncated to `tokens`."""
         return self.tokenizer.rows([long_text(tokens)], max(tokens, 2))[0]
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
-        """The reference's vectors."""
+    ) -> ReferenceOutputs:
+        """Compute the reference embeddings."""
         return model.embed(rows, batch_rows, on_rows)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Every text as a document, and every third as a query besides."""
+        """Return every text as a document, and every third one as a query as well."""
         filled = [*map(self._as_document, texts), *map(self._as_query, texts[::3])]
         return [row for row in self.tokenizer.rows(filled, max_tokens) if row]
 
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
-        """Queries in the query prompt with the default instruction, documents in theirs.
+        """Return the queries, with the default instruction, and the documents.
 
-        Raises SourceError for a text without a token, which no client may send either.
+        Raises:
+            SourceError: A text has no token. Clients reject such a text as well.
         """
         queries = [self._as_query(query.text) for query in source.queries]
         documents = [self._as_document(document.text) for document in source.documents]
@@ -84,19 +85,19 @@ class EmbeddingTask:
         return RetrievalRows(source=source, queries=rows[: len(queries)], documents=rows[len(queries) :])
 
     def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
-        """With `max_error` as 1 - cosine."""
+        """Use `max_error` as the limit of 1 - cosine."""
         return dataclasses.replace(tolerance, cosine=max_error)
 
     def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:  # noqa: ARG002
-        """The output is the final state, normalised."""
+        """Return the limit of the output, which is the normalised final state."""
         return tolerance.cosine
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport:
-        """Cosines with the reference."""
-        return measure_parity(model, proof.rows, proof.answers.vectors, tolerance)
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport:
+        """Measure the cosines to the reference embeddings."""
+        return measure_parity(model, run.rows, run.outputs.vectors, tolerance)
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest:
-        """With the dimensions, the end token and the prompts."""
+        """Return the manifest of an embedding model."""
         return EmbeddingManifest(
             dimension=self.hidden,
             min_dimension=min(SMALLEST_DIMENSION, self.hidden),
@@ -116,6 +117,6 @@ class EmbeddingTask:
 
 def _no_token(source: RetrievalSet, text: NamedText) -> str:
     return (
-        f"evaluation set {source.identity.reference}: the text '{text.name}' has no token, and the tokenizer appends "
-        "no end token; leave it out"
+        f"evaluation set {source.identity.reference}: the text '{text.name}' has no token, because it is empty and the "
+        "tokenizer appends no end token; remove it"
     )

@@ -1,4 +1,4 @@
-"""The prompts of a manifest: a reranker's templates, and another default instruction."""
+"""Prompts of a manifest: templates of a reranker, and the default instruction."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ RERANK_PREFIX = (
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
 RERANK_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-"""Qwen3-Reranker's text before and behind every body (model card)."""
+"""Prefix and suffix of every Qwen3-Reranker prompt (model card)."""
 
 _FIELDS = ("<Instruct>: {instruction}", "<Query>: {query}", "<Document>: {document}")
 _GAPS = {PairTemplate.LINE: "\n", PairTemplate.BLANK_LINE: "\n\n"}
 
 
 def rerank_prompts(template: PairTemplate, default_instruction: str) -> PairPrompts:
-    """Qwen3-Reranker's prompts (model card)."""
+    """Return Qwen3-Reranker's prompts (model card) with `template` as the separator."""
     body = _GAPS[template].join(_FIELDS)
     return PairPrompts(prefix=RERANK_PREFIX, body=body, suffix=RERANK_SUFFIX, default_instruction=default_instruction)
 
@@ -44,9 +44,10 @@ def override_templates(prompts: Prompts, query: str | None, document: str | None
 
 
 def override_instruction(prompts: Prompts, instruction: str | None) -> Prompts:
-    """`prompts` with another default instruction, or as they are where it is None.
+    """Replace the default instruction of `prompts`, unless `instruction` is None.
 
-    Raises ExportError where the query template has no place for one.
+    Raises:
+        ExportError: The query prompt has no instruction.
     """
     if instruction is None:
         return prompts

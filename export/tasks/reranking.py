@@ -25,29 +25,29 @@ from ..sources.probe_texts import PROBE_PAIRS, long_text
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import measure_score_parity
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
-from .task import ManifestFields, Proof
+from .task import ManifestFields, ReferenceRun
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankTask:
-    """An ExportTask that ends in scores."""
+    """The ExportTask of rerankers."""
 
     prompts: PairPrompts
     stated_max_tokens: int | None
     answers: AnswerIds | None
-    """Where sentence-transformers' files name them; else the tokenizer's `no` and `yes`."""
+    """Answer tokens in the sentence-transformers files; None uses the tokenizer's `no` and `yes`."""
     tokenizer: CheckpointTokenizer
 
     @property
     def kind(self) -> Task:
-        """Scores."""
+        """RERANK."""
         return Task.RERANK
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
-        """The merged decoder with `score.weight`."""
+        """Return the merged decoder with `score.weight`."""
         weights = merge_with_heads(checkpoint, adapters)
         require_score_heads(adapters, weights)
         merged = checkpoint.with_weights(weights)
@@ -56,48 +56,48 @@ class RerankTask:
         return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
-        """The probe pairs. Raises UnsupportedCheckpointError where the prompt alone has `max_tokens` or more."""
+        """Return the probe pairs; raise UnsupportedCheckpointError if the prompt alone has `max_tokens`."""
         bodies = [self._body(query, document) for query, document in PROBE_PAIRS]
         return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
 
     def long_row(self, tokens: int) -> list[int]:
-        """A pair with a long document, cut, but never into the prompt."""
+        """Return a pair with a long document, truncated to `tokens` but at least the prompt and one token."""
         shortest = min(map(len, self.tokenizer.pair_rows(self.prompts, [""], 1 << 30))) + 1
         body = self._body("What is new?", long_text(tokens))
         return self.tokenizer.pair_rows(self.prompts, [body], max(tokens, shortest))[0]
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
-        """The reference's scores."""
+    ) -> ReferenceOutputs:
+        """Compute the reference scores."""
         return model.score(rows, batch_rows, on_rows)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Every text as a query and the next one as its document."""
+        """Return every text as a query with the next one as its document."""
         bodies = [self._body(query, document) for query, document in zip(texts, [*texts[1:], texts[0]], strict=True)]
         return self.tokenizer.pair_rows(self.prompts, bodies, max_tokens)
 
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:  # noqa: ARG002
-        """Raises ExportError: every query would have to be judged with every document."""
+        """Raise ExportError: a reranker would have to score every query with every document."""
         raise ExportError(
-            "a retrieval set evaluates embedding models, and this is a reranker, whose scores are compared with "
-            "transformers fp32 in any case: leave the evaluation out, or set the task to embed if it is not a reranker"
+            "retrieval sets are supported for embedding models only, and this is a reranker; leave the evaluation out, "
+            "or set the task to embed if it is not a reranker"
         )
 
     def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
-        """With `max_error` as the difference of a score."""
+        """Use `max_error` as the limit of the difference of a score."""
         return dataclasses.replace(tolerance, score=max_error)
 
     def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:
-        """A score changes with the error of the final state, 1 - cosine with its square."""
+        """Scale the format's limit: a score's error is linear in that of the final state, 1 - cosine quadratic."""
         return standard.cosine * min(tolerance.score / standard.score, 1.0) ** 2
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ScoreParityReport:
-        """Differences from the reference scores."""
-        return measure_score_parity(model, proof.rows, proof.answers.vectors, tolerance)
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ScoreParityReport:
+        """Measure the differences from the reference scores."""
+        return measure_score_parity(model, run.rows, run.outputs.vectors, tolerance)
 
     def describe(self, fields: ManifestFields) -> RerankManifest:
-        """With the prompts; a score is one number."""
+        """Return the manifest of a reranker."""
         return RerankManifest(dimension=1, prompts=self.prompts, **fields)
 
     def _body(self, query: str, document: str) -> str:

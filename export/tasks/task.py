@@ -1,4 +1,4 @@
-"""Which task a checkpoint was made for, and what differs between the exports of the two."""
+"""The interface of a task, and the detection of a checkpoint's task."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from ..sources.modules import read_modules
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.setting_files import SettingFiles
 from ..sources.tokenizer import CheckpointTokenizer
-from ..verification.reference import ReferenceAnswers, ReferenceModel
+from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
 
 _TASK_TYPES = {"SEQ_CLS": Task.RERANK, "FEATURE_EXTRACTION": Task.EMBED}
-"""What PEFT's task types say; CAUSAL_LM is written for both."""
+"""Task of PEFT's task types. CAUSAL_LM is used for both tasks."""
 
 
 class ManifestFields(TypedDict):
-    """What the manifests of both tasks have in common."""
+    """Fields of the manifests of both tasks."""
 
     max_tokens: int
     vocabulary_size: int
@@ -44,63 +44,63 @@ class ManifestFields(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """Rows of ids, longest last, and the reference's answers to them."""
+class ReferenceRun:
+    """Rows of token ids, the longest last, and the outputs of the reference."""
 
     rows: list[list[int]]
-    answers: ReferenceAnswers
+    outputs: ReferenceOutputs
 
 
 class ExportTask(Protocol):
-    """What one task decides of an export; everything else is the same for both."""
+    """The parts of an export that depend on the task."""
 
     @property
     def kind(self) -> Task:
-        """The task itself."""
+        """The task in the manifest."""
 
     @property
     def stated_max_tokens(self) -> int | None:
-        """The checkpoint's own length limit, None where it states none."""
+        """The checkpoint's length limit in tokens; None if it sets none."""
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
-        """The checkpoint with its adapters merged in, and of its heads what the graph needs."""
+        """Return the checkpoint with its adapters merged, and with the head that the graph needs."""
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
-        """Rows of the probe texts as a client sends them."""
+        """Return the rows of the probe texts, as sent by a client."""
 
     def long_row(self, tokens: int) -> list[int]:
-        """A row of a long text, cut to `tokens`."""
+        """Return the row of a long text, truncated to `tokens`."""
 
-    def answer(
+    def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
-        """The reference's answers."""
+    ) -> ReferenceOutputs:
+        """Run the reference on `rows`."""
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
-        """Rows of other texts, as a client sends them: what int8 is calibrated and judged with."""
+        """Return the rows of calibration or held-out texts, as sent by a client."""
 
     def retrieval_rows(self, source: RetrievalSet, max_tokens: int) -> RetrievalRows:
-        """Rows of a retrieval set as a client sends them; raises ExportError where the task does not retrieve."""
+        """Return the rows of a retrieval set, as sent by a client; raise ExportError if the task has no retrieval."""
 
     def limit_error(self, tolerance: Tolerance, max_error: float) -> Tolerance:
-        """Return `tolerance` with `max_error` as the largest deviation of the task's output from the reference."""
+        """Return `tolerance` with `max_error` as the limit of the output's deviation from the reference."""
 
     def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:
-        """Return the 1 - cosine of final states at which the output deviates by about as much as `tolerance` allows.
+        """Return the 1 - cosine of final states that corresponds to the output's limit in `tolerance`.
 
         `standard` is the tolerance of the format.
         """
 
-    def measure(self, model: WrittenModel, proof: Proof, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
-        """Compare the written model with the reference answers, alone and batched."""
+    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
+        """Compare the written model with the reference, for rows alone and batched."""
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest | RerankManifest:
-        """Return the manifest of a model with these fields."""
+        """Return the manifest with `fields` and those of the task."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """A task and why it was chosen."""
+    """A task and the reason for its choice."""
 
     task: Task
     reason: str
@@ -113,27 +113,31 @@ def recognise_task(
     adapters: Sequence[Adapter],
     choice: TaskChoice,
 ) -> Recognition:
-    """The task asked for, or for `auto` the one that the sources speak of, the latest word first.
+    """Return `choice`, or detect the task if it is AUTO.
 
-    Adapters' task types, then sentence-transformers' modules, then a score head, then a causal LM whose tokenizer
-    appends no end token. Raises UnsupportedCheckpointError where adapters contradict each other, and for a
-    classifier of more than two labels.
+    Sources in this order: task types of the adapters, sentence-transformers modules, a score head, a causal LM whose
+    tokenizer appends no end token.
+
+    Raises:
+        UnsupportedCheckpointError: Adapters have different tasks, or a classifier has more than two labels.
     """
     if choice is not TaskChoice.AUTO:
-        return Recognition(Task(choice.value), "as asked for")
-    said = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
-    if len(said) > 1:
+        return Recognition(Task(choice.value), "the task is set")
+    adapter_tasks = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
+    if len(adapter_tasks) > 1:
         raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; set the task")
     if said:
         return Recognition(said.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(files)}
     if "Pooling" in modules or LOGIT_SCORE in modules:
-        return Recognition(Task.EMBED if "Pooling" in modules else Task.RERANK, "modules.json says so")
+        if "Pooling" in modules:
+            return Recognition(Task.EMBED, "modules.json has a Pooling module")
+        return Recognition(Task.RERANK, f"modules.json has a {LOGIT_SCORE} module")
     head = checkpoint.weights.get(SCORE_HEAD)
     if head is not None:
         if head.shape[0] > 2:
             raise UnsupportedCheckpointError(
-                f"{checkpoint.source}: a classifier of {head.shape[0]} labels is not a reranker; "
+                f"{checkpoint.source}: a classifier with {head.shape[0]} labels is not a reranker; "
                 "set the task to embed to use its decoder for embeddings"
             )
         return Recognition(Task.RERANK, "it has a score head")

@@ -1,1 +1,1 @@
-"""The reference, the written model, and how far they are apart."""
+"""Verification of a written model: the reference, parity, retrieval quality and speed."""

@@ -1,4 +1,4 @@
-"""Parity of the written model with the reference, for each row alone and batched."""
+"""Parity of the written model with the reference, for rows alone and batched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BATCHES = 3
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return float64 [n]: the cosine of each row of `a` [n, D] with the same row of `b`; NaN for a row with NaN."""
+    """Return float64 [n]: the cosine between each row of `a` [n, D] and the same row of `b`; NaN for a row with NaN."""
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
     lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
     quotient: NDArray[np.float64] = np.einsum("nd,nd->n", a64, b64) / lengths
@@ -31,12 +31,12 @@ def measure_parity(
 ) -> ParityReport:
     """Compare the model's embeddings of `rows` of token ids with `reference` [rows, D].
 
-    Batched means all rows in one batch, in several orders, each row with other padding on the left and the right.
+    Batched outputs are those of all rows in one batch, in several orders and with random padding on both sides.
     """
     alone = model.run_alone(rows)
     batched = [_run_batched(model, rows, seed) for seed in range(_BATCHES)]
     truth = cosines(alone, reference)
-    together = np.stack([cosines(alone, answers) for answers in batched])
+    together = np.stack([cosines(alone, outputs) for outputs in batched])
     return ParityReport(
         reference=REFERENCE_NAME,
         runtime=model.description,
@@ -46,7 +46,7 @@ def measure_parity(
         mean_cosine=float(truth.mean()),
         max_abs_error=float(np.abs(alone - reference).max()),
         min_batched_cosine=float(together.min()),
-        batched_bit_identical=all(np.array_equal(alone, answers) for answers in batched),
+        batched_bit_identical=all(np.array_equal(alone, outputs) for outputs in batched),
         cosine_tolerance=tolerance.cosine,
         batched_cosine_tolerance=tolerance.batched_cosine,
     )
@@ -80,9 +80,9 @@ def _run_batched(model: WrittenModel, rows: Sequence[Sequence[int]], seed: int) 
     order = list(range(len(rows)))
     rng.shuffle(order)
     padded = [pad_row(rows[index], rng.randrange(_LARGEST_PADDING), rng.randrange(_LARGEST_PADDING)) for index in order]
-    answers = model.run(padded)
-    restored = np.empty_like(answers)
-    restored[order] = answers
+    outputs = model.run(padded)
+    restored = np.empty_like(outputs)
+    restored[order] = outputs
     return restored
 
 
@@ -90,13 +90,13 @@ def require_parity(report: ParityReport | ScoreParityReport) -> None:
     """Raise ParityError with the report if it exceeds a tolerance."""
     if not report.passed:
         raise ParityError(
-            f"parity failed, nothing was written: {_figures(report)}; "
+            f"parity failed, nothing was written: {_summary(report)}; "
             "try precision fp32, and report this with the checkpoint's config.json",
             report,
         )
 
 
-def _figures(report: ParityReport | ScoreParityReport) -> str:
+def _summary(report: ParityReport | ScoreParityReport) -> str:
     if isinstance(report, ParityReport):
         return (
             f"min cosine {report.min_cosine:.7f} to {report.reference} "

@@ -1,4 +1,4 @@
-"""The truth that every export is held against: transformers in fp32 with the official recipe."""
+"""The reference of every export: transformers in fp32 with the official recipe."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 
 
 @dataclass(frozen=True, slots=True)
-class ReferenceAnswers:
-    """Unit rows float32 [n, hidden], or scores [n, 1], and the largest activations met on the way."""
+class ReferenceOutputs:
+    """Embeddings or scores of the reference, and its largest activations."""
 
     vectors: NDArray[np.float32]
+    """Embeddings [n, hidden] of L2 norm 1, or scores [n, 1]."""
     peaks: ActivationPeaks
 
-    def joined(self, other: ReferenceAnswers) -> ReferenceAnswers:
-        """These answers followed by those of `other`."""
-        return ReferenceAnswers(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
+    def joined(self, other: ReferenceOutputs) -> ReferenceOutputs:
+        """Return these outputs followed by those of `other`."""
+        return ReferenceOutputs(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
 
 
 class ReferenceModel:
-    """The decoder of transformers in fp32 with a checkpoint's weights; prompts and tokens are the caller's.
+    """The transformers model in fp32 with the weights of a checkpoint, on rows of token ids.
 
-    It scores with the `score.weight` of `rerank_head`.
+    Scores use the `score.weight` of `passes.rerank_head`.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -43,7 +44,7 @@ class ReferenceModel:
             self._model: Any = checkpoint.config.architecture.load_classes().model(config)
         tensors = {name: checkpoint.weights[name].fp32() for name in checkpoint.config.tensor_shapes()}
         self._model.load_state_dict(tensors, assign=True)
-        # buffers of a model made on the meta device hold no values
+        # buffers created on the meta device have no values
         self._model.rotary_emb = type(self._model.rotary_emb)(config)
         self._model.train(False)
         head = checkpoint.weights.get(SCORE_HEAD)
@@ -51,41 +52,41 @@ class ReferenceModel:
 
     def embed(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
-        """Unit rows for token rows in left-padded batches, as the model card computes them.
+    ) -> ReferenceOutputs:
+        """Compute embeddings in left-padded batches, like the code of the model card.
 
-        `on_rows` hears how many of how many rows are done.
+        `on_rows(done, total)` is called after each batch.
         """
-        return self._answer(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
+        return self._run(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
 
     def score(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
-    ) -> ReferenceAnswers:
-        """Scores for token rows, as the model card computes them of the logits of no and yes; else as `embed`."""
-        return self._answer(rows, batch_rows, on_rows, self._score_last)
+    ) -> ReferenceOutputs:
+        """Compute scores from the logits of no and yes, like the code of the model card; batched as in `embed`."""
+        return self._run(rows, batch_rows, on_rows, self._score_last)
 
     def _score_last(self, last: torch.Tensor) -> torch.Tensor:
-        """Scores [n, 1] from final hidden states [n, hidden]."""
+        """Return scores [n, 1] from final hidden states [n, hidden]."""
         if self._score_rows is None:
-            raise ValueError("the checkpoint has no score rows; see rerank_head")
+            raise ValueError("the checkpoint has no score.weight; see passes.rerank_head")
         logits = last @ self._score_rows.T
         if logits.shape[1] == 1:
             return torch.sigmoid(logits)
         return torch.log_softmax(logits, dim=1)[:, 1:].exp()
 
-    def _answer(
+    def _run(
         self,
         rows: Sequence[Sequence[int]],
         batch_rows: int,
         on_rows: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
-    ) -> ReferenceAnswers:
-        answers, watch = [], _PeakWatch(self._model, self._config)
+    ) -> ReferenceOutputs:
+        outputs, watch = [], _PeakWatch(self._model, self._config)
         with torch.inference_mode(), watch:
             for first in range(0, len(rows), batch_rows):
-                answers.append(head(self._last_states(rows[first : first + batch_rows], watch)))
+                outputs.append(head(self._last_states(rows[first : first + batch_rows], watch)))
                 on_rows(min(first + batch_rows, len(rows)), len(rows))
-        return ReferenceAnswers(torch.cat(answers).numpy(), watch.peaks())
+        return ReferenceOutputs(torch.cat(outputs).numpy(), watch.peaks())
 
     def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
         width = max(map(len, rows))
@@ -97,7 +98,7 @@ class ReferenceModel:
 
 
 class _PeakWatch:
-    """Forward hooks that keep the largest absolute activation of real tokens."""
+    """Forward hooks that record the largest absolute activations of real tokens."""
 
     def __init__(self, model: Any, config: DecoderConfig) -> None:
         self._model = model
@@ -126,7 +127,7 @@ class _PeakWatch:
             handle.remove()
 
     def _module(self, tensor: str) -> Any:
-        """The module that has the weight `tensor`."""
+        """Return the module that has the weight `tensor`."""
         return self._model.get_submodule(tensor.removesuffix(".weight"))
 
     def peaks(self) -> ActivationPeaks:

@@ -1,4 +1,4 @@
-"""How much of a retrieval set's nDCG@10 a written model keeps."""
+"""nDCG@10 of a written model on a retrieval set, compared with the reference."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Rows = Sequence[Sequence[int]]
 Embed = Callable[[Rows], NDArray[np.float32]]
 
 BATCH_TOKENS = 4096
-"""Most tokens of a batch, padding included, where it has more than one row."""
+"""Most tokens of a batch of several rows, padding included."""
 BATCH_ROWS = 64
 _SCORED_QUERIES = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalRows:
-    """A retrieval set as rows of ids."""
+    """A retrieval set as rows of token ids."""
 
     source: RetrievalSet
     queries: list[list[int]]
@@ -33,9 +33,9 @@ class RetrievalRows:
 
 
 def measure_ndcg(rows: RetrievalRows, embed: Embed, on_rows: Callable[[int, int], None]) -> float:
-    """Mean nDCG@10 in 0…1 over the set's queries, documents ranked by the dot product of unit vectors.
+    """Return the mean nDCG@10, in 0…1, over all queries, with documents ranked by the dot product of embeddings.
 
-    `embed` takes one batch of rows and returns float32 [rows, D]; `on_rows` hears how many of how many are done.
+    `embed` returns the embeddings float32 [rows, D] of one batch. `on_rows(done, total)` is called after each batch.
     """
     vectors = _embed_all([*rows.queries, *rows.documents], embed, on_rows)
     queries, documents = np.split(vectors, [len(rows.queries)])
@@ -44,7 +44,7 @@ def measure_ndcg(rows: RetrievalRows, embed: Embed, on_rows: Callable[[int, int]
     for first in range(0, len(queries), _SCORED_QUERIES):
         part = slice(first, first + _SCORED_QUERIES)
         scores = queries[part] @ documents.T
-        for row, own in zip(scores, found.own[part], strict=True):
+        for row, own in zip(scores, found.same_id[part], strict=True):
             if own is not None:
                 row[own] = -np.inf
         total += float(ndcg_by_query(scores, found.gains[part]).sum())
@@ -54,7 +54,7 @@ def measure_ndcg(rows: RetrievalRows, embed: Embed, on_rows: Callable[[int, int]
 def report_retrieval(
     rows: RetrievalRows, *, reference: float, written: float, runtime: str, max_loss: float | None
 ) -> RetrievalReport:
-    """The report of two figures of `measure_ndcg`."""
+    """Build the report from the results of `measure_ndcg` for the reference and the written model."""
     return RetrievalReport(
         evaluation=rows.source.identity,
         reference=REFERENCE_NAME,
@@ -68,33 +68,33 @@ def report_retrieval(
 
 
 def require_ndcg(report: RetrievalReport) -> None:
-    """Raises RetrievalQualityError where the gate does not hold."""
+    """Raise RetrievalQualityError if the loss exceeds its limit."""
     if not report.passed:
         raise RetrievalQualityError(
-            f"retrieval over {report.evaluation.reference} loses too much, nothing was written: nDCG@10 "
-            f"{report.ndcg_at_10:.4f} after {report.reference_ndcg_at_10:.4f} of {report.reference} "
+            f"evaluation set {report.evaluation.reference}: nDCG@10 is too low, nothing was written: "
+            f"{report.ndcg_at_10:.4f} instead of {report.reference_ndcg_at_10:.4f} by {report.reference} "
             f"(allowed loss: {report.ndcg_loss_tolerance:g}); allow a larger loss, or use precision fp32"
         )
 
 
 def _embed_all(rows: Rows, embed: Embed, on_rows: Callable[[int, int], None]) -> NDArray[np.float32]:
-    """Vectors of all rows, in their order: float32 [rows, D]."""
+    """Return the embeddings float32 [rows, D] of all rows in their order."""
     vectors = np.empty((0, 0), np.float32)
     done = 0
     for batch in batches(rows):
-        answers = embed([rows[index] for index in batch])
+        outputs = embed([rows[index] for index in batch])
         if not done:
-            vectors = np.empty((len(rows), answers.shape[1]), np.float32)
-        vectors[batch] = answers
+            vectors = np.empty((len(rows), outputs.shape[1]), np.float32)
+        vectors[batch] = outputs
         done += len(batch)
         on_rows(done, len(rows))
     return vectors
 
 
 def batches(rows: Rows) -> Iterator[list[int]]:
-    """Places of rows that make a batch, rows of like length together and the longest first.
+    """Yield batches as indices of rows of similar length, the longest first.
 
-    A batch has one row, or no more than BATCH_ROWS and, padded to its longest, than BATCH_TOKENS.
+    A batch has one row, or at most BATCH_ROWS rows and at most BATCH_TOKENS tokens after padding.
     """
     order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
     while order:

@@ -1,4 +1,4 @@
-"""The written model, run by ONNX Runtime."""
+"""Run a written model with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 class WrittenModel:
-    """A session on `model.onnx`, fed as Triton feeds it."""
+    """An ONNX Runtime session on a written graph, with the inputs that Triton would pass."""
 
     def __init__(
         self,
@@ -27,35 +27,42 @@ class WrittenModel:
         cuda: Mapping[str, str] | None = None,
         description: str = RUNTIME_NAME,
     ) -> None:
-        """Opens the file; `cuda` are options of the CUDA provider, None keeps to the CPU."""
+        """Open the .onnx `file`.
+
+        Args:
+            file: The graph.
+            threads: Intra-op threads; 0 uses all cores.
+            cuda: Options of the CUDA provider; None runs on the CPU.
+            description: Description of the runtime for reports.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         providers = [CPU_PROVIDER] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), CPU_PROVIDER]
         self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
         self.description = description
-        """What runs it, for reports."""
+        """Description of the runtime for reports."""
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the session has the CUDA provider; it goes without where no GPU answers."""
+        """Whether the session uses the CUDA provider, which ONNX Runtime drops if it cannot be loaded."""
         return CUDA_PROVIDER in self._session.get_providers()
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """One batch: rows of ids, padding as negative ids → float32 [rows, D]."""
-        (answer,) = self._session.run(None, batch_inputs(rows))
-        return np.asarray(answer, dtype=np.float32)
+        """Run one batch of rows of token ids, in which negative ids are padding: float32 [rows, D]."""
+        (output,) = self._session.run(None, batch_inputs(rows))
+        return np.asarray(output, dtype=np.float32)
 
     def run_alone(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Each row in a batch of its own: float32 [rows, D]."""
+        """Run each row in its own batch: float32 [rows, D]."""
         return np.concatenate([self.run([row]) for row in rows])
 
 
-def gpu_answers() -> bool:
-    """Whether this process has a GPU and a build of ONNX Runtime for it; loads CUDA's libraries if so."""
+def gpu_available() -> bool:
+    """Return whether a GPU and a CUDA build of ONNX Runtime are available; loads the CUDA libraries if so."""
     if CUDA_PROVIDER not in onnxruntime.get_available_providers():
         return False
-    # finds the libraries that came with torch
+    # finds the CUDA libraries that torch installs
     onnxruntime.preload_dlls()
     import torch
 
@@ -63,5 +70,5 @@ def gpu_answers() -> bool:
 
 
 def pad_row(row: Sequence[int], left: int, right: int) -> list[int]:
-    """`row` with so many padding ids on either side."""
+    """Add `left` and `right` padding ids to `row`."""
     return [PADDING_ID] * left + list(row) + [PADDING_ID] * right

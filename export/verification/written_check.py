@@ -1,4 +1,4 @@
-"""How a written graph is run for its check here: as it is, on the GPU where there is one, or as its twin on the CPU."""
+"""Open a written graph for its parity check: on the GPU, on the CPU, or as its fp32 twin on the CPU."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..formats import WeightFormat
 from ..graph import CudaProfile, GraphOptions
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
-from .runtime import RUNTIME_NAME, WrittenModel, gpu_answers
+from .runtime import RUNTIME_NAME, WrittenModel, gpu_available
 
 
 def open_for_check(
-    file: Path, checkpoint: Checkpoint, options: GraphOptions, workshop: Path, progress: Progress
+    file: Path, checkpoint: Checkpoint, options: GraphOptions, scratch: Path, progress: Progress
 ) -> WrittenModel:
-    """The model at `file`, written from `checkpoint` with `options`; its description says what ran where.
+    """Open the graph at `file`, which was written from `checkpoint` with `options`.
 
-    A graph for GPUs runs on the GPU if there is one. Without, it runs on the CPU if that has its operators, else
-    its fp32 twin does, which is written into `workshop`.
+    A GPU graph runs on the GPU if there is one. Otherwise it runs on the CPU if the CPU provider has its operators, and
+    if not, its fp32 twin is written to `scratch` and runs on the CPU. The model's description tells which.
     """
     cuda = options.cuda
     if cuda is None:
         return WrittenModel(file)
-    if gpu_answers():
+    if gpu_available():
         model = WrittenModel(file, cuda=cuda_provider_options(options.format.precision, cuda.runtime))
         if model.on_gpu:
             model.description = f"{RUNTIME_NAME} on {torch.cuda.get_device_name()}"
@@ -36,7 +36,7 @@ def open_for_check(
         progress.note("no GPU here: the graph is compared on the CPU, by kernels other than the GPU's")
         return WrittenModel(file, description=f"{RUNTIME_NAME} on a CPU, not on a GPU")
     progress.note("no GPU here: the graph's fp32 twin is compared on the CPU, the graph itself has not run")
-    twin = workshop / "twin" / file.name
+    twin = scratch / "twin" / file.name
     weights = {name: options.format.round_as_stored(tensor) for name, tensor in checkpoint.weights.items()}
     stored = checkpoint.with_weights(weights)
     twin_options = dataclasses.replace(
@@ -47,5 +47,5 @@ def open_for_check(
 
 
 def cpu_can_run(format: WeightFormat, cuda: CudaProfile) -> bool:
-    """Whether the CPU provider has every operator of the graph."""
+    """Return whether the CPU provider has all operators of the graph."""
     return format.runs_on_cpu and not cuda.needs_gpu(format.activations)

@@ -142,7 +142,7 @@ def test_an_export_writes_its_budget_and_the_library(tmp_path: Path) -> None:
     library = written.folder.batch_strategy(1)
     assert library.read_bytes() == library_file(ServerArchitecture.X86_64).read_bytes()
     assert library.stat().st_mode & 0o777 == 0o755
-    assert "a batch holds at most 777 tokens in 9 rows, as chosen" in notes
+    assert "a batch has at most 777 tokens in 9 rows, as configured" in notes
 
 
 def test_an_export_measures_its_budget(tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_an_export_measures_its_budget(tmp_path: Path) -> None:
     budget = int(config.parameters["max_batch_tokens"].string_value)
     assert 512 <= budget <= 65_536
     assert budget & (budget - 1) == 0
-    [note] = [note for note in notes if note.startswith("a batch holds at most")]
-    assert note.startswith(f"a batch holds at most {budget:,} tokens in 64 rows, measured here at ")
+    [note] = [note for note in notes if note.startswith("a batch has at most")]
+    assert note.startswith(f"a batch has at most {budget:,} tokens in 64 rows, measured at ")
 
 
 def test_an_export_without_a_token_budget(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_an_export_without_a_token_budget(tmp_path: Path) -> None:
     assert config.max_batch_size == 3
     assert "max_batch_tokens" not in config.parameters
     assert not written.folder.batch_strategy(1).exists()
-    assert "a batch holds at most 3 rows of up to 50 tokens, as chosen" in notes
+    assert "a batch has at most 3 rows of up to 50 tokens, as configured" in notes
 
 
 def test_an_export_for_servers_of_another_architecture(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_an_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -
     )
     assert config.parameters["max_batch_tokens"].string_value == "65536"
     assert config.parameters["max_batch_cells"].string_value == str(4 * 65_536)
-    assert "a batch holds at most 65,536 tokens in 64 rows, estimated for a data-centre GPU" in notes
+    assert "a batch has at most 65,536 tokens in 64 rows, estimated for a data-centre GPU" in notes
     assert any("for a batch of 65,536 tokens" in note for note in notes)
     assert any("does not fit into 0.0 GB" in note for note in notes)
 

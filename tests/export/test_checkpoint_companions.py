@@ -56,7 +56,7 @@ def test_other_added_tokens_are_refused(tmp_path: Path, single: str) -> None:
 def test_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, size=290)
     assert read_tokenizer(tmp_path, 290).end_token_id == 288
-    with pytest.raises(UnsupportedCheckpointError, match=r"holds id 289, .* ends at 288; .* another model's tokenizer"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"has id 289, .* ends at 288; .* another model's tokenizer"):
         read_tokenizer(tmp_path, 289)
 
 
@@ -66,7 +66,7 @@ def test_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) 
     # transformers adds the token to its vocabulary and finds it in the probes
     added = {"content": "capital", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     write_json(tmp_path / "tokenizer_config.json", settings | {"added_tokens_decoder": {"285": added}})
-    with pytest.raises(UnsupportedCheckpointError, match="transformers reads other ids"):
+    with pytest.raises(UnsupportedCheckpointError, match="transformers, with tokenizer_config.json, returns other ids"):
         read_tokenizer(tmp_path, VOCABULARY)
 
 

@@ -106,7 +106,9 @@ def test_unknown_tensors_are_listed_and_counted(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     strays = {f"layers.0.experts.{index}.weight": torch.zeros(1) for index in range(10)}
     rewrite(source, stored_tensors(TinyCheckpoint()) | strays)
-    with pytest.raises(UnsupportedCheckpointError, match=r"no Qwen3 model has: layers\.0\.experts\.0.* and 2 more$"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"do not exist in Qwen3 models: layers\.0\.experts\.0.* and 2 more$"
+    ):
         open_checkpoint(SourceReference(str(source)))
 
 

@@ -138,7 +138,9 @@ def test_missing_model(here: Runner, model: str) -> None:
 
 def test_hub_id_without_a_network_is_one_line(tmp_path: Path) -> None:
     result = run("export", "acme/no-such-model@v1", "--name", "x", cwd=tmp_path)
-    assert_one_error_line(result, holding="'acme/no-such-model@v1' is not a local directory and could not be fetched")
+    assert_one_error_line(
+        result, holding="'acme/no-such-model@v1' is not a local directory and could not be downloaded"
+    )
 
 
 def test_bad_adapter_weight(here: Runner, tiny_source: Path) -> None:
@@ -164,7 +166,7 @@ def test_reranker(here: Runner, tmp_path: Path) -> None:
 
 def test_template_is_for_rerankers(here: Runner, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--template", "line")
-    assert_one_error_line(result, holding="a pair template is for rerankers")
+    assert_one_error_line(result, holding="a pair template applies to rerankers")
 
 
 def test_prompt_longer_than_max_tokens(here: Runner, tmp_path: Path) -> None:
@@ -210,7 +212,7 @@ def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tin
     other = write_checkpoint(tmp_path / "other", TinyCheckpoint(hidden=48, layers=3))
     adapter = write_adapter(tmp_path / "adapter", other)
     result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
-    assert_one_error_line(result, holding="14 of its 42 keys fit no tensor of the base")
+    assert_one_error_line(result, holding="14 of its 42 keys match no tensor of the base")
     assert not (tmp_path / "out" / "merged").exists()
 
 
@@ -233,7 +235,7 @@ def test_int8_tells_its_calibration_error_and_size(tmp_path: Path, tiny_source: 
 @pytest.mark.parametrize("arguments", [("--calibration", "none.txt"), ("--max-int8-error", "0.5")], ids=str)
 def test_int8_options_need_int8(tiny_source: Path, here: Runner, arguments: tuple[str, str]) -> None:
     result = here("export", tiny_source, "--max-tokens", "64", *arguments)
-    assert_one_error_line(result, holding="calibration texts and max_error are for precision int8")
+    assert_one_error_line(result, holding="calibration texts and max_error apply to precision int8")
 
 
 def test_a_bad_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
@@ -251,7 +253,7 @@ def test_evaluation_prints_both_figures(tmp_path: Path, tiny_source: Path, here:
     assert f"retrieval over {folder}: 2 queries, 24 documents" in result.stdout
     assert " in fp32, 0." in result.stdout
     assert "0.0000, 0.005 allowed)" in result.stdout
-    assert "retrieval in transformers fp32" in result.stderr
+    assert "evaluating retrieval with transformers fp32" in result.stderr
     assert_one_error_line(here(*common, "--max-ndcg-loss", "0.1"), holding="judged exists")
     assert_one_error_line(here(*common, "--overwrite", "--max-ndcg-loss", "0.1"), holding="needs an evaluation folder")
     (folder / "corpus.jsonl").write_text("{}\n")

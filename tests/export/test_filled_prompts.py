@@ -61,7 +61,9 @@ def test_retrieval_sets(recorder: Recorder, embedding: EmbeddingTask, tmp_path: 
     named = tuple(NamedText(name=str(number), text=text) for number, text in enumerate(HOSTILE))
     identity = SourceIdentity(reference=str(tmp_path), sha256="0" * 64)
     count = len(named)
-    found = RetrievalSet(identity=identity, queries=named, documents=named, gains=({},) * count, own=(None,) * count)
+    found = RetrievalSet(
+        identity=identity, queries=named, documents=named, gains=({},) * count, same_id=(None,) * count
+    )
     embedding.retrieval_rows(found, 64)
     assert recorder.texts == prompt_queries(PROMPTS, HOSTILE) + prompt_documents(PROMPTS, HOSTILE)
 

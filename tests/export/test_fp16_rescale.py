@@ -142,7 +142,7 @@ def test_projections_that_no_exponent_reaches_are_refused(tmp_path: Path, tiny_s
     assert peaks_of(tiny_source).projection < FP16_MAX
     loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
     assert loud.projection > FP16_MAX
-    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* export with precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* use precision fp32"):
         choose_rescale(loud)
 
 
@@ -155,7 +155,7 @@ def test_weights_outside_fp16_are_listed() -> None:
     good = {"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])}
     check_fp16_range(good)
     bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
-    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; export with precision fp32"):
+    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; use precision fp32"):
         check_fp16_range(good | bad)
 
 
@@ -186,5 +186,5 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     assert parity.min_batched_cosine >= 0.9999999
     rescaled, budget = notes.notes
     assert rescaled.startswith("rescaled against overflow:")
-    assert budget.startswith("a batch holds at most")
+    assert budget.startswith("a batch has at most")
     assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM

@@ -172,5 +172,5 @@ def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
 def test_more_than_half_is_an_error_that_says_so(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .*, and must be 1e-05; allow a larger"):
+    with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .* \(allowed: 1e-05\); allow a larger"):
         plan_int8(checkpoint, CALIBRATION[:4], 1e-5, tmp_path, SilentProgress())

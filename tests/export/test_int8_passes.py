@@ -37,7 +37,7 @@ TOUCHED = {
 
 
 def matrix(rotation: Rotation) -> torch.Tensor:
-    return rotation.turn_rows(torch.eye(rotation.size))
+    return rotation.rotate_rows(torch.eye(rotation.size))
 
 
 @pytest.mark.parametrize("size", HADAMARD + OTHERS)
@@ -51,15 +51,15 @@ def test_a_rotation_is_orthogonal_and_spreads_each_channel(size: int) -> None:
     elif size > 10:
         assert float(q.abs().max()) < 0.7
     values = torch.randn(size, 3, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(rotation.turn_columns(values), q.T @ values, atol=1e-5)
-    assert torch.allclose(rotation.turn_rows(values.T), values.T @ q, atol=1e-5)
+    assert torch.allclose(rotation.rotate_columns(values), q.T @ values, atol=1e-5)
+    assert torch.allclose(rotation.rotate_rows(values.T), values.T @ q, atol=1e-5)
 
 
 def test_many_rows_turn_as_one_does() -> None:
     rotation = make_rotation(24)
     values = torch.randn(20000, 24, generator=torch.Generator().manual_seed(0))
-    turned = rotation.turn_rows(values)
-    assert torch.equal(turned[[0, 8191, 8192, 19999]], rotation.turn_rows(values[[0, 8191, 8192, 19999]]))
+    turned = rotation.rotate_rows(values)
+    assert torch.equal(turned[[0, 8191, 8192, 19999]], rotation.rotate_rows(values[[0, 8191, 8192, 19999]]))
 
 
 def test_rotations_differ_by_seed_and_are_the_same_again() -> None:
@@ -137,7 +137,7 @@ def test_a_head_of_the_checkpoint_reads_the_rotated_stream(tmp_path: Path) -> No
     checkpoint = open_checkpoint(SourceReference(str(source)))
     weights, rotated = checkpoint.weights, rotate(checkpoint.weights, checkpoint.config)
     hidden = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
-    turned = make_rotation(40).turn_rows(hidden)
+    turned = make_rotation(40).rotate_rows(hidden)
     plain = (hidden * weights["norm.weight"].fp32()) @ weights["score.weight"].fp32().T
     assert torch.allclose(turned @ rotated["score.weight"].fp32().T, plain, atol=1e-5)
     final = hidden * weights["norm.weight"].fp32()

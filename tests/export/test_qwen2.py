@@ -169,7 +169,7 @@ def test_a_causal_lm_without_end_token_is_an_embedding_model(tmp_path: Path) -> 
 @pytest.mark.parametrize("layout", [CAUSAL, CLASSIFIER])
 def test_rerankers_are_refused(tmp_path: Path, layout: str) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=layout))
-    with pytest.raises(UnsupportedCheckpointError, match="Qwen2 models are exported for embeddings only"):
+    with pytest.raises(UnsupportedCheckpointError, match="Qwen2 models are supported for embeddings only"):
         export_model(options(folder, tmp_path / "repository", task=TaskChoice.RERANK))
 
 
@@ -178,7 +178,7 @@ def test_rerankers_are_refused(tmp_path: Path, layout: str) -> None:
     [
         ({"is_causal": False}, "attention is bidirectional"),
         ({"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, r"auto_map names custom model code \(modeling_qwen"),
-        ({"architectures": ["Qwen3Model"]}, "architecture 'Qwen3Model' is none of Qwen2Model"),
+        ({"architectures": ["Qwen3Model"]}, "architecture 'Qwen3Model' is not supported; supported: Qwen2Model"),
     ],
 )
 def test_settings_that_change_the_function_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -284,15 +284,13 @@ def test_end_token_of_the_tokenizer_is_left_out(tmp_path: Path, source: Path, ex
 
 def test_answers_that_are_no_tokens(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, answers=False))
-    with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer.json: no single token '(no|yes)'"):
+    with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer.json: '(no|yes)' is not a single token"):
         export_model(options_for(folder, tmp_path / "repository"))
 
 
 def test_no_head_to_score_with(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=MODEL, tied=False))
-    with pytest.raises(
-        UnsupportedCheckpointError, match=r"neither score.weight nor lm_head.weight nor tied embeddings"
-    ):
+    with pytest.raises(UnsupportedCheckpointError, match=r"needs score.weight, lm_head.weight or tied embeddings"):
         export_model(options_for(folder, tmp_path / "repository", task=TaskChoice.RERANK))
 
 
@@ -314,7 +312,8 @@ def test_head_of_another_width_is_refused(tmp_path: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     write_weights(folder, tensors | {LM_HEAD: torch.zeros(300, 41)})
     with pytest.raises(
-        UnsupportedCheckpointError, match=r"other shapes: lm_head.weight \[300, 41\] instead of \[300, 40\]"
+        UnsupportedCheckpointError,
+        match=r"tensor shapes differ from config.json: lm_head.weight \[300, 41\] instead of \[300, 40\]",
     ):
         open_checkpoint(SourceReference(str(folder)))
 

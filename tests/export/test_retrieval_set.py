@@ -21,7 +21,7 @@ def test_reads_what_was_judged(folder: Path) -> None:
     # q2 has no relevant document, the others were not judged at all
     assert [query.name for query in found.queries] == ["q1", "q5"]
     assert found.gains == ({0: 2.0, 4: 0.0}, {7: 1.0})
-    assert found.own == (None, None)
+    assert found.same_id == (None, None)
     assert len(found.documents) == 24
     assert found.documents[0] == NamedText("d0", "A title capital city 0")
     assert found.documents[1].text == "document answer text 1"
@@ -51,7 +51,7 @@ def test_a_query_among_the_documents_is_its_own_only_where_it_is_no_answer(folde
     write_lines(folder / "queries.jsonl", [{"_id": "d1", "text": "a"}, {"_id": 2, "text": "b"}])
     write_lines(folder / "corpus.jsonl", [{"_id": str(name), "text": "x"} for name in ("d0", "d1", 2)])
     (folder / "qrels/test.tsv").write_text(HEADER + "d1\td0\t1\nd1\td1\t0\n2\t2\t1\n")
-    assert read_retrieval_set(folder).own == (1, None)
+    assert read_retrieval_set(folder).same_id == (1, None)
 
 
 def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
@@ -69,7 +69,7 @@ def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
         ("corpus.jsonl", b'{"_id": "a", "title": 1, "text": "x"}', "corpus.jsonl:1: must be a JSON object"),
         ("corpus.jsonl", b'{"_id": true, "text": "x"}', "corpus.jsonl:1: must be a JSON object"),
         ("corpus.jsonl", b'{"_id": "a", "text": "x"}\n\xff\n', "corpus.jsonl:2: is not UTF-8"),
-        ("corpus.jsonl", b'{"_id": "a", "text": "\\ud800"}\n', "corpus.jsonl:1: holds a lone surrogate"),
+        ("corpus.jsonl", b'{"_id": "a", "text": "\\ud800"}\n', "corpus.jsonl:1: has a lone surrogate"),
         ("corpus.jsonl", b"\n", "corpus.jsonl: has no texts"),
         ("queries.jsonl", b'{"id": "a", "text": "x"}', "queries.jsonl:1: must be a JSON object"),
         ("queries.jsonl", b'{"_id": "q", "text": "x"}\n{"_id": "q", "text": "y"}', "2: duplicate _id 'q'"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from qwen3_triton.export import ModelExistsError, StagingError
-from qwen3_triton.export.artifacts.staging import staged_folder, sweep_stale
+from qwen3_triton.export.artifacts.staging import remove_stale, staged_folder
 
 MARK = ".qwen3-triton-staging-"
 
@@ -153,7 +153,7 @@ def test_sweep_takes_what_nobody_holds(tmp_path: Path, target: Path) -> None:
         assert not dead.exists()
         assert (held / "content").is_dir()
         assert (other / "content").is_dir()
-    sweep_stale(tmp_path)
+    remove_stale(tmp_path)
     assert leftovers(tmp_path) == []
 
 
@@ -167,7 +167,7 @@ def test_folder_swept_before_it_was_locked_is_made_anew(
         folder = dir / f"{prefix}{len(swept)}"
         folder.mkdir()
         if len(swept) < 2:
-            sweep_stale(dir)
+            remove_stale(dir)
             assert not folder.exists()
         swept.append(folder)
         return str(folder)
@@ -205,7 +205,7 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
     target.parent.mkdir()
     tmp_path.chmod(0o555)
     try:
-        with pytest.raises(StagingError, match="read-only or on another disk"):
+        with pytest.raises(StagingError, match="read-only or on another file system"):
             fill(target, "x")
     finally:
         tmp_path.chmod(0o755)
@@ -213,5 +213,5 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
 
 def test_repository_path_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "repository").write_text("x")
-    with pytest.raises(StagingError, match=r"cannot build beside .*choose another repository"):
+    with pytest.raises(StagingError, match=r"cannot write next to .*choose another repository"):
         fill(tmp_path / "repository" / "model", "x")

@@ -158,5 +158,5 @@ def test_answers_outside_of_the_vocabulary(tmp_path: Path) -> None:
 
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY))
     write_logit_score(folder, true_token_id=300, false_token_id=1)
-    with pytest.raises(UnsupportedCheckpointError, match="answer token 300 is outside of the vocabulary"):
+    with pytest.raises(UnsupportedCheckpointError, match="answer token 300 is outside the vocabulary"):
         export_reranker(folder, tmp_path / "repository")
