@@ -47,6 +47,17 @@ def export(
         int | None,
         typer.Option(min=2, help="Longest text in tokens; the checkpoint's limit, at most 8192, if not given."),
     ] = None,
+    query_template: Annotated[
+        str | None,
+        typer.Option(
+            help="Embedding models: query prompt with {text}, and {instruction} if it takes one; the checkpoint's if "
+            "not given."
+        ),
+    ] = None,
+    document_template: Annotated[
+        str | None,
+        typer.Option(help="Embedding models: document prompt with {text}; the checkpoint's if not given."),
+    ] = None,
     instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
     template: Annotated[
         PairTemplate | None,
@@ -140,6 +151,8 @@ def export(
         triton_release=triton_release,
         cuda_attention=attention,
         max_tokens=max_tokens,
+        query_template=query_template,
+        document_template=document_template,
         instruction=instruction,
         template=template,
         int8=Int8Options(calibration=calibration, max_error=max_int8_error),

@@ -126,8 +126,8 @@ def recognise_task(
     adapter_tasks = {_TASK_TYPES[adapter.task_type] for adapter in adapters if adapter.task_type in _TASK_TYPES}
     if len(adapter_tasks) > 1:
         raise UnsupportedCheckpointError("one adapter was trained for embeddings and another for scores; set the task")
-    if said:
-        return Recognition(said.pop(), "its adapter was trained for this task")
+    if adapter_tasks:
+        return Recognition(adapter_tasks.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(files)}
     if "Pooling" in modules or LOGIT_SCORE in modules:
         if "Pooling" in modules:

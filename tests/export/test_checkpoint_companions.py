@@ -12,13 +12,14 @@ from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
 from qwen3_triton.export import ExportError, SourceError, UnsupportedCheckpointError
-from qwen3_triton.export.architectures import QWEN3
 from qwen3_triton.export.sources.sentence_transformers import (
     DEFAULT_INSTRUCTION,
+    MODEL_CARD,
     QUERY_TEMPLATE,
     SentenceSettings,
     read_sentence_settings,
 )
+from qwen3_triton.export.sources.setting_files import SettingFiles
 from qwen3_triton.export.sources.tokenizer import read_tokenizer
 from qwen3_triton.export.tasks.prompts import override_instruction
 
@@ -66,7 +67,9 @@ def test_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) 
     # transformers adds the token to its vocabulary and finds it in the probes
     added = {"content": "capital", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     write_json(tmp_path / "tokenizer_config.json", settings | {"added_tokens_decoder": {"285": added}})
-    with pytest.raises(UnsupportedCheckpointError, match="transformers, with tokenizer_config.json, returns other ids"):
+    with pytest.raises(
+        UnsupportedCheckpointError, match=r"transformers, with tokenizer_config\.json, returns other ids"
+    ):
         read_tokenizer(tmp_path, VOCABULARY)
 
 
@@ -76,6 +79,10 @@ def test_tokenizer_file_missing_or_broken(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(SourceError, match=r"tokenizer\.json: not readable as a tokenizer"):
         read_tokenizer(tmp_path, VOCABULARY)
+
+
+def read_settings(folder: Path, *, is_qwen3_embedding: bool = False) -> SentenceSettings:
+    return read_sentence_settings(SettingFiles.of_folder(folder), is_qwen3_embedding=is_qwen3_embedding)
 
 
 def write_modules(folder: Path, pooling: dict[str, Any], kinds: tuple[str, ...] = ("Transformer", "Pooling")) -> None:
@@ -96,10 +103,12 @@ LAST = {"word_embedding_dimension": 40, "pooling_mode_lasttoken": True, "pooling
 @pytest.mark.parametrize("kinds", [("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")])
 def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
     write_modules(tmp_path, pooling, kinds)
-    assert read_sentence_settings(tmp_path, QWEN3) == SentenceSettings(
+    assert read_settings(tmp_path, is_qwen3_embedding=True) == SentenceSettings(
         prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
+        prompts_origin=MODEL_CARD,
         max_tokens=None,
     )
+    assert read_settings(tmp_path).prompts == Prompts(query="{text}", document="{text}", default_instruction=None)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +124,7 @@ def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], ki
 def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
     write_modules(tmp_path, pooling)
     with pytest.raises(UnsupportedCheckpointError) as caught:
-        read_sentence_settings(tmp_path, QWEN3)
+        read_settings(tmp_path)
     assert str(tmp_path / "1_Pooling" / "config.json") in str(caught.value)
     assert f"pooling '{named}' is not supported" in str(caught.value)
 
@@ -123,14 +132,14 @@ def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any
 def test_further_modules_are_refused_by_name(tmp_path: Path) -> None:
     write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
     with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' is not supported"):
-        read_sentence_settings(tmp_path, QWEN3)
+        read_settings(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
 def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)
     with pytest.raises(SourceError, match=r"modules\.json: not a list of sentence-transformers modules"):
-        read_sentence_settings(tmp_path, QWEN3)
+        read_settings(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -159,18 +168,18 @@ def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
 )
 def test_prompts_are_read(tmp_path: Path, prompts: dict[str, str], expected: Prompts) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": prompts, "similarity_fn_name": "cosine"})
-    assert read_sentence_settings(tmp_path, QWEN3).prompts == expected
+    assert read_settings(tmp_path).prompts == expected
 
 
 def test_prompt_with_our_placeholder_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "q {text}"}})
     with pytest.raises(UnsupportedCheckpointError, match="placeholder"):
-        read_sentence_settings(tmp_path, QWEN3)
+        read_settings(tmp_path)
 
 
 def test_length_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 77})
-    assert read_sentence_settings(tmp_path, QWEN3).max_tokens == 77
+    assert read_settings(tmp_path).max_tokens == 77
 
 
 def test_instruction_replaces_the_default_one() -> None:

@@ -15,7 +15,7 @@ from qwen3_triton.export import AdapterReference, SourceReference, TaskChoice, U
 from qwen3_triton.export.sources.adapter import Adapter
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.sources.cross_encoder import AnswerIds, read_cross_encoder_settings
-from qwen3_triton.export.sources.sentence_transformers import DEFAULT_INSTRUCTION
+from qwen3_triton.export.sources.setting_files import SettingFiles
 from qwen3_triton.export.sources.tokenizer import read_tokenizer
 from qwen3_triton.export.tasks.task import recognise_task
 
@@ -24,13 +24,15 @@ EMBED, RERANK = Task.EMBED, Task.RERANK
 
 def adapter_of(task_type: str | None) -> Adapter:
     reference = AdapterReference(SourceReference("somewhere"), 1.0)
-    return Adapter(reference=reference, directory=Path("somewhere"), settings={"task_type": task_type}, tensors={})
+    folder = Path("somewhere")
+    return Adapter(reference=reference, root=folder, directory=folder, settings={"task_type": task_type}, tensors={})
 
 
 def recognise(folder: Path, *task_types: str | None, choice: TaskChoice = TaskChoice.AUTO) -> Task:
     checkpoint = open_checkpoint(SourceReference(str(folder)))
     adapters = [adapter_of(task_type) for task_type in task_types]
-    return recognise_task(checkpoint, read_tokenizer(folder, 300), adapters, choice).task
+    files = SettingFiles.of_folder(folder)
+    return recognise_task(checkpoint, files, read_tokenizer(folder, 300), adapters, choice).task
 
 
 def write_modules(folder: Path, *kinds: str) -> None:
@@ -89,8 +91,8 @@ def test_modules_go_before_architecture(tmp_path: Path) -> None:
 
 
 def test_nothing_beside_the_checkpoint(tmp_path: Path) -> None:
-    settings = read_cross_encoder_settings(tmp_path)
-    assert (settings.instruction, settings.max_tokens, settings.answers) == (DEFAULT_INSTRUCTION, None, None)
+    settings = read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
+    assert (settings.instruction, settings.max_tokens, settings.answers) == (None, None, None)
 
 
 def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_pat
         {"prompts": {"query": "Find the law", "other": "x"}, "default_prompt_name": "query"},
     )
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 4096})
-    settings = read_cross_encoder_settings(tmp_path)
+    settings = read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
     assert settings.answers == AnswerIds(no=2152, yes=9693)
     assert settings.instruction == "Find the law"
     assert settings.max_tokens == 4096
@@ -110,14 +112,14 @@ def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_pat
 def test_score_of_one_logit_is_refused(tmp_path: Path, ids: dict[str, Any]) -> None:
     write_logit_score(tmp_path, **ids)
     with pytest.raises(UnsupportedCheckpointError, match="must both be token ids"):
-        read_cross_encoder_settings(tmp_path)
+        read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["Dense", "Pooling"])
 def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
     write_modules(tmp_path, "Transformer", kind)
     with pytest.raises(UnsupportedCheckpointError, match=f"module '{kind}' is not supported"):
-        read_cross_encoder_settings(tmp_path)
+        read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -132,10 +134,10 @@ def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
 def test_prompt_before_every_query(tmp_path: Path, settings: dict[str, Any], refused: bool) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", settings)
     if refused:
-        with pytest.raises(UnsupportedCheckpointError, match="'q: ' before every query"):
-            read_cross_encoder_settings(tmp_path)
+        with pytest.raises(UnsupportedCheckpointError, match="'q: ' would be inserted before every query"):
+            read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
     else:
-        assert read_cross_encoder_settings(tmp_path).instruction == DEFAULT_INSTRUCTION
+        assert read_cross_encoder_settings(SettingFiles.of_folder(tmp_path)).instruction is None
 
 
 def test_answers_of_logit_score_are_used(tmp_path: Path) -> None:
