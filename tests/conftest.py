@@ -1,4 +1,4 @@
-"""Paths that every test may use."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def project_root() -> Path:
-    """Root of the checkout."""
+    """Return the root of the checkout."""
     return ROOT
