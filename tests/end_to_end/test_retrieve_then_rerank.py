@@ -125,7 +125,7 @@ def test_scores_equal_the_official_recipe_alone_and_batched(deployment: Deployme
         assert np.abs(np.roll(scores, shift % len(PAIRS)) - alone).max() <= BATCHED[precision]
 
 
-def test_a_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) -> None:
+def test_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) -> None:
     query = "append to a list"
     [row] = deployment.recipe.rows([(query, LONG)])
     suffix = deployment.recipe.suffix
@@ -186,7 +186,7 @@ def test_rerank_command_ranks_lines(deployment: Deployment, tmp_path: Path) -> N
     )
 
 
-def test_one_model_s_client_refuses_the_other(deployment: Deployment) -> None:
-    with pytest.raises(Exception, match="rerank") as refused:
+def test_client_rejects_a_model_of_the_other_task(deployment: Deployment) -> None:
+    with pytest.raises(Exception, match="rerank") as caught:
         EmbeddingClient(deployment.server.grpc_url, "reranker-fp32", repository=deployment.repository)
-    assert "embed" in str(refused.value)
+    assert "embed" in str(caught.value)

@@ -181,7 +181,7 @@ def test_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("architecture", ServerArchitecture)
-def test_the_binaries_are_built_from_the_source(architecture: ServerArchitecture) -> None:
+def test_binaries_are_built_from_the_source(architecture: ServerArchitecture) -> None:
     binary = library_file(architecture).read_bytes()
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     assert f"batch_strategy.c sha256:{digest}".encode() in binary, "run `make batch-strategy` and commit the binaries"

@@ -97,7 +97,7 @@ def test_products_skip_padding_and_bad_rows_and_the_last_layer_is_pruned(graph: 
     assert np.isnan(watched.embedding).all(axis=1).tolist() == [False, True, False, True, False, False, True]
 
 
-def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph) -> None:
+def test_batch_of_bad_rows_computes_one_filler_token(graph: WrittenGraph) -> None:
     watched = watch_products(graph, [[-1] * 30, [VOCABULARY] * 30])
     assert watched.rows.pop(f"layers.{LAYERS - 1}.attention.v") == QUERIES_PER_KEY
     assert set(watched.rows.values()) == {1}

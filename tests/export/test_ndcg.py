@@ -64,7 +64,7 @@ def test_each_query_is_scored_separately() -> None:
     np.testing.assert_allclose(ndcg_by_query(scores, [{0: 1.0}, {0: 1.0}]), [SECOND, 1])
 
 
-def test_a_query_must_have_a_relevant_document() -> None:
+def test_query_must_have_a_relevant_document() -> None:
     with pytest.raises(ValueError, match="no relevant document"):
         ndcg([1, 2], {0: 0.0})
     with pytest.raises(ValueError, match="1 rows of scores for 2 queries"):

@@ -160,7 +160,7 @@ def test_checkpoint_without_prompts_has_none(source: Path, tmp_path: Path) -> No
     }
 
 
-def test_a_causal_lm_without_end_token_is_an_embedding_model(tmp_path: Path) -> None:
+def test_causal_lm_without_end_token_is_an_embedding_model(tmp_path: Path) -> None:
     tiny = dataclasses.replace(TINY, layout=CAUSAL, end_token=False, answers=True)
     folder = write_checkpoint(tmp_path / "tiny", tiny)
     assert parity_of(export_model(options(folder, tmp_path / "repository"))).passed
@@ -187,7 +187,7 @@ def test_settings_that_change_the_function_are_rejected(tmp_path: Path, changes:
         open_checkpoint(SourceReference(str(folder)))
 
 
-def test_a_missing_bias_is_named(tmp_path: Path) -> None:
+def test_missing_bias_is_named(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, model_type="qwen3"))
     raw = json.loads((folder / "config.json").read_text())
     raw |= {"model_type": "qwen2", "architectures": ["Qwen2Model"]}
