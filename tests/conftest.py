@@ -25,5 +25,5 @@ def pytest_report_header() -> str | None:
 
 @pytest.fixture(scope="session")
 def project_root() -> Path:
-    """Root of the checkout."""
+    """Return the root of the checkout."""
     return ROOT

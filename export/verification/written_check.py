@@ -22,7 +22,7 @@ def open_for_check(
     """Open the graph at `file`, which was written from `checkpoint` with `options`.
 
     A GPU graph runs on the GPU if there is one. Otherwise it runs on the CPU if the CPU provider has its operators, and
-    if not, its fp32 twin is written to `scratch` and runs on the CPU. The model's description tells which.
+    if not, its fp32 twin is written to `scratch` and runs on the CPU. The model's description names the one that ran.
     """
     cuda = options.cuda
     if cuda is None:

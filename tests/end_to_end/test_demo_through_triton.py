@@ -1,4 +1,4 @@
-"""L4: the demo checkpoint and adapter, exported, served by the real tritonserver, asked by many at once."""
+"""The demo checkpoint and adapter, exported and served by a real tritonserver to concurrent clients."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from qwen3_triton.client import EmbeddingClient, ExportRecord, InvalidInputError
 from qwen3_triton.client.manifest import INPUT_IDS, MANIFEST_PARAMETER
 from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.parity import cosines
 from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.server import TritonServer, start_triton
 
@@ -37,7 +38,7 @@ Vectors = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A running server with the demo model in both precisions, `demo-fp32` and `demo-fp16`."""
+    """A running server with the models `demo-fp32`, `demo-fp16` and `demo-int8`."""
 
     server: TritonServer
     repository: Path
@@ -72,11 +73,11 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> 
 
 @dataclass(frozen=True, slots=True)
 class RawRequest:
-    """Rows of ids as another client might send them, and which of them are good."""
+    """Rows of ids with padding in any place, and which of them are bad."""
 
     ids: NDArray[np.int64]
     plain: tuple[tuple[int, ...], ...]
-    """The rows without their padding."""
+    """The rows without padding."""
     bad: tuple[bool, ...]
 
 
@@ -102,7 +103,7 @@ def _infer(client: triton.InferenceServerClient, ids: NDArray[np.int64]) -> NDAr
 
 
 def _statistics_after(client: triton.InferenceServerClient, inference_count: int) -> service_pb2.ModelStatistics:
-    """The statistics once they count so many rows: Triton adds a batch up after it has answered it."""
+    """Wait until the statistics count `inference_count` rows: Triton updates them after the response."""
     deadline_s = time.monotonic() + STATISTICS_TIMEOUT_S
     while True:
         found = client.get_inference_statistics("demo-fp32").model_stats[0]
@@ -111,19 +112,19 @@ def _statistics_after(client: triton.InferenceServerClient, inference_count: int
         time.sleep(0.05)
 
 
-def test_500_concurrent_requests_form_batches_and_answer_as_alone(deployment: Deployment) -> None:
+def test_500_concurrent_requests_are_batched_and_equal_single_requests(deployment: Deployment) -> None:
     rng = random.Random(7)
     with deployment.client() as client:
         vocabulary = client.manifest.vocabulary_size
     requests = [_make_request(rng, vocabulary, with_bad_row=number % 10 == 0) for number in range(REQUESTS)]
-    with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
-        before = asked.get_inference_statistics("demo-fp32").model_stats[0]
+    with triton.InferenceServerClient(deployment.server.grpc_url) as client:
+        before = client.get_inference_statistics("demo-fp32").model_stats[0]
         with ThreadPoolExecutor(CONNECTIONS) as pool:
-            answers = list(pool.map(lambda request: _infer(asked, request.ids), requests))
+            responses = list(pool.map(lambda request: _infer(client, request.ids), requests))
         rows = sum(len(request.plain) for request in requests)
-        after = _statistics_after(asked, before.inference_count + rows)
+        after = _statistics_after(client, before.inference_count + rows)
         alone = {
-            row: _infer(asked, np.asarray([row], np.int64))[0]
+            row: _infer(client, np.asarray([row], np.int64))[0]
             for request in requests[::5]
             for row, bad in zip(request.plain, request.bad, strict=True)
             if not bad
@@ -132,7 +133,7 @@ def test_500_concurrent_requests_form_batches_and_answer_as_alone(deployment: De
     executions = after.execution_count - before.execution_count
     assert executions < REQUESTS / 2, f"{executions} executions for {REQUESTS} requests"
     checked = 0
-    for request, answer in zip(requests, answers, strict=True):
+    for request, answer in zip(requests, responses, strict=True):
         assert answer.shape == (len(request.plain), 256)
         assert np.isnan(answer).all(axis=1).tolist() == list(request.bad)
         for row, vector, bad in zip(request.plain, answer, request.bad, strict=True):
@@ -158,12 +159,12 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999), (Precision.INT8, 0.99)):
         with deployment.client(precision) as client:
             served = client.embed_documents(texts)
-        assert np.einsum("nd,nd->n", served, truth).min() >= gate - FLOAT32_NOISE
+        assert cosines(served, truth).min() >= gate - FLOAT32_NOISE
 
 
 @pytest.mark.parametrize("task", [BASE_TASK, ADAPTER_TASK], ids=["base-task", "adapter-task"])
-def test_int8_finds_what_fp32_finds(deployment: Deployment, task: DemoTask) -> None:
-    """nDCG@10 within half a point, and every vector of the evaluation within the gate."""
+def test_int8_ndcg_is_close_to_fp32(deployment: Deployment, task: DemoTask) -> None:
+    """nDCG@10 within half a point, and every embedding within the gate."""
     evaluation_set = load_evaluation_set(task)
 
     def embed(precision: Precision) -> tuple[Vectors, Vectors]:
@@ -176,12 +177,12 @@ def test_int8_finds_what_fp32_finds(deployment: Deployment, task: DemoTask) -> N
     exact = ndcg_at_10(exact_queries, exact_documents, evaluation_set.relevance)
     assert exact >= 0.3
     assert abs(ndcg_at_10(queries, documents, evaluation_set.relevance) - exact) <= 0.005
-    assert np.einsum("nd,nd->n", exact_queries, queries).min() >= 0.99
-    assert np.einsum("nd,nd->n", exact_documents, documents).min() >= 0.99
+    assert cosines(exact_queries, queries).min() >= 0.99
+    assert cosines(exact_documents, documents).min() >= 0.99
 
 
-def test_the_manifest_has_the_ndcg_that_triton_gives(deployment: Deployment) -> None:
-    """The export's figures are those of its vectors through the client, in the model's own default instruction."""
+def test_manifest_ndcg_equals_served_ndcg(deployment: Deployment) -> None:
+    """The nDCG of the export equals that of the client with the default instruction."""
     evaluation_set = load_evaluation_set(BASE_TASK)
 
     def served(precision: Precision) -> float:
@@ -198,7 +199,7 @@ def test_the_manifest_has_the_ndcg_that_triton_gives(deployment: Deployment) -> 
     assert abs(report.ndcg_loss) <= MAX_NDCG_LOSS == report.ndcg_loss_tolerance
 
 
-def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
+def test_client_truncates_dimensions_and_keeps_order(deployment: Deployment) -> None:
     texts = [f"text number {number} " * (number % 7 + 1) for number in range(150)]
     with deployment.client() as client:
         full = client.embed_documents(texts)
@@ -209,14 +210,14 @@ def test_client_cuts_dimensions_and_keeps_order(deployment: Deployment) -> None:
             client.embed_documents(texts, dim=257)
     expected = full[:, :64] / np.linalg.norm(full[:, :64], axis=1, keepdims=True)
     np.testing.assert_allclose(cut, expected, atol=1e-6)
-    assert np.einsum("nd,nd->n", full[::25], single).min() >= SAME
+    assert cosines(full[::25], single).min() >= SAME
     assert not np.allclose(queries, full[:3], atol=1e-3)
 
 
-def test_manifest_from_the_server_is_the_manifest(deployment: Deployment) -> None:
+def test_server_returns_the_exported_manifest(deployment: Deployment) -> None:
     record = ExportRecord.from_json((deployment.repository / "demo-fp16" / "manifest.json").read_text(encoding="utf-8"))
-    with triton.InferenceServerClient(deployment.server.grpc_url) as asked:
-        config = asked.get_model_config("demo-fp16").config
+    with triton.InferenceServerClient(deployment.server.grpc_url) as client:
+        config = client.get_model_config("demo-fp16").config
     assert Manifest.from_json(config.parameters[MANIFEST_PARAMETER].string_value) == record.manifest
     with deployment.client(Precision.FP16) as client:
         assert client.manifest == record.manifest

@@ -1,4 +1,4 @@
-"""L4: the demo embedding model and the demo reranker side by side in one real tritonserver."""
+"""The demo embedding model and the demo reranker in one real tritonserver."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from qwen3_triton.server import TritonServer, start_triton
 
 MAX_TOKENS = 320
 GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2}
-COMPANY = {Precision.FP32: 1e-6, Precision.FP16: 1e-3}
+BATCHED = {Precision.FP32: 1e-6, Precision.FP16: 1e-3}
 INSTRUCTION = "Given a description of what a function does, retrieve its Python code"
 SORT = "def sort_numbers(numbers):\n    result = list(numbers)\n    result.sort()\n    return result"
 LONG = "def many(values):\n" + "    values.append(values[-1] * 2)\n" * 300
@@ -46,7 +46,7 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 class Recipe:
-    """The model card's transformers code, in fp32 and row by row, with this file's limit."""
+    """The transformers code of the model card, in fp32 and row by row, with MAX_TOKENS."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,8 +57,8 @@ class Recipe:
 
     def rows(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
         bodies = [f"<Instruct>: {INSTRUCTION}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
-        room = MAX_TOKENS - len(self.prefix) - len(self.suffix)
-        cut = self._tokenizer(bodies, padding=False, truncation="longest_first", max_length=room)["input_ids"]
+        body_tokens = MAX_TOKENS - len(self.prefix) - len(self.suffix)
+        cut = self._tokenizer(bodies, padding=False, truncation="longest_first", max_length=body_tokens)["input_ids"]
         return [self.prefix + ids + self.suffix for ids in cut]
 
     @torch.inference_mode()
@@ -110,22 +110,22 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> 
 
 
 @pytest.mark.parametrize("precision", GATES)
-def test_scores_equal_the_official_recipe_alone_and_in_company(deployment: Deployment, precision: Precision) -> None:
+def test_scores_equal_the_official_recipe_alone_and_batched(deployment: Deployment, precision: Precision) -> None:
     with deployment.reranker(precision) as client:
         together = client.score(PAIRS, instruction=INSTRUCTION)
         alone = np.concatenate([client.score([pair], instruction=INSTRUCTION) for pair in PAIRS])
         with ThreadPoolExecutor(8) as pool:
-            turned = [PAIRS[turn % len(PAIRS) :] + PAIRS[: turn % len(PAIRS)] for turn in range(40)]
-            crowded = list(pool.map(lambda pairs: client.score(pairs, instruction=INSTRUCTION), turned))
+            rotated = [PAIRS[shift % len(PAIRS) :] + PAIRS[: shift % len(PAIRS)] for shift in range(40)]
+            concurrent = list(pool.map(lambda pairs: client.score(pairs, instruction=INSTRUCTION), rotated))
     truth = deployment.truth
-    assert truth.max() - truth.min() > 0.2, "else the gate would hold for a model that answers everything alike"
+    assert truth.max() - truth.min() > 0.2, "otherwise a model with constant output could pass"
     for scores in (together, alone):
         assert np.abs(scores - truth).max() <= GATES[precision]
-    for turn, scores in enumerate(crowded):
-        assert np.abs(np.roll(scores, turn % len(PAIRS)) - alone).max() <= COMPANY[precision]
+    for shift, scores in enumerate(concurrent):
+        assert np.abs(np.roll(scores, shift % len(PAIRS)) - alone).max() <= BATCHED[precision]
 
 
-def test_a_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) -> None:
+def test_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) -> None:
     query = "append to a list"
     [row] = deployment.recipe.rows([(query, LONG)])
     suffix = deployment.recipe.suffix
@@ -149,7 +149,7 @@ def test_empty_list_query_and_document(deployment: Deployment) -> None:
     assert abs(scores[1] - deployment.truth[4]) <= GATES[Precision.FP32]
 
 
-def test_both_models_answer_at_once_as_they_do_alone(deployment: Deployment) -> None:
+def test_both_models_are_unaffected_by_concurrent_requests(deployment: Deployment) -> None:
     queries, documents = zip(*PAIRS[:7], strict=True)
     with deployment.reranker() as reranker, deployment.embedder() as embedder:
         ranked = reranker.rerank(PAIRS[0][0], documents, INSTRUCTION)
@@ -158,13 +158,13 @@ def test_both_models_answer_at_once_as_they_do_alone(deployment: Deployment) -> 
             lists = [pool.submit(reranker.rerank, PAIRS[0][0], documents, INSTRUCTION) for _ in range(40)]
             arrays = [pool.submit(embedder.embed_queries, queries) for _ in range(40)]
             for each in lists:
-                assert dict(each.result()) == pytest.approx(dict(ranked), abs=COMPANY[Precision.FP32])
+                assert dict(each.result()) == pytest.approx(dict(ranked), abs=BATCHED[Precision.FP32])
             for array in arrays:
                 np.testing.assert_allclose(array.result(), vectors, atol=1e-6)
     assert ranked[0].position == 0
 
 
-def test_the_command_ranks_lines(deployment: Deployment, tmp_path: Path) -> None:
+def test_rerank_command_ranks_lines(deployment: Deployment, tmp_path: Path) -> None:
     source = tmp_path / "documents.jsonl"
     documents = [document for _, document in PAIRS[:7]]
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in documents), encoding="utf-8")
@@ -179,14 +179,14 @@ def test_the_command_ranks_lines(deployment: Deployment, tmp_path: Path) -> None
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     with deployment.reranker() as client:
         ranked = client.rerank(query, documents, INSTRUCTION, top_k=3)
-    assert [line["position"] for line in lines] == [place for place, _ in ranked]
-    assert [line["text"] for line in lines] == [documents[place] for place, _ in ranked]
+    assert [line["position"] for line in lines] == [position for position, _ in ranked]
+    assert [line["text"] for line in lines] == [documents[position] for position, _ in ranked]
     assert [line["score"] for line in lines] == pytest.approx(
-        [score for _, score in ranked], abs=COMPANY[Precision.FP32]
+        [score for _, score in ranked], abs=BATCHED[Precision.FP32]
     )
 
 
-def test_one_model_s_client_refuses_the_other(deployment: Deployment) -> None:
-    with pytest.raises(Exception, match="rerank") as refused:
+def test_client_rejects_a_model_of_the_other_task(deployment: Deployment) -> None:
+    with pytest.raises(Exception, match="rerank") as caught:
         EmbeddingClient(deployment.server.grpc_url, "reranker-fp32", repository=deployment.repository)
-    assert "embed" in str(refused.value)
+    assert "embed" in str(caught.value)

@@ -1,7 +1,7 @@
-"""What the CPU provider lacks, spelled out in standard operators: a graph for GPUs can then be run for its numbers.
+"""Attention operators without CPU kernels as ONNX functions of standard operators, to run GPU graphs on a CPU.
 
-Each function follows the operator's specification (ContribOperators.md of ONNX Runtime 1.31), computes in fp32 and
-knows nothing of this project's graphs but which inputs they give.
+The functions follow the operators' specification (ContribOperators.md of ONNX Runtime 1.31) and compute in fp32. They
+support the inputs that graphs of this project use.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from qwen3_triton.export.batching.inputs import batch_inputs
 from qwen3_triton.export.verification.runtime import WrittenModel
 
-DOMAIN = "spelled_out"
+DOMAIN = "decomposed"
 
-# rows and positions of packed tokens by where texts end; one row sees its own earlier tokens only
+# row and position of each packed token from cu_seqlens; a token attends to earlier tokens of its row
 _PACKED = """
     heads = Constant <value_int: int = @num_heads> ()
     kv_heads = Constant <value_int: int = @kv_num_heads> ()
@@ -39,11 +39,11 @@ _CORE = """
     scaled = Mul (raw, scale)
     low = Constant <value_float = -1e30> ()
     masked = Where (seen, scaled, low)
-    shares = Softmax <axis = -1> (masked)
-    answer = Einsum <equation = "kgij,jkd->ikgd"> (shares, v3)
+    weights = Softmax <axis = -1> (masked)
+    context = Einsum <equation = "kgij,jkd->ikgd"> (weights, v3)
     width = Mul (heads1, size)
     out_shape = Concat <axis = 0> (minus, width)
-    flat = Reshape (answer, out_shape)
+    flat = Reshape (context, out_shape)
     output = CastLike (flat, query)
 """
 _TOKENS = """
@@ -53,7 +53,7 @@ _TOKENS = """
     none = Constant <value_ints = [0]> ()
     count = Squeeze (shape, none)
     index = Range (zero, count, unit)
-    ends = Cast <to = 7> (row_ends)
+    ends = Cast <to = 7> (cu_seqlens)
     column = Unsqueeze (index, one)
     passed = GreaterOrEqual (column, ends)
     passed_number = Cast <to = 7> (passed)
@@ -72,7 +72,7 @@ _TOKENS = """
 _PAGED = f"""
 <domain: "{DOMAIN}", opset_import: ["" : 18]>
 PagedAttention <num_heads, kv_num_heads, scale>
-    (query, key, value, key_cache, value_cache, row_ends, past, table) => (output)
+    (query, key, value, key_cache, value_cache, cu_seqlens, past_seqlens, block_table) => (output)
 {{
     {_PACKED}
     {_TOKENS}
@@ -85,7 +85,7 @@ PagedAttention <num_heads, kv_num_heads, scale>
 }}
 """
 
-# norm and rope of q and k before attention; q, k and v come side by side
+# norm and rope of q and k before attention; q, k and v are concatenated
 _PREPARED = """
     packed = Cast <to = 1> (query)
     two = Constant <value_ints = [2]> ()
@@ -140,8 +140,8 @@ _PREPARED = """
 _PAGED_NORMED = f"""
 <domain: "{DOMAIN}", opset_import: ["" : 18]>
 PagedAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
-    (query, key, value, key_cache, value_cache, row_ends, past, table, cos, sin, slots, sink, q_gain, k_gain,
-     k_scale, v_scale, bounds) => (output)
+    (query, key, value, key_cache, value_cache, cu_seqlens, past_seqlens, block_table, cos, sin, slots, sink, q_gain,
+     k_gain, k_scale, v_scale, max_seqlens) => (output)
 {{
     {_PACKED}
     {_TOKENS}
@@ -150,11 +150,11 @@ PagedAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
 }}
 """
 
-# rows of one width laid end to end are packed texts of that width; padding is attended to, but only by padding
+# flattened rows are packed texts of equal length; only padding attends to padding
 _GROUP_QUERY_NORMED = f"""
 <domain: "{DOMAIN}", opset_import: ["" : 18]>
 GroupQueryAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
-    (rows, key, value, past_key, past_value, last_position, total, cos, sin, position_ids, bias, sink, k_scale,
+    (rows, key, value, past_key, past_value, seqlens_k, total, cos, sin, position_ids, bias, sink, k_scale,
      v_scale, q_gain, k_gain) => (attended, present_key, present_value)
 {{
     {_PACKED}
@@ -172,7 +172,7 @@ GroupQueryAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
     above = Add (edge, step)
     numbers = Range (low_edge, above, step)
     width_of_row = Squeeze (row_width, first)
-    row_ends = Mul (numbers, width_of_row)
+    cu_seqlens = Mul (numbers, width_of_row)
     {_TOKENS}
     {_PREPARED}
     {_CORE}
@@ -184,36 +184,36 @@ GroupQueryAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
 """
 
 
-def spell_out(file: Path) -> WrittenModel:
-    """A session on a copy of the graph at `file` whose attention operators are functions; weights are shared."""
+def open_decomposed(file: Path) -> WrittenModel:
+    """Open a copy of the graph at `file` in which attention operators are functions; the weights file is shared."""
     model = onnx.load(file, load_external_data=False)
-    asked = [node for node in model.graph.node if node.op_type in ("PagedAttention", "GroupQueryAttention")]
-    normed = any(attribute.name == "qk_norm_epsilon" for attribute in asked[0].attribute)
+    attention_nodes = [node for node in model.graph.node if node.op_type in ("PagedAttention", "GroupQueryAttention")]
+    normed = any(attribute.name == "qk_norm_epsilon" for attribute in attention_nodes[0].attribute)
     texts = {
         ("PagedAttention", False): _PAGED,
         ("PagedAttention", True): _PAGED_NORMED,
         ("GroupQueryAttention", True): _GROUP_QUERY_NORMED,
     }
-    for node in asked:
+    for node in attention_nodes:
         node.domain = DOMAIN
-    model.functions.append(onnx.parser.parse_function(texts[asked[0].op_type, normed]))
+    model.functions.append(onnx.parser.parse_function(texts[attention_nodes[0].op_type, normed]))
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
-    copy = file.with_name("spelled_out.onnx")
+    copy = file.with_name("decomposed.onnx")
     onnx.save(model, copy)
     return WrittenModel(copy, threads=2)
 
 
 def bookkeeping(file: Path, names: list[str], rows: list[list[int]]) -> dict[str, NDArray[np.generic]]:
-    """Values of the graph at `file` that are computed once per batch, by name."""
+    """Return the values `names` of the graph at `file` that are computed once per batch."""
     import onnxruntime
 
     model = onnx.load(file, load_external_data=False)
-    kept = [node for node in model.graph.node if node.name.startswith("rows.")]
+    batch_nodes = [node for node in model.graph.node if node.name.startswith("rows.")]
     del model.graph.node[:]
-    model.graph.node.extend(kept)
+    model.graph.node.extend(batch_nodes)
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    cut = file.with_name("bookkeeping.onnx")
-    onnx.save(model, cut)
-    session = onnxruntime.InferenceSession(cut, providers=["CPUExecutionProvider"])
+    copy = file.with_name("bookkeeping.onnx")
+    onnx.save(model, copy)
+    session = onnxruntime.InferenceSession(copy, providers=["CPUExecutionProvider"])
     return dict(zip(names, session.run(names, batch_inputs(rows)), strict=True))

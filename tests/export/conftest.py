@@ -1,4 +1,4 @@
-"""A checkpoint that many tests read, and one thread for models that are too small for two."""
+"""A shared checkpoint, and one torch thread, because tiny models are slower with more."""
 
 from __future__ import annotations
 

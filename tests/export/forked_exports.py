@@ -1,7 +1,7 @@
-"""Exports in processes of their own, which may be killed at any moment.
+"""Exports in separate processes that can be killed.
 
-Importing torch and transformers takes longer than a tiny export, so one process imports them and forks. Run
-as a script this file is that process: it reads jobs from stdin, one JSON object a line.
+Importing torch and transformers takes longer than a tiny export, so one process imports them and forks. This file, run
+as a script, is that process; it reads jobs from stdin as JSON lines.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from qwen3_triton.export.artifacts import staging
 
 
 def tiny_options(source: Path, repository: Path, *, name: str = "model", overwrite: bool = False) -> ExportOptions:
-    """An export that takes a fraction of a second."""
+    """Return options of an export that takes a fraction of a second."""
     return ExportOptions(
         model=SourceReference(str(source)), repository=repository, name=name, max_tokens=48, overwrite=overwrite
     )
@@ -29,13 +29,13 @@ def tiny_options(source: Path, repository: Path, *, name: str = "model", overwri
 
 @dataclass(frozen=True, slots=True)
 class ExportForks:
-    """The forking process, which has imported everything."""
+    """The process that forks exports."""
 
     process: subprocess.Popen[str]
 
     @classmethod
     def open(cls) -> ExportForks:
-        """Starts it."""
+        """Start the process."""
         command = [sys.executable, __file__]
         process = subprocess.Popen(
             command,
@@ -47,7 +47,7 @@ class ExportForks:
         return cls(process)
 
     def close(self) -> None:
-        """Ends it."""
+        """Stop the process."""
         self.process.communicate(timeout=30)
 
     def start(
@@ -60,19 +60,19 @@ class ExportForks:
         die_at: int = -1,
         die_after: str = "",
     ) -> int:
-        """Process id of a new export.
+        """Start an export and return its process id.
 
-        With `die_at` it kills itself at that call of its progress, with `die_after` behind that function of
-        the staging module.
+        It kills itself at call number `die_at` of its progress, or after the function `die_after` of the staging
+        module.
         """
         job = {"source": str(source), "repository": str(repository), "name": name, "overwrite": overwrite}
-        return self._ask(job | {"die_at": die_at, "die_after": die_after})
+        return self._request(job | {"die_at": die_at, "die_after": die_after})
 
     def join(self, pid: int) -> int:
-        """Exit status of an export that ended, minus the signal's number where it was killed."""
-        return self._ask({"join": pid})
+        """Wait for an export and return its exit status, or minus the number of the signal that killed it."""
+        return self._request({"join": pid})
 
-    def _ask(self, job: dict[str, Any]) -> int:
+    def _request(self, job: dict[str, Any]) -> int:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + "\n")
@@ -81,7 +81,7 @@ class ExportForks:
 
 
 class _Fuse(SilentProgress):
-    """Kills the process at one call, counted from 0."""
+    """Kills the process at the given call, counted from 0."""
 
     def __init__(self, calls: int) -> None:
         self._left = calls
@@ -99,13 +99,13 @@ class _Fuse(SilentProgress):
 
 
 def _kill_after(function: str) -> None:
-    whole: Callable[..., None] = getattr(staging, function)
+    original: Callable[..., None] = getattr(staging, function)
 
-    def dying(*arguments: object, **options: object) -> None:
-        whole(*arguments, **options)
+    def call_and_kill(*arguments: object, **options: object) -> None:
+        original(*arguments, **options)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(staging, function, dying)
+    setattr(staging, function, call_and_kill)
 
 
 def _serve() -> None:
@@ -113,12 +113,12 @@ def _serve() -> None:
         job = json.loads(line)
         if "join" in job:
             _, status = os.waitpid(job["join"], 0)
-            answer = os.waitstatus_to_exitcode(status)
+            reply = os.waitstatus_to_exitcode(status)
         else:
-            answer = os.fork()
-            if answer == 0:
+            reply = os.fork()
+            if reply == 0:
                 os._exit(_export(job))
-        sys.stdout.write(f"{answer}\n")
+        sys.stdout.write(f"{reply}\n")
         sys.stdout.flush()
 
 
@@ -128,7 +128,7 @@ def _export(job: dict[str, Any]) -> int:
         _kill_after(job["die_after"])
     try:
         export_model(options, _Fuse(job["die_at"]))
-    except Exception as error:  # noqa: BLE001 - the caller sees the status
+    except Exception as error:  # noqa: BLE001 - reported by the exit status
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

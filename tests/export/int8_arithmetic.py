@@ -1,4 +1,4 @@
-"""The decoder in numpy with the 8-bit arithmetic that the graph is meant to do, sums in float64."""
+"""A decoder in numpy with the 8-bit arithmetic of the int8 graph; other sums are in float64."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Vectors = NDArray[np.float32]
 
 
 def to_codes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes int8 of the same shape and scales [rows, 1]: the row's peak is 127."""
+    """Return codes int8 of the same shape and scales [rows, 1]; the largest absolute value of a row becomes 127."""
     scales = np.abs(matrix).max(axis=1, keepdims=True) / np.float32(127)
     scales[scales == 0] = 1
     return np.rint(matrix / scales).astype(np.int8), scales
 
 
 def simulated_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
-    """Unit rows float32 [n, hidden], one row at a time."""
+    """Return embeddings float32 [n, hidden], computed row by row."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = {name: tensor.numpy() for name, tensor in load_file(folder / "model.safetensors").items()}
     return np.stack([_Decoder(config, weights).vector(row) for row in rows]).astype(np.float32)
@@ -69,18 +69,18 @@ class _Decoder:
         k, v = k.repeat(group, axis=1), v.repeat(group, axis=1)
         scores = np.einsum("ihd,jhd->hij", q, k) / np.sqrt(head_dim)
         scores[:, np.triu(np.ones((length, length), bool), k=1)] = -np.inf
-        shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        shares /= shares.sum(axis=-1, keepdims=True)
-        return self._product(np.einsum("hij,jhd->ihd", shares, v).reshape(length, -1), f"{name}.o_proj")
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return self._product(np.einsum("hij,jhd->ihd", weights, v).reshape(length, -1), f"{name}.o_proj")
 
     def _values(self, values: Array, name: str) -> Array:
-        """In floats in the last layer, where they are projected after they are mixed."""
+        """Return values; in floats in the last layer, where the graph projects them after weighting."""
         if name.startswith(f"layers.{self._config['num_hidden_layers'] - 1}."):
             return np.asarray(values @ self._weights[f"{name}.v_proj.weight"].T)
         return self._product(values, f"{name}.v_proj")
 
     def _rotate(self, heads: Array) -> Array:
-        """Rope of [length, heads, head_dim], halves as pairs."""
+        """Apply rope to [length, heads, head_dim]; the two halves of head_dim are the pairs."""
         half = heads.shape[-1] // 2
         steps = self._config["rope_theta"] ** -(np.arange(half) / half)
         angles = np.arange(len(heads))[:, None, None] * steps

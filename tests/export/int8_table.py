@@ -1,7 +1,7 @@
-"""Rotation, smoothing and both, on checkpoints with outliers: the smallest and mean cosines as a table.
+"""Print the smallest and mean cosines of int8 with rotation, smoothing and both, on checkpoints with outliers.
 
-`python tests/export/int8_table.py --hidden 1024 --layers 4` prints it for seeded weights of that size, with a
-checkpoint's folder in place of `--hidden` for that one, made worse in the same ways.
+`python tests/export/int8_table.py --hidden 1024 --layers 4` uses random weights of that size, `--checkpoint DIR` those
+of a checkpoint, with the same outliers added.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from qwen3_triton.export.passes.rotation import make_rotation
 from qwen3_triton.export.passes.smooth import SmoothingPoint
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.tokenizer import read_tokenizer
-from qwen3_triton.export.sources.weights import LazyTensor, in_memory
+from qwen3_triton.export.sources.weights import in_memory
 
 Rows = Sequence[Sequence[int]]
 Change = Callable[[Tensors], Tensors]
@@ -44,14 +44,14 @@ Change = Callable[[Tensors], Tensors]
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """What is done to the weights before they are rounded."""
+    """Passes that are applied before rounding."""
 
     rotated: bool
     points: tuple[SmoothingPoint, ...]
 
 
 PASSES = {
-    "as it is": Passes(False, ()),
+    "none": Passes(False, ()),
     "smoothed": Passes(False, tuple(SmoothingPoint)),
     "rotated": Passes(True, ()),
     "rotated, v and up smoothed": Passes(True, SMOOTHING_POINTS),
@@ -59,7 +59,7 @@ PASSES = {
 
 
 def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoint:
-    """The checkpoint behind the passes."""
+    """Apply the passes to the checkpoint."""
     if passes.rotated:
         rotation = make_rotation(checkpoint.config.hidden)
         checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, checkpoint.config, rotation))
@@ -69,26 +69,26 @@ def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoi
 
 
 def smooth(checkpoint: Checkpoint, rows: Rows, points: Sequence[SmoothingPoint]) -> Smoothing:
-    """The smoothing of `checkpoint`, its weights in memory."""
+    """Smooth `checkpoint`, with the resulting weights in memory."""
     with TemporaryDirectory() as folder:
-        smoothing = choose_smoothing(checkpoint, rows, points, Path(folder) / "smoothed.safetensors", ignore)
+        smoothing = choose_smoothing(checkpoint, rows, points, Path(folder) / "smoothed.safetensors", ignore_progress)
         weights = {name: in_memory(tensor.fp32().clone()) for name, tensor in smoothing.weights.items()}
         return dataclasses.replace(smoothing, weights=weights)
 
 
-def cosines(checkpoint: Checkpoint, rows: Rows, fp32_layers: frozenset[str] = frozenset()) -> torch.Tensor:
-    """Cosines of every row's vector with all products but `fp32_layers` rounded to the exact one."""
-    return measure_cosines(checkpoint, rows, fp32_layers, smooth(checkpoint, rows, ()).vectors, ignore)
+def int8_cosines(checkpoint: Checkpoint, rows: Rows, fp32_layers: frozenset[str] = frozenset()) -> torch.Tensor:
+    """Return the cosine between int8 and fp32 embeddings of every row; `fp32_layers` are not rounded."""
+    return measure_cosines(checkpoint, rows, fp32_layers, smooth(checkpoint, rows, ()).vectors, ignore_progress)
 
 
-def ignore(_done: int, _total: int) -> None:
-    """Progress that is not shown."""
+def ignore_progress(_done: int, _total: int) -> None:
+    """Ignore progress."""
 
 
 def measure(name: str, checkpoint: Checkpoint, calibration: Rows, held_out: Rows) -> Iterator[str]:
-    """A line of the table for each of PASSES."""
+    """Yield a line of the table for each of PASSES."""
     for label, passes in PASSES.items():
-        found = cosines(apply(checkpoint, passes, calibration), held_out)
+        found = int8_cosines(apply(checkpoint, passes, calibration), held_out)
         yield f"| {name} | {label} | {found.min():.5f} | {found.mean():.5f} |"
 
 
@@ -109,29 +109,29 @@ def _trained(folder: Path) -> Iterator[str]:
     tokenizer = read_tokenizer(checkpoint.directory, checkpoint.config.vocabulary)
     calibration, held_out = (tokenizer.rows(texts, 512) for texts in (read_calibration(None).texts, held_out_texts()))
     scaled = with_outliers({name: tensor.fp32() for name, tensor in checkpoint.weights.items()})
-    worse = {name: _held(values) for name, values in scaled.items()}
+    worse = {name: in_memory(values) for name, values in scaled.items()}
     yield from measure("plain", checkpoint, calibration, held_out)
     yield from measure("outliers", checkpoint.with_weights(worse), calibration, held_out)
 
 
-def _held(values: torch.Tensor) -> LazyTensor:
-    return LazyTensor(tuple(values.shape), values.dtype, lambda: values)
-
-
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hidden", type=int, default=SHAPE.hidden)
     parser.add_argument("--layers", type=int, default=SHAPE.layers)
     parser.add_argument("--checkpoint", type=Path)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     shape = dataclasses.replace(
-        SHAPE, hidden=asked.hidden, intermediate=3 * asked.hidden, layers=asked.layers, heads=asked.hidden // 64
+        SHAPE,
+        hidden=arguments.hidden,
+        intermediate=3 * arguments.hidden,
+        layers=arguments.layers,
+        heads=arguments.hidden // 64,
     )
     shape = dataclasses.replace(shape, kv_heads=max(shape.heads // 2, 1))
     sys.stdout.write("| checkpoint | passes | smallest cosine | mean |\n|---|---|---|---|\n")
     with TemporaryDirectory() as folder:
-        for line in _trained(asked.checkpoint) if asked.checkpoint else _seeded(shape, Path(folder)):
+        for line in _trained(arguments.checkpoint) if arguments.checkpoint else _seeded(shape, Path(folder)):
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""The scores that transformers gives by the recipe of Qwen3-Reranker's model card, written independently of export."""
+"""Scores by transformers with the recipe of Qwen3-Reranker's model card, independent of the exporter."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def official_rows(
     instruction: str = INSTRUCTION,
     gap: str = "\n",
 ) -> list[list[int]]:
-    """Ids of prefix, body cut to what is left, and suffix."""
+    """Return the token ids of prefix, truncated body and suffix for each pair."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     prefix, suffix = (tokenizer.encode(text, add_special_tokens=False) for text in (PREFIX, SUFFIX))
     bodies = [
         gap.join([f"<Instruct>: {instruction}", f"<Query>: {query}", f"<Document>: {document}"])
         for query, document in pairs
     ]
-    room = max_tokens - len(prefix) - len(suffix)
-    cut = tokenizer(bodies, padding=False, truncation="longest_first", max_length=room)["input_ids"]
+    body_tokens = max_tokens - len(prefix) - len(suffix)
+    cut = tokenizer(bodies, padding=False, truncation="longest_first", max_length=body_tokens)["input_ids"]
     return [prefix + ids + suffix for ids in cut]
 
 
 def official_scores(folder: Path, rows: Sequence[Sequence[int]]) -> Scores:
-    """Scores [n] of rows in left-padded batches of three, loaded from `folder` as users load it."""
+    """Return the scores [n] of rows in left-padded batches of three, with the model loaded from `folder`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model: Any = Qwen3ForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return causal_scores(model, tokenizer, rows)
@@ -50,7 +50,7 @@ def official_scores(folder: Path, rows: Sequence[Sequence[int]]) -> Scores:
 
 @torch.inference_mode()
 def causal_scores(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> Scores:
-    """As `official_scores`, of a model at hand."""
+    """Return the scores [n] of rows like `official_scores`, with a loaded model."""
     model.eval()
     no, yes = (tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes"))
     scores: list[float] = []
@@ -63,15 +63,15 @@ def causal_scores(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> 
 
 
 def classifier_scores(folder: Path, rows: Sequence[Sequence[int]]) -> Scores:
-    """Scores [n] of transformers' sequence classifier in `folder`: sigmoid of one logit, or the softmax's second."""
+    """Return the scores [n] of the sequence classifier in `folder`: sigmoid of one logit, or second of a softmax."""
     return model_classifier_scores(Qwen3ForSequenceClassification.from_pretrained(folder, dtype=torch.float32), rows)
 
 
 @torch.inference_mode()
 def model_classifier_scores(model: Any, rows: Sequence[Sequence[int]]) -> Scores:
-    """As `classifier_scores`, of a model at hand, row by row and unpadded."""
+    """Return the scores [n] of rows like `classifier_scores`, with a loaded model, row by row and unpadded."""
     model.eval()
     logits = torch.cat([model(input_ids=torch.tensor([list(row)])).logits for row in rows])
     scores = torch.sigmoid(logits[:, 0]) if logits.shape[1] == 1 else torch.softmax(logits, dim=1)[:, 1]
-    answers: Scores = scores.numpy()
-    return answers
+    result: Scores = scores.numpy()
+    return result

@@ -1,9 +1,9 @@
-"""Checkpoint folders whose activations stand out as those of large models do; seeded random weights.
+"""Checkpoint folders with random weights whose activations have the outliers of large models.
 
-Outliers are made by scaling that leaves the function alone: a few channels of both norms and of up times 30 to 60, and
-as much less in the weights that read them. The massive activations of the first token (arXiv:2402.17762) are made
-by one neuron of an early MLP that only the token at the start of every text wakes, and that writes thousands into
-two channels of the stream, which stay there.
+Outlier channels are created by function-preserving scaling: a few channels of both norms and of up are multiplied by 30
+to 60, and the weights that read them divided by the same factor. Massive activations of the first token
+(arXiv:2402.17762) are created by a neuron of an early MLP that is active only for the token at the start of every text
+and writes values of thousands into two channels of the residual stream.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from tiny_checkpoint import TinyCheckpoint, decoder_tensors, raw_config, write_json, write_tokenizer, write_weights
 
 FIRST_TOKEN = 7
-"""Stands at the start of every row of `rows_with_first_token`, and nowhere else."""
+"""First token of every row of `rows_with_first_token`; does not occur elsewhere."""
 SHAPE = TinyCheckpoint(layers=4, hidden=256, intermediate=768, heads=4, kv_heads=2, head_dim=64, vocabulary=600)
 CHANNELS = 6
 _MASSIVE_LAYER = 1
@@ -25,7 +25,7 @@ Tensors = dict[str, torch.Tensor]
 
 
 def realistic_tensors(seed: int = 0, shape: TinyCheckpoint = SHAPE) -> Tensors:
-    """Weights of `shape` with tails as trained ones have; a layer changes the stream by about its size."""
+    """Return heavy-tailed weights of `shape`; the update of a layer is about as large as the stream."""
     rng = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, drawn in decoder_tensors(shape).items():
@@ -41,28 +41,28 @@ def realistic_tensors(seed: int = 0, shape: TinyCheckpoint = SHAPE) -> Tensors:
 
 
 def with_outliers(tensors: Tensors, seed: int = 1) -> Tensors:
-    """The same function with CHANNELS of both norms' outputs and of up 30 to 60 times larger."""
+    """Scale CHANNELS of both norms' outputs and of up by 30 to 60, without changing the function."""
     rng = torch.Generator().manual_seed(seed)
     scaled = {name: values.clone() for name, values in tensors.items()}
-    makers = {
+    producers = {
         "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
         "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
         "mlp.up_proj": ("mlp.down_proj",),
     }
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     for layer in sorted(layers):
-        for maker, readers in makers.items():
-            made = scaled[f"layers.{layer}.{maker}.weight"]
-            channels = torch.randperm(len(made), generator=rng)[:CHANNELS]
+        for producer, readers in producers.items():
+            weight = scaled[f"layers.{layer}.{producer}.weight"]
+            channels = torch.randperm(len(weight), generator=rng)[:CHANNELS]
             factor = 30 + 30 * torch.rand(CHANNELS, generator=rng)
-            made[channels] *= factor if made.dim() == 1 else factor[:, None]
+            weight[channels] *= factor if weight.dim() == 1 else factor[:, None]
             for reader in readers:
                 scaled[f"layers.{layer}.{reader}.weight"][:, channels] /= factor
     return scaled
 
 
 def with_massive_first_token(tensors: Tensors, shape: TinyCheckpoint = SHAPE, seed: int = 2) -> Tensors:
-    """Another function: FIRST_TOKEN writes about _MASSIVE into two channels of the stream."""
+    """Change the function so that FIRST_TOKEN writes about _MASSIVE into two channels of the stream."""
     changed = {name: values.clone() for name, values in tensors.items()}
     rng = torch.Generator().manual_seed(seed)
     sign, first, second = (int(channel) for channel in torch.randperm(shape.hidden, generator=rng)[:3])
@@ -86,7 +86,7 @@ def with_massive_first_token(tensors: Tensors, shape: TinyCheckpoint = SHAPE, se
 
 
 def write_tensors(directory: Path, tensors: Tensors, shape: TinyCheckpoint = SHAPE) -> Path:
-    """Writes config.json, `tensors` and a tokenizer into `directory`, which is made, and returns it."""
+    """Create `directory` with config.json, `tensors` and a tokenizer, and return it."""
     directory.mkdir(parents=True)
     write_json(directory / "config.json", raw_config(shape))
     write_weights(directory, tensors)
@@ -95,7 +95,7 @@ def write_tensors(directory: Path, tensors: Tensors, shape: TinyCheckpoint = SHA
 
 
 def rows_with_first_token(count: int, seed: int, shape: TinyCheckpoint = SHAPE) -> list[list[int]]:
-    """Rows of 2 to 62 ids that begin with FIRST_TOKEN."""
+    """Return rows of 2 to 62 ids that start with FIRST_TOKEN."""
     rng = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 62, (count,), generator=rng).tolist()
     return [

@@ -1,4 +1,4 @@
-"""Adapters made by PEFT itself over a tiny checkpoint, and PEFT's own answers for them."""
+"""Adapters created by PEFT for tiny checkpoints, and PEFT's merged weights and outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ATTENTION_AND_MLP = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 
 @dataclass(frozen=True, slots=True)
 class PeftTruth:
-    """What PEFT makes of one adapter."""
+    """PEFT's results for one adapter."""
 
     merged: Mapping[str, torch.Tensor]
-    """Tensors of `merge_and_unload`, under Qwen3Model's names."""
+    """Tensors of `merge_and_unload`, under the decoder's names."""
     forward: Vectors
-    """Vectors of the unmerged model, adapters at work."""
+    """Embeddings of the unmerged model with its adapter."""
 
 
 def load_base(source: Path, *, causal: bool = False) -> torch.nn.Module:
-    """The checkpoint in fp32."""
+    """Load the checkpoint in fp32."""
     kind = AutoModelForCausalLM if causal else AutoModel
     model: torch.nn.Module = kind.from_pretrained(source, dtype=torch.float32)
     return model
@@ -36,7 +36,7 @@ def load_base(source: Path, *, causal: bool = False) -> torch.nn.Module:
 def write_adapter(
     folder: Path, source: Path, *, seed: int = 0, causal: bool = False, zeros: bool = False, **settings: Any
 ) -> Path:
-    """Trains nothing, but fills every tensor of a new adapter with random values, and saves it with PEFT."""
+    """Save a new adapter with PEFT, with random values in all its tensors."""
     fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION_AND_MLP} | settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -51,7 +51,7 @@ def write_adapter(
 
 
 def peft_truth(source: Path, adapter: Path, rows: Sequence[Sequence[int]], *, causal: bool = False) -> PeftTruth:
-    """PEFT's merged tensors and forward pass for one saved adapter."""
+    """Return PEFT's merged tensors and embeddings for a saved adapter."""
     base = load_base(source, causal=causal)
     model = PeftModel.from_pretrained(base, adapter)
     forward = model_vectors(base.get_submodule("model") if causal else base, rows)

@@ -10,13 +10,13 @@ WORDS = ("capital", "city", "query", "document", "answer", "text", "country", "t
 
 
 def write_lines(file: Path, lines: list[dict[str, object]]) -> None:
-    """One JSON object a line."""
+    """Write JSON lines."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
 
 
 def write_set(folder: Path, judgements: str, *, qrels: str = "qrels/test.tsv", documents: int = 24) -> Path:
-    """A set of `documents` texts `d0`, `d1`, … and eight queries `q0`, … `q7`, and its judgements under the header."""
+    """Write a set with documents `d0`, `d1`, …, eight queries `q0` to `q7`, and judgements below the header."""
     corpus: list[dict[str, object]] = [
         {"_id": f"d{index}", "title": "A title" if index % 3 == 0 else "", "text": f"{_words(index)} {index}"}
         for index in range(documents)

@@ -1,4 +1,4 @@
-"""What a batch may hold, as it is chosen at export and written into the model's folder."""
+"""Limits of a batch: how they are chosen at export, and written to the model's folder."""
 
 from __future__ import annotations
 
@@ -94,13 +94,13 @@ def export_tiny(folder: Path, serving: ServingOptions, **options: Any) -> tuple[
         (Device.CUDA, 330_000, 32_768),
     ],
 )
-def test_the_budget_is_what_the_device_computes_in_a_given_time(
+def test_budget_is_what_the_device_computes_in_the_turnaround_time(
     device: Device, tokens_per_s: float, budget: int
 ) -> None:
     assert choose_token_budget(device, tokens_per_s) == budget
 
 
-def test_an_absent_gpu_is_estimated_from_the_model_s_products() -> None:
+def test_speed_of_an_absent_gpu_is_estimated_from_the_model_size() -> None:
     # 0.44 and 6.95 billion weights in the products
     assert estimate_gpu_tokens_per_s(SMALL) == pytest.approx(100e12 / (2 * 0.440e9), rel=0.01)
     assert estimate_gpu_tokens_per_s(LARGE) == pytest.approx(100e12 / (2 * 6.946e9), rel=0.01)
@@ -109,7 +109,7 @@ def test_an_absent_gpu_is_estimated_from_the_model_s_products() -> None:
 @pytest.mark.parametrize("attention", [None, *CudaAttention])
 @pytest.mark.parametrize("config", [SMALL, LARGE], ids=["0.6B", "8B"])
 @pytest.mark.parametrize("budget", [512, 65_536, 2**40])
-def test_no_tensor_of_a_gpu_batch_outgrows_32_bits(
+def test_tensors_of_a_gpu_batch_are_indexable_with_32_bits(
     config: DecoderConfig, attention: CudaAttention | None, budget: int
 ) -> None:
     limits = limit_batches(ServingOptions(), config, 8192, attention, budget)
@@ -129,12 +129,12 @@ def test_no_tensor_of_a_gpu_batch_outgrows_32_bits(
 
 
 @pytest.mark.parametrize(("budget", "rows"), [(16_384, 2), (512, 1), (2**30, 64)])
-def test_without_a_token_budget_rows_are_as_few_as_keep_it(budget: int, rows: int) -> None:
+def test_without_a_token_budget_rows_are_limited_by_the_longest_row(budget: int, rows: int) -> None:
     limits = limit_batches(ServingOptions(token_budget=False), SMALL, 8192, None, budget)
     assert limits == BatchLimits(rows=rows, tokens=None)
 
 
-def test_an_export_writes_its_budget_and_the_library(tmp_path: Path) -> None:
+def test_export_writes_the_budget_and_the_library(tmp_path: Path) -> None:
     written, config, notes = export_tiny(tmp_path, ServingOptions(max_batch_tokens=777, max_batch_rows=9))
     assert config.parameters["max_batch_tokens"].string_value == "777"
     assert "max_batch_cells" not in config.parameters
@@ -145,7 +145,7 @@ def test_an_export_writes_its_budget_and_the_library(tmp_path: Path) -> None:
     assert "a batch has at most 777 tokens in 9 rows, as configured" in notes
 
 
-def test_an_export_measures_its_budget(tmp_path: Path) -> None:
+def test_export_measures_the_budget(tmp_path: Path) -> None:
     _, config, notes = export_tiny(tmp_path, ServingOptions())
     budget = int(config.parameters["max_batch_tokens"].string_value)
     assert 512 <= budget <= 65_536
@@ -154,7 +154,7 @@ def test_an_export_measures_its_budget(tmp_path: Path) -> None:
     assert note.startswith(f"a batch has at most {budget:,} tokens in 64 rows, measured at ")
 
 
-def test_an_export_without_a_token_budget(tmp_path: Path) -> None:
+def test_export_without_a_token_budget_limits_rows(tmp_path: Path) -> None:
     written, config, notes = export_tiny(tmp_path, ServingOptions(max_batch_tokens=160, token_budget=False))
     assert config.max_batch_size == 3
     assert "max_batch_tokens" not in config.parameters
@@ -162,14 +162,14 @@ def test_an_export_without_a_token_budget(tmp_path: Path) -> None:
     assert "a batch has at most 3 rows of up to 50 tokens, as configured" in notes
 
 
-def test_an_export_for_servers_of_another_architecture(tmp_path: Path) -> None:
+def test_export_for_another_architecture_has_its_library(tmp_path: Path) -> None:
     serving = ServingOptions(max_batch_tokens=600, server_architecture=ServerArchitecture.AARCH64)
     written, _, _ = export_tiny(tmp_path, serving)
     library = written.folder.batch_strategy(1).read_bytes()
     assert library == library_file(ServerArchitecture.AARCH64).read_bytes()
 
 
-def test_an_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -> None:
+def test_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -> None:
     _, config, notes = export_tiny(
         tmp_path, ServingOptions(gpu_memory_bytes=1), device=Device.CUDA, precision=Precision.FP16
     )
@@ -177,17 +177,17 @@ def test_an_export_for_a_gpu_limits_padding_and_reports_memory(tmp_path: Path) -
     assert config.parameters["max_batch_cells"].string_value == str(4 * 65_536)
     assert "a batch has at most 65,536 tokens in 64 rows, estimated for a data-centre GPU" in notes
     assert any("for a batch of 65,536 tokens" in note for note in notes)
-    assert any("does not fit into 0.0 GB" in note for note in notes)
+    assert any("does not fit into gpu_memory_bytes, 0.0 GB" in note for note in notes)
 
 
 @pytest.mark.parametrize("architecture", ServerArchitecture)
-def test_the_binaries_are_built_from_the_source(architecture: ServerArchitecture) -> None:
+def test_binaries_are_built_from_the_source(architecture: ServerArchitecture) -> None:
     binary = library_file(architecture).read_bytes()
     digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()
     assert f"batch_strategy.c sha256:{digest}".encode() in binary, "run `make batch-strategy` and commit the binaries"
     machine = {ServerArchitecture.X86_64: 62, ServerArchitecture.AARCH64: 183}[architecture]
     assert binary[:4] == b"\x7fELF"
     assert int.from_bytes(binary[18:20], "little") == machine
-    # the oldest glibc that either architecture has symbols of; every image is newer
+    # lowest glibc versions of the two architectures; all images are newer
     versions = {part.split(b"\0")[0] for part in binary.split(b"GLIBC_")[1:]}
     assert versions <= {b"2.2.5", b"2.17"}

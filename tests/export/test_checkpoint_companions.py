@@ -1,4 +1,4 @@
-"""Tokenizer, pooling, prompts, length and task: settings beside the weights are applied or rejected."""
+"""Settings of tokenizer, pooling, prompts and length are applied or rejected."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_tokenizer_appends_its_end_token(tiny_source: Path) -> None:
     assert [len(row) for row in rows][::2] == [1, 8]
 
 
-def test_tokenizer_without_an_end_token_is_honoured(tmp_path: Path) -> None:
+def test_tokenizer_without_an_end_token_appends_none(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, end_token=False)
     tokenizer = read_tokenizer(tmp_path, VOCABULARY)
     assert tokenizer.end_token_id is None
@@ -45,7 +45,7 @@ def test_tokenizer_without_an_end_token_is_honoured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("single", [f"$A {END_TOKEN} {END_TOKEN}", f"{END_TOKEN} $A"])
-def test_other_added_tokens_are_refused(tmp_path: Path, single: str) -> None:
+def test_other_added_tokens_are_rejected(tmp_path: Path, single: str) -> None:
     write_tokenizer(tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(END_TOKEN, 278)])
@@ -54,26 +54,24 @@ def test_other_added_tokens_are_refused(tmp_path: Path, single: str) -> None:
         read_tokenizer(tmp_path, VOCABULARY)
 
 
-def test_tokenizer_of_a_larger_vocabulary_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_of_a_larger_vocabulary_is_rejected(tmp_path: Path) -> None:
     write_tokenizer(tmp_path, size=290)
     assert read_tokenizer(tmp_path, 290).end_token_id == 288
     with pytest.raises(UnsupportedCheckpointError, match=r"has id 289, .* ends at 288; .* another model's tokenizer"):
         read_tokenizer(tmp_path, 289)
 
 
-def test_tokenizer_that_transformers_reads_otherwise_is_refused(tmp_path: Path) -> None:
+def test_tokenizer_that_differs_in_transformers_is_rejected(tmp_path: Path) -> None:
     write_tokenizer(tmp_path)
     settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
     # transformers adds the token to its vocabulary and finds it in the probes
     added = {"content": "capital", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     write_json(tmp_path / "tokenizer_config.json", settings | {"added_tokens_decoder": {"285": added}})
-    with pytest.raises(
-        UnsupportedCheckpointError, match=r"transformers, with tokenizer_config\.json, returns other ids"
-    ):
+    with pytest.raises(UnsupportedCheckpointError, match="returns other ids than"):
         read_tokenizer(tmp_path, VOCABULARY)
 
 
-def test_tokenizer_file_missing_or_broken(tmp_path: Path) -> None:
+def test_missing_or_broken_tokenizer_file_raises_an_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no tokenizer\.json; write one with"):
         read_tokenizer(tmp_path, VOCABULARY)
     (tmp_path / "tokenizer.json").write_text("{}")
@@ -101,7 +99,7 @@ LAST = {"word_embedding_dimension": 40, "pooling_mode_lasttoken": True, "pooling
 
 @pytest.mark.parametrize("pooling", [LAST, {"pooling_mode": "lasttoken"}, {"pooling_mode": ["lasttoken"]}])
 @pytest.mark.parametrize("kinds", [("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")])
-def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
+def test_last_token_pooling_is_accepted(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
     write_modules(tmp_path, pooling, kinds)
     assert read_settings(tmp_path, is_qwen3_embedding=True) == SentenceSettings(
         prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
@@ -121,7 +119,7 @@ def test_last_token_pooling_is_taken(tmp_path: Path, pooling: dict[str, Any], ki
         ({"pooling_mode_lasttoken": False}, "none"),
     ],
 )
-def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
+def test_other_pooling_is_rejected_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
     write_modules(tmp_path, pooling)
     with pytest.raises(UnsupportedCheckpointError) as caught:
         read_settings(tmp_path)
@@ -129,14 +127,14 @@ def test_other_pooling_is_refused_by_name(tmp_path: Path, pooling: dict[str, Any
     assert f"pooling '{named}' is not supported" in str(caught.value)
 
 
-def test_further_modules_are_refused_by_name(tmp_path: Path) -> None:
+def test_further_modules_are_rejected_by_name(tmp_path: Path) -> None:
     write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
     with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' is not supported"):
         read_settings(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
-def test_modules_file_that_is_none(tmp_path: Path, content: str) -> None:
+def test_invalid_modules_file_raises_an_error(tmp_path: Path, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)
     with pytest.raises(SourceError, match=r"modules\.json: not a list of sentence-transformers modules"):
         read_settings(tmp_path)
@@ -171,7 +169,7 @@ def test_prompts_are_read(tmp_path: Path, prompts: dict[str, str], expected: Pro
     assert read_settings(tmp_path).prompts == expected
 
 
-def test_prompt_with_our_placeholder_is_refused(tmp_path: Path) -> None:
+def test_prompt_with_a_placeholder_is_rejected(tmp_path: Path) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", {"prompts": {"query": "q {text}"}})
     with pytest.raises(UnsupportedCheckpointError, match="placeholder"):
         read_settings(tmp_path)
@@ -182,7 +180,7 @@ def test_length_is_read(tmp_path: Path) -> None:
     assert read_settings(tmp_path).max_tokens == 77
 
 
-def test_instruction_replaces_the_default_one() -> None:
+def test_instruction_option_replaces_the_default() -> None:
     prompts = Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction="a")
     assert override_instruction(prompts, None) == prompts
     assert override_instruction(prompts, "b").default_instruction == "b"

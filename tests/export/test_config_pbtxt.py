@@ -1,4 +1,4 @@
-"""`config.pbtxt`: parsed back with Triton's own message type."""
+"""`config.pbtxt`, parsed with Triton's protobuf message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference
 from qwen3_triton.export.artifacts.config_pbtxt import render_config
 from qwen3_triton.export.batching.limits import BatchLimits
 
-CONTRACT = EmbeddingManifest(
+MANIFEST = EmbeddingManifest(
     dimension=40,
     min_dimension=32,
     max_tokens=128,
@@ -44,19 +44,19 @@ def render(serving: ServingOptions, version: int, manifest: Manifest, limits: Ba
 
 
 def parse(
-    serving: ServingOptions, version: int = 1, manifest: Manifest = CONTRACT, limits: BatchLimits = LIMITS
+    serving: ServingOptions, version: int = 1, manifest: Manifest = MANIFEST, limits: BatchLimits = LIMITS
 ) -> Any:
     return text_format.Parse(render(serving, version, manifest, limits), triton.ModelConfig())
 
 
-def test_defaults() -> None:
+def test_default_config() -> None:
     config = parse(ServingOptions())
     assert config.name == "tiny"
     assert config.backend == "onnxruntime"
     assert config.default_model_filename == "model.onnx"
     assert config.max_batch_size == 64
     assert config.dynamic_batching.max_queue_delay_microseconds == 0
-    # a queue policy or priorities stall models of one instance
+    # a queue policy or priorities stall models with one instance
     assert not config.dynamic_batching.HasField("default_queue_policy")
     assert config.dynamic_batching.priority_levels == 0
     [group] = config.instance_group
@@ -79,7 +79,7 @@ def test_rows_of_any_width_share_a_batch() -> None:
         [-1],
         True,
     )
-    # the kinds that count elements count requests, not rows
+    # kinds that count elements have one entry per request, not per row
     assert [(entry.kind, list(entry.target_name)) for entry in config.batch_input] == [
         (triton.BatchInput.BATCH_ITEM_SHAPE_FLATTEN, ["row_lengths"]),
         (triton.BatchInput.BATCH_ELEMENT_COUNT, ["request_lengths"]),
@@ -90,7 +90,7 @@ def test_rows_of_any_width_share_a_batch() -> None:
     assert (output.name, output.data_type, list(output.dims)) == ("embedding", triton.TYPE_FP32, [40])
 
 
-def test_warm_up_sends_ids_that_exist() -> None:
+def test_warm_up_sends_valid_ids() -> None:
     [warmup] = parse(ServingOptions()).model_warmup
     assert warmup.batch_size == 1
     assert list(warmup.inputs) == ["input_ids"]
@@ -98,19 +98,26 @@ def test_warm_up_sends_ids_that_exist() -> None:
     assert sent.WhichOneof("input_data_type") == "zero_data"
     assert sent.data_type == triton.TYPE_INT64
     [width] = sent.dims
-    assert 0 < width <= CONTRACT.max_tokens
+    assert 0 < width <= MANIFEST.max_tokens
 
 
 @pytest.mark.parametrize(
-    "manifest", [CONTRACT, dataclasses.replace(CONTRACT, end_token_id=None)], ids=["full", "no end token"]
+    "manifest", [MANIFEST, dataclasses.replace(MANIFEST, end_token_id=None)], ids=["full", "no end token"]
 )
-def test_manifest_goes_round_without_what_clients_do_not_need(manifest: EmbeddingManifest) -> None:
-    held = parse(ServingOptions(), manifest=manifest).parameters["manifest"].string_value
-    assert Manifest.from_json(held) == manifest
-    assert not json.loads(held).keys() & {"checkpoint", "adapters", "parity", "quantization", "retrieval", "device"}
+def test_manifest_parameter_round_trips_and_has_only_client_fields(manifest: EmbeddingManifest) -> None:
+    parameter = parse(ServingOptions(), manifest=manifest).parameters["manifest"].string_value
+    assert Manifest.from_json(parameter) == manifest
+    assert not json.loads(parameter).keys() & {
+        "checkpoint",
+        "adapters",
+        "parity",
+        "quantization",
+        "retrieval",
+        "device",
+    }
 
 
-def test_options_are_honoured() -> None:
+def test_serving_options_are_applied() -> None:
     options = ServingOptions(queue_delay_us=123, instances=3, threads=2, response_cache=True)
     config = parse(options, version=4, limits=BatchLimits(rows=7, tokens=None))
     assert config.max_batch_size == 7
@@ -123,4 +130,4 @@ def test_options_are_honoured() -> None:
 
 
 def test_text_is_readable_utf8() -> None:
-    assert "東京 🦊" in render(ServingOptions(), 1, CONTRACT, LIMITS)
+    assert "東京 🦊" in render(ServingOptions(), 1, MANIFEST, LIMITS)

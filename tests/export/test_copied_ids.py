@@ -1,4 +1,4 @@
-"""A batch in which Triton copied only a part of the ids: no row without its own ids is ever answered."""
+"""Batches of which Triton copied only a part of the ids: rows whose ids are missing return NaN."""
 
 from __future__ import annotations
 
@@ -33,26 +33,26 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def run(session: onnxruntime.InferenceSession, requests: Requests, stale: int = 0) -> NDArray[np.float32]:
-    """The answers to a batch of `requests`, whose ids from the first empty request on are those of `stale` instead."""
+    """Run a batch of `requests`; ids after the first empty request are random, seeded by `stale`."""
     rng = np.random.default_rng(stale)
     ids: list[int] = []
     intact = True
     for request in requests:
-        own = [token for row in request for token in row]
-        intact &= bool(own)
-        ids += own if intact else rng.integers(-1, VOCABULARY + 5, len(own)).tolist()
+        request_ids = [token for row in request for token in row]
+        intact &= bool(request_ids)
+        ids += request_ids if intact else rng.integers(-1, VOCABULARY + 5, len(request_ids)).tolist()
     feed = {
         "input_ids": np.asarray(ids, np.int64),
         "row_lengths": np.asarray([len(row) for request in requests for row in request], np.int32),
         "request_lengths": np.asarray([sum(map(len, request)) for request in requests], np.int32),
     }
-    answers: NDArray[np.float32] = session.run(None, feed)[0]
-    return answers
+    vectors: NDArray[np.float32] = session.run(None, feed)[0]
+    return vectors
 
 
-def bits(answers: NDArray[np.float32]) -> list[set[int]]:
-    """The distinct bit patterns of each row."""
-    return [set(row.view(np.uint32).tolist()) for row in answers]
+def bits(vectors: NDArray[np.float32]) -> list[set[int]]:
+    """Return the distinct bit patterns of each row."""
+    return [set(row.view(np.uint32).tolist()) for row in vectors]
 
 
 ROWS = random_rows([3, 9, 1, 17, 5, 5, 8])
@@ -62,36 +62,36 @@ AFTER: Requests = [[ROWS[1]], [ROWS[2]], [ROWS[3]]]
 
 @pytest.mark.parametrize("stale", range(4))
 @pytest.mark.parametrize("rows", [0, 1, 5], ids=["no rows", "one empty row", "five empty rows"])
-def test_rows_behind_an_empty_request_are_lost_and_those_before_are_exact(
+def test_rows_after_an_empty_request_are_lost_and_rows_before_it_are_exact(
     session: onnxruntime.InferenceSession, rows: int, stale: int
 ) -> None:
     empty: Requests = [[[]] * rows]
-    answers = run(session, [*BEFORE, *empty, *AFTER], stale)
-    np.testing.assert_array_equal(answers[:3], run(session, BEFORE))
-    found = bits(answers[3:])
+    vectors = run(session, [*BEFORE, *empty, *AFTER], stale)
+    np.testing.assert_array_equal(vectors[:3], run(session, BEFORE))
+    found = bits(vectors[3:])
     assert found[:rows] == [{BAD_ROW_BITS}] * rows
     assert found[rows:] == [{LOST_ROW_BITS}] * 3
 
 
 @pytest.mark.parametrize("rows", [0, 4])
-def test_everything_behind_a_first_empty_request_is_lost(session: onnxruntime.InferenceSession, rows: int) -> None:
-    answers = run(session, [[[]] * rows, *AFTER, [[]], *BEFORE])
-    assert bits(answers) == [{BAD_ROW_BITS}] * rows + [{LOST_ROW_BITS}] * 3 + [{BAD_ROW_BITS}] + [{LOST_ROW_BITS}] * 3
+def test_all_rows_after_the_first_empty_request_are_lost(session: onnxruntime.InferenceSession, rows: int) -> None:
+    vectors = run(session, [[[]] * rows, *AFTER, [[]], *BEFORE])
+    assert bits(vectors) == [{BAD_ROW_BITS}] * rows + [{LOST_ROW_BITS}] * 3 + [{BAD_ROW_BITS}] + [{LOST_ROW_BITS}] * 3
 
 
-def test_an_empty_request_at_the_end_costs_nothing(session: onnxruntime.InferenceSession) -> None:
-    answers = run(session, [*BEFORE, *AFTER, [[]]])
-    np.testing.assert_array_equal(answers[:-1], run(session, [*BEFORE, *AFTER]))
-    assert bits(answers[-1:]) == [{BAD_ROW_BITS}]
+def test_empty_request_at_the_end_affects_no_row(session: onnxruntime.InferenceSession) -> None:
+    vectors = run(session, [*BEFORE, *AFTER, [[]]])
+    np.testing.assert_array_equal(vectors[:-1], run(session, [*BEFORE, *AFTER]))
+    assert bits(vectors[-1:]) == [{BAD_ROW_BITS}]
 
 
-def test_a_batch_of_empty_requests_alone(session: onnxruntime.InferenceSession) -> None:
+def test_batch_of_only_empty_requests_is_nan(session: onnxruntime.InferenceSession) -> None:
     assert bits(run(session, [[[], []]])) == [{BAD_ROW_BITS}] * 2
     assert run(session, [[]]).shape[0] == 0
 
 
-def test_an_invalid_row_is_not_lost(session: onnxruntime.InferenceSession) -> None:
+def test_invalid_row_is_not_lost(session: onnxruntime.InferenceSession) -> None:
     invalid: Requests = [[[VOCABULARY]], [[-1, -1]], [[1] * 65]]
-    answers = run(session, [*invalid, *AFTER])
-    assert bits(answers[:3]) == [{BAD_ROW_BITS}] * 3
-    np.testing.assert_array_equal(answers[3:], run(session, AFTER))
+    vectors = run(session, [*invalid, *AFTER])
+    assert bits(vectors[:3]) == [{BAD_ROW_BITS}] * 3
+    np.testing.assert_array_equal(vectors[3:], run(session, AFTER))

@@ -1,4 +1,4 @@
-"""Whole exports for GPUs on a machine without one: what they say was checked, their configuration, what they refuse."""
+"""Exports for GPUs on a machine without a GPU: what is verified, the configuration, and rejected options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CASES = [
 
 
 class Notes(SilentProgress):
-    """Keeps what was noted."""
+    """Records notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -59,21 +59,21 @@ def parse(file: Path) -> Any:
     return text_format.Parse(file.read_text(encoding="utf-8"), triton.ModelConfig())
 
 
-@pytest.mark.parametrize(("precision", "attention", "said"), CASES)
-def test_report_says_what_ran(
-    tmp_path: Path, tiny_source: Path, precision: Precision, attention: CudaAttention, said: str
+@pytest.mark.parametrize(("precision", "attention", "description"), CASES)
+def test_report_names_the_runtime_of_the_check(
+    tmp_path: Path, tiny_source: Path, precision: Precision, attention: CudaAttention, description: str
 ) -> None:
     notes = Notes()
     options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
     result = export_model(options, notes)
-    assert result.record.parity.runtime.endswith(said)
+    assert result.record.parity.runtime.endswith(description)
     assert result.record.parity.passed
     assert any(note.startswith("no GPU here") for note in notes.notes)
     assert any(note.startswith("GPU memory: weights") for note in notes.notes)
-    held = ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8"))
-    assert held == result.record
-    assert (held.device, held.triton_release) == (Device.CUDA, "25.11")
-    # the twin is no part of the model
+    stored = ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8"))
+    assert stored == result.record
+    assert (stored.device, stored.triton_release) == (Device.CUDA, "25.11")
+    # the twin is not part of the model
     assert sorted(entry.name for entry in result.folder.path.iterdir()) == [
         "1",
         "config.pbtxt",
@@ -89,7 +89,9 @@ def test_report_says_what_ran(
     ("precision", "attention"),
     [(Precision.FP16, CudaAttention.ROWS), (Precision.INT8, CudaAttention.ROWS), (Precision.BF16, CudaAttention.PAGES)],
 )
-def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAttention) -> None:
+def test_reranker_export_for_gpus_passes_its_checks(
+    tmp_path: Path, precision: Precision, attention: CudaAttention
+) -> None:
     tiny = TinyCheckpoint(layers=3, hidden=128, intermediate=256, head_dim=32, layout=CAUSAL, end_token=False)
     tiny = dataclasses.replace(tiny, answers=True, max_positions=512, head_scale=0.1, seed=4)
     source = write_checkpoint(tmp_path / "reranker", tiny)
@@ -103,7 +105,7 @@ def test_rerankers_too(tmp_path: Path, precision: Precision, attention: CudaAtte
     assert ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8")) == result.record
 
 
-def test_configuration_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
+def test_config_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
     serving = ServingOptions(instances=2, max_batch_rows=24, gpu_memory_bytes=3 * 10**9)
     options = cuda_options(tiny_source, tmp_path / "repository", Precision.FP16, serving=serving, max_tokens=200)
     config = parse(export_model(options).folder.config)
@@ -129,7 +131,7 @@ def test_provider_options_follow_precision_and_release() -> None:
     assert cuda_provider_options(Precision.FP32, new) == {"use_tf32": "0"}
 
 
-def test_a_cpu_model_is_configured_as_before(tmp_path: Path, tiny_source: Path) -> None:
+def test_cpu_config_has_no_gpu_settings(tmp_path: Path, tiny_source: Path) -> None:
     result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
     config = parse(result.folder.config)
     assert config.instance_group[0].kind == triton.ModelInstanceGroup.KIND_CPU
@@ -138,18 +140,18 @@ def test_a_cpu_model_is_configured_as_before(tmp_path: Path, tiny_source: Path) 
     assert (result.record.device, result.record.triton_release) == (Device.CPU, None)
 
 
-def test_a_manifest_without_a_device_is_one_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
+def test_manifest_without_a_device_is_for_a_cpu(tmp_path: Path, tiny_source: Path) -> None:
     result = export_model(tiny_options(tiny_source, tmp_path / "repository"))
     fields = json.loads(result.record.to_json())
     del fields["device"], fields["triton_release"]
     assert ExportRecord.from_json(json.dumps(fields)) == result.record
 
 
-def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path) -> None:
-    brain = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), precision=Precision.BF16)
+def test_incompatible_options_are_rejected(tmp_path: Path, tiny_source: Path) -> None:
+    bf16 = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), precision=Precision.BF16)
     with pytest.raises(ExportError, match="bf16 is not available on device cpu"):
-        export_model(brain)
-    many = cuda_options(
+        export_model(bf16)
+    paged = cuda_options(
         tiny_source,
         tmp_path / "repository",
         Precision.FP16,
@@ -157,11 +159,11 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, tiny_source: Path)
         serving=ServingOptions(max_batch_rows=257),
     )
     with pytest.raises(ExportError, match="at most 256 rows; use fewer rows, or attention over rows"):
-        export_model(many)
+        export_model(paged)
     assert not (tmp_path / "repository").exists()
 
 
-def test_fp16_activations_under_eight_bit_weights_are_rescaled(tmp_path: Path) -> None:
+def test_fp16_activations_with_8_bit_weights_are_rescaled(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(residual_shift=14))
     notes = Notes()
     result = export_model(cuda_options(source, tmp_path / "repository", Precision.INT8), notes)
@@ -172,7 +174,7 @@ def test_fp16_activations_under_eight_bit_weights_are_rescaled(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
-def test_weights_take_what_was_estimated(tmp_path: Path, precision: Precision) -> None:
+def test_weight_memory_matches_the_estimate(tmp_path: Path, precision: Precision) -> None:
     tiny = TinyCheckpoint(layers=2, hidden=256, intermediate=512, heads=2, kv_heads=1, head_dim=128, vocabulary=900)
     source = write_checkpoint(tmp_path / "tiny", tiny)
     options = cuda_options(source, tmp_path / "repository", precision)
@@ -185,7 +187,7 @@ def test_weights_take_what_was_estimated(tmp_path: Path, precision: Precision) -
     assert estimate.workspace > 64 * 48 * config.intermediate * 4
 
 
-def test_releases_know_their_runtime() -> None:
+def test_releases_map_to_runtime_versions() -> None:
     assert TritonRelease.R25_11.runtime == RuntimeVersion(1, 23, 2)
     assert RuntimeVersion.parse("1.31.1+cu13") == RuntimeVersion(1, 31, 1)
     assert RuntimeVersion(1, 9) < RuntimeVersion(1, 23)

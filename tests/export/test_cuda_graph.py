@@ -1,4 +1,4 @@
-"""The graphs for GPUs against transformers in fp32, by kernels that a CPU has and by functions for what it lacks."""
+"""Graphs for GPUs against transformers in fp32, with CPU kernels and with functions for missing operators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from attention_functions import bookkeeping, spell_out
+from attention_functions import bookkeeping, open_decomposed
 from safetensors.torch import load_file
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from transformers import Qwen3Config, Qwen3Model
@@ -37,8 +37,8 @@ SHAPES = {
     "one-layer": TinyCheckpoint(layers=1, heads=2, kv_heads=1, head_dim=64, hidden=24, intermediate=20),
     "wide": TinyCheckpoint(layers=3, heads=2, kv_heads=2, head_dim=16, hidden=150, intermediate=290),
 }
-# graphs with attention operators that no CPU has
-SPELLED_OUT = {
+# graphs with attention operators that have no CPU kernel
+DECOMPOSED = {
     "rows normed": CudaProfile(runtime=NEW),
     "pages": CudaProfile(runtime=OLD, attention=CudaAttention.PAGES),
     "pages normed": CudaProfile(runtime=NEW, attention=CudaAttention.PAGES),
@@ -55,10 +55,10 @@ def half(source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenModel
     return write_graph(source, tmp_path_factory.mktemp("cuda") / "out", Precision.FP16, cuda=CudaProfile()).session
 
 
-@pytest.fixture(scope="module", params=list(SPELLED_OUT.values()), ids=list(SPELLED_OUT))
-def spelled_out(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenModel:
+@pytest.fixture(scope="module", params=list(DECOMPOSED.values()), ids=list(DECOMPOSED))
+def decomposed(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.TempPathFactory) -> WrittenModel:
     out = tmp_path_factory.mktemp("cuda") / "out"
-    return spell_out(write_graph(source, out, Precision.FP16, cuda=request.param).file)
+    return open_decomposed(write_graph(source, out, Precision.FP16, cuda=request.param).file)
 
 
 @pytest.mark.parametrize("precision", GATES)
@@ -68,28 +68,28 @@ def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Pr
     reference = ReferenceModel(open_checkpoint(SourceReference(str(source)))).embed(ROWS, 4, lambda _done, _all: None)
     rescale = choose_rescale(reference.peaks)
     graph = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale, cuda=CudaProfile())
-    answers = graph.session.run(ROWS)
-    assert answers.shape == (len(ROWS), tiny.hidden)
-    assert answers.dtype == np.float32
-    assert np.linalg.norm(answers, axis=1) == pytest.approx(1.0, abs=1e-6)
-    assert min_cosine(answers, official_vectors(source, ROWS)) >= GATES[precision]
+    vectors = graph.session.run(ROWS)
+    assert vectors.shape == (len(ROWS), tiny.hidden)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-6)
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= GATES[precision]
 
 
 @pytest.mark.parametrize(
     "profile",
     [CudaProfile(cpu_twin=True), CudaProfile(cpu_twin=True, runtime=NEW), CudaProfile(joint_products=False)],
-    ids=["twin", "twin of a newer release", "products apart"],
+    ids=["twin", "twin of a newer release", "separate products"],
 )
-def test_other_ways_to_the_same_numbers(tmp_path: Path, source: Path, profile: CudaProfile) -> None:
-    answers = write_graph(source, tmp_path / "out", Precision.FP32, cuda=profile).session.run(ROWS)
-    assert min_cosine(answers, official_vectors(source, ROWS)) >= 0.999999
+def test_graph_variants_equal_transformers(tmp_path: Path, source: Path, profile: CudaProfile) -> None:
+    vectors = write_graph(source, tmp_path / "out", Precision.FP32, cuda=profile).session.run(ROWS)
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= 0.999999
 
 
-def test_spelled_out_attention_equals_transformers(source: Path, spelled_out: WrittenModel) -> None:
-    assert min_cosine(spelled_out.run(ROWS), official_vectors(source, ROWS)) >= 0.9999
+def test_decomposed_attention_equals_transformers(source: Path, decomposed: WrittenModel) -> None:
+    assert min_cosine(decomposed.run(ROWS), official_vectors(source, ROWS)) >= 0.9999
 
 
-def test_company_order_and_padding_change_nothing(half: WrittenModel) -> None:
+def test_vectors_are_batch_invariant(half: WrittenModel) -> None:
     alone = half.run_alone(ROWS)
     rng = random.Random(3)
     for _ in range(3):
@@ -98,24 +98,24 @@ def test_company_order_and_padding_change_nothing(half: WrittenModel) -> None:
         assert min_cosine(half.run(batch), alone[order]) >= 0.999999
 
 
-def test_company_changes_nothing_where_attention_is_spelled_out(spelled_out: WrittenModel) -> None:
-    alone = spelled_out.run_alone(ROWS)
+def test_decomposed_attention_is_batch_invariant(decomposed: WrittenModel) -> None:
+    alone = decomposed.run_alone(ROWS)
     batch = [pad_row(row, 3, index) for index, row in enumerate(ROWS)]
-    assert min_cosine(spelled_out.run(batch), alone) >= 0.999999
+    assert min_cosine(decomposed.run(batch), alone) >= 0.999999
 
 
-def test_bad_rows_are_nan_and_touch_no_other(half: WrittenModel) -> None:
+def test_bad_rows_are_nan_and_affect_no_other_row(half: WrittenModel) -> None:
     good = ROWS[2:5]
     batch = [[], good[0], [-1, -1], [1000, 5], good[1], [1] * (MAX_TOKENS + 1), good[2]]
-    answers = half.run(batch)
-    assert np.isnan(answers).all(axis=1).tolist() == [True, False, True, True, False, True, False]
-    assert min_cosine(answers[[1, 4, 6]], half.run_alone(good)) >= 0.999999
+    vectors = half.run(batch)
+    assert np.isnan(vectors).all(axis=1).tolist() == [True, False, True, True, False, True, False]
+    assert min_cosine(vectors[[1, 4, 6]], half.run_alone(good)) >= 0.999999
     assert np.isnan(half.run([[], [-1]])).all()
 
 
-def test_eight_bit_blocks_are_what_the_graph_computes_with(tmp_path: Path, source: Path) -> None:
-    """transformers with the weights that the codes and scales mean."""
-    answers = write_graph(source, tmp_path / "out", Precision.INT8, cuda=CudaProfile()).session.run(ROWS)
+def test_graph_equals_transformers_with_dequantised_weights(tmp_path: Path, source: Path) -> None:
+    """The reference is transformers with the dequantised weights."""
+    vectors = write_graph(source, tmp_path / "out", Precision.INT8, cuda=CudaProfile()).session.run(ROWS)
     model = Qwen3Model(Qwen3Config.from_pretrained(source))
     state = load_file(source / "model.safetensors")
     for name, tensor in state.items():
@@ -126,14 +126,14 @@ def test_eight_bit_blocks_are_what_the_graph_computes_with(tmp_path: Path, sourc
                 tensor.copy_(tensor.new_tensor(np.rint(array / scales) * scales))
             else:
                 blocks = quantize_blocks(array, HALF)
-                means = (blocks.codes.astype(np.float32) - 128) * blocks.scales.astype(np.float32)[:, :, None]
-                tensor.copy_(tensor.new_tensor(means.reshape(len(array), -1)[:, : array.shape[1]]))
+                dequantised = (blocks.codes.astype(np.float32) - 128) * blocks.scales.astype(np.float32)[:, :, None]
+                tensor.copy_(tensor.new_tensor(dequantised.reshape(len(array), -1)[:, : array.shape[1]]))
     model.load_state_dict(state)
-    assert min_cosine(answers, model_vectors(model, ROWS)) >= 0.99999
-    assert min_cosine(answers, official_vectors(source, ROWS)) < 0.99999
+    assert min_cosine(vectors, model_vectors(model, ROWS)) >= 0.99999
+    assert min_cosine(vectors, official_vectors(source, ROWS)) < 0.99999
 
 
-def test_blocks_keep_every_weight_within_half_a_step() -> None:
+def test_block_quantisation_error_is_at_most_half_a_step() -> None:
     rng = np.random.default_rng(0)
     matrix = (rng.standard_normal((40, 3 * BLOCK - 5)) * 10.0 ** rng.integers(-9, 3, (40, 1))).astype(np.float32)
     matrix[7] = 0
@@ -146,7 +146,7 @@ def test_blocks_keep_every_weight_within_half_a_step() -> None:
         assert (np.abs(codes * scales - matrix) <= scales * 0.5001).all()
 
 
-def test_every_token_gets_a_slot_of_its_own_in_the_pages(source: Path, tmp_path: Path) -> None:
+def test_each_token_has_its_own_slot_in_the_pages(source: Path, tmp_path: Path) -> None:
     lengths = [255, 1, 256, 600, 257, 3]
     rows = [[1] * length for length in lengths]
     written = page_file(source, tmp_path, MAX_TOKENS * 16)
@@ -165,8 +165,8 @@ def test_every_token_gets_a_slot_of_its_own_in_the_pages(source: Path, tmp_path:
     assert len(set(slots)) == sum(lengths)
 
 
-def test_keys_and_values_have_caches_that_no_optimiser_takes_for_one(source: Path, tmp_path: Path) -> None:
-    """Equal nodes are merged by ONNX Runtime; values would then overwrite keys."""
+def test_key_and_value_caches_are_not_merged_by_the_optimizer(source: Path, tmp_path: Path) -> None:
+    """ONNX Runtime merges identical nodes, and values would then overwrite keys."""
     model = onnx.load(page_file(source, tmp_path, MAX_TOKENS).file, load_external_data=False)
     fillers = [node for node in model.graph.node if node.op_type == "ConstantOfShape"]
     assert [node.name for node in fillers] == ["rows.keys", "rows.values"]
@@ -174,7 +174,7 @@ def test_keys_and_values_have_caches_that_no_optimiser_takes_for_one(source: Pat
     for node in model.graph.node:
         if node.op_type == "PagedAttention":
             assert list(node.input[3:5]) == ["rows.keys", "rows.values"]
-            # outputs for the caches would have to be the inputs' own memory, which a graph cannot promise
+            # cache outputs would have to alias the inputs, which a graph cannot guarantee
             assert len(node.output) == 1
 
 

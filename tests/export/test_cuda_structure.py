@@ -1,4 +1,4 @@
-"""What a graph for GPUs is made of: nothing that a release lacks a CUDA kernel for, nothing that the host waits for."""
+"""Structure of graphs for GPUs: every operator has a CUDA kernel, and layers do not synchronise with the host."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_every_release_has_a_cuda_kernel_for_every_node(
         require_cuda_kernels(ir.load(file), DTYPES[precision], runtime)
 
 
-def test_a_layer_is_a_few_kernels_and_no_copy(
+def test_layer_has_few_kernels_and_no_copies(
     tmp_path: Path, source: Path, case: tuple[Precision, CudaAttention]
 ) -> None:
     precision, attention = case
@@ -71,7 +71,7 @@ def test_a_layer_is_a_few_kernels_and_no_copy(
     assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18, "com.microsoft": 1}
 
 
-def test_products_of_one_operand_are_one_and_see_real_tokens_only(tmp_path: Path, source: Path) -> None:
+def test_products_of_one_operand_are_joined_and_compute_no_padding(tmp_path: Path, source: Path) -> None:
     model = onnx.load(written(source, tmp_path / "out", Precision.FP16, CudaProfile()))
     weights = {node.name: node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
     assert sorted(weights) == sorted(
@@ -82,15 +82,17 @@ def test_products_of_one_operand_are_one_and_see_real_tokens_only(tmp_path: Path
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     assert shapes["layers.0.attention.qkv.weight"] == [40, 4 * 16 + 2 * 16 + 2 * 16]
     assert shapes["layers.0.mlp.gate_up.weight"] == [40, 2 * 56]
-    # behind its attention the last layer goes on with each text's last token
-    made = {out: node for node in model.graph.node for out in node.output}
+    # after its attention, the last layer computes only each text's last token
+    producer = {out: node for node in model.graph.node for out in node.output}
     [output] = [node for node in model.graph.node if node.name == f"layers.{LAYERS - 1}.attention.output"]
-    assert list(made[output.input[0]].input)[1] == "rows.last_places"
+    assert list(producer[output.input[0]].input)[1] == "rows.last_places"
 
 
 @pytest.mark.parametrize("attention", CudaAttention)
 @pytest.mark.parametrize("precision", [Precision.FP16, Precision.BF16, Precision.INT8])
-def test_no_large_tensor_is_fp32(tmp_path: Path, source: Path, precision: Precision, attention: CudaAttention) -> None:
+def test_only_head_tensors_are_fp32(
+    tmp_path: Path, source: Path, precision: Precision, attention: CudaAttention
+) -> None:
     model = onnx.load(written(source, tmp_path / "out", precision, CudaProfile(attention=attention)))
     full = {
         tensor.name
@@ -100,7 +102,7 @@ def test_no_large_tensor_is_fp32(tmp_path: Path, source: Path, precision: Precis
     assert full == {"head.norm.gain", "head.unit.gain"}
 
 
-def test_newer_operators_are_used_from_the_release_that_has_them(tmp_path: Path, source: Path) -> None:
+def test_newer_operators_are_used_from_their_first_release(tmp_path: Path, source: Path) -> None:
     def inputs(runtime: RuntimeVersion, attention: CudaAttention) -> int:
         folder = tmp_path / f"{attention}-{runtime}"
         model = onnx.load(written(source, folder, Precision.BF16, CudaProfile(runtime=runtime, attention=attention)))
@@ -108,7 +110,7 @@ def test_newer_operators_are_used_from_the_release_that_has_them(tmp_path: Path,
         norms = sum(
             node.op_type == "SimplifiedLayerNormalization" and "attention" in node.name for node in model.graph.node
         )
-        # without its own norms of q and k a layer's only norms are those on the residual stream
+        # if the operator norms q and k, the only other norms are those on the residual stream
         assert norms == (1 if len(node.input) > 9 else 1 + 2 * LAYERS)
         return len(node.input)
 
@@ -119,16 +121,16 @@ def test_newer_operators_are_used_from_the_release_that_has_them(tmp_path: Path,
 
 
 @pytest.mark.parametrize("attention", CudaAttention)
-def test_the_installed_runtime_accepts_types_and_shapes_of_what_it_cannot_run(
+def test_installed_runtime_accepts_types_and_shapes_of_bf16_graphs(
     tmp_path: Path, source: Path, attention: CudaAttention
 ) -> None:
-    """Schemas are checked before kernels are looked for; the CPU has none for bf16."""
+    """ONNX Runtime checks schemas before it looks for kernels, which the CPU does not have for bf16."""
     file = written(source, tmp_path / "out", Precision.BF16, CudaProfile(attention=attention))
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented):
         onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
 
 
-def test_kernels_are_told_apart_by_opset_type_and_release() -> None:
+def test_kernels_are_distinguished_by_opset_type_and_release() -> None:
     x, y = ir.Value(name="x"), ir.Value(name="y")
 
     def missing(operator: str, opset: int, dtype: ir.DataType, runtime: RuntimeVersion, domain: str = "") -> bool:
@@ -138,7 +140,7 @@ def test_kernels_are_told_apart_by_opset_type_and_release() -> None:
     old, half, full = RuntimeVersion(1, 23, 2), ir.DataType.FLOAT16, ir.DataType.FLOAT
     assert not missing("MatMul", 18, half, old)
     assert not missing("Reshape", 18, half, old)
-    # what a graph of opset 21 would do to the default image
+    # a graph of opset 21 would not run on the GPU in the default image
     assert missing("Reshape", 21, half, old)
     assert not missing("Reshape", 21, half, RuntimeVersion(1, 24, 1))
     assert missing("GroupQueryAttention", 18, full, old, "com.microsoft")
@@ -148,13 +150,13 @@ def test_kernels_are_told_apart_by_opset_type_and_release() -> None:
     assert missing("Softplus", 18, half, old)
 
 
-def test_refusal_names_nodes_release_and_a_way_out(tmp_path: Path, source: Path) -> None:
+def test_error_names_nodes_release_and_a_remedy(tmp_path: Path, source: Path) -> None:
     model = ir.load(write_graph(source, tmp_path / "out", Precision.FP16).file)
     with pytest.raises(ExportError, match=r"ONNX Runtime 1\.23\.2 has no CUDA kernel for .*; choose a newer Triton"):
         require_cuda_kernels(model, ir.DataType.FLOAT16, RuntimeVersion(1, 23, 2))
 
 
-def test_table_names_a_kernel_once_and_operators_that_exist() -> None:
+def test_kernel_table_has_no_duplicates_or_unknown_operators() -> None:
     keys = [(kernel.domain, kernel.operator, kernel.since_version) for kernel in CUDA_KERNELS]
     assert len(set(keys)) == len(keys)
     for domain, operator, since in keys:

@@ -1,4 +1,4 @@
-"""`--evaluation` from a retrieval set to the manifest: both figures, the gate, who may not ask."""
+"""Evaluation on a retrieval set: both nDCG values, the limit, and errors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ INSTRUCTION = "Find it"
 
 
 class Stages(SilentProgress):
-    """Keeps the stages and how far each came."""
+    """Records the stages and their steps."""
 
     def __init__(self) -> None:
         self.steps: dict[str, list[tuple[int, int]]] = {}
@@ -60,15 +60,16 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(source: Path, repository: Path, folder: Path | None, **changes: object) -> ExportOptions:
-    asked = ExportOptions(
+    defaults = ExportOptions(
         model=SourceReference(str(source)),
         repository=repository,
         name="model",
         max_tokens=MAX_TOKENS,
+        query_template=QUERY_TEMPLATE,
         instruction=INSTRUCTION,
         evaluation=EvaluationOptions(folder=folder),
     )
-    return dataclasses.replace(asked, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
 
 
 def retrieval_of(result: ExportResult) -> RetrievalReport:
@@ -78,7 +79,7 @@ def retrieval_of(result: ExportResult) -> RetrievalReport:
 
 
 def reference_scores(source: Path, folder: Path) -> NDArray[np.float32]:
-    """Scores [queries, documents] by the official recipe, without the exporter's own reading of the set."""
+    """Return scores [queries, documents] by the official recipe, without the exporter's reader of the set."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source)
@@ -94,7 +95,7 @@ def reference_scores(source: Path, folder: Path) -> NDArray[np.float32]:
     return vectors[: len(queries)] @ vectors[len(queries) :].T
 
 
-def test_the_manifest_holds_both_figures(source: Path, folder: Path, tmp_path: Path) -> None:
+def test_manifest_has_both_ndcg_values(source: Path, folder: Path, tmp_path: Path) -> None:
     stages = Stages()
     result = export_model(options(source, tmp_path, folder), stages)
     report = retrieval_of(result)
@@ -116,7 +117,7 @@ def test_the_manifest_holds_both_figures(source: Path, folder: Path, tmp_path: P
 
 @pytest.fixture(scope="module")
 def as_found(source: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The set judged by what the reference finds, 10 for the first to 1 for the tenth: no other order has 1."""
+    """A set whose judgements are the ranking of the reference, 10 to 1, so that only that order has an nDCG of 1."""
     orders = np.argsort(-reference_scores(source, folder), axis=1)[:, :10]
     lines = [
         f"q{query}\td{document}\t{10 - rank}"
@@ -133,7 +134,7 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Int8Options:
     return Int8Options(calibration=calibration, max_error=0.1)
 
 
-def test_int8_is_measured_with_its_own_graph(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
+def test_int8_is_evaluated_with_its_own_graph(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
     gate = EvaluationOptions(folder=as_found, max_ndcg_loss=0.2)
     result = export_model(options(source, tmp_path, None, precision=Precision.INT8, int8=int8, evaluation=gate))
     report = retrieval_of(result)
@@ -143,38 +144,38 @@ def test_int8_is_measured_with_its_own_graph(source: Path, as_found: Path, int8:
     assert result.record.quantization is not None
 
 
-def test_a_loss_beyond_the_gate_writes_nothing(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
+def test_loss_beyond_the_limit_writes_nothing(source: Path, as_found: Path, int8: Int8Options, tmp_path: Path) -> None:
     gate = EvaluationOptions(folder=as_found, max_ndcg_loss=1e-6)
     repository = tmp_path / "repository"
-    refused = options(source, repository, None, precision=Precision.INT8, int8=int8, evaluation=gate)
+    strict = options(source, repository, None, precision=Precision.INT8, int8=int8, evaluation=gate)
     with pytest.raises(
         RetrievalQualityError, match=r"nothing was written: 0\.9\d{3} instead of 1\.0000 by transformers"
     ):
-        export_model(refused)
+        export_model(strict)
     assert list(tmp_path.rglob("*")) == [repository]
-    whole = export_model(dataclasses.replace(refused, precision=Precision.FP32, int8=Int8Options()))
+    whole = export_model(dataclasses.replace(strict, precision=Precision.FP32, int8=Int8Options()))
     assert retrieval_of(whole).passed
 
 
-def test_without_a_set_nothing_is_measured(source: Path, tmp_path: Path) -> None:
+def test_without_a_retrieval_set_nothing_is_evaluated(source: Path, tmp_path: Path) -> None:
     stages = Stages()
     assert export_model(options(source, tmp_path, None), stages).record.retrieval is None
     assert not [stage for stage in stages.steps if "retrieval" in stage]
 
 
-def test_a_gate_needs_a_set(source: Path, tmp_path: Path) -> None:
+def test_loss_limit_needs_a_retrieval_set(source: Path, tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="max_ndcg_loss needs an evaluation folder"):
         export_model(options(source, tmp_path, None, evaluation=EvaluationOptions(max_ndcg_loss=0.1)))
 
 
-def test_a_bad_set_is_found_before_anything_is_computed(source: Path, tmp_path: Path) -> None:
+def test_invalid_retrieval_set_fails_before_any_computation(source: Path, tmp_path: Path) -> None:
     stages = Stages()
     with pytest.raises(SourceError, match=r"no corpus\.jsonl"):
         export_model(options(source, tmp_path / "repository", tmp_path), stages)
     assert stages.steps == {}
 
 
-def test_a_reranker_does_not_retrieve(folder: Path, tmp_path: Path) -> None:
+def test_reranker_cannot_be_evaluated_on_a_retrieval_set(folder: Path, tmp_path: Path) -> None:
     reranker = write_checkpoint(
         tmp_path / "reranker", TinyCheckpoint(layout="Qwen3ForSequenceClassification", end_token=False)
     )
@@ -184,7 +185,7 @@ def test_a_reranker_does_not_retrieve(folder: Path, tmp_path: Path) -> None:
     assert "computing the reference in transformers fp32" not in stages.steps
 
 
-def test_a_text_without_a_token_is_named(folder: Path, tmp_path: Path) -> None:
+def test_text_without_a_token_is_named(folder: Path, tmp_path: Path) -> None:
     endless = write_checkpoint(tmp_path / "endless", TinyCheckpoint(end_token=False))
     empty = write_set(tmp_path / "set", "q0\td0\t1\n")
     with (empty / "corpus.jsonl").open("a") as corpus:
@@ -194,7 +195,7 @@ def test_a_text_without_a_token_is_named(folder: Path, tmp_path: Path) -> None:
     assert export_model(options(endless, tmp_path / "repository", folder)).record.retrieval is not None
 
 
-def test_batches_hold_every_row_once_and_few_tokens() -> None:
+def test_batches_have_every_row_once_and_limited_tokens() -> None:
     rows = [[1] * length for length in (3, 5000, 0, 900, *range(1, 300), *[2] * 200)]
     found = list(batches(rows))
     assert sorted(index for batch in found for index in batch) == list(range(len(rows)))

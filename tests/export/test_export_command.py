@@ -18,7 +18,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from qwen3_triton.cli import main
 from qwen3_triton.client.manifest import Manifest, ModelFolder, RerankManifest
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 RERANKER = TinyCheckpoint(layout="Qwen3ForSequenceClassification", end_token=False, max_positions=512)
 COMMAND = Path(sys.executable).with_name("qwen3-triton")
@@ -26,7 +26,7 @@ COMMAND = Path(sys.executable).with_name("qwen3-triton")
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a command ended."""
+    """Result of a command."""
 
     returncode: int
     stdout: str
@@ -37,8 +37,8 @@ Runner = Callable[..., Result]
 
 
 def run(*arguments: object, cwd: Path) -> Result:
-    """Runs the installed command."""
-    ended = subprocess.run(
+    """Run the installed command."""
+    completed = subprocess.run(
         [str(COMMAND), *map(str, arguments)],
         cwd=cwd,
         env=os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
@@ -47,21 +47,21 @@ def run(*arguments: object, cwd: Path) -> Result:
         timeout=120,
         check=False,
     )
-    return Result(ended.returncode, ended.stdout, ended.stderr)
+    return Result(completed.returncode, completed.stdout, completed.stderr)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Runner:
-    """Runs the command in this process and in `tmp_path`: importing torch anew takes seconds."""
+    """Return a function that runs the command in this process, because importing torch takes seconds."""
     monkeypatch.chdir(tmp_path)
 
     def run_here(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", [COMMAND.name, *map(str, arguments)])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as completed:
             main.run()
-        said = capsys.readouterr()
-        return Result(int(ended.value.code or 0), said.out, said.err)
+        captured = capsys.readouterr()
+        return Result(int(completed.value.code or 0), captured.out, captured.err)
 
     return run_here
 
@@ -76,7 +76,7 @@ def assert_one_error_line(result: Result, *, holding: str) -> None:
     assert "unexpected" not in errors[0]
 
 
-def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
+def test_export_prints_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     result = run(
         "export",
@@ -93,6 +93,8 @@ def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
         2,
         "--threads",
         1,
+        "--query-template",
+        "Instruct: {instruction}\nQuery:{text}",
         "--instruction",
         "Find it",
         "--precision",
@@ -119,36 +121,36 @@ def test_export_tells_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     assert "Warning" not in result.stderr
 
 
-def test_existing_model(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+def test_existing_model_is_an_error(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
     (tmp_path / "repository" / "tiny").mkdir(parents=True)
     result = here("export", tiny_source, "--repository", "repository")
     assert_one_error_line(result, holding="repository/tiny exists; overwrite it")
 
 
-def test_max_tokens_beyond_the_positions(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+def test_max_tokens_beyond_the_positions_is_an_error(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--max-tokens", 257)
     assert_one_error_line(result, holding="max_tokens 257: must be 2 to 256")
     assert not (tmp_path / "model_repository").exists()
 
 
 @pytest.mark.parametrize("model", ["no-such-folder", "./no/such/folder"])
-def test_missing_model(here: Runner, model: str) -> None:
+def test_missing_model_is_an_error(here: Runner, model: str) -> None:
     assert_one_error_line(here("export", model, "--name", "x"), holding=f"'{model}' is neither a directory")
 
 
-def test_hub_id_without_a_network_is_one_line(tmp_path: Path) -> None:
+def test_hub_id_without_a_network_is_a_one_line_error(tmp_path: Path) -> None:
     result = run("export", "acme/no-such-model@v1", "--name", "x", cwd=tmp_path)
     assert_one_error_line(
         result, holding="'acme/no-such-model@v1' is not a local directory and could not be downloaded"
     )
 
 
-def test_bad_adapter_weight(here: Runner, tiny_source: Path) -> None:
+def test_invalid_adapter_weight_is_an_error(here: Runner, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--adapter", "some/where=heavy")
     assert_one_error_line(result, holding="'heavy' is not a number; write DIR or DIR=WEIGHT")
 
 
-def test_reranker(here: Runner, tmp_path: Path) -> None:
+def test_reranker_export_prints_its_parity(here: Runner, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", RERANKER)
     result = here("export", source, "--max-tokens", "400", "--template", "blank-line", "--instruction", "Find it")
     assert result.returncode == 0
@@ -164,12 +166,12 @@ def test_reranker(here: Runner, tmp_path: Path) -> None:
     assert manifest.prompts.default_instruction == "Find it"
 
 
-def test_template_is_for_rerankers(here: Runner, tiny_source: Path) -> None:
+def test_template_of_an_embedding_model_is_an_error(here: Runner, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--template", "line")
     assert_one_error_line(result, holding="a pair template applies to rerankers")
 
 
-def test_prompt_longer_than_max_tokens(here: Runner, tmp_path: Path) -> None:
+def test_prompt_longer_than_max_tokens_is_an_error(here: Runner, tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", RERANKER)
     result = here("export", source, "--max-tokens", "30")
     assert_one_error_line(result, holding="max_tokens 30: the reranker's prompt alone has")
@@ -190,7 +192,7 @@ def test_prompt_longer_than_max_tokens(here: Runner, tmp_path: Path) -> None:
     ],
     ids=" ".join,
 )
-def test_bad_usage(here: Runner, tmp_path: Path, arguments: list[str]) -> None:
+def test_bad_usage_has_exit_status_2(here: Runner, tmp_path: Path, arguments: list[str]) -> None:
     result = here(*arguments)
     assert result.returncode == 2
     assert "Usage" in result.stderr
@@ -208,7 +210,7 @@ def test_merge_writes_and_refuses_to_overwrite(here: Runner, tmp_path: Path, tin
     assert_one_error_line(here(*arguments), holding="out/merged exists; overwrite it")
 
 
-def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+def test_merge_of_a_mismatched_adapter_is_an_error(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
     other = write_checkpoint(tmp_path / "other", TinyCheckpoint(hidden=48, layers=3))
     adapter = write_adapter(tmp_path / "adapter", other)
     result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
@@ -216,7 +218,7 @@ def test_merge_of_an_adapter_that_does_not_fit(here: Runner, tmp_path: Path, tin
     assert not (tmp_path / "out" / "merged").exists()
 
 
-def test_int8_tells_its_calibration_error_and_size(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+def test_int8_export_prints_calibration_error_and_size(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("the capital of the country\nthe query and the document\n", encoding="utf-8")
     common = ("export", tiny_source, "--precision", "int8", "--max-tokens", "64", "--calibration", texts)
@@ -227,8 +229,8 @@ def test_int8_tells_its_calibration_error_and_size(tmp_path: Path, tiny_source: 
     assert "(required: 0.95)" in result.stdout
     assert "fp32 layers: none (0.0% of the multiply-adds)" in result.stdout
     assert "times fp32" in result.stdout
-    refused = here(*common, "--max-int8-error", "0.000001", "--name", "strict")
-    assert_one_error_line(refused, holding="int8 is too far from fp32, nothing was written")
+    failed = here(*common, "--max-int8-error", "0.000001", "--name", "strict")
+    assert_one_error_line(failed, holding="int8 is too far from fp32, nothing was written")
     assert not (tmp_path / "model_repository" / "strict").exists()
 
 
@@ -238,14 +240,14 @@ def test_int8_options_need_int8(tiny_source: Path, here: Runner, arguments: tupl
     assert_one_error_line(result, holding="calibration texts and max_error apply to precision int8")
 
 
-def test_a_bad_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+def test_invalid_calibration_line_is_named(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
     (tmp_path / "texts.jsonl").write_text('{"text": "a"}\nb\n', encoding="utf-8")
     result = here("export", tiny_source, "--precision", "int8", "--calibration", "texts.jsonl")
     assert_one_error_line(result, holding="calibration texts texts.jsonl: line 2 is not a JSON object")
     assert not (tmp_path / "model_repository").exists()
 
 
-def test_evaluation_prints_both_figures(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
+def test_evaluation_prints_both_ndcg_values(tmp_path: Path, tiny_source: Path, here: Runner) -> None:
     folder = write_set(tmp_path / "set", "q1\td0\t1\nq2\td5\t2\n")
     common = ("export", tiny_source, "--max-tokens", "64", "--name", "judged")
     result = here(*common, "--evaluation", folder, "--max-ndcg-loss", "0.005")

@@ -1,4 +1,4 @@
-"""The whole export: what stands in the repository afterwards, also when it failed, raced or was killed."""
+"""Complete exports: the resulting repository, also after failures, races and kills."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from qwen3_triton.export.graph.rope import RopeTables, compute_rope_tables
 from qwen3_triton.export.sources.checkpoint import Checkpoint
 from qwen3_triton.export.verification.runtime import WrittenModel
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 ROWS = random_rows([1, 6, 30])
 
@@ -66,8 +66,8 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
-def assert_whole(folder: ModelFolder, version: int = 1) -> None:
-    """The folder holds exactly one complete version, whose file answers."""
+def assert_complete(folder: ModelFolder, version: int = 1) -> None:
+    """Assert that the folder has exactly one complete version, whose graph runs."""
     assert sorted(files_of(folder.path)) == [
         f"{version}/batchstrategy.so",
         f"{version}/model.onnx",
@@ -85,7 +85,7 @@ def assert_whole(folder: ModelFolder, version: int = 1) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """One export with an adapter and options that are not the defaults."""
+    """An export with an adapter and other options than the defaults."""
 
     source: Path
     adapter: Path
@@ -109,23 +109,23 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return Exported(source, adapter, export_model(options))
 
 
-def test_written_model_answers_as_peft_does(exported: Exported) -> None:
+def test_written_model_equals_peft(exported: Exported) -> None:
     truth = peft_truth(exported.source, exported.adapter, ROWS)
-    answers = WrittenModel(exported.result.folder.graph(1), threads=1).run(ROWS)
-    assert min_cosine(answers, truth.forward) >= 0.999999
-    assert min_cosine(answers, official_vectors(exported.source, ROWS)) < 0.999
+    vectors = WrittenModel(exported.result.folder.graph(1), threads=1).run(ROWS)
+    assert min_cosine(vectors, truth.forward) >= 0.999999
+    assert min_cosine(vectors, official_vectors(exported.source, ROWS)) < 0.999
 
 
-def test_repository_is_whole(exported: Exported) -> None:
+def test_repository_is_complete(exported: Exported) -> None:
     result = exported.result
     assert (result.name, result.version) == ("tiny", 1)
-    assert_whole(result.folder)
+    assert_complete(result.folder)
     assert [entry.name for entry in result.folder.path.parent.iterdir()] == ["tiny"]
     assert sum(file.stat().st_size for file in result.folder.path.rglob("*") if file.is_file()) == result.bytes_written
     assert result.folder.tokenizer.read_bytes() == (exported.source / "tokenizer.json").read_bytes()
 
 
-def test_manifest_says_what_was_exported(exported: Exported) -> None:
+def test_manifest_describes_the_export(exported: Exported) -> None:
     manifest = read_manifest(exported.result.folder)
     assert manifest == exported.result.manifest
     assert manifest.dimension == 40
@@ -163,7 +163,7 @@ def test_serving_options_reach_the_config(exported: Exported) -> None:
 
 
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
-def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> None:
+def test_model_with_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layers=1, end_token=False, hidden=24))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), precision=precision)
     result = export_model(options)
@@ -172,37 +172,37 @@ def test_one_layer_and_no_end_token(tmp_path: Path, precision: Precision) -> Non
     assert manifest.min_dimension == 24
     assert isinstance(report, ParityReport)
     assert 1 - report.min_cosine <= weight_format(precision, Device.CPU).tolerance.cosine
-    assert_whole(result.folder)
+    assert_complete(result.folder)
 
 
-def test_existing_model_is_refused_before_the_source_is_read(tmp_path: Path) -> None:
+def test_existing_model_is_rejected_before_the_source_is_read(tmp_path: Path) -> None:
     (tmp_path / "repository" / "model").mkdir(parents=True)
     with pytest.raises(ModelExistsError, match="overwrite it"):
         export_model(tiny_options(tmp_path / "nothing", tmp_path / "repository"))
 
 
-def test_overwrite_is_the_next_version(tmp_path: Path, tiny_source: Path) -> None:
+def test_overwrite_writes_the_next_version(tmp_path: Path, tiny_source: Path) -> None:
     repository = tmp_path / "repository"
     export_model(tiny_options(tiny_source, repository))
     other = write_checkpoint(tmp_path / "other", TinyCheckpoint(seed=9))
     for version in (2, 3):
         result = export_model(tiny_options(other, repository, overwrite=True))
         assert result.version == version
-        assert_whole(result.folder, version)
-    answers = WrittenModel(result.folder.graph(3), threads=1).run(ROWS)
-    assert min_cosine(answers, official_vectors(other, ROWS)) >= 0.999999
+        assert_complete(result.folder, version)
+    vectors = WrittenModel(result.folder.graph(3), threads=1).run(ROWS)
+    assert min_cosine(vectors, official_vectors(other, ROWS)) >= 0.999999
 
 
-def demand_more_than_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make fp32 exports fail by a tolerance that no cosine is within."""
+def require_impossible_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set a tolerance for fp32 that no cosine can reach."""
     row = (Precision.FP32, Device.CPU)
     tolerance = Tolerance(cosine=-0.1, score=-0.1)
     monkeypatch.setitem(table.FORMATS, row, dataclasses.replace(table.FORMATS[row], tolerance=tolerance))
 
 
-def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_parity_writes_nothing(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
-    demand_more_than_exact(monkeypatch)
+    require_impossible_parity(monkeypatch)
     with pytest.raises(ParityError, match="parity failed, nothing was written") as caught:
         export_model(tiny_options(tiny_source, repository))
     assert isinstance(caught.value.report, ParityReport)
@@ -212,21 +212,19 @@ def test_failing_parity_leaves_nothing(tmp_path: Path, tiny_source: Path, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
 
 
-def test_failing_parity_leaves_the_old_model(
-    tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_parity_keeps_the_old_model(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repository = tmp_path / "repository"
     folder = export_model(tiny_options(tiny_source, repository)).folder
     before = files_of(repository)
-    demand_more_than_exact(monkeypatch)
+    require_impossible_parity(monkeypatch)
     with pytest.raises(ParityError):
         export_model(tiny_options(tiny_source, repository, overwrite=True))
     assert files_of(repository) == before
-    assert_whole(folder)
+    assert_complete(folder)
 
 
 def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The gate sees a model that differs, here by the rope tables of another base."""
+    """Parity fails for wrong rope tables."""
 
     def shifted(checkpoint: Checkpoint, positions: int) -> RopeTables:
         tables = compute_rope_tables(checkpoint, positions)
@@ -241,14 +239,14 @@ def test_wrong_graph_fails_parity(tmp_path: Path, tiny_source: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "..", ".hidden", "with space", "ü"])
-def test_bad_names_are_refused(tmp_path: Path, tiny_source: Path, name: str) -> None:
+def test_invalid_names_are_rejected(tmp_path: Path, tiny_source: Path, name: str) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), name=name or "-")
     with pytest.raises(ExportError, match="is not a valid model name"):
         export_model(options)
 
 
 @pytest.mark.parametrize("tokens", [1, 257])
-def test_max_tokens_outside_the_positions(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
+def test_max_tokens_outside_the_positions_is_rejected(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
     with pytest.raises(UnsupportedCheckpointError, match=f"max_tokens {tokens}: must be 2 to 256"):
         export_model(options)
@@ -261,7 +259,7 @@ def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, toke
     assert (record.manifest.max_tokens, record.parity.longest_tokens) == (tokens, tokens)
 
 
-def test_length_comes_from_the_checkpoint(tmp_path: Path) -> None:
+def test_default_max_tokens_comes_from_the_checkpoint(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=None)
     assert export_model(options).manifest.max_tokens == 256
@@ -269,7 +267,7 @@ def test_length_comes_from_the_checkpoint(tmp_path: Path) -> None:
     assert export_model(dataclasses.replace(options, overwrite=True)).manifest.max_tokens == 60
 
 
-def test_sliding_window_is_refused_beyond_the_window_only(tmp_path: Path) -> None:
+def test_sliding_window_is_rejected_only_beyond_the_window(tmp_path: Path) -> None:
     windowed = {"use_sliding_window": True, "sliding_window": 40, "max_window_layers": 0}
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(config_changes=windowed))
     options = dataclasses.replace(tiny_options(source, tmp_path / "repository"), max_tokens=41)
@@ -277,8 +275,8 @@ def test_sliding_window_is_refused_beyond_the_window_only(tmp_path: Path) -> Non
         export_model(options)
     result = export_model(dataclasses.replace(options, max_tokens=40))
     rows = random_rows([1, 40])
-    answers = WrittenModel(result.folder.graph(1), threads=1).run(rows)
-    assert min_cosine(answers, official_vectors(source, rows)) >= 0.999999
+    vectors = WrittenModel(result.folder.graph(1), threads=1).run(rows)
+    assert min_cosine(vectors, official_vectors(source, rows)) >= 0.999999
 
 
 @pytest.fixture(scope="module")
@@ -292,6 +290,7 @@ def stale(tmp_path: Path) -> list[str]:
     return [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
     durations_s = []
     for number in range(3):
@@ -299,42 +298,42 @@ def test_killed_at_random_moments(forks: ExportForks, tmp_path: Path, tiny_sourc
         assert forks.join(forks.start(tiny_source, tmp_path / "measured" / str(number))) == 0
         durations_s.append(time.monotonic() - started)
     rng = random.Random(11)
-    kills, outcomes, left_behind = 16, [], 0
+    kills, outcomes, leftovers = 16, [], 0
     for number in range(kills):
-        place = tmp_path / f"killed-{number}"
-        pid = forks.start(tiny_source, place / "repository")
+        parent = tmp_path / f"killed-{number}"
+        pid = forks.start(tiny_source, parent / "repository")
         time.sleep(min(durations_s) * (number + rng.random()) / kills)
         os.kill(pid, signal.SIGKILL)
         killed = forks.join(pid) == -signal.SIGKILL
-        outcomes.append((killed, assert_all_or_nothing(place / "repository")))
-        left_behind += place.exists() and bool(stale(place))
-        assert forks.join(forks.start(tiny_source, place / "repository", overwrite=True)) == 0
-        assert_swept_and_whole(place)
+        outcomes.append((killed, assert_all_or_nothing(parent / "repository")))
+        leftovers += parent.exists() and bool(stale(parent))
+        assert forks.join(forks.start(tiny_source, parent / "repository", overwrite=True)) == 0
+        assert_complete_and_clean(parent)
     assert sum(killed for killed, _ in outcomes) >= kills // 2
     assert any(killed and not there for killed, there in outcomes)
     assert all(there for killed, there in outcomes if not killed)
-    assert left_behind >= 2
+    assert leftovers >= 2
 
 
 def assert_all_or_nothing(repository: Path) -> bool:
-    """Whether the model is there, and then whole; nothing else may lie in the repository."""
+    """Assert that the repository is empty or has the complete model, and return which."""
     names = [entry.name for entry in repository.iterdir()] if repository.exists() else []
     assert names in ([], ["model"])
     if names:
-        assert_whole(ModelFolder(repository / "model"))
+        assert_complete(ModelFolder(repository / "model"))
     return bool(names)
 
 
-def assert_swept_and_whole(place: Path) -> None:
-    """After the next export: its model whole, and nothing left of the killed one."""
-    folder = ModelFolder(place / "repository" / "model")
-    assert_whole(folder, folder.versions()[0])
-    assert [entry.name for entry in place.iterdir()] == ["repository"]
+def assert_complete_and_clean(parent: Path) -> None:
+    """Assert that the model is complete and that nothing is left of the killed export."""
+    folder = ModelFolder(parent / "repository" / "model")
+    assert_complete(folder, folder.versions()[0])
+    assert [entry.name for entry in parent.iterdir()] == ["repository"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 def test_killed_at_every_step(forks: ExportForks, tmp_path: Path, tiny_source: Path, overwrite: bool) -> None:
-    """While reading, in the reference, before the first and after the last tensor, while comparing."""
+    """Kill an export while it reads, runs the reference, writes each tensor, and compares."""
     repository = tmp_path / "repository"
     before: dict[str, str] = {}
     if overwrite:
@@ -344,20 +343,20 @@ def test_killed_at_every_step(forks: ExportForks, tmp_path: Path, tiny_source: P
     export_model(tiny_options(tiny_source, tmp_path / "counted" / "repository"), calls)
     writing = next(number for number, call in enumerate(calls.made) if call.startswith("writing"))
     staging = next(number for number, call in enumerate(calls.made) if call.startswith("computing"))
-    left_behind = []
+    leftovers = []
     killed_at = [0, 1, writing - 1, *range(writing, len(calls.made))]
     for die_at in killed_at:
         pid = forks.start(tiny_source, repository, overwrite=overwrite, die_at=die_at)
         assert forks.join(pid) == -signal.SIGKILL
-        left_behind.append(bool(stale(tmp_path)))
+        leftovers.append(bool(stale(tmp_path)))
         assert (files_of(repository) if repository.exists() else {}) == before
-    # a kill before the staging folder is made leaves nothing, each later one the last folder
-    assert left_behind == [die_at >= staging for die_at in killed_at]
-    assert not left_behind[0]
+    # a kill leaves a staging folder once it is created, which the next export removes
+    assert leftovers == [die_at >= staging for die_at in killed_at]
+    assert not leftovers[0]
     assert len(stale(tmp_path)) == 1
     assert forks.join(forks.start(tiny_source, repository, overwrite=overwrite)) == 0
     assert stale(tmp_path) == []
-    assert_whole(ModelFolder(repository / "model"), 2 if overwrite else 1)
+    assert_complete(ModelFolder(repository / "model"), 2 if overwrite else 1)
 
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
@@ -373,16 +372,16 @@ def test_killed_around_the_rename(
     assert forks.join(pid) == -signal.SIGKILL
     assert len(stale(tmp_path)) == 1
     if there or overwrite:
-        assert_whole(folder, 2 if there and overwrite else 1)
+        assert_complete(folder, 2 if there and overwrite else 1)
     else:
         assert list(repository.iterdir()) == []
     assert forks.join(forks.start(tiny_source, repository, overwrite=True)) == 0
-    assert_whole(folder, 1 + there + overwrite)
+    assert_complete(folder, 1 + there + overwrite)
     assert stale(tmp_path) == []
 
 
 class Calls(SilentProgress):
-    """Every call of the progress, in order."""
+    """Records the calls of the progress."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -395,25 +394,29 @@ class Calls(SilentProgress):
         self.made.append("step")
 
 
-def test_exports_at_once_do_not_sweep_each_other(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
+def test_concurrent_exports_do_not_remove_each_others_staging_folders(
+    forks: ExportForks, tmp_path: Path, tiny_source: Path
+) -> None:
     repository = tmp_path / "repository"
     pids = [forks.start(tiny_source, repository, name=f"model-{number}") for number in range(4)]
     assert [forks.join(pid) for pid in pids] == [0, 0, 0, 0]
     for number in range(4):
-        assert_whole(ModelFolder(repository / f"model-{number}"))
+        assert_complete(ModelFolder(repository / f"model-{number}"))
     assert stale(tmp_path) == []
 
 
-def test_exports_of_one_name_at_once(forks: ExportForks, tmp_path: Path, tiny_source: Path) -> None:
-    """One wins, the others are told; the model is whole."""
+def test_one_of_several_concurrent_exports_of_one_name_succeeds(
+    forks: ExportForks, tmp_path: Path, tiny_source: Path
+) -> None:
+    """One export succeeds, the others fail, and the model is complete."""
     repository = tmp_path / "repository"
     pids = [forks.start(tiny_source, repository) for _ in range(3)]
     assert sorted(forks.join(pid) for pid in pids) == [0, 1, 1]
-    assert_whole(ModelFolder(repository / "model"))
+    assert_complete(ModelFolder(repository / "model"))
     assert stale(tmp_path) == []
 
 
-def test_manifest_is_json_for_people(exported: Exported) -> None:
+def test_manifest_is_readable_json(exported: Exported) -> None:
     text = exported.result.folder.manifest.read_text(encoding="utf-8")
     assert "東京" in text
     assert json.loads(text)["schema_version"] == 1

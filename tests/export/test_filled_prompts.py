@@ -1,4 +1,4 @@
-"""The exporter fills prompts exactly as the client does, also around texts that look like placeholders."""
+"""The exporter fills prompts exactly like the client, also for texts that contain placeholders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAIRS = PairPrompts(
 
 
 class Recorder:
-    """Stands in for a tokenizer: keeps the texts that it is given."""
+    """A tokenizer that records its texts."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -52,12 +52,12 @@ def embedding(recorder: Recorder) -> EmbeddingTask:
     return EmbeddingTask(prompts=PROMPTS, stated_max_tokens=None, tokenizer=tokenizer, hidden=8)
 
 
-def test_calibration_texts(recorder: Recorder, embedding: EmbeddingTask) -> None:
+def test_calibration_texts_equal_client_prompts(recorder: Recorder, embedding: EmbeddingTask) -> None:
     embedding.text_rows(HOSTILE, 64)
     assert recorder.texts == prompt_documents(PROMPTS, HOSTILE) + prompt_queries(PROMPTS, HOSTILE[::3])
 
 
-def test_retrieval_sets(recorder: Recorder, embedding: EmbeddingTask, tmp_path: Path) -> None:
+def test_retrieval_sets_equal_client_prompts(recorder: Recorder, embedding: EmbeddingTask, tmp_path: Path) -> None:
     named = tuple(NamedText(name=str(number), text=text) for number, text in enumerate(HOSTILE))
     identity = SourceIdentity(reference=str(tmp_path), sha256="0" * 64)
     count = len(named)
@@ -68,7 +68,7 @@ def test_retrieval_sets(recorder: Recorder, embedding: EmbeddingTask, tmp_path: 
     assert recorder.texts == prompt_queries(PROMPTS, HOSTILE) + prompt_documents(PROMPTS, HOSTILE)
 
 
-def test_pairs_of_a_reranker(recorder: Recorder) -> None:
+def test_reranker_pairs_equal_client_prompts(recorder: Recorder) -> None:
     tokenizer = cast(CheckpointTokenizer, recorder)
     task = RerankTask(prompts=PAIRS, stated_max_tokens=None, answers=None, tokenizer=tokenizer)
     task.text_rows(HOSTILE, 64)

@@ -1,4 +1,4 @@
-"""The power-of-two rescale: the function unchanged bit by bit, and fp16 saved from overflow."""
+"""The power-of-two rescale: exact in fp32, and no overflow in fp16."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROWS = random_rows([1, 4, 17, 50])
 MASSIVE = {
     "residual": TinyCheckpoint(layers=3, residual_shift=12),
     "intermediate": TinyCheckpoint(layers=3, intermediate_shift=14),
-    "up-where-the-gate-is-shut": TinyCheckpoint(layers=3, intermediate_shift=15, gate_shift=-7),
+    "up-with-small-gate": TinyCheckpoint(layers=3, intermediate_shift=15, gate_shift=-7),
     "both": TinyCheckpoint(layers=3, residual_shift=12, intermediate_shift=14),
 }
 
@@ -55,12 +55,12 @@ def peaks_of(source: Path) -> ActivationPeaks:
 @pytest.mark.parametrize(
     "rescale", [Rescale(residual=5), Rescale(intermediate=7), Rescale(residual=9, intermediate=3)], ids=str
 )
-def test_function_is_unchanged_bit_by_bit_in_fp32(tmp_path: Path, tiny_source: Path, rescale: Rescale) -> None:
+def test_rescale_is_exact_in_fp32(tmp_path: Path, tiny_source: Path, rescale: Rescale) -> None:
     plain = write_graph(tiny_source, tmp_path / "plain").session.run(ROWS)
     assert np.array_equal(write_graph(tiny_source, tmp_path / "out", rescale=rescale).session.run(ROWS), plain)
 
 
-def test_only_the_named_tensors_change_and_by_powers_of_two(tiny_source: Path) -> None:
+def test_rescale_multiplies_four_kinds_of_tensors_by_powers_of_two(tiny_source: Path) -> None:
     checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
     weights = checkpoint.weights
     rescaled = rescale_weights(weights, checkpoint.config, Rescale(residual=4, intermediate=3))
@@ -77,10 +77,9 @@ def test_only_the_named_tensors_change_and_by_powers_of_two(tiny_source: Path) -
 
 
 def largest_half_values(file: Path) -> dict[str, float]:
-    """Largest absolute value of each fp16 tensor between the layers' operators, infinite where one overflowed.
+    """Return the largest absolute value of each fp16 tensor in the layers; infinite after an overflow.
 
-    ONNX Runtime computes fp16 graphs in fp32 on a CPU and rounds only what somebody reads, so every value is
-    made an output.
+    On a CPU, ONNX Runtime computes fp16 graphs in fp32 and rounds only values that are read, so all values are outputs.
     """
     nodes = group_nodes(onnx.load(file, load_external_data=False))
     named = [node for node in nodes if node.name.startswith("layers.") and node.op_type not in NO_TENSOR]
@@ -90,7 +89,7 @@ def largest_half_values(file: Path) -> dict[str, float]:
 
 
 def half_model(source: Path, rescale: Rescale) -> torch.nn.Module:
-    """transformers' own model with rescaled weights, computing in true fp16."""
+    """Load the rescaled weights in transformers in fp16."""
     model: torch.nn.Module = Qwen3Model.from_pretrained(source, dtype=torch.float32)
     checkpoint = open_checkpoint(SourceReference(str(source)))
     weights = rescale_weights(checkpoint.weights, checkpoint.config, rescale)
@@ -102,7 +101,7 @@ def half_model(source: Path, rescale: Rescale) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("tiny", MASSIVE.values(), ids=MASSIVE.keys())
-def test_fp16_overflows_without_it_and_holds_with_it(tmp_path: Path, tiny: TinyCheckpoint) -> None:
+def test_rescale_prevents_overflow_in_fp16(tmp_path: Path, tiny: TinyCheckpoint) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     truth = official_vectors(source, ROWS)
     rescale = choose_rescale(peaks_of(source))
@@ -116,8 +115,8 @@ def test_fp16_overflows_without_it_and_holds_with_it(tmp_path: Path, tiny: TinyC
     assert min_cosine(saved.session.run(ROWS), truth) >= 0.9999
 
 
-def test_peaks_are_those_of_the_real_tokens(tmp_path: Path, tiny_source: Path) -> None:
-    """A scaled-up copy of a model has scaled-up peaks; padding has no part in them."""
+def test_peaks_exclude_padding(tmp_path: Path, tiny_source: Path) -> None:
+    """Peaks scale with the weights, and are those of the rows without padding."""
     plain = peaks_of(tiny_source)
     scaled = peaks_of(write_checkpoint(tmp_path / "tiny", TinyCheckpoint(residual_shift=6, intermediate_shift=3)))
     assert scaled.residual == pytest.approx(plain.residual * 2**6, rel=1e-4)
@@ -138,7 +137,7 @@ def test_smallest_exponent_that_leaves_headroom(peak: float) -> None:
         assert rescale == 0 or peak * HEADROOM * 2.0 ** -(rescale - 1) > FP16_MAX
 
 
-def test_projections_that_no_exponent_reaches_are_refused(tmp_path: Path, tiny_source: Path) -> None:
+def test_overflowing_projections_are_rejected(tmp_path: Path, tiny_source: Path) -> None:
     assert peaks_of(tiny_source).projection < FP16_MAX
     loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
     assert loud.projection > FP16_MAX
@@ -160,7 +159,7 @@ def test_weights_outside_fp16_are_listed() -> None:
 
 
 class Notes(SilentProgress):
-    """Keeps what was noted."""
+    """Records notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -169,7 +168,7 @@ class Notes(SilentProgress):
         self.notes.append(text)
 
 
-def test_export_rescales_by_itself(tmp_path: Path) -> None:
+def test_fp16_export_applies_the_rescale(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", MASSIVE["both"])
     options = ExportOptions(
         model=SourceReference(str(source)),
@@ -184,7 +183,7 @@ def test_export_rescales_by_itself(tmp_path: Path) -> None:
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.9999
     assert parity.min_batched_cosine >= 0.9999999
-    rescaled, budget = notes.notes
+    _, rescaled, budget = notes.notes
     assert rescaled.startswith("rescaled against overflow:")
     assert budget.startswith("a batch has at most")
     assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM

@@ -1,4 +1,4 @@
-"""The written graph's numbers against transformers in fp32, padded and packed, alone and in company."""
+"""Outputs of the written graph against transformers in fp32: padded and packed, alone and batched."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import transformers
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import (
-    BESIDE_BLOCKS,
+    BLOCK_BOUNDARY_LENGTHS,
     WrittenGraph,
     min_cosine,
     official_vectors,
@@ -59,28 +59,28 @@ def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Pr
     checkpoint = open_checkpoint(SourceReference(str(source)))
     reference = ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None)
     rescale = choose_rescale(reference.peaks) if precision is Precision.FP16 else NO_RESCALE
-    answers = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale).session.run(ROWS)
-    assert answers.shape == (len(ROWS), tiny.hidden)
-    assert answers.dtype == np.float32
-    assert np.linalg.norm(answers, axis=1) == pytest.approx(1.0, abs=1e-6)
-    assert min_cosine(answers, official_vectors(source, ROWS)) >= GATES[precision]
-    assert min_cosine(answers, reference.vectors) >= GATES[precision]
+    vectors = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale).session.run(ROWS)
+    assert vectors.shape == (len(ROWS), tiny.hidden)
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0, abs=1e-6)
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= GATES[precision]
+    assert min_cosine(vectors, reference.vectors) >= GATES[precision]
 
 
-def test_answers_tell_rows_apart(graph: WrittenGraph) -> None:
-    """Without it, the cosine gates could hold for a model that answers everything alike."""
-    answers = graph.session.run(ROWS).astype(np.float64)
-    cosines = answers @ answers.T
-    np.fill_diagonal(cosines, -1)
-    assert cosines.max() < 0.9
+def test_vectors_differ_between_rows(graph: WrittenGraph) -> None:
+    """Otherwise a model with constant output could pass the cosine gates."""
+    vectors = graph.session.run(ROWS).astype(np.float64)
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -1)
+    assert similarities.max() < 0.9
 
 
-def test_order_and_every_earlier_token_matter(graph: WrittenGraph) -> None:
+def test_vectors_depend_on_token_order_and_on_each_token(graph: WrittenGraph) -> None:
     row = ROWS[-1][:12]
     swapped = [row[1], row[0], *row[2:]]
-    answers = graph.session.run([row, swapped, [*row[:5], (row[5] + 1) % 300, *row[6:]]])
-    assert min_cosine(answers[:1], answers[1:2]) < 0.9999
-    assert min_cosine(answers[:1], answers[2:3]) < 0.9999
+    vectors = graph.session.run([row, swapped, [*row[:5], (row[5] + 1) % 300, *row[6:]]])
+    assert min_cosine(vectors[:1], vectors[1:2]) < 0.9999
+    assert min_cosine(vectors[:1], vectors[2:3]) < 0.9999
 
 
 def padded(row: list[int], left: int, right: int, inside: int, rng: random.Random) -> list[int]:
@@ -93,7 +93,7 @@ def padded(row: list[int], left: int, right: int, inside: int, rng: random.Rando
 @pytest.mark.parametrize(
     ("left", "right", "inside"), [(5, 0, 0), (0, 5, 0), (0, 0, 9), (3, 4, 5)], ids=["left", "right", "inside", "all"]
 )
-def test_padding_changes_no_bit(graph: WrittenGraph, left: int, right: int, inside: int) -> None:
+def test_padding_does_not_change_a_bit(graph: WrittenGraph, left: int, right: int, inside: int) -> None:
     rng = random.Random(left + right + inside)
     rows = [padded(row, left, right, inside, rng) for row in ROWS]
     assert all(sum(id_ >= 0 for id_ in row) == length for row, length in zip(rows, LENGTHS, strict=True))
@@ -102,28 +102,28 @@ def test_padding_changes_no_bit(graph: WrittenGraph, left: int, right: int, insi
 
 @pytest.mark.parametrize("name", ["graph", "half_graph"])
 @pytest.mark.parametrize("seed", range(3))
-def test_alone_against_in_company(name: str, seed: int, request: pytest.FixtureRequest) -> None:
-    """No bit changes in fp32. Products of fp16 weights go through another kernel for a row of one token."""
+def test_alone_equals_batched(name: str, seed: int, request: pytest.FixtureRequest) -> None:
+    """Bit-identical in fp32. For fp16, products of a single token use another kernel."""
     session = request.getfixturevalue(name).session
     rng = random.Random(seed)
     rows = random_rows([rng.randrange(1, MAX_TOKENS + 1) for _ in range(24)], seed=seed)
     alone = session.run_alone(rows)
     order = list(range(len(rows)))
     rng.shuffle(order)
-    company = session.run([padded(rows[index], rng.randrange(4), rng.randrange(4), 2, rng) for index in order])
+    batched = session.run([padded(rows[index], rng.randrange(4), rng.randrange(4), 2, rng) for index in order])
     if name == "half_graph":
-        assert min_cosine(company, alone[order]) >= 0.9999999
+        assert min_cosine(batched, alone[order]) >= 0.9999999
     else:
-        assert np.array_equal(company, alone[order])
+        assert np.array_equal(batched, alone[order])
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
-def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> None:
-    """Several groups, and texts about as long as blocks of queries; with four key heads one row asks alone."""
+def test_several_groups_are_batch_invariant(tmp_path: Path, kv_heads: int) -> None:
+    """Several groups, and texts with lengths around the block size; with four key heads a row has a single query."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(kv_heads=kv_heads, max_positions=512))
     session = write_graph(source, tmp_path / "out", max_tokens=512).session
     rng = random.Random(5)
-    lengths = [*(rng.randrange(1, 512) for _ in range(16)), *BESIDE_BLOCKS]
+    lengths = [*(rng.randrange(1, 512) for _ in range(16)), *BLOCK_BOUNDARY_LENGTHS]
     rows = random_rows(lengths)
     order = list(range(len(rows)))
     rng.shuffle(order)
@@ -135,7 +135,7 @@ def test_groups_of_longer_texts_change_no_bit(tmp_path: Path, kv_heads: int) -> 
 BAD_ROWS = {
     "padding-only": [-1, -1, -3],
     "zero-width": [],
-    "first-id-behind-the-vocabulary": [5, 300, 6],
+    "first-id-past-the-vocabulary": [5, 300, 6],
     "huge-id": [2**62],
     "longer-than-max-tokens": [1] * (MAX_TOKENS + 1),
 }
@@ -143,38 +143,36 @@ BAD_ROWS = {
 
 @pytest.mark.parametrize("name", ["graph", "half_graph"])
 @pytest.mark.parametrize("bad", BAD_ROWS.values(), ids=BAD_ROWS.keys())
-def test_bad_row_is_nan_and_its_neighbours_do_not_notice(
-    name: str, bad: list[int], request: pytest.FixtureRequest
-) -> None:
+def test_bad_row_is_nan_and_affects_no_other_row(name: str, bad: list[int], request: pytest.FixtureRequest) -> None:
     session = request.getfixturevalue(name).session
     truth = session.run(ROWS)
-    for place in range(len(ROWS) + 1):
-        answers = session.run([*ROWS[:place], bad, *ROWS[place:]])
-        assert np.isnan(answers[place]).all()
-        assert np.array_equal(np.delete(answers, place, axis=0), truth)
+    for index in range(len(ROWS) + 1):
+        vectors = session.run([*ROWS[:index], bad, *ROWS[index:]])
+        assert np.isnan(vectors[index]).all()
+        assert np.array_equal(np.delete(vectors, index, axis=0), truth)
 
 
-def test_smallest_and_largest_good_ids_and_lengths(graph: WrittenGraph) -> None:
+def test_extreme_valid_ids_and_lengths_are_finite(graph: WrittenGraph) -> None:
     rows = [[0], [299], [1] * MAX_TOKENS, [-(2**62), 4]]
     assert np.isfinite(graph.session.run(rows)).all()
 
 
 @pytest.mark.parametrize("batch", [[bad] for bad in BAD_ROWS.values()] + [list(BAD_ROWS.values())])
-def test_batch_of_bad_rows_only(graph: WrittenGraph, batch: list[list[int]]) -> None:
-    answers = graph.session.run(batch)
-    assert answers.shape == (len(batch), 40)
-    assert np.isnan(answers).all()
+def test_batch_of_only_bad_rows_is_nan(graph: WrittenGraph, batch: list[list[int]]) -> None:
+    vectors = graph.session.run(batch)
+    assert vectors.shape == (len(batch), 40)
+    assert np.isnan(vectors).all()
 
 
-def test_many_random_batches_with_bad_rows(graph: WrittenGraph) -> None:
+def test_random_batches_with_bad_rows_equal_single_rows(graph: WrittenGraph) -> None:
     rng = random.Random(3)
     alone = graph.session.run_alone(ROWS)
     bad_rows = list(BAD_ROWS.values())
     for _ in range(25):
         picks = [rng.randrange(len(ROWS) + len(bad_rows)) for _ in range(rng.randrange(1, 12))]
         batch = [ROWS[pick] if pick < len(ROWS) else bad_rows[pick - len(ROWS)] for pick in picks]
-        answers = graph.session.run(batch)
-        for pick, answer in zip(picks, answers, strict=True):
+        vectors = graph.session.run(batch)
+        for pick, answer in zip(picks, vectors, strict=True):
             if pick < len(ROWS):
                 assert np.array_equal(answer, alone[pick])
             else:
@@ -204,9 +202,9 @@ def test_rope_scaling_equals_transformers(tmp_path: Path, scaling: Mapping[str, 
         scaling = {"rope_type": scaling["type"], **scaling}
     tiny = TinyCheckpoint(rope_scaling=scaling, rope_spelling=spelling, theta=50000.0)
     source = write_checkpoint(tmp_path / "tiny", tiny)
-    # transformers 4 knows no rope_parameters, and would leave out what stands there without a word
-    told = tiny if TRANSFORMERS_5 else dataclasses.replace(tiny, rope_spelling="rope_theta")
-    truth = official_vectors(write_checkpoint(tmp_path / "told", told), ROWS)
+    # transformers 4 silently ignores rope_parameters
+    equivalent = tiny if TRANSFORMERS_5 else dataclasses.replace(tiny, rope_spelling="rope_theta")
+    truth = official_vectors(write_checkpoint(tmp_path / "equivalent", equivalent), ROWS)
     assert min_cosine(write_graph(source, tmp_path / "out").session.run(ROWS), truth) >= 0.999999
     if scaling:
         plain = write_checkpoint(tmp_path / "plain", TinyCheckpoint(theta=50000.0))
@@ -214,7 +212,7 @@ def test_rope_scaling_equals_transformers(tmp_path: Path, scaling: Mapping[str, 
 
 
 @pytest.mark.parametrize("kind", ["dynamic", "longrope"])
-def test_rope_that_depends_on_the_text_is_refused(tmp_path: Path, kind: str) -> None:
+def test_length_dependent_rope_is_rejected(tmp_path: Path, kind: str) -> None:
     tiny = TinyCheckpoint(rope_scaling={"rope_type": kind, "factor": 2.0})
     source = write_checkpoint(tmp_path / "tiny", tiny)
     with pytest.raises(UnsupportedCheckpointError, match=f"rope type '{kind}'"):

@@ -1,4 +1,4 @@
-"""What the written file is made of: names, operators, and on how many rows each product works."""
+"""Structure of the written graph: names, operators, and the number of rows of each product."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from qwen3_triton.export.batching.inputs import batch_inputs
 LAYERS = 3
 VOCABULARY = 1000
 QUERIES_PER_KEY = 2
-# products of a layer, and of the last one, where only keys see every token
+# products of a layer, and of the last layer, in which only keys are computed for every token
 PRODUCTS = {"attention.qkv", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
 LAST_PRODUCTS = {"attention.q", "attention.k", "attention.v", "attention.output", "mlp.gate", "mlp.up", "mlp.down"}
 WEIGHTS = {Precision.FP32: "weight", Precision.FP16: "weight", Precision.INT8: "codes"}
 WEIGHT_BYTES = {Precision.FP32: 4, Precision.FP16: 2, Precision.INT8: 1}
 PRODUCT_OPERATORS = {"MatMul", "MatMulIntegerToFloat"}
-# operators that ONNX Runtime keeps in the standard domain without ONNX knowing them
+# operators of ONNX Runtime in the standard domain that ONNX does not define
 ONNX_RUNTIME_OWN = {"SimplifiedLayerNormalization"}
 
 
@@ -60,14 +60,14 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """Row count of every matrix product outside loops (of all heads, where it is by head), by node name."""
+    """Rows of every matrix product outside loops by node name, summed over heads if it is per head."""
 
     rows: dict[str, int]
     embedding: np.ndarray
 
 
 def watch_products(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
-    """Runs the file with every product as an additional output."""
+    """Run the graph with every product as an additional output."""
     nodes = group_nodes(onnx.load(graph.file, load_external_data=False))
     products = {node.output[0]: node.name for node in nodes if node.op_type in PRODUCT_OPERATORS}
     products = {value: name for value, name in products.items() if name.split(".", 2)[-1] in PRODUCTS | LAST_PRODUCTS}
@@ -76,7 +76,7 @@ def watch_products(graph: WrittenGraph, rows: list[list[int]]) -> Watched:
     return Watched({products[value]: answer.shape[-2] for value, answer in watched.items()}, embedding)
 
 
-def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph: WrittenGraph) -> None:
+def test_products_skip_padding_and_bad_rows_and_the_last_layer_is_pruned(graph: WrittenGraph) -> None:
     good = random_rows([3, 11, 1, 20])
     tokens = 35
     batch = [
@@ -97,13 +97,13 @@ def test_no_product_sees_padding_or_bad_rows_and_the_last_layer_is_pruned(graph:
     assert np.isnan(watched.embedding).all(axis=1).tolist() == [False, True, False, True, False, False, True]
 
 
-def test_a_batch_of_bad_rows_costs_one_filler_token(graph: WrittenGraph) -> None:
+def test_batch_of_bad_rows_computes_one_filler_token(graph: WrittenGraph) -> None:
     watched = watch_products(graph, [[-1] * 30, [VOCABULARY] * 30])
     assert watched.rows.pop(f"layers.{LAYERS - 1}.attention.v") == QUERIES_PER_KEY
     assert set(watched.rows.values()) == {1}
 
 
-def test_each_weight_stands_once_and_in_its_shape(proto: onnx.ModelProto, precision: Precision) -> None:
+def test_each_weight_is_stored_once_with_its_shape(proto: onnx.ModelProto, precision: Precision) -> None:
     kind = WEIGHTS[precision]
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     shapes = {name: list(tensor.dims) for name, tensor in tensors.items()}
@@ -133,11 +133,11 @@ def test_names_are_paths_and_unique(proto: onnx.ModelProto) -> None:
     assert {"layers.1.attention.qkv", "layers.1.mlp.down", "layers.2.attention.k"} <= set(names)
 
 
-def test_no_reshape_stands_at_the_border_of_a_short_texts_attention(proto: onnx.ModelProto) -> None:
-    """There it copies: what comes from outside of a branch, and what leaves it, cannot change its shape in place."""
-    chosen = [node for node in group_nodes(proto) if node.op_type == "If"]
-    assert len(chosen) == LAYERS - 1
-    for node in chosen:
+def test_branch_of_a_single_block_has_no_reshape_at_its_border(proto: onnx.ModelProto) -> None:
+    """A Reshape of an outer value or of the output of a branch would copy."""
+    branches = [node for node in group_nodes(proto) if node.op_type == "If"]
+    assert len(branches) == LAYERS - 1
+    for node in branches:
         [branch] = [attribute.g for attribute in node.attribute if attribute.name == "then_branch"]
         inside = {output for each in branch.node for output in each.output}
         border = [each for each in branch.node if branch.output[0].name in each.output]
@@ -156,7 +156,7 @@ def test_opset_and_operators_are_old_enough(proto: onnx.ModelProto) -> None:
             assert onnx.defs.get_schema(node.op_type, versions[""], "").since_version <= versions[""]
 
 
-def test_signature_is_the_wire_manifest(proto: onnx.ModelProto) -> None:
+def test_inputs_and_output_follow_the_wire_contract(proto: onnx.ModelProto) -> None:
     def described(values: object) -> list[tuple[str, int, list[str | int]]]:
         assert isinstance(values, list)
         return [
@@ -176,7 +176,7 @@ def test_signature_is_the_wire_manifest(proto: onnx.ModelProto) -> None:
     assert described(list(proto.graph.output)) == [("embedding", onnx.TensorProto.FLOAT, ["rows", 40])]
 
 
-def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProto, precision: Precision) -> None:
+def test_weights_are_external_data(graph: WrittenGraph, proto: onnx.ModelProto, precision: Precision) -> None:
     data = graph.file.with_name("model.onnx.data")
     assert data.is_file()
     outside = [tensor for tensor in proto.graph.initializer if tensor.external_data]
@@ -184,10 +184,10 @@ def test_weights_lie_beside_the_model(graph: WrittenGraph, proto: onnx.ModelProt
         f"{path}.{WEIGHTS[precision]}" for path in ("embedding.table", "layers.0.attention.qkv", "layers.2.mlp.down")
     }
     assert expected <= {tensor.name for tensor in outside}
-    places = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
-    assert places == {"model.onnx.data"}
-    held = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
-    assert held < 16 * 1024
+    locations = {entry.value for tensor in outside for entry in tensor.external_data if entry.key == "location"}
+    assert locations == {"model.onnx.data"}
+    inline_bytes = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
+    assert inline_bytes < 16 * 1024
     assert graph.file.stat().st_size < min(96 * 1024, data.stat().st_size)
     weights = [tensor for tensor in outside if tensor.name.endswith(WEIGHTS[precision])]
     parameters = sum(int(np.prod(tensor.dims)) for tensor in weights)
@@ -200,7 +200,7 @@ def test_head_stays_in_fp32(proto: onnx.ModelProto) -> None:
     assert kinds["head.norm.gain"] == onnx.TensorProto.FLOAT
 
 
-def test_memory_grows_with_a_text_and_not_with_its_square(tmp_path: Path) -> None:
+def test_memory_is_linear_in_the_length_of_a_text(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(max_positions=2048))
     file = write_graph(source, tmp_path / "out", max_tokens=2048).file
     largest = [_largest_output(file, tokens, tmp_path) for tokens in (512, 1024, 2048)]
@@ -209,7 +209,7 @@ def test_memory_grows_with_a_text_and_not_with_its_square(tmp_path: Path) -> Non
 
 
 def _largest_output(file: Path, tokens: int, folder: Path) -> int:
-    """Bytes of the largest value that any node makes for one text."""
+    """Return the bytes of the largest output of any node for one text."""
     options = onnxruntime.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "profile")

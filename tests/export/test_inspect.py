@@ -1,4 +1,4 @@
-"""`qwen3-triton inspect`: what it shows of an exported model, and what it finds changed."""
+"""`qwen3-triton inspect`: the description of a model, and detection of changed files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qwen3_triton.client import ExportRecord
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import AdapterReference, ExportOptions, ServingOptions, SourceReference, export_model
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 COMMAND = Path(sys.executable).with_name("qwen3-triton")
 
@@ -80,7 +80,7 @@ def test_shows_a_model_by_name_and_by_folder(folder: ModelFolder) -> None:
     assert inspect("model", "--repository", folder.path.parent).stdout == by_folder.stdout
     for text in (
         "embed model, fp32 for cpu",
-        "at most 48 tokens",
+        "rows of up to 48 tokens",
         "adapter",
         "x 0.5",
         "files       5 checked",
@@ -108,18 +108,18 @@ def test_changed_and_missing_files_are_named(folder: ModelFolder) -> None:
     assert f"error: {folder.path}: {'; '.join(expected)} since the export" in found.stderr
 
 
-def test_files_that_the_export_did_not_write_are_no_fault(folder: ModelFolder) -> None:
+def test_additional_files_are_not_an_error(folder: ModelFolder) -> None:
     (folder.path / "notes.txt").write_text("ours")
     assert inspect(folder.path).returncode == 0
 
 
-def test_a_manifest_without_provenance(folder: ModelFolder) -> None:
+def test_manifest_without_provenance_is_shown(folder: ModelFolder) -> None:
     fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
     del fields["provenance"]
     folder.manifest.write_text(json.dumps(fields), encoding="utf-8")
     shown = inspect(folder.path)
     assert shown.returncode == 0
-    assert "recorded neither its own number nor hashes" in shown.stdout
+    assert "recorded neither its version nor file hashes" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_manifest_without_provenance(folder: ModelFolder) -> None:
         ('{"schema_version": 2}', "upgrade qwen3-triton"),
     ],
 )
-def test_what_is_no_model_is_one_line(folder: ModelFolder, content: str | None, message: str) -> None:
+def test_invalid_model_is_a_one_line_error(folder: ModelFolder, content: str | None, message: str) -> None:
     folder.manifest.unlink()
     if content is not None:
         folder.manifest.write_text(content)

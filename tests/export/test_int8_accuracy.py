@@ -1,4 +1,4 @@
-"""int8 with outliers and massive activations: the passes, the choice of what stays in floats, the written file."""
+"""Accuracy of int8 with outliers and massive activations: passes, choice of fp32 layers, written graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from int8_table import PASSES, apply, cosines, ignore
+from int8_table import PASSES, apply, ignore_progress, int8_cosines
 from outlier_checkpoint import (
     SHAPE,
     Tensors,
@@ -40,7 +40,7 @@ MUST_REACH = {"plain": 0.995, "outliers": 0.995, "outliers-and-massive": 0.985}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A checkpoint, its plan and the truth."""
+    """A checkpoint, its plan and the reference embeddings."""
 
     name: str
     source: Path
@@ -58,10 +58,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Case(name, source, checkpoint, plan, official_vectors(source, HELD_OUT))
 
 
-def test_the_checkpoints_are_as_bad_as_they_say(case: Case) -> None:
-    worst = cosines(case.checkpoint, HELD_OUT).min()
+def test_checkpoints_have_the_intended_outliers(case: Case) -> None:
+    worst = int8_cosines(case.checkpoint, HELD_OUT).min()
     assert worst >= 0.99 if case.name == "plain" else worst <= 0.85
-    peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, 4, ignore).peaks
+    peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, 4, ignore_progress).peaks
     assert (peaks.residual >= 3000) == (case.name == "outliers-and-massive")
 
 
@@ -71,7 +71,7 @@ def test_outliers_are_scaled_without_changing_the_function(tmp_path: Path) -> No
     assert min_cosine(official_vectors(scaled, HELD_OUT), official_vectors(plain, HELD_OUT)) >= 0.999999
 
 
-def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path: Path) -> None:
+def test_written_graph_reaches_the_simulated_accuracy(case: Case, tmp_path: Path) -> None:
     weights = case.plan.checkpoint.weights
     exact = write_graph(case.source, tmp_path / "fp32", change=lambda *_: weights).session.run(HELD_OUT)
     assert min_cosine(exact, case.truth) >= 0.99999
@@ -82,32 +82,32 @@ def test_the_written_file_is_as_good_as_the_passes_promise(case: Case, tmp_path:
         change=lambda *_: weights,
         norm_output_scale=NORM_OUTPUT_SCALE,
     )
-    answers = written.session.run_alone(HELD_OUT)
+    vectors = written.session.run_alone(HELD_OUT)
     assert not case.plan.fp32_groups
-    assert min_cosine(answers, case.truth) >= MUST_REACH[case.name]
-    predicted = cosines(case.plan.checkpoint, HELD_OUT)
-    # a code that falls on the other side of a half moves single texts
-    assert min_cosine(answers, case.truth) == pytest.approx(float(predicted.min()), abs=6e-4)
+    assert min_cosine(vectors, case.truth) >= MUST_REACH[case.name]
+    predicted = int8_cosines(case.plan.checkpoint, HELD_OUT)
+    # codes next to a rounding boundary may differ and change single texts
+    assert min_cosine(vectors, case.truth) == pytest.approx(float(predicted.min()), abs=6e-4)
 
 
 def test_rotation_and_smoothing_together_are_best(case: Case) -> None:
     def worst(passes: str) -> float:
-        return float(cosines(apply(case.checkpoint, PASSES[passes], CALIBRATION), HELD_OUT).min())
+        return float(int8_cosines(apply(case.checkpoint, PASSES[passes], CALIBRATION), HELD_OUT).min())
 
-    both = float(cosines(case.plan.checkpoint, HELD_OUT).min())
+    both = float(int8_cosines(case.plan.checkpoint, HELD_OUT).min())
     assert both == worst("rotated, v and up smoothed")
-    assert both >= worst("as it is")
-    # one step for every normed token costs about this much, and saves the search for a scale
+    assert both >= worst("none")
+    # a common step for all norm outputs costs about this much
     assert both >= worst("smoothed") - 3e-4
     if case.name != "plain":
         assert both >= worst("rotated") + 0.01
 
 
 def test_errors_of_products_add_up_to_the_error_of_the_vectors(case: Case) -> None:
-    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore)
+    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore_progress)
     predicted = 0.5 * sum(group.error**2 for group in groups)
-    # random weights carry an error further than trained ones, where it is within a third
-    assert 0.5 * predicted <= 1 - float(cosines(case.plan.checkpoint, HELD_OUT).mean()) <= 3 * predicted
+    # random weights amplify errors more than trained ones, for which the estimate is within a third
+    assert 0.5 * predicted <= 1 - float(int8_cosines(case.plan.checkpoint, HELD_OUT).mean()) <= 3 * predicted
     assert len(groups) == 1 + SHAPE.layers * len(ProductGroup)
     assert groups[0].paths == (TABLE,)
     assert sum(group.weights for group in groups) == sum(
@@ -115,18 +115,18 @@ def test_errors_of_products_add_up_to_the_error_of_the_vectors(case: Case) -> No
     )
 
 
-def test_what_is_kept_is_not_rounded(case: Case) -> None:
-    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore)
+def test_fp32_layers_are_not_rounded(case: Case) -> None:
+    groups = measure_groups(case.plan.checkpoint, HELD_OUT, ignore_progress)
     everything, half = (frozenset(path for group in some for path in group.paths) for some in (groups, groups[:9]))
     least, between, worst = (
-        1 - float(cosines(case.plan.checkpoint, HELD_OUT, fp32_layers).min())
+        1 - float(int8_cosines(case.plan.checkpoint, HELD_OUT, fp32_layers).min())
         for fp32_layers in (everything, half, frozenset[str]())
     )
     assert least <= 1e-6
     assert between < worst
 
 
-def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
+def test_stricter_limit_moves_products_to_fp32_and_is_reached(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
     loose = plan_int8(checkpoint, CALIBRATION, 0.01, tmp_path / "loose", SilentProgress())
@@ -144,17 +144,17 @@ def test_a_stricter_goal_keeps_products_and_reaches_it(tmp_path: Path) -> None:
         change=lambda *_: plan.checkpoint.weights,
         norm_output_scale=NORM_OUTPUT_SCALE,
     )
-    answers = mixed.session.run(HELD_OUT)
-    assert 1 - min_cosine(answers, truth) <= 2 * goal
-    predicted = cosines(plan.checkpoint, HELD_OUT, plan.fp32_paths)
-    assert min_cosine(answers, truth) == pytest.approx(float(predicted.min()), abs=6e-4)
+    vectors = mixed.session.run(HELD_OUT)
+    assert 1 - min_cosine(vectors, truth) <= 2 * goal
+    predicted = int8_cosines(plan.checkpoint, HELD_OUT, plan.fp32_paths)
+    assert min_cosine(vectors, truth) == pytest.approx(float(predicted.min()), abs=6e-4)
 
 
 def group(path: str, error: float, weights: int = 100) -> GroupError:
     return GroupError(layer=0, group=ProductGroup.DOWN, paths=(path,), error=error, weights=weights)
 
 
-def test_the_largest_square_for_its_weights_is_kept_first() -> None:
+def test_largest_squared_error_per_weight_moves_to_fp32_first() -> None:
     a, b, c, d = group("a", 0.1), group("b", 0.2, 1000), group("c", 0.05), group("d", 0.01)
     # squares 0.01, 0.04, 0.0025, 0.0001 over weights: a, b, c, d
     groups = (d, c, b, a, group("rest", 0.0, 2000))
@@ -164,12 +164,12 @@ def test_the_largest_square_for_its_weights_is_kept_first() -> None:
     assert choose_fp32_groups(groups, 0.05, (a,), 0.001) == (a, b, c)
 
 
-def test_no_more_than_half_is_kept_whatever_the_goal() -> None:
+def test_at_most_half_of_the_multiply_adds_move_to_fp32() -> None:
     groups = tuple(group(name, 0.1) for name in "abcdef")
     assert len(choose_fp32_groups(groups, 0.5, (), 0.0)) == 3
 
 
-def test_more_than_half_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_unreachable_limit_is_an_error(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
     with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .* \(allowed: 1e-05\); allow a larger"):

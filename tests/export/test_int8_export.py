@@ -1,4 +1,4 @@
-"""`--precision int8` from checkpoint to manifest: calibration, the gate, what the manifest says."""
+"""Int8 exports: calibration, accuracy gate, and manifest."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_TOKENS = 64
 
 
 class Notes(SilentProgress):
-    """Keeps what was noted."""
+    """Records notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -54,14 +54,14 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(source: Path, repository: Path, **changes: object) -> ExportOptions:
-    asked = ExportOptions(
+    defaults = ExportOptions(
         model=SourceReference(str(source)),
         repository=repository,
         name="model",
         precision=Precision.INT8,
         max_tokens=MAX_TOKENS,
     )
-    return dataclasses.replace(asked, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(defaults, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -75,34 +75,34 @@ def quantization_of(result: ExportResult) -> QuantizationReport:
     return report
 
 
-def test_products_behind_norms_share_one_step_and_the_others_have_a_scale_a_token(exported: ExportResult) -> None:
+def test_products_after_norms_have_one_step_and_others_a_scale_per_token(exported: ExportResult) -> None:
     file = exported.folder.graph(exported.version)
     nodes = group_nodes(onnx.load(file, load_external_data=False))
-    maker = {output: node for node in nodes for output in node.output}
+    producer = {output: node for node in nodes for output in node.output}
     steps = {
         tensor.name: onnx.numpy_helper.to_array(tensor)
         for tensor in onnx.load(file).graph.initializer
         if tensor.name.startswith("constant.")
     }
     for path in ("layers.0.attention.qkv", "layers.0.mlp.gate", "layers.0.mlp.up", "layers.3.attention.k"):
-        codes, _, step, *_ = maker[path].input
-        assert maker[codes].op_type == "QuantizeLinear"
+        codes, _, step, *_ = producer[path].input
+        assert producer[codes].op_type == "QuantizeLinear"
         assert steps[step] == np.float32(NORM_OUTPUT_SCALE)
-    # the last layer reads its normed rows in floats as well
-    codes, *_ = maker["layers.3.attention.k"].input
-    assert steps[maker[codes].input[1]] == np.float32(NORM_OUTPUT_SCALE)
-    # elsewhere norming and rounding are one division by the root mean square and the step
-    rows, scale, *_ = maker[maker["layers.0.mlp.gate"].input[0]].input
-    assert maker[rows].op_type == "Add"
-    assert maker[scale].op_type == "Mul"
-    assert np.float32(NORM_OUTPUT_SCALE / SHAPE.hidden**0.5) in [steps.get(name) for name in maker[scale].input]
+    # the last layer needs its norm outputs in floats as well
+    codes, *_ = producer["layers.3.attention.k"].input
+    assert steps[producer[codes].input[1]] == np.float32(NORM_OUTPUT_SCALE)
+    # elsewhere norm and rounding are one division by root mean square times step
+    rows, scale, *_ = producer[producer["layers.0.mlp.gate"].input[0]].input
+    assert producer[rows].op_type == "Add"
+    assert producer[scale].op_type == "Mul"
+    assert np.float32(NORM_OUTPUT_SCALE / SHAPE.hidden**0.5) in [steps.get(name) for name in producer[scale].input]
     for path in ("attention.output", "mlp.down"):
-        codes, _, step, *_ = maker[f"layers.0.{path}"].input
-        assert maker[codes].input[1] in maker
+        codes, _, step, *_ = producer[f"layers.0.{path}"].input
+        assert producer[codes].input[1] in producer
         assert steps[step] == 1
 
 
-def test_the_manifest_proves_it(exported: ExportResult) -> None:
+def test_manifest_has_the_quantization_report(exported: ExportResult) -> None:
     assert ExportRecord.from_json(exported.folder.manifest.read_text()) == exported.record
     assert exported.manifest.precision is Precision.INT8
     report = quantization_of(exported)
@@ -121,7 +121,7 @@ def test_the_manifest_proves_it(exported: ExportResult) -> None:
     assert 0.001 < report.table_error < 0.02
 
 
-def test_its_files_are_a_third_of_fp32_at_most(exported: ExportResult, source: Path, tmp_path: Path) -> None:
+def test_files_are_at_most_a_third_of_fp32(exported: ExportResult, source: Path, tmp_path: Path) -> None:
     report = quantization_of(exported)
     whole = export_model(options(source, tmp_path, precision=Precision.FP32))
     assert whole.record.quantization is None
@@ -130,12 +130,12 @@ def test_its_files_are_a_third_of_fp32_at_most(exported: ExportResult, source: P
         for result in (exported, whole)
     ]
     assert report.bytes == of_graph[0]
-    # the rest of the fp32 graph is its nodes
+    # the rest of the fp32 graph are its nodes
     assert report.fp32_bytes == pytest.approx(of_graph[1], rel=0.02)
     assert report.bytes <= 0.33 * report.fp32_bytes
 
 
-def test_texts_of_ones_own(source: Path, texts: Path, tmp_path: Path) -> None:
+def test_custom_calibration_texts_are_used(source: Path, texts: Path, tmp_path: Path) -> None:
     result = export_model(options(source, tmp_path, int8=Int8Options(calibration=texts)))
     report = quantization_of(result)
     assert report.calibration.reference == str(texts)
@@ -143,7 +143,7 @@ def test_texts_of_ones_own(source: Path, texts: Path, tmp_path: Path) -> None:
     assert report.calibration_texts == 15
 
 
-def test_a_stricter_limit_keeps_products_in_fp32_and_says_which(
+def test_stricter_limit_keeps_products_in_fp32_and_lists_them(
     exported: ExportResult, source: Path, tmp_path: Path
 ) -> None:
     loose = quantization_of(exported).held_out
@@ -161,7 +161,7 @@ def test_a_stricter_limit_keeps_products_in_fp32_and_says_which(
     assert report.bytes > quantization_of(exported).bytes
 
 
-def test_a_limit_out_of_reach_fails_and_writes_nothing(source: Path, texts: Path, tmp_path: Path) -> None:
+def test_unreachable_limit_writes_nothing(source: Path, texts: Path, tmp_path: Path) -> None:
     repository = tmp_path / "repository"
     with pytest.raises(Int8AccuracyError, match=r"nothing was written: .* \(allowed: 1e-06\)"):
         export_model(options(source, repository, int8=Int8Options(calibration=texts, max_error=1e-6)))
@@ -169,7 +169,7 @@ def test_a_limit_out_of_reach_fails_and_writes_nothing(source: Path, texts: Path
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
 
 
-def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Path, tmp_path: Path) -> None:
+def test_invalid_calibration_file_fails_before_any_computation(source: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "good"}\n{"txt": "bad"}\n', encoding="utf-8")
     notes = Notes()
@@ -179,17 +179,17 @@ def test_a_bad_calibration_file_is_found_before_anything_is_computed(source: Pat
 
 
 @pytest.mark.parametrize("int8", [Int8Options(max_error=0.5), Int8Options(calibration=Path("texts.txt"))], ids=str)
-def test_int8_options_of_another_precision_are_refused(source: Path, tmp_path: Path, int8: Int8Options) -> None:
+def test_int8_options_of_another_precision_are_rejected(source: Path, tmp_path: Path, int8: Int8Options) -> None:
     with pytest.raises(ExportError, match="apply to precision int8"):
         export_model(options(source, tmp_path, precision=Precision.FP32, int8=int8))
 
 
-def test_long_calibration_is_thinned_out_evenly() -> None:
+def test_long_calibration_is_subsampled_evenly() -> None:
     rows = [[index] * 10 for index in range(100)]
     assert subsample(rows, 1000) == rows
-    thinned = subsample(rows, 200)
-    assert len(thinned) == 20
-    assert [row[0] for row in thinned] == list(range(0, 100, 5))
+    selected = subsample(rows, 200)
+    assert len(selected) == 20
+    assert [row[0] for row in selected] == list(range(0, 100, 5))
     assert subsample([[1] * 50], 10) == [[1] * 50]
 
 
@@ -200,7 +200,7 @@ def reranker(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("reranker") / "checkpoint", tiny)
 
 
-def test_a_reranker_is_judged_by_its_scores(reranker: Path, texts: Path, tmp_path: Path) -> None:
+def test_reranker_is_verified_by_its_scores(reranker: Path, texts: Path, tmp_path: Path) -> None:
     result = export_model(options(reranker, tmp_path, max_tokens=480, int8=Int8Options(calibration=texts)))
     assert result.manifest.task is Task.RERANK
     assert ExportRecord.from_json(result.folder.manifest.read_text()) == result.record
@@ -212,7 +212,7 @@ def test_a_reranker_is_judged_by_its_scores(reranker: Path, texts: Path, tmp_pat
     assert held_out.batched_bit_identical
 
 
-def test_a_reranker_out_of_reach_writes_nothing(reranker: Path, texts: Path, tmp_path: Path) -> None:
+def test_reranker_with_an_unreachable_limit_writes_nothing(reranker: Path, texts: Path, tmp_path: Path) -> None:
     limit = Int8Options(calibration=texts, max_error=1e-5)
     with pytest.raises(Int8AccuracyError, match="nothing was written"):
         export_model(options(reranker, tmp_path / "repository", max_tokens=480, int8=limit))

@@ -1,4 +1,4 @@
-"""Rotation and smoothing: the function stays, in fp32, against transformers on the checkpoint as it was."""
+"""Rotation and smoothing preserve the function: fp32 graphs against transformers with the original checkpoint."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def matrix(rotation: Rotation) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", HADAMARD + OTHERS)
-def test_a_rotation_is_orthogonal_and_spreads_each_channel(size: int) -> None:
+def test_rotation_is_orthogonal_and_distributes_each_channel(size: int) -> None:
     rotation = make_rotation(size, seed=3)
     q = matrix(rotation)
     assert torch.allclose(q.T @ q, torch.eye(size), atol=1e-5)
@@ -55,14 +55,14 @@ def test_a_rotation_is_orthogonal_and_spreads_each_channel(size: int) -> None:
     assert torch.allclose(rotation.rotate_rows(values.T), values.T @ q, atol=1e-5)
 
 
-def test_many_rows_turn_as_one_does() -> None:
+def test_rotation_in_chunks_equals_single_rows() -> None:
     rotation = make_rotation(24)
     values = torch.randn(20000, 24, generator=torch.Generator().manual_seed(0))
-    turned = rotation.rotate_rows(values)
-    assert torch.equal(turned[[0, 8191, 8192, 19999]], rotation.rotate_rows(values[[0, 8191, 8192, 19999]]))
+    rotated = rotation.rotate_rows(values)
+    assert torch.equal(rotated[[0, 8191, 8192, 19999]], rotation.rotate_rows(values[[0, 8191, 8192, 19999]]))
 
 
-def test_rotations_differ_by_seed_and_are_the_same_again() -> None:
+def test_rotation_is_determined_by_its_seed() -> None:
     assert torch.equal(matrix(make_rotation(40, 1)), matrix(make_rotation(40, 1)))
     assert not torch.equal(matrix(make_rotation(40, 1)), matrix(make_rotation(40, 2)))
 
@@ -72,7 +72,7 @@ def rotate(weights: Weights, config: DecoderConfig) -> Weights:
 
 
 def random_scales(tiny: TinyCheckpoint, sites: tuple[SmoothingPoint, ...], seed: int) -> dict[int, LayerScales]:
-    """Scales from a thirtieth to thirty."""
+    """Return scales between 1/30 and 30."""
     rng = torch.Generator().manual_seed(seed)
     widths = {
         SmoothingPoint.ATTENTION: tiny.hidden,
@@ -87,15 +87,15 @@ def random_scales(tiny: TinyCheckpoint, sites: tuple[SmoothingPoint, ...], seed:
 
 
 @pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
-def test_a_rotated_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint) -> None:
+def test_rotation_preserves_the_function(tmp_path: Path, tiny: TinyCheckpoint) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
-    answers = write_graph(source, tmp_path / "out", change=rotate).session.run(ROWS)
-    assert min_cosine(answers, official_vectors(source, ROWS)) >= 0.999999
+    vectors = write_graph(source, tmp_path / "out", change=rotate).session.run(ROWS)
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= 0.999999
 
 
 @pytest.mark.parametrize("site", list(SmoothingPoint), ids=[site.name for site in SmoothingPoint])
 @pytest.mark.parametrize("tiny", SHAPES.values(), ids=SHAPES.keys())
-def test_a_smoothed_model_answers_as_before(tmp_path: Path, tiny: TinyCheckpoint, site: SmoothingPoint) -> None:
+def test_smoothing_preserves_the_function(tmp_path: Path, tiny: TinyCheckpoint, site: SmoothingPoint) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     scales = random_scales(tiny, (site,), seed=5)
     graph = write_graph(
@@ -120,7 +120,7 @@ def test_rescale_rotation_and_smoothing_compose(tmp_path: Path, tiny_source: Pat
     assert min_cosine(graph.session.run(ROWS), official_vectors(tiny_source, ROWS)) >= 0.999999
 
 
-def test_gains_are_one_and_norms_of_heads_are_left_alone(tiny_source: Path) -> None:
+def test_gains_are_one_except_those_of_norms_on_heads(tiny_source: Path) -> None:
     checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
     weights, rotated = checkpoint.weights, rotate(checkpoint.weights, checkpoint.config)
     for name, tensor in rotated.items():
@@ -131,21 +131,21 @@ def test_gains_are_one_and_norms_of_heads_are_left_alone(tiny_source: Path) -> N
     assert rotated[UNROTATE].shape == (40, 40)
 
 
-def test_a_head_of_the_checkpoint_reads_the_rotated_stream(tmp_path: Path) -> None:
-    """score · (gain ⊙ h) is what the folded row gives of the turned h."""
+def test_checkpoint_head_reads_the_rotated_stream(tmp_path: Path) -> None:
+    """score · (gain ⊙ h) equals the folded row times the rotated h."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout=CLASSIFIER))
     checkpoint = open_checkpoint(SourceReference(str(source)))
     weights, rotated = checkpoint.weights, rotate(checkpoint.weights, checkpoint.config)
     hidden = torch.randn(5, 40, generator=torch.Generator().manual_seed(2))
-    turned = make_rotation(40).rotate_rows(hidden)
+    rotated_hidden = make_rotation(40).rotate_rows(hidden)
     plain = (hidden * weights["norm.weight"].fp32()) @ weights["score.weight"].fp32().T
-    assert torch.allclose(turned @ rotated["score.weight"].fp32().T, plain, atol=1e-5)
+    assert torch.allclose(rotated_hidden @ rotated["score.weight"].fp32().T, plain, atol=1e-5)
     final = hidden * weights["norm.weight"].fp32()
-    assert torch.allclose(turned @ rotated[UNROTATE].fp32().T, final, atol=1e-5)
+    assert torch.allclose(rotated_hidden @ rotated[UNROTATE].fp32().T, final, atol=1e-5)
 
 
-def test_an_outlier_of_the_stream_is_spread(tmp_path: Path) -> None:
-    """One channel a thousand times the others has a share of all of them afterwards."""
+def test_rotation_distributes_an_outlier_channel(tmp_path: Path) -> None:
+    """One channel is a thousand times larger than the others."""
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(hidden=256))
     checkpoint = open_checkpoint(SourceReference(str(source)))
     weights = dict(checkpoint.weights)

@@ -1,4 +1,4 @@
-"""`merge`: the written checkpoint loads in transformers and holds what PEFT's merge holds."""
+"""Merged checkpoints load in transformers and equal PEFT's merge."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qwen3_triton.export import (
 )
 from qwen3_triton.export.artifacts import merged_checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 ROWS = random_rows([1, 8, 40])
 
@@ -45,18 +45,18 @@ def test_output_loads_in_transformers_and_equals_peft(tmp_path: Path, causal: bo
     truth = peft_truth(source, adapter, ROWS, causal=causal)
     output = merge(source, adapter, tmp_path / "out" / "merged")
     model = (Qwen3ForCausalLM if causal else Qwen3Model).from_pretrained(output, dtype=dtype)
-    held = {name.removeprefix("model."): tensor for name, tensor in model.state_dict().items()}
+    loaded = {name.removeprefix("model."): tensor for name, tensor in model.state_dict().items()}
     for name, tensor in truth.merged.items():
-        assert held[name].dtype is dtype
+        assert loaded[name].dtype is dtype
         torch.testing.assert_close(
-            held[name], tensor.to(dtype), rtol=1e-5 if dtype is torch.float32 else 1e-2, atol=1e-6
+            loaded[name], tensor.to(dtype), rtol=1e-5 if dtype is torch.float32 else 1e-2, atol=1e-6
         )
     assert min_cosine(official_vectors(output, ROWS), truth.forward) >= (0.999999 if dtype is torch.float32 else 0.999)
     if causal:
-        assert torch.equal(held["lm_head.weight"], load_file(source / "model.safetensors")["lm_head.weight"])
+        assert torch.equal(loaded["lm_head.weight"], load_file(source / "model.safetensors")["lm_head.weight"])
 
 
-def test_names_and_dtypes_are_the_base_s(tmp_path: Path) -> None:
+def test_names_and_dtypes_are_those_of_the_base(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout=CAUSAL, dtype=torch.bfloat16, shards=2))
     output = merge(source, write_adapter(tmp_path / "adapter", source, causal=True), tmp_path / "out" / "merged")
     assert not (output / "model.safetensors.index.json").exists()
@@ -71,7 +71,7 @@ def test_names_and_dtypes_are_the_base_s(tmp_path: Path) -> None:
         assert opened.metadata() == {"format": "pt"}
 
 
-def test_companions_come_along_and_other_weights_do_not(tmp_path: Path) -> None:
+def test_companion_files_are_copied_without_other_weights(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny")
     write_json(source / "modules.json", [])
     (source / "1_Pooling").mkdir()
@@ -94,7 +94,9 @@ def test_companions_come_along_and_other_weights_do_not(tmp_path: Path) -> None:
     assert AutoTokenizer.from_pretrained(output)("the capital")["input_ids"][-1] == 278
 
 
-def test_shards_with_an_index(tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_checkpoint_is_sharded_with_an_index(
+    tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     whole = merge(tiny_source, adapter, tmp_path / "out" / "whole")
     monkeypatch.setattr(merged_checkpoint, "SHARD_BYTES", 30_000)
@@ -103,18 +105,18 @@ def test_shards_with_an_index(tmp_path: Path, tiny_source: Path, monkeypatch: py
     index = json.loads((output / "model.safetensors.index.json").read_text())
     assert len(files) > 3
     assert files == [f"model-{number + 1:05d}-of-{len(files):05d}.safetensors" for number in range(len(files))]
-    held = {name: tensor for file in files for name, tensor in load_file(output / file).items()}
-    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in held.values())
+    loaded = {name: tensor for file in files for name, tensor in load_file(output / file).items()}
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in loaded.values())
     assert index["weight_map"] == {name: file for file in files for name in load_file(output / file)}
     truth = load_file(whole / "model.safetensors")
-    assert set(held) == set(truth)
-    assert all(torch.equal(tensor, truth[name]) for name, tensor in held.items())
+    assert set(loaded) == set(truth)
+    assert all(torch.equal(tensor, truth[name]) for name, tensor in loaded.items())
     largest = max(tensor.nbytes for tensor in truth.values())
     assert all((output / file).stat().st_size < max(30_000, largest) + 8_000 for file in files)
     assert min_cosine(official_vectors(output, ROWS), official_vectors(whole, ROWS)) >= 0.9999999
 
 
-def test_existing_output_is_refused_before_anything_is_read(tmp_path: Path, tiny_source: Path) -> None:
+def test_existing_output_is_rejected_before_anything_is_read(tmp_path: Path, tiny_source: Path) -> None:
     output = tmp_path / "out"
     output.mkdir()
     (output / "mine").write_text("x")
@@ -133,7 +135,7 @@ def test_overwrite_replaces_the_whole_folder(tmp_path: Path, tiny_source: Path) 
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["adapter", "out"]
 
 
-def test_adapter_that_rounding_swallows(tmp_path: Path) -> None:
+def test_adapter_that_rounding_removes_is_rejected(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(dtype=torch.bfloat16))
     adapter = write_adapter(tmp_path / "adapter", source)
     with pytest.raises(AdapterMismatchError, match="equal the base after rounding"):

@@ -1,4 +1,4 @@
-"""nDCG@10 against values worked out by hand, and against trec_eval."""
+"""nDCG@10 against values computed by hand and against trec_eval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def ndcg(scores: list[float], gains: dict[int, float]) -> float:
 
 
 def test_gains_are_linear() -> None:
-    """Found: 1, 0, 3, 2; best: 3, 2, 1. With gains of 2^score - 1 it would be 0.593."""
+    """Ranking 1, 0, 3, 2; ideal 3, 2, 1. Gains of 2^score - 1 would give 0.593."""
     found = 1 + 3 * THIRD + 2 * FOURTH
     best = 3 + 2 * SECOND + 1 * THIRD
     assert ndcg([4, 3, 2, 1], {0: 1, 2: 3, 3: 2}) == pytest.approx(found / best)
@@ -32,7 +32,7 @@ def test_gains_are_linear() -> None:
         ([1, 1, 1], {0: 1}, 1.0),
         ([1, 1, 1], {1: 1}, SECOND),
         ([0, 1, 1, 1], {3: 2, 1: 1}, (1 + 2 * THIRD) / (2 + SECOND)),
-        # eleven equal scores: the eleventh does not count, whatever order a partition leaves
+        # of equal scores, only the first ten in document order count
         ([1] * 40, {9: 1}, 1 / math.log2(11)),
         ([1] * 40, {10: 1}, 0.0),
         ([0, *[1] * 9, 2, *[1] * 9], {10: 1}, 1.0),
@@ -45,26 +45,26 @@ def test_equal_scores_rank_in_the_documents_order(
     assert ndcg(scores, gains) == pytest.approx(expected)
 
 
-def test_a_judgement_below_one_gains_nothing() -> None:
+def test_judgements_below_one_have_no_gain() -> None:
     assert ndcg([3, 2, 1], {0: -1, 1: 0, 2: 1}) == pytest.approx(THIRD)
 
 
-def test_the_best_order_has_ten_places_too() -> None:
-    """Twelve relevant documents, the ten first ranks hold relevant ones only."""
+def test_ideal_order_is_cut_at_ten() -> None:
+    """Twelve documents are relevant, and so are the first ten results."""
     assert ndcg([*range(20, 0, -1)], dict.fromkeys(range(12), 1.0)) == pytest.approx(1)
 
 
-def test_what_is_no_number_comes_last() -> None:
+def test_nan_ranks_last() -> None:
     assert ndcg([math.nan, 1, 2], {0: 1}) == pytest.approx(THIRD)
     assert ndcg([math.nan] * 20, {19: 1}) == 0
 
 
-def test_each_query_has_its_own() -> None:
+def test_each_query_is_scored_separately() -> None:
     scores = np.array([[1, 2], [2, 1]], np.float32)
     np.testing.assert_allclose(ndcg_by_query(scores, [{0: 1.0}, {0: 1.0}]), [SECOND, 1])
 
 
-def test_a_query_must_have_a_relevant_document() -> None:
+def test_query_must_have_a_relevant_document() -> None:
     with pytest.raises(ValueError, match="no relevant document"):
         ndcg([1, 2], {0: 0.0})
     with pytest.raises(ValueError, match="1 rows of scores for 2 queries"):
@@ -81,7 +81,7 @@ def test_equals_pytrec_eval(documents: int) -> None:
     gains[np.arange(queries), rng.integers(documents, size=queries)] = rng.integers(1, 4, queries)
     judged = (rng.random(gains.shape) < 0.7) | (gains == gains.max(axis=1, keepdims=True))
     scores = rng.integers(0, 4, gains.shape).astype(np.float32)
-    # trec_eval ranks tied documents by descending id, so that the first one has the greatest
+    # trec_eval ranks tied documents by descending id, so the first document has the greatest
     names = [f"d{documents - column:02}" for column in range(documents)]
     qrels = {
         f"q{query}": {names[column]: int(gains[query, column]) for column in np.flatnonzero(judged[query])}

@@ -1,4 +1,4 @@
-"""Qwen2 checkpoints, with biases on q, k and v and without norms on heads, against transformers in every precision."""
+"""Qwen2 checkpoints (biases on q, k and v, no norms on heads) against transformers in every precision."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from qwen3_triton.export.passes.smooth import SmoothingPoint, smooth_weights
 from qwen3_triton.export.sources.weights import Weights
 from qwen3_triton.export.verification.runtime import WrittenModel
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 TINY = TinyCheckpoint(model_type="qwen2", layers=3, hidden=64, intermediate=96, heads=4, kv_heads=2, head_dim=16)
 SHAPES = {
     "grouped": TINY,
-    "one query for each key head": dataclasses.replace(TINY, kv_heads=4),
-    "head_dim of its own": dataclasses.replace(TINY, head_dim=24, layers=1),
+    "one query head per key head": dataclasses.replace(TINY, kv_heads=4),
+    "explicit head_dim": dataclasses.replace(TINY, head_dim=24, layers=1),
 }
 ROWS = random_rows([1, 2, 7, 33, 48, 5])
 
@@ -75,8 +75,8 @@ def test_fp32_equals_transformers_alone_and_batched(tmp_path: Path, tiny: TinyCh
     assert np.array_equal(session.run(ROWS), alone)
 
 
-def test_the_biases_matter(source: Path, tmp_path: Path) -> None:
-    """Each of the three: without it the vectors are others, so the parity above proves that it is applied."""
+def test_each_bias_affects_the_vectors(source: Path, tmp_path: Path) -> None:
+    """Parity would fail if one of the three biases were missing."""
     truth = official_vectors(source, ROWS)
     for part in "qkv":
 
@@ -96,7 +96,7 @@ def test_exports_for_cpus_pass_their_checks(tmp_path: Path, tiny: TinyCheckpoint
     folder = write_checkpoint(tmp_path / "tiny", tiny)
     parity = parity_of(export_model(options(folder, tmp_path / "repository", precision=precision)))
     assert 1 - parity.min_cosine <= weight_format(precision, Device.CPU).tolerance.cosine
-    # the CPU's fp16 kernels sum in another order for another number of rows
+    # the order of sums in the CPU's fp16 kernels depends on the number of rows
     assert parity.batched_bit_identical or precision is Precision.FP16
 
 
@@ -111,7 +111,7 @@ def test_exports_for_gpus_pass_their_checks(
 
 
 @pytest.mark.parametrize("attention", CudaAttention)
-def test_operators_that_can_norm_heads_are_not_asked_to(source: Path, tmp_path: Path, attention: CudaAttention) -> None:
+def test_attention_operators_do_not_norm_heads(source: Path, tmp_path: Path, attention: CudaAttention) -> None:
     profile = CudaProfile(runtime=RuntimeVersion(1, 31), attention=attention)
     graph = onnx.load(
         write_graph(source, tmp_path / "out", Precision.FP16, cuda=profile).file, load_external_data=False
@@ -119,12 +119,12 @@ def test_operators_that_can_norm_heads_are_not_asked_to(source: Path, tmp_path: 
     attends = [node for node in graph.graph.node if node.op_type in ("GroupQueryAttention", "PagedAttention")]
     assert len(attends) == TINY.layers
     for node in attends:
-        assert all(node.input[:3]), "q, k and v enter one by one"
+        assert all(node.input[:3]), "q, k and v are separate inputs"
         assert "qk_norm_epsilon" not in {attribute.name for attribute in node.attribute}
 
 
 @pytest.mark.parametrize("point", SmoothingPoint, ids=[point.name for point in SmoothingPoint])
-def test_smoothing_and_rotation_keep_the_function(source: Path, tmp_path: Path, point: SmoothingPoint) -> None:
+def test_smoothing_and_rotation_preserve_the_function(source: Path, tmp_path: Path, point: SmoothingPoint) -> None:
     rng = torch.Generator().manual_seed(3)
     width = {SmoothingPoint.VALUE: TINY.kv_heads * TINY.head_dim, SmoothingPoint.INTERMEDIATE: TINY.intermediate}
     scales = {
@@ -136,8 +136,8 @@ def test_smoothing_and_rotation_keep_the_function(source: Path, tmp_path: Path, 
         rotated = rotate_stream(smooth_weights(weights, config, scales), config, make_rotation(config.hidden))
         return smooth_weights(rotated, config, scales) if point in width else rotated
 
-    answers = write_graph(source, tmp_path / "out", change=change).session.run(ROWS)
-    assert min_cosine(answers, official_vectors(source, ROWS)) >= 0.99999
+    vectors = write_graph(source, tmp_path / "out", change=change).session.run(ROWS)
+    assert min_cosine(vectors, official_vectors(source, ROWS)) >= 0.99999
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -150,8 +150,8 @@ def test_merged_adapters_equal_peft(tmp_path: Path, causal: bool) -> None:
     assert min_cosine(WrittenModel(result.folder.graph(1)).run(ROWS), truth.forward) >= 0.999999
 
 
-def test_prompts_are_the_checkpoint_s_or_none(source: Path, tmp_path: Path) -> None:
-    """Qwen3-Embedding's prompts are not those of other models."""
+def test_checkpoint_without_prompts_has_none(source: Path, tmp_path: Path) -> None:
+    """The default prompts of Qwen3-Embedding apply to Qwen3 only."""
     manifest = export_model(options(source, tmp_path / "repository")).manifest
     assert json.loads(manifest.to_json())["prompts"] == {
         "query": "{text}",
@@ -160,14 +160,14 @@ def test_prompts_are_the_checkpoint_s_or_none(source: Path, tmp_path: Path) -> N
     }
 
 
-def test_a_causal_lm_without_end_token_is_an_embedding_model(tmp_path: Path) -> None:
+def test_causal_lm_without_end_token_is_an_embedding_model(tmp_path: Path) -> None:
     tiny = dataclasses.replace(TINY, layout=CAUSAL, end_token=False, answers=True)
     folder = write_checkpoint(tmp_path / "tiny", tiny)
     assert parity_of(export_model(options(folder, tmp_path / "repository"))).passed
 
 
 @pytest.mark.parametrize("layout", [CAUSAL, CLASSIFIER])
-def test_rerankers_are_refused(tmp_path: Path, layout: str) -> None:
+def test_rerankers_are_rejected(tmp_path: Path, layout: str) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=layout))
     with pytest.raises(UnsupportedCheckpointError, match="Qwen2 models are supported for embeddings only"):
         export_model(options(folder, tmp_path / "repository", task=TaskChoice.RERANK))
@@ -176,18 +176,21 @@ def test_rerankers_are_refused(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"is_causal": False}, "attention is bidirectional"),
-        ({"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}}, r"auto_map names custom model code \(modeling_qwen"),
+        ({"is_causal": False}, "is_causal False is not supported; it makes attention bidirectional"),
+        (
+            {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}},
+            r"auto_map .*modeling_qwen.* is not supported; custom",
+        ),
         ({"architectures": ["Qwen3Model"]}, "architecture 'Qwen3Model' is not supported; supported: Qwen2Model"),
     ],
 )
-def test_settings_that_change_the_function_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_settings_that_change_the_function_are_rejected(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, config_changes=changes))
     with pytest.raises(UnsupportedCheckpointError, match=message):
         open_checkpoint(SourceReference(str(folder)))
 
 
-def test_a_missing_bias_is_named(tmp_path: Path) -> None:
+def test_missing_bias_is_named(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, model_type="qwen3"))
     raw = json.loads((folder / "config.json").read_text())
     raw |= {"model_type": "qwen2", "architectures": ["Qwen2Model"]}

@@ -68,7 +68,7 @@ SHAPES = {
 
 
 def as_reranker(tiny: TinyCheckpoint) -> TinyCheckpoint:
-    """A causal LM whose logits are small enough for scores that are not all next to 0 or 1."""
+    """Return a causal LM with small logits, so that scores are not all close to 0 or 1."""
     scale = 0.3 * 2.0**-tiny.residual_shift
     return dataclasses.replace(tiny, layout=CAUSAL, end_token=False, answers=True, max_positions=512, head_scale=scale)
 
@@ -90,7 +90,7 @@ def export_reranker(source: Path, repository: Path, **changes: Any) -> ExportRes
 
 
 def run(result: ExportResult, rows: list[list[int]]) -> Vectors:
-    """Scores [n] of the written file."""
+    """Return the scores [n] of the written graph."""
     answers = WrittenModel(result.folder.graph(result.version), threads=1).run(rows)
     assert answers.shape == (len(rows), 1)
     assert answers.dtype == np.float32
@@ -104,7 +104,7 @@ def rerank_manifest(result: ExportResult) -> RerankManifest:
 
 
 class Notes(SilentProgress):
-    """Keeps what the reader should know."""
+    """Records notes."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -132,14 +132,14 @@ def test_scores_equal_the_official_recipe(tmp_path: Path, tiny: TinyCheckpoint, 
     truth = official_scores(folder, rows)
     scores = run(result, rows)
     assert np.abs(scores - truth).max() <= {Precision.FP32: 1e-4, Precision.FP16: 1e-2}[precision]
-    # else the gate would hold for a model that answers everything alike
+    # otherwise a model with constant output could pass
     assert truth.max() - truth.min() > 0.2
     alone = np.concatenate([run(result, [row]) for row in rows])
     assert np.abs(alone - scores).max() <= {Precision.FP32: FLOAT32_NOISE, Precision.FP16: 1e-3}[precision]
 
 
-def test_rescaled_body_and_tied_head(tmp_path: Path) -> None:
-    """The head's rows are the embeddings' as they were before the residual stream was scaled."""
+def test_tied_head_is_not_rescaled(tmp_path: Path) -> None:
+    """The score head is taken from the embeddings before the rescale."""
     folder = write_checkpoint(tmp_path / "tiny", as_reranker(SHAPES["overflowing"]))
     notes = Notes()
     export_model(options_for(folder, tmp_path / "repository", precision=Precision.FP16), notes)
@@ -147,7 +147,7 @@ def test_rescaled_body_and_tied_head(tmp_path: Path) -> None:
     assert "residual 2^-0" not in rescaled
 
 
-def test_padding_and_company_change_no_score(source: Path, exported: ExportResult) -> None:
+def test_scores_are_batch_invariant(source: Path, exported: ExportResult) -> None:
     rows = official_rows(source, PAIRS, MAX_TOKENS)
     truth = run(exported, rows)
     rng = random.Random(4)
@@ -158,7 +158,7 @@ def test_padding_and_company_change_no_score(source: Path, exported: ExportResul
 
 
 @pytest.mark.parametrize("bad", [[], [-1, -1], [300], [5, 2**40], [1] * (MAX_TOKENS + 1)])
-def test_bad_row_is_nan_and_its_neighbours_do_not_notice(source: Path, exported: ExportResult, bad: list[int]) -> None:
+def test_bad_row_is_nan_and_affects_no_other_row(source: Path, exported: ExportResult, bad: list[int]) -> None:
     rows = official_rows(source, PAIRS, MAX_TOKENS)
     truth = run(exported, rows)
     for place in (0, 3, len(rows)):
@@ -168,7 +168,7 @@ def test_bad_row_is_nan_and_its_neighbours_do_not_notice(source: Path, exported:
     assert np.isnan(run(exported, [bad])).all()
 
 
-def test_manifest_says_what_was_exported(source: Path, exported: ExportResult) -> None:
+def test_manifest_describes_the_export(source: Path, exported: ExportResult) -> None:
     manifest = rerank_manifest(exported)
     assert manifest.dimension == 1
     assert manifest.max_tokens == MAX_TOKENS
@@ -186,7 +186,7 @@ def test_manifest_says_what_was_exported(source: Path, exported: ExportResult) -
     assert 'name: "score"' in exported.folder.config.read_text()
 
 
-def test_template_and_instruction(tmp_path: Path, source: Path) -> None:
+def test_template_and_instruction_are_applied(tmp_path: Path, source: Path) -> None:
     result = export_reranker(
         source, tmp_path / "repository", template=PairTemplate.BLANK_LINE, instruction="Find the law"
     )
@@ -222,7 +222,7 @@ def test_only_two_rows_of_the_lm_head_are_read(tmp_path: Path) -> None:
 
 
 def to_classifier(source: Path, folder: Path, labels: dict[str, str] | None, *, swap: bool = False) -> Path:
-    """The sequence-classification conversion of a tied causal LM: one row for no labels, else two."""
+    """Convert a tied causal LM to a sequence classifier: one row without labels, otherwise two."""
     folder.mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((source / name).read_bytes())
@@ -244,12 +244,12 @@ CONVERSIONS: dict[str, tuple[dict[str, str] | None, bool]] = {
     "one-row": (None, False),
     "two-rows": ({"0": "LABEL_0", "1": "LABEL_1"}, False),
     "two-named-rows": ({"0": "no", "1": "Yes"}, False),
-    "two-rows-the-other-way-round": ({"0": "relevant", "1": "irrelevant"}, True),
+    "two-swapped-rows": ({"0": "relevant", "1": "irrelevant"}, True),
 }
 
 
 @pytest.mark.parametrize(("labels", "swap"), CONVERSIONS.values(), ids=CONVERSIONS.keys())
-def test_conversions_score_as_the_causal_lm_they_were_made_from(
+def test_converted_classifiers_equal_their_causal_lm(
     tmp_path: Path, source: Path, exported: ExportResult, labels: dict[str, str] | None, swap: bool
 ) -> None:
     folder = to_classifier(source, tmp_path / "classifier", labels, swap=swap)
@@ -261,14 +261,14 @@ def test_conversions_score_as_the_causal_lm_they_were_made_from(
     assert np.abs(scores - (1 - theirs if swap else theirs)).max() <= 1e-4
 
 
-def test_labels_that_do_not_say_which_means_yes(tmp_path: Path, source: Path) -> None:
+def test_ambiguous_labels_are_rejected(tmp_path: Path, source: Path) -> None:
     folder = to_classifier(source, tmp_path / "classifier", {"0": "cat", "1": "dog"})
     with pytest.raises(UnsupportedCheckpointError, match=r"labels 'cat' and 'dog'.*id2label"):
         export_model(options_for(folder, tmp_path / "repository"))
 
 
 @pytest.mark.parametrize("task", [TaskChoice.AUTO, TaskChoice.RERANK])
-def test_three_labels_are_no_reranker(tmp_path: Path, task: TaskChoice) -> None:
+def test_three_labels_are_rejected(tmp_path: Path, task: TaskChoice) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=CLASSIFIER, labels=3))
     with pytest.raises(UnsupportedCheckpointError, match=r"3 (labels|rows)"):
         export_model(options_for(folder, tmp_path / "repository", task=task))
@@ -282,13 +282,13 @@ def test_end_token_of_the_tokenizer_is_left_out(tmp_path: Path, source: Path, ex
     assert result.record.parity == exported.record.parity
 
 
-def test_answers_that_are_no_tokens(tmp_path: Path) -> None:
+def test_answers_that_are_not_single_tokens_are_rejected(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, answers=False))
     with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer.json: '(no|yes)' is not a single token"):
         export_model(options_for(folder, tmp_path / "repository"))
 
 
-def test_no_head_to_score_with(tmp_path: Path) -> None:
+def test_checkpoint_without_a_head_is_rejected(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY, layout=MODEL, tied=False))
     with pytest.raises(UnsupportedCheckpointError, match=r"needs score.weight, lm_head.weight or tied embeddings"):
         export_model(options_for(folder, tmp_path / "repository", task=TaskChoice.RERANK))
@@ -307,7 +307,7 @@ def test_stored_head_of_a_tied_model(tmp_path: Path, source: Path, exported: Exp
     assert np.array_equal(run(export_reranker(folder, tmp_path / "repository"), rows), run(exported, rows))
 
 
-def test_head_of_another_width_is_refused(tmp_path: Path) -> None:
+def test_head_of_another_width_is_rejected(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=False)))
     tensors = load_file(folder / "model.safetensors")
     write_weights(folder, tensors | {LM_HEAD: torch.zeros(300, 41)})

@@ -1,4 +1,4 @@
-"""LoRA adapters of rerankers, of both of PEFT's task types, against PEFT's own forward pass."""
+"""LoRA adapters of rerankers, of both task types of PEFT, against PEFT's forward pass."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from qwen3_triton.export import (
     write_merged_checkpoint,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers, of a name that PEFT uses
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
 LINEAR = ["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
 CAUSAL_KINDS: dict[str, dict[str, Any]] = {
@@ -47,14 +47,14 @@ CAUSAL_CASES = pytest.mark.parametrize(
         pytest.param(kind, tied, id=f"{name}-{'tied' if tied else 'untied'}")
         for name, kind in CAUSAL_KINDS.items()
         for tied in (True, False)
-        # an untied model has nothing that an adapter could tie
+        # an untied model has no weights to tie
         if tied or "ensure_weight_tying" not in kind
     ],
 )
 
 
 def load(source: Path, *, classifier: bool) -> Any:
-    # a head that the checkpoint lacks starts at random
+    # a head that is not in the checkpoint is initialised randomly
     torch.manual_seed(1)
     if classifier:
         return Qwen3ForSequenceClassification.from_pretrained(source, dtype=torch.float32, num_labels=1)
@@ -62,7 +62,7 @@ def load(source: Path, *, classifier: bool) -> Any:
 
 
 def write_adapter(folder: Path, source: Path, *, classifier: bool = False, **settings: Any) -> Path:
-    """A saved adapter whose every tensor is random."""
+    """Save an adapter with random values in all its tensors."""
     fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": LINEAR} | settings
     fields["task_type"] = "SEQ_CLS" if classifier else "CAUSAL_LM"
     rng = torch.Generator().manual_seed(3)
@@ -78,7 +78,7 @@ def write_adapter(folder: Path, source: Path, *, classifier: bool = False, **set
 
 
 def peft_scores(source: Path, adapter: Path, rows: list[list[int]], *, classifier: bool = False) -> Vectors:
-    """PEFT's forward pass, adapters at work."""
+    """Return the scores of PEFT with the unmerged adapter."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = PeftModel.from_pretrained(load(source, classifier=classifier), adapter)
@@ -103,7 +103,7 @@ def test_causal_adapter_equals_peft(tmp_path: Path, kind: dict[str, Any], tied: 
 
 
 @pytest.mark.parametrize("layout", ["causal", CLASSIFIER, MODEL])
-def test_classifier_s_adapter_equals_peft_and_brings_its_head(tmp_path: Path, layout: str) -> None:
+def test_classifier_adapter_equals_peft_and_adds_its_head(tmp_path: Path, layout: str) -> None:
     tiny = as_reranker(TinyCheckpoint())
     if layout != "causal":
         tiny = dataclasses.replace(tiny, layout=layout)
@@ -116,7 +116,7 @@ def test_classifier_s_adapter_equals_peft_and_brings_its_head(tmp_path: Path, la
     assert scores.max() - scores.min() > 0.01
 
 
-def test_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
+def test_classifier_adapter_without_a_head_is_rejected(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint()))
     adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
     file = adapter / "adapter_model.safetensors"
@@ -135,7 +135,7 @@ def merge(source: Path, adapter: Path, output: Path) -> Path:
 
 
 @CAUSAL_CASES
-def test_merged_causal_lm_scores_as_base_and_adapter_do(tmp_path: Path, kind: dict[str, Any], tied: bool) -> None:
+def test_merged_causal_lm_equals_base_with_adapter(tmp_path: Path, kind: dict[str, Any], tied: bool) -> None:
     source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
     adapter = write_adapter(tmp_path / "adapter", source, **kind)
     merged = merge(source, adapter, tmp_path / "merged")
@@ -149,8 +149,8 @@ def test_merged_causal_lm_scores_as_base_and_adapter_do(tmp_path: Path, kind: di
 
 
 @pytest.mark.parametrize("layout", ["causal", CLASSIFIER, MODEL])
-def test_merged_classifier_scores_as_base_and_adapter_do(tmp_path: Path, layout: str) -> None:
-    """Whatever the base was: the adapter brings the head, so the merged checkpoint is a classifier."""
+def test_merged_classifier_equals_base_with_adapter(tmp_path: Path, layout: str) -> None:
+    """The adapter adds the head, so the merged checkpoint is a classifier for every kind of base."""
     tiny = as_reranker(TinyCheckpoint())
     if layout != "causal":
         tiny = dataclasses.replace(tiny, layout=layout)
@@ -166,7 +166,7 @@ def test_merged_classifier_scores_as_base_and_adapter_do(tmp_path: Path, layout:
     assert np.abs(model_classifier_scores(model, rows) - scores).max() <= 1e-4
 
 
-def test_merging_a_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
+def test_merging_a_classifier_adapter_without_a_head_is_rejected(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint()))
     adapter = write_adapter(tmp_path / "adapter", source, classifier=True)
     file = adapter / "adapter_model.safetensors"
@@ -179,7 +179,7 @@ def test_merging_a_classifier_s_adapter_without_a_head(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["lm-head", "saved-lm-head"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_an_embedding_export_ignores_what_an_adapter_does_to_the_lm_head(tmp_path: Path, kind: str, tied: bool) -> None:
+def test_embedding_export_ignores_an_adapter_on_the_lm_head(tmp_path: Path, kind: str, tied: bool) -> None:
     source = write_checkpoint(tmp_path / "tiny", as_reranker(TinyCheckpoint(tied=tied)))
     adapter = write_adapter(tmp_path / "adapter", source, **CAUSAL_KINDS[kind])
     options = options_for(source, tmp_path / "a", adapters=reference(adapter), task=TaskChoice.EMBED)

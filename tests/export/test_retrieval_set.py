@@ -1,4 +1,4 @@
-"""A retrieval set in BEIR's layout: what is read of it, and one clear line for a bad one."""
+"""Retrieval sets in BEIR's layout: what is read, and error messages."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def folder(tmp_path: Path) -> Path:
     return write_set(tmp_path / "set", "q1\td0\t2\nq1\td4\t0\nq5\td7\t1\nq2\td7\t0\n")
 
 
-def test_reads_what_was_judged(folder: Path) -> None:
+def test_judged_queries_and_gains_are_read(folder: Path) -> None:
     found = read_retrieval_set(folder)
-    # q2 has no relevant document, the others were not judged at all
+    # q2 has no relevant document, the others have no judgements
     assert [query.name for query in found.queries] == ["q1", "q5"]
     assert found.gains == ({0: 2.0, 4: 0.0}, {7: 1.0})
     assert found.same_id == (None, None)
@@ -28,14 +28,14 @@ def test_reads_what_was_judged(folder: Path) -> None:
     assert found.identity.reference == str(folder)
 
 
-def test_judgements_may_lie_beside_the_texts(folder: Path, tmp_path: Path) -> None:
+def test_judgements_may_be_next_to_the_texts(folder: Path, tmp_path: Path) -> None:
     flat = write_set(tmp_path / "flat", "q0\td3\t1\n", qrels="qrels.tsv")
     assert read_retrieval_set(flat).gains == ({3: 1.0},)
     (folder / "qrels.tsv").write_text(HEADER + "q0\td0\t1\n")
     assert [query.name for query in read_retrieval_set(folder).queries] == ["q1", "q5"]
 
 
-def test_its_hash_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:
+def test_hash_depends_on_the_content_only(folder: Path, tmp_path: Path) -> None:
     before = read_retrieval_set(folder).identity.sha256
     moved = folder.rename(tmp_path / "elsewhere")
     assert read_retrieval_set(moved).identity.sha256 == before
@@ -47,14 +47,14 @@ def test_its_hash_is_that_of_the_content(folder: Path, tmp_path: Path) -> None:
         file.write_text(text)
 
 
-def test_a_query_among_the_documents_is_its_own_only_where_it_is_no_answer(folder: Path) -> None:
+def test_document_with_the_id_of_a_query_is_excluded_unless_relevant(folder: Path) -> None:
     write_lines(folder / "queries.jsonl", [{"_id": "d1", "text": "a"}, {"_id": 2, "text": "b"}])
     write_lines(folder / "corpus.jsonl", [{"_id": str(name), "text": "x"} for name in ("d0", "d1", 2)])
     (folder / "qrels/test.tsv").write_text(HEADER + "d1\td0\t1\nd1\td1\t0\n2\t2\t1\n")
     assert read_retrieval_set(folder).same_id == (1, None)
 
 
-def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
+def test_blank_lines_and_windows_line_ends_are_accepted(folder: Path) -> None:
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         file = folder / name
         file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n\r\n"))
@@ -62,7 +62,7 @@ def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "says"),
+    ("file", "content", "message"),
     [
         ("corpus.jsonl", b'{"_id": "a", "text": "x"}\n{"_id": "b"\n', "corpus.jsonl:2: must be a JSON object"),
         ("corpus.jsonl", b'\n["a"]\n', "corpus.jsonl:2: must be a JSON object"),
@@ -83,25 +83,25 @@ def test_blank_lines_and_windows_line_ends(folder: Path) -> None:
         ("qrels/test.tsv", f"{HEADER}q1\td0\t0\n".encode(), "test.tsv: no query has a relevant document"),
     ],
 )
-def test_a_bad_file_is_one_line(folder: Path, file: str, content: bytes, says: str) -> None:
+def test_invalid_file_raises_a_one_line_error(folder: Path, file: str, content: bytes, message: str) -> None:
     (folder / file).write_bytes(content)
     with pytest.raises(SourceError) as failure:
         read_retrieval_set(folder)
-    message = str(failure.value)
-    assert message.startswith(f"evaluation set {folder}/")
-    assert says in message
-    assert "\n" not in message
+    error = str(failure.value)
+    assert error.startswith(f"evaluation set {folder}/")
+    assert message in error
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(
-    ("file", "says"),
+    ("file", "message"),
     [
         ("corpus.jsonl", "no corpus.jsonl"),
         ("queries.jsonl", "no queries.jsonl"),
         ("qrels/test.tsv", "no qrels/test.tsv or qrels.tsv"),
     ],
 )
-def test_a_missing_file_is_named(folder: Path, file: str, says: str) -> None:
+def test_missing_file_is_named(folder: Path, file: str, message: str) -> None:
     (folder / file).unlink()
-    with pytest.raises(SourceError, match=f"^evaluation set {folder}: {says}; the folder must be in BEIR's layout"):
+    with pytest.raises(SourceError, match=f"^evaluation set {folder}: {message}; the folder must be in BEIR's layout"):
         read_retrieval_set(folder)

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all: errors, sweeps, races, full disks."""
+"""Atomic creation of folders: exceptions, stale folders, races, disk errors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fill(target: Path, text: str, *, overwrite: bool = False) -> None:
         (folder / "b").write_text(text)
 
 
-def test_appears_at_the_end_and_not_before(target: Path, tmp_path: Path) -> None:
+def test_target_appears_at_the_end(target: Path, tmp_path: Path) -> None:
     with staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("x")
         assert not target.exists()
@@ -48,7 +48,7 @@ def test_appears_at_the_end_and_not_before(target: Path, tmp_path: Path) -> None
     assert target.stat().st_mode & 0o777 == 0o755
 
 
-def test_error_inside_leaves_nothing(target: Path, tmp_path: Path) -> None:
+def test_exception_in_the_block_leaves_nothing(target: Path, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("x")
         raise ZeroDivisionError
@@ -57,7 +57,7 @@ def test_error_inside_leaves_nothing(target: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone"), KeyboardInterrupt()])
-def test_error_inside_comes_out_as_it_is_and_the_old_folder_stays(
+def test_exception_in_the_block_propagates_and_keeps_the_old_folder(
     target: Path, tmp_path: Path, error: BaseException
 ) -> None:
     fill(target, "old")
@@ -69,7 +69,7 @@ def test_error_inside_comes_out_as_it_is_and_the_old_folder_stays(
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_full_disk_is_named_and_the_old_folder_stays(target: Path, tmp_path: Path, code: int) -> None:
+def test_disk_error_is_reported_and_keeps_the_old_folder(target: Path, tmp_path: Path, code: int) -> None:
     fill(target, "old")
     wanted = f"model could not be written: .*{os.strerror(code)}"
     with pytest.raises(StagingError, match=wanted), staged_folder(target, overwrite=True):
@@ -78,7 +78,7 @@ def test_full_disk_is_named_and_the_old_folder_stays(target: Path, tmp_path: Pat
     assert leftovers(tmp_path) == []
 
 
-def test_existing_target_is_refused_or_replaced_whole(target: Path) -> None:
+def test_existing_target_is_rejected_or_replaced(target: Path) -> None:
     fill(target, "old")
     (target / "stale").write_text("x")
     with pytest.raises(ModelExistsError, match="model exists; overwrite it"):
@@ -88,7 +88,7 @@ def test_existing_target_is_refused_or_replaced_whole(target: Path) -> None:
     assert content(target) == {"1/a": "new", "b": "new"}
 
 
-def test_target_that_appears_meanwhile_is_refused(target: Path, tmp_path: Path) -> None:
+def test_target_that_appears_meanwhile_is_rejected(target: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelExistsError, match="model"), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("mine")
         fill(target, "other")
@@ -96,13 +96,13 @@ def test_target_that_appears_meanwhile_is_refused(target: Path, tmp_path: Path) 
     assert leftovers(tmp_path) == []
 
 
-def test_target_that_appears_at_the_last_moment_is_refused(
+def test_target_that_appears_at_the_last_moment_is_rejected(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = "model was created in the meantime"
     with pytest.raises(ModelExistsError, match=wanted), staged_folder(target, overwrite=False) as folder:
         (folder / "a").write_text("mine")
-        # the look before the rename still sees nothing
+        # the check before the rename does not see the target
         monkeypatch.setattr(Path, "exists", lambda path: path != target and os.path.exists(path))  # noqa: PTH110
         target.mkdir()
         (target / "b").write_text("other")
@@ -111,16 +111,16 @@ def test_target_that_appears_at_the_last_moment_is_refused(
     assert leftovers(tmp_path) == []
 
 
-def test_a_reader_never_sees_half_of_a_replacement(target: Path) -> None:
+def test_reader_never_sees_a_partial_replacement(target: Path) -> None:
     fill(target, "0")
     seen, torn, stop = set(), [], threading.Event()
 
     def read() -> None:
         while not stop.is_set():
-            # an open folder stays the same one, whatever takes its name
+            # an open handle refers to the same folder after a rename
             handle = os.open(target, os.O_RDONLY)
             try:
-                names = sorted(os.listdir(handle))  # noqa: PTH208 - of the open folder, not of its name
+                names = sorted(os.listdir(handle))  # noqa: PTH208 - lists the open folder, not its name
                 if names == ["1", "b"]:
                     seen.add("whole")
                 elif names:
@@ -142,51 +142,51 @@ def test_a_reader_never_sees_half_of_a_replacement(target: Path) -> None:
     assert content(target) == {"1/a": "39", "b": "39"}
 
 
-def test_sweep_takes_what_nobody_holds(tmp_path: Path, target: Path) -> None:
-    dead, held, other = (tmp_path / name for name in (f"{MARK}dead", f"{MARK}held", "mine"))
-    for folder in (dead, held, other):
+def test_only_unlocked_staging_folders_are_removed(tmp_path: Path, target: Path) -> None:
+    stale, locked, other = (tmp_path / name for name in (f"{MARK}stale", f"{MARK}locked", "mine"))
+    for folder in (stale, locked, other):
         (folder / "content").mkdir(parents=True)
         (folder / "lock").write_text("")
-    with (held / "lock").open("w") as lock:
+    with (locked / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         fill(target, "x")
-        assert not dead.exists()
-        assert (held / "content").is_dir()
+        assert not stale.exists()
+        assert (locked / "content").is_dir()
         assert (other / "content").is_dir()
     remove_stale(tmp_path)
     assert leftovers(tmp_path) == []
 
 
-def test_folder_swept_before_it_was_locked_is_made_anew(
+def test_staging_folder_removed_before_locking_is_recreated(
     target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process may sweep between mkdtemp and flock."""
-    swept: list[Path] = []
+    """Another process may remove the folder between mkdtemp and flock."""
+    removed: list[Path] = []
 
-    def swept_at_once(*, prefix: str, dir: Path) -> str:
-        folder = dir / f"{prefix}{len(swept)}"
+    def remove_at_once(*, prefix: str, dir: Path) -> str:
+        folder = dir / f"{prefix}{len(removed)}"
         folder.mkdir()
-        if len(swept) < 2:
+        if len(removed) < 2:
             remove_stale(dir)
             assert not folder.exists()
-        swept.append(folder)
+        removed.append(folder)
         return str(folder)
 
-    monkeypatch.setattr(tempfile, "mkdtemp", swept_at_once)
+    monkeypatch.setattr(tempfile, "mkdtemp", remove_at_once)
     fill(target, "x")
-    assert len(swept) == 3
+    assert len(removed) == 3
     assert content(target) == {"1/a": "x", "b": "x"}
     assert leftovers(tmp_path) == []
 
 
-def test_many_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
+def test_concurrent_runs_do_not_remove_each_others_folders(tmp_path: Path) -> None:
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
         try:
             for turn in range(8):
                 fill(tmp_path / "repository" / f"model-{number}", f"{number}-{turn}", overwrite=turn > 0)
-        except BaseException as error:  # noqa: BLE001 - told to the main thread
+        except BaseException as error:  # noqa: BLE001 - reported by the main thread
             errors.append(error)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
@@ -200,8 +200,8 @@ def test_many_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
     assert leftovers(tmp_path) == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_read_only_parent_is_reported(target: Path, tmp_path: Path) -> None:
     target.parent.mkdir()
     tmp_path.chmod(0o555)
     try:
@@ -211,7 +211,7 @@ def test_read_only_surroundings_are_named(target: Path, tmp_path: Path) -> None:
         tmp_path.chmod(0o755)
 
 
-def test_repository_path_that_is_a_file(tmp_path: Path) -> None:
+def test_repository_path_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "repository").write_text("x")
     with pytest.raises(StagingError, match=r"cannot write next to .*choose another repository"):
         fill(tmp_path / "repository" / "model", "x")

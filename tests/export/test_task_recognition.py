@@ -1,4 +1,4 @@
-"""What a checkpoint and its adapters are taken for, and what lies beside a reranker."""
+"""Detection of the task of a checkpoint and its adapters, and settings files of rerankers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ def write_logit_score(folder: Path, **ids: Any) -> None:
         (TinyCheckpoint(layout=CLASSIFIER, labels=2, end_token=False), RERANK),
     ],
 )
-def test_by_architecture_head_and_tokenizer(tmp_path: Path, tiny: TinyCheckpoint, expected: Task) -> None:
+def test_task_follows_from_architecture_head_and_tokenizer(
+    tmp_path: Path, tiny: TinyCheckpoint, expected: Task
+) -> None:
     folder = write_checkpoint(tmp_path / "tiny", tiny)
     assert recognise(folder) is expected
     assert recognise(folder, choice=TaskChoice.EMBED) is EMBED
@@ -68,7 +70,7 @@ def test_by_architecture_head_and_tokenizer(tmp_path: Path, tiny: TinyCheckpoint
 
 
 @pytest.mark.parametrize("layout", [MODEL, CAUSAL, CLASSIFIER])
-def test_an_adapter_s_task_type_goes_before_its_base(tmp_path: Path, layout: str) -> None:
+def test_adapter_task_type_overrides_the_base(tmp_path: Path, layout: str) -> None:
     folder = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(layout=layout, end_token=layout == MODEL))
     base = recognise(folder)
     assert recognise(folder, "SEQ_CLS") is RERANK
@@ -79,7 +81,7 @@ def test_an_adapter_s_task_type_goes_before_its_base(tmp_path: Path, layout: str
         recognise(folder, "SEQ_CLS", "FEATURE_EXTRACTION")
 
 
-def test_modules_go_before_architecture(tmp_path: Path) -> None:
+def test_modules_override_the_architecture(tmp_path: Path) -> None:
     causal = write_checkpoint(tmp_path / "causal", TinyCheckpoint(layout=CAUSAL, end_token=False))
     write_modules(causal, "Transformer", "Pooling", "Normalize")
     assert recognise(causal) is EMBED
@@ -90,12 +92,12 @@ def test_modules_go_before_architecture(tmp_path: Path) -> None:
     assert recognise(plain) is RERANK
 
 
-def test_nothing_beside_the_checkpoint(tmp_path: Path) -> None:
+def test_defaults_without_settings_files(tmp_path: Path) -> None:
     settings = read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
     assert (settings.instruction, settings.max_tokens, settings.answers) == (None, None, None)
 
 
-def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_path: Path) -> None:
+def test_logit_score_sets_answers_and_instruction(tmp_path: Path) -> None:
     write_logit_score(tmp_path, true_token_id=9693, false_token_id=2152)
     write_json(
         tmp_path / "config_sentence_transformers.json",
@@ -109,14 +111,14 @@ def test_logit_score_names_the_answers_and_the_prompt_is_the_instruction(tmp_pat
 
 
 @pytest.mark.parametrize("ids", [{"true_token_id": 5}, {"true_token_id": 5, "false_token_id": None}, {}])
-def test_score_of_one_logit_is_refused(tmp_path: Path, ids: dict[str, Any]) -> None:
+def test_score_of_one_logit_is_rejected(tmp_path: Path, ids: dict[str, Any]) -> None:
     write_logit_score(tmp_path, **ids)
     with pytest.raises(UnsupportedCheckpointError, match="must both be token ids"):
         read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["Dense", "Pooling"])
-def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
+def test_further_modules_are_rejected(tmp_path: Path, kind: str) -> None:
     write_modules(tmp_path, "Transformer", kind)
     with pytest.raises(UnsupportedCheckpointError, match=f"module '{kind}' is not supported"):
         read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
@@ -131,7 +133,7 @@ def test_further_modules_are_refused(tmp_path: Path, kind: str) -> None:
         ({"prompts": {"query": "q: "}, "default_prompt_name": "query"}, True),
     ],
 )
-def test_prompt_before_every_query(tmp_path: Path, settings: dict[str, Any], refused: bool) -> None:
+def test_default_prompt_needs_logit_score(tmp_path: Path, settings: dict[str, Any], refused: bool) -> None:
     write_json(tmp_path / "config_sentence_transformers.json", settings)
     if refused:
         with pytest.raises(UnsupportedCheckpointError, match="'q: ' would be inserted before every query"):
@@ -141,7 +143,7 @@ def test_prompt_before_every_query(tmp_path: Path, settings: dict[str, Any], ref
 
 
 def test_answers_of_logit_score_are_used(tmp_path: Path) -> None:
-    """The ids in its files go before the tokenizer's words."""
+    """Ids in the files override the tokenizer's `no` and `yes`."""
     from official_reranker import official_rows
     from test_reranker import MAX_TOKENS, PAIRS, TINY, export_reranker, run
 
@@ -151,11 +153,11 @@ def test_answers_of_logit_score_are_used(tmp_path: Path) -> None:
     }
     straight = run(export_reranker(folder, tmp_path / "straight"), official_rows(folder, PAIRS, MAX_TOKENS))
     write_logit_score(folder, true_token_id=words["no"], false_token_id=words["yes"])
-    turned = run(export_reranker(folder, tmp_path / "turned"), official_rows(folder, PAIRS, MAX_TOKENS))
-    assert abs(straight + turned - 1).max() < 1e-6
+    swapped = run(export_reranker(folder, tmp_path / "swapped"), official_rows(folder, PAIRS, MAX_TOKENS))
+    assert abs(straight + swapped - 1).max() < 1e-6
 
 
-def test_answers_outside_of_the_vocabulary(tmp_path: Path) -> None:
+def test_answers_outside_the_vocabulary_are_rejected(tmp_path: Path) -> None:
     from test_reranker import TINY, export_reranker
 
     folder = write_checkpoint(tmp_path / "tiny", dataclasses.replace(TINY))

@@ -1,4 +1,4 @@
-"""Checkpoint folders with seeded random weights, small and of awkward shapes."""
+"""Small checkpoint folders with random weights and unusual shapes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL, CAUSAL, CLASSIFIER = "Qwen3Model", "Qwen3ForCausalLM", "Qwen3ForSequenceC
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TinyCheckpoint:
-    """What to write; the default has heads × head_dim ≠ hidden and two queries per key head."""
+    """Description of a checkpoint. The default has heads × head_dim ≠ hidden and two query heads per key head."""
 
     model_type: str = "qwen3"
     layers: int = 2
@@ -46,16 +46,16 @@ class TinyCheckpoint:
     shards: int = 1
     seed: int = 0
     residual_shift: int = 0
-    """Embedding, o_proj and down_proj times 2 to this."""
+    """k: embeddings, o_proj and down_proj are multiplied by 2^k."""
     intermediate_shift: int = 0
-    """up_proj times 2 to this and down_proj divided by it."""
+    """j: up_proj is multiplied by 2^j, down_proj by 2^-j."""
     gate_shift: int = 0
-    """gate_proj times 2 to this, which changes the function."""
+    """i: gate_proj is multiplied by 2^i, which changes the function."""
     head_scale: float = 1.0
-    """What an LM head, tied or not, is multiplied with."""
+    """Factor of the LM head, tied or not."""
     end_token: bool = True
     answers: bool = False
-    """The tokenizer has `no` and `yes` as tokens."""
+    """Whether the tokenizer has `no` and `yes` as tokens."""
     labels: int = 1
     """Rows of a classifier's head."""
     tokenizer_size: int = TOKENIZER_SIZE
@@ -63,7 +63,7 @@ class TinyCheckpoint:
 
 
 def write_checkpoint(directory: Path, tiny: TinyCheckpoint | None = None) -> Path:
-    """Writes config.json, weights and tokenizer into `directory`, which is made, and returns it."""
+    """Create `directory` with config.json, weights and tokenizer, and return it."""
     tiny = tiny or TinyCheckpoint()
     directory.mkdir(parents=True)
     write_json(directory / "config.json", raw_config(tiny))
@@ -73,12 +73,12 @@ def write_checkpoint(directory: Path, tiny: TinyCheckpoint | None = None) -> Pat
 
 
 def write_json(file: Path, content: object) -> None:
-    """Writes `content` as JSON."""
+    """Write `content` as JSON."""
     file.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
-    """The content of config.json."""
+    """Return the content of config.json."""
     raw: dict[str, Any] = {
         "architectures": [tiny.layout.replace("Qwen3", tiny.model_type.capitalize())],
         "model_type": tiny.model_type,
@@ -105,7 +105,7 @@ def raw_config(tiny: TinyCheckpoint) -> dict[str, Any]:
 
 
 def decoder_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
-    """Random tensors under the names and in the shapes of the model in transformers, in `tiny.dtype`."""
+    """Return random tensors of `tiny.dtype` with the names and shapes of the model in transformers."""
     config_class, model_class = _CLASSES[tiny.model_type]
     config = config_class(
         vocab_size=tiny.vocabulary,
@@ -144,7 +144,7 @@ def _shift(name: str, tiny: TinyCheckpoint) -> int:
 
 
 def stored_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
-    """The tensors under the names of `tiny.layout`, with its head."""
+    """Return the tensors with the names of `tiny.layout`, including its head."""
     decoder = decoder_tensors(tiny)
     if tiny.layout == MODEL:
         return decoder
@@ -159,25 +159,25 @@ def stored_tensors(tiny: TinyCheckpoint) -> dict[str, torch.Tensor]:
 
 
 def write_weights(directory: Path, tensors: Mapping[str, torch.Tensor], shards: int = 1) -> None:
-    """Writes model.safetensors, or so many shards with their index."""
+    """Write model.safetensors, or several shards with an index."""
     if shards == 1:
         save_file(dict(tensors), directory / "model.safetensors", metadata={"format": "pt"})
         return
     names = list(tensors)
-    places: dict[str, str] = {}
+    files: dict[str, str] = {}
     for shard in range(shards):
         file = f"model-{shard + 1:05d}-of-{shards:05d}.safetensors"
-        held = {name: tensors[name] for name in names[shard::shards]}
-        save_file(held, directory / file, metadata={"format": "pt"})
-        places |= dict.fromkeys(held, file)
+        stored = {name: tensors[name] for name in names[shard::shards]}
+        save_file(stored, directory / file, metadata={"format": "pt"})
+        files |= dict.fromkeys(stored, file)
     total = sum(tensor.nbytes for tensor in tensors.values())
-    write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": places})
+    write_json(directory / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": files})
 
 
 def write_tokenizer(
     directory: Path, *, size: int = TOKENIZER_SIZE, end_token: bool = True, answers: bool = False
 ) -> None:
-    """Writes a byte-level BPE tokenizer of `size` ids, which appends END_TOKEN if asked to, and has `no` and `yes`."""
+    """Write a byte-level BPE tokenizer of `size` ids, optionally with END_TOKEN appended and with `no` and `yes`."""
     words = ["no", "yes"] if answers else []
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

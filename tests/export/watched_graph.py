@@ -1,4 +1,4 @@
-"""Runs a written file with values from inside its loop over groups as additional outputs."""
+"""Run a written graph with values in its loop over groups as additional outputs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LOOP = "groups.loop"
 
 
 def group_nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    """The nodes that run once for each group of texts."""
+    """Return the nodes of the loop over groups of texts."""
     return list(_body(model).node)
 
 
 def run_watched(
     file: Path, names: Iterable[str], rows: Sequence[Sequence[int]], fuse: bool = True
 ) -> dict[str, NDArray[Any]]:
-    """The embedding and the named values of the loop's body for a batch that makes one group."""
+    """Return the embedding and the values `names` of the loop's body for a batch of one group."""
     model = onnx.load(file, load_external_data=False)
     [loop] = [node for node in model.graph.node if node.name == _LOOP]
     names = list(dict.fromkeys(names))
@@ -34,12 +34,12 @@ def run_watched(
     onnx.save(model, watched)
     options = onnxruntime.SessionOptions()
     if not fuse:
-        # fused products would lose their names
+        # fusion would rename the products
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(watched, options, providers=["CPUExecutionProvider"])
-    answers = session.run(None, batch_inputs(rows))
-    answers = dict(zip([output.name for output in session.get_outputs()], answers, strict=True))
-    return {name: answers[f"watched.{name}"][0] for name in names} | {"embedding": answers["embedding"]}
+    outputs = session.run(None, batch_inputs(rows))
+    by_name = dict(zip([output.name for output in session.get_outputs()], outputs, strict=True))
+    return {name: by_name[f"watched.{name}"][0] for name in names} | {"embedding": by_name["embedding"]}
 
 
 def _body(model: onnx.ModelProto) -> onnx.GraphProto:

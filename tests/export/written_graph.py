@@ -1,4 +1,4 @@
-"""Builds and runs the graph of a checkpoint folder, and the truth that it is held against."""
+"""Build and run the graph of a checkpoint folder, and compute the reference with transformers."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from qwen3_triton.export.graph.rope import compute_rope_tables
 from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.weights import Weights
+from qwen3_triton.export.verification.parity import cosines
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 Vectors = NDArray[np.float32]
-BESIDE_BLOCKS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 383, 384, 385, 511, 512]
-"""Lengths around those where attention goes over to more blocks of queries, and where kernels change."""
+BLOCK_BOUNDARY_LENGTHS = [1, 16, 17, 48, 64, 65, 127, 128, 129, 254, 255, 256, 257, 258, 383, 384, 385, 511, 512]
+"""Lengths around those at which attention uses another block of queries, or other kernels."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class WrittenGraph:
 
     @functools.cached_property
     def session(self) -> WrittenModel:
-        """A session on the file, opened when it is first asked for: the CPU provider may be unable to run it."""
+        """A session on the file, opened on first use, because the CPU provider may be unable to run it."""
         return WrittenModel(self.file, threads=2)
 
 
@@ -56,7 +57,7 @@ def write_graph(
     cuda: CudaProfile | None = None,
     norm_output_scale: float | None = None,
 ) -> WrittenGraph:
-    """Writes `output`/model.onnx from the weights behind `rescale` and then `change`."""
+    """Write `output`/model.onnx from the weights after `rescale` and `change`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     config = checkpoint.config
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, config, rescale), config))
@@ -79,7 +80,7 @@ def graph_format(
     fp32_layers: frozenset[str] = frozenset(),
     norm_output_scale: float | None = None,
 ) -> WeightFormat:
-    """The format of `precision`, in fp32 for a CPU twin, with what a calibration would have chosen."""
+    """Return the format of `precision`, in fp32 for a CPU twin, with given results of a calibration."""
     format = weight_format(precision, Device.CPU if cuda is None else Device.CUDA)
     if cuda is not None and cuda.cpu_twin:
         return format.fp32_twin()
@@ -89,32 +90,30 @@ def graph_format(
 
 
 def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
-    """Each row by itself through the model of transformers in fp32, loaded from `folder` as users load it."""
+    """Return the embeddings of transformers in fp32, row by row, with the model loaded from `folder`."""
     model = AutoModel.from_pretrained(folder, dtype=torch.float32)
     return model_vectors(model, rows)
 
 
 def model_vectors(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
-    """Unit vectors of each row's last token, row by row and unpadded."""
+    """Return the normalised final state of each row's last token, row by row and unpadded."""
     model.train(False)
     vectors = []
     with torch.inference_mode():
         for row in rows:
             hidden = model(input_ids=torch.tensor([list(row)]), use_cache=False).last_hidden_state
             vectors.append(torch.nn.functional.normalize(hidden[0, -1].float(), dim=-1))
-    answers: Vectors = torch.stack(vectors).numpy()
-    return answers
+    stacked: Vectors = torch.stack(vectors).numpy()
+    return stacked
 
 
 def random_rows(lengths: Sequence[int], vocabulary: int = 300, seed: int = 7) -> list[list[int]]:
-    """Rows of random ids."""
+    """Return rows of random ids."""
     rng = random.Random(seed)
     return [[rng.randrange(vocabulary) for _ in range(length)] for length in lengths]
 
 
 def min_cosine(a: Vectors, b: Vectors) -> float:
-    """The smallest cosine of a row of `a` with the same row of `b`; NaN where a row holds one."""
-    a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    assert a64.shape == b64.shape
-    quotient = (a64 * b64).sum(1) / (np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1))
-    return float(quotient.min())
+    """Return the smallest cosine between a row of `a` and the same row of `b`; NaN if a row has one."""
+    assert a.shape == b.shape
+    return float(cosines(a, b).min())
