@@ -27,6 +27,7 @@ from qwen3_triton.export import (
     ndcg_by_query,
 )
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.sentence_transformers import QUERY_TEMPLATE
 from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.export.verification.retrieval import BATCH_ROWS, BATCH_TOKENS, batches
 
@@ -181,7 +182,8 @@ def test_reranker_cannot_be_evaluated_on_a_retrieval_set(folder: Path, tmp_path:
     )
     stages = Stages()
     with pytest.raises(ExportError, match="retrieval sets are supported for embedding models only"):
-        export_model(options(reranker, tmp_path / "repository", folder, max_tokens=256), stages)
+        changes = {"max_tokens": 256, "query_template": None}
+        export_model(options(reranker, tmp_path / "repository", folder, **changes), stages)
     assert "computing the reference in transformers fp32" not in stages.steps
 
 
