@@ -11,14 +11,22 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, ServerUnavailableError
 from .grpc_errors import map_grpc_errors
+from .http_probe import speaks_http
 from .messages import write_infer_request
 from .replies import RowReply
 from .requests import RowRequest
 
-CHANNEL_OPTIONS = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
-"""No limit on message sizes: a reply of 4,096 rows × 4,096 floats is 64 MiB, and gRPC's default limit is 4 MiB."""
+CHANNEL_OPTIONS = (
+    # a reply of 4,096 rows × 4,096 floats is 64 MiB, and gRPC's default limit is 4 MiB
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # notices a connection that a load balancer dropped silently, and reconnects; about a minute at the latest, because
+    # more pings without messages between them would make Triton close the connection during long calls
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+)
 
 
 class TritonChannel:
@@ -42,8 +50,15 @@ class TritonChannel:
     def model_config(self) -> Any:
         """Fetch the model's ModelConfig message."""
         request = service_pb2.ModelConfigRequest(name=self.model)
-        with self._errors():
-            return self._stub.ModelConfig(request, timeout=self.timeout_s).config
+        try:
+            with self._errors():
+                return self._stub.ModelConfig(request, timeout=self.timeout_s).config
+        except ServerUnavailableError as exc:
+            if not speaks_http(self.url):
+                raise
+            raise ServerUnavailableError(
+                f"{self.url}: this is an HTTP port: give the port of Triton's gRPC service, 8001 by default"
+            ) from exc
 
     def infer_all(self, requests: Iterable[RowRequest], *, max_in_flight: int) -> Generator[RowReply, None, None]:
         """Yield replies in order of arrival, with at most `max_in_flight` requests in flight.

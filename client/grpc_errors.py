@@ -13,6 +13,8 @@ from .errors import ServerError, ServerOverloadedError, ServerTimeoutError, Serv
 _NOT_LOADED = ("no available versions", "unknown model", "is not ready")
 _QUEUE_FULL = "exceeds maximum queue size"
 _TOO_LARGE = "larger than max"
+# gRPC's messages
+_CONNECTION_LOST = ("keepalive", "ping timeout", "watchdog timeout")
 
 
 @contextmanager
@@ -37,6 +39,11 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
         )
     if _QUEUE_FULL in lowered or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in lowered):
         return ServerOverloadedError(f"{url}: the queue of model {model!r} is full; retry later ({details})")
+    if any(phrase in lowered for phrase in _CONNECTION_LOST):
+        return ServerUnavailableError(
+            f"{url}: the connection was lost without notice, as behind a load balancer that forgets idle connections: "
+            f"call again ({details})"
+        )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServerUnavailableError(
             f"{url}: no Triton server reachable over gRPC: check that it is running and uses this port ({details})"
