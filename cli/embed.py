@@ -34,16 +34,21 @@ def embed(
         str | None, typer.Option(help="Task description for queries; the model's default if not given.")
     ] = None,
     dim: Annotated[
-        int | None, typer.Option(help="Number of leading components to keep; the vectors are renormalized. All if not given.")
+        int | None,
+        typer.Option(help="Number of leading components to keep; the vectors are renormalized. All if not given."),
     ] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     output: Annotated[
         str,
-        typer.Option(help="Output file: .npy for a float32 array with one row per text, otherwise JSON lines; - for standard output."),
+        typer.Option(
+            help="Output file: .npy for a float32 array, one row per text; otherwise JSON lines. - for standard output."
+        ),
     ] = STANDARD_STREAM,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="The model's tokenizer.json; if neither this nor --repository is given, the tokenizer's origin in the manifest."),
+        typer.Option(
+            help="The model's tokenizer.json. Default: from --repository, or else from its origin in the manifest."
+        ),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")

@@ -35,13 +35,16 @@ def export(
     task: Annotated[
         TaskChoice, typer.Option(help="Task; auto detects it from the checkpoint and its adapters.")
     ] = TaskChoice.AUTO,
-    precision: Annotated[Precision, typer.Option(help="Precision of the weights; bf16 is for GPUs only.")] = Precision.FP32,
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the weights; bf16 is for GPUs only.")
+    ] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     triton_release: Annotated[
         TritonRelease, typer.Option(help="Release of NVIDIA's Triton image that a graph for GPUs must run in.")
     ] = DEFAULT_RELEASE,
     attention: Annotated[
-        CudaAttention, typer.Option(help="GPUs: attention over rows padded to the same length, or over pages without padding.")
+        CudaAttention,
+        typer.Option(help="GPUs: attention over rows padded to the same length, or over pages without padding."),
     ] = CudaAttention.ROWS,
     max_tokens: Annotated[
         int | None,
@@ -76,7 +79,9 @@ def export(
     max_ndcg_loss: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Largest acceptable loss of nDCG@10 with --evaluation; beyond it, nothing is written."
+            min=0.0,
+            max=1.0,
+            help="Largest acceptable loss of nDCG@10 with --evaluation; beyond it, nothing is written.",
         ),
     ] = _EVALUATION.max_ndcg_loss,
     max_batch_rows: Annotated[
@@ -94,7 +99,7 @@ def export(
         bool,
         typer.Option(
             "--token-budget/--no-token-budget",
-            help="Limit batches by tokens, with a batching strategy library in the model's folder; otherwise only by rows.",
+            help="Limit batches by tokens, with a batching strategy library in the model's folder; else by rows.",
         ),
     ] = _SERVING.token_budget,
     server_arch: Annotated[

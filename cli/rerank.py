@@ -20,7 +20,9 @@ def rerank(
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="The model's tokenizer.json; if neither this nor --repository is given, the tokenizer's origin in the manifest."),
+        typer.Option(
+            help="The model's tokenizer.json. Default: from --repository, or else from its origin in the manifest."
+        ),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")
