@@ -34,22 +34,27 @@ def embed(
         str | None, typer.Option(help="Task description for queries; the model's default if not given.")
     ] = None,
     dim: Annotated[
-        int | None, typer.Option(help="Number of leading components to keep, renormalized; all if not given.")
+        int | None,
+        typer.Option(help="Number of leading components to keep; the vectors are renormalized. All if not given."),
     ] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     output: Annotated[
         str,
-        typer.Option(help="Output file: .npy for float32 [texts, dim], otherwise JSON lines; - for standard output."),
+        typer.Option(
+            help="Output file: .npy for a float32 array, one row per text; otherwise JSON lines. - for standard output."
+        ),
     ] = STANDARD_STREAM,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="The model's tokenizer.json; taken from the origin in the model's manifest if not given."),
+        typer.Option(
+            help="The model's tokenizer.json. Default: from --repository, or else from its origin in the manifest."
+        ),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Local model repository that contains the model and its tokenizer.")
+        Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")
     ] = None,
 ) -> None:
-    """Embed texts with a served model. Vectors are in the order of the texts."""
+    """Embed texts with a served model. Writes one vector per text, in the order of the texts."""
     from qwen3_triton.client import EmbeddingClient
 
     if instruction is not None and kind is Kind.DOCUMENT:

@@ -26,7 +26,7 @@ _EVALUATION = EvaluationOptions()
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Local directory, or hub id with optional @revision.")],
+    model: Annotated[str, typer.Argument(help="Local directory, or Hugging Face Hub id with optional @revision.")],
     adapter: Annotated[
         list[str] | None, typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter to merge; may be repeated.")
     ] = None,
@@ -35,13 +35,16 @@ def export(
     task: Annotated[
         TaskChoice, typer.Option(help="Task; auto detects it from the checkpoint and its adapters.")
     ] = TaskChoice.AUTO,
-    precision: Annotated[Precision, typer.Option(help="Precision of the weights.")] = Precision.FP32,
+    precision: Annotated[
+        Precision, typer.Option(help="Precision of the weights; bf16 is for GPUs only.")
+    ] = Precision.FP32,
     device: Annotated[Device, typer.Option(help="Device the graph is built for.")] = Device.CPU,
     triton_release: Annotated[
         TritonRelease, typer.Option(help="Release of NVIDIA's Triton image that a graph for GPUs must run in.")
     ] = DEFAULT_RELEASE,
     attention: Annotated[
-        CudaAttention, typer.Option(help="GPUs: attention over padded rows, or over pages without padding.")
+        CudaAttention,
+        typer.Option(help="GPUs: attention over rows padded to the same length, or over pages without padding."),
     ] = CudaAttention.ROWS,
     max_tokens: Annotated[
         int | None,
@@ -87,11 +90,13 @@ def export(
     max_ndcg_loss: Annotated[
         float | None,
         typer.Option(
-            min=0.0, max=1.0, help="Largest acceptable loss of nDCG@10 (0 to 1); if it is exceeded, nothing is written."
+            min=0.0,
+            max=1.0,
+            help="Largest acceptable loss of nDCG@10 with --evaluation; beyond it, nothing is written.",
         ),
     ] = _EVALUATION.max_ndcg_loss,
     max_batch_rows: Annotated[
-        int, typer.Option(min=1, help="Largest number of rows in a batch.")
+        int, typer.Option(min=1, help="Largest number of rows (texts) in a batch.")
     ] = _SERVING.max_batch_rows,
     max_batch_tokens: Annotated[
         int | None,
@@ -105,7 +110,7 @@ def export(
         bool,
         typer.Option(
             "--token-budget/--no-token-budget",
-            help="Limit batches by tokens, with a batching strategy library in the model's folder, or only by rows.",
+            help="Limit batches by tokens, with a batching strategy library in the model's folder; else by rows.",
         ),
     ] = _SERVING.token_budget,
     server_arch: Annotated[

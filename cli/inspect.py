@@ -25,7 +25,7 @@ def inspect(
         bool, typer.Option("--json", help="Print the manifest and the result of the file check as JSON.")
     ] = False,
 ) -> None:
-    """Describe an exported model, and check its files against the hashes in its manifest."""
+    """Describe an exported model, and compare its files with the hashes in its manifest. Fails if a file differs."""
     folder = _find_folder(model, repository)
     record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
     changed = find_changed_files(folder, record)

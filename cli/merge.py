@@ -9,7 +9,7 @@ import typer
 
 
 def merge(
-    model: Annotated[str, typer.Argument(help="Local directory, or hub id with optional @revision.")],
+    model: Annotated[str, typer.Argument(help="Local directory, or Hugging Face Hub id with optional @revision.")],
     adapter: Annotated[list[str], typer.Option(metavar="DIR[=WEIGHT]", help="LoRA adapter to merge; may be repeated.")],
     output: Annotated[Path, typer.Option(help="Output directory.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output directory.")] = False,

@@ -15,7 +15,7 @@ from ..client.manifest import (
 
 
 def show_reports(record: ExportRecord) -> None:
-    """Print parity, and quantisation and retrieval where they were measured."""
+    """Print parity, and quantization and retrieval where they were measured."""
     _show_parity(record.parity)
     if record.quantization is not None:
         _show_quantization(record.quantization)

@@ -20,10 +20,12 @@ def rerank(
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(help="The model's tokenizer.json; taken from the origin in the model's manifest if not given."),
+        typer.Option(
+            help="The model's tokenizer.json. Default: from --repository, or else from its origin in the manifest."
+        ),
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="Local model repository that contains the model and its tokenizer.")
+        Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")
     ] = None,
 ) -> None:
     """Rank documents for a query. Prints JSON objects, best first; "position" counts input lines from 0."""

@@ -18,7 +18,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for every interface.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="Port of the gRPC endpoint, which clients use.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="Port of the Prometheus metrics.")] = 8002,
+    metrics_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint for Prometheus metrics.")] = 8002,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C."""
