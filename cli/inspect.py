@@ -67,7 +67,7 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
     for adapter in record.adapters:
         _line("adapter", f"{adapter.reference} x {adapter.weight:g} ({adapter.sha256[:_SHORT_HASH]})")
     if record.triton_release is not None:
-        _line("image", f"nvcr.io/nvidia/tritonserver:{record.triton_release}-py3 or newer")
+        _line("image", f"nvcr.io/nvidia/tritonserver:{record.triton_release}-py3")
     provenance = record.provenance
     if provenance is None:
         _line("exported", "by an older version, which recorded neither its version nor file hashes")

@@ -18,6 +18,12 @@ from .serve import serve
 
 _SERVE_OPTIONS = signature(serve).parameters.keys()
 """Fields of ServerOptions that the command line offers."""
+_OPTIONS_OF_ERRORS = {
+    "Int8AccuracyError": "--max-int8-error or --calibration",
+    "ModelExistsError": "--overwrite",
+    "RetrievalQualityError": "--max-ndcg-loss",
+}
+"""Options that change the outcome, by the class of an exporter's exception, which is loaded only by its commands."""
 
 app = typer.Typer(
     help="Export LoRA-tuned Qwen3-Embedding and Qwen3-Reranker checkpoints to Triton, serve them, and query them.",
@@ -71,7 +77,10 @@ def _error_line(exc: Exception) -> str:
     if not isinstance(exc, _library_errors()):
         return f"unexpected {type(exc).__name__}: {text} (use --debug to see the traceback)"
     option = getattr(exc, "option", None)
-    return f"{text} (option --{option.replace('_', '-')})" if option in _SERVE_OPTIONS else text
+    if option in _SERVE_OPTIONS:
+        return f"{text} (option --{option.replace('_', '-')})"
+    hint = _OPTIONS_OF_ERRORS.get(type(exc).__name__)
+    return text if hint is None else f"{text} (option {hint})"
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
