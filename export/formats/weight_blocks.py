@@ -52,7 +52,7 @@ class BlockFormat(WeightFormat):
             lambda: quantize_blocks(join_tensors(weights), dtype).codes,
         )
         scales = g.weight(
-            f"{name}.scales", [columns, blocks], dtype, lambda: quantize_blocks(join_tensors(weights), dtype).scales
+            f"{name}.scales", [columns, blocks], dtype, lambda: block_scales(join_tensors(weights), dtype)
         )
         product = g.op(
             "MatMulNBits",
@@ -96,14 +96,23 @@ def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> WeightBl
 
     The last block of a row is padded with zeros. A weight changes by at most half of its scale.
     """
+    scales = block_scales(matrix, dtype)
+    steps = np.rint(_split_blocks(matrix) / scales.astype(np.float32)[:, :, None])
+    return WeightBlocks((steps + _ZERO_CODE).astype(np.uint8), scales)
+
+
+def block_scales(matrix: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.generic]:
+    """Return the scale of each block of `matrix`: [rows, blocks] of `dtype`."""
+    return round_up(np.abs(_split_blocks(matrix)).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
+
+
+def _split_blocks(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[rows, blocks, BLOCK], the last block of a row padded with zeros."""
     rows, width = matrix.shape
     blocks = block_count(width)
     padded = np.zeros((rows, blocks * BLOCK), np.float32)
     padded[:, :width] = matrix
-    blocked = padded.reshape(rows, blocks, BLOCK)
-    scales = round_up(np.abs(blocked).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
-    steps = np.rint(blocked / scales.astype(np.float32)[:, :, None])
-    return WeightBlocks((steps + _ZERO_CODE).astype(np.uint8), scales)
+    return padded.reshape(rows, blocks, BLOCK)
 
 
 def block_count(width: int) -> int:
