@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer
 
 from ...client.manifest import PairPrompts
 from ..errors import SourceError, UnsupportedCheckpointError
 from .probe_texts import PROBE_TEXTS
 
+_NEWER_CLASS = "TokenizersBackend"
 _PROBES = ("a", "b c", "")
 
 
@@ -97,7 +99,7 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
         plain = Tokenizer.from_file(str(file))
         official = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as exc:
-        raise SourceError(f"{file}: not readable as a tokenizer ({exc})") from exc
+        raise SourceError(f"{file}: not readable as a tokenizer ({_reason(exc)})") from exc
     plain.no_padding()
     plain.no_truncation()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
@@ -118,6 +120,16 @@ def _disagreement(file: Path) -> str:
     return (
         f"{file}: transformers, with tokenizer_config.json, returns other ids than tokenizer.json alone; "
         "save the tokenizer again with save_pretrained so that both agree"
+    )
+
+
+def _reason(exc: Exception) -> str:
+    """What is wrong with a tokenizer folder, and what to do if its transformers was newer than the installed one."""
+    if _NEWER_CLASS not in str(exc):
+        return str(exc)
+    return (
+        f"tokenizer_config.json names the class {_NEWER_CLASS} of transformers 5, and {transformers.__version__} is "
+        "installed: install transformers 5, or change tokenizer_class to PreTrainedTokenizerFast"
     )
 
 

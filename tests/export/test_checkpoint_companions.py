@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from tiny_checkpoint import END_TOKEN, write_json, write_tokenizer
 from tokenizers import Tokenizer, processors
 
@@ -186,3 +187,12 @@ def test_instruction_option_replaces_the_default() -> None:
     assert override_instruction(prompts, "b").default_instruction == "b"
     with pytest.raises(ExportError, match="no place for an instruction"):
         override_instruction(Prompts(query="q: {text}", document="{text}", default_instruction=None), "b")
+
+
+@pytest.mark.skipif(transformers.__version__ >= "5", reason="transformers 5 knows the class")
+def test_tokenizer_saved_by_a_newer_transformers_is_named(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    write_json(tmp_path / "tokenizer_config.json", settings | {"tokenizer_class": "TokenizersBackend"})
+    with pytest.raises(SourceError, match=r"class TokenizersBackend of transformers 5, and 4.* is installed: install"):
+        read_tokenizer(tmp_path, VOCABULARY)
