@@ -35,7 +35,7 @@ _LINK = re.compile(r"(!?\[[^\]]*\]\()([^()\s#]+)((?:#[^()\s]*)?\))")
 _IMAGES = (".svg", ".png")
 
 
-class BrokenLink(Exception):
+class BrokenLinkError(Exception):
     """A page links to a file that the repository does not have."""
 
 
@@ -49,7 +49,7 @@ def collect_pages() -> None:
     """Write every page and image of the site.
 
     Raises:
-        BrokenLink: A page links to a file that does not exist.
+        BrokenLinkError: A page links to a file that does not exist.
     """
     shutil.rmtree(TARGET, ignore_errors=True)
     pages = site_pages()
@@ -74,7 +74,7 @@ def _move_link(found: re.Match[str], *, place: str, source: str, pages: Mapping[
         return found[0]
     linked = os.path.normpath(PurePosixPath(source).parent / link)
     if not (ROOT / linked).exists():
-        raise BrokenLink(f"{place}: {link} does not exist")
+        raise BrokenLinkError(f"{place}: {link} does not exist")
     if linked in pages:
         moved = os.path.relpath(pages[linked], PurePosixPath(pages[source]).parent)
     elif linked.endswith(_IMAGES):
@@ -90,5 +90,5 @@ def _move_link(found: re.Match[str], *, place: str, source: str, pages: Mapping[
 if __name__ == "__main__":
     try:
         collect_pages()
-    except BrokenLink as exc:
+    except BrokenLinkError as exc:
         sys.exit(f"error: {exc}")

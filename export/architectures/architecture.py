@@ -8,7 +8,7 @@ from typing import Any
 
 from .decoder_config import DecoderConfig
 from .tensor_names import EMBEDDINGS, FINAL_NORM, LayerTensors, layer_tensors
-from .transformers_classes import TransformersClasses
+from .transformers_classes import TransformersClasses, import_classes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +27,6 @@ class Architecture:
     """Return `head_dim` for a config.json without that field."""
     reject: Callable[[Mapping[str, Any]], str | None]
     """Return the reason why a config.json is not supported; None if it is."""
-    load_classes: Callable[[], TransformersClasses]
-    """Import the classes of transformers, which takes seconds."""
     official_prompts: bool
     """Whether checkpoints without prompts use those of Qwen3-Embedding and Qwen3-Reranker."""
 
@@ -36,6 +34,10 @@ class Architecture:
     def model_classes(self) -> tuple[str, str, str]:
         """Supported entries of `architectures` in config.json."""
         return f"{self.name}Model", f"{self.name}ForCausalLM", f"{self.name}ForSequenceClassification"
+
+    def load_classes(self) -> TransformersClasses:
+        """Import the classes of transformers, which takes seconds."""
+        return import_classes(self.name, self.model_type)
 
     def layer(self, index: int) -> LayerTensors:
         """Return the tensor names of layer `index`."""

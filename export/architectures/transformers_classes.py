@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,3 +34,16 @@ class TransformersClasses:
             fields["rope_theta"] = rope.theta
             fields["rope_scaling"] = dict(rope.scaling) if rope.kind != "default" else None
         return self.config.from_dict(fields)
+
+
+def import_classes(name: str, model_type: str) -> TransformersClasses:
+    """Import the classes of `transformers.models.<model_type>` whose names start with `name`; takes seconds."""
+    modeling = importlib.import_module(f"transformers.models.{model_type}.modeling_{model_type}")
+    configuration = importlib.import_module(f"transformers.models.{model_type}.configuration_{model_type}")
+    return TransformersClasses(
+        config=getattr(configuration, f"{name}Config"),
+        model=getattr(modeling, f"{name}Model"),
+        layer=getattr(modeling, f"{name}DecoderLayer"),
+        norm=getattr(modeling, f"{name}RMSNorm"),
+        rotary=getattr(modeling, f"{name}RotaryEmbedding"),
+    )

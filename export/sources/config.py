@@ -87,13 +87,10 @@ def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:
 
 
 def _parse_window(raw: Mapping[str, Any]) -> int | None:
-    """The window of the layers that slide; None if no layer does."""
-    kinds = raw.get("layer_types")
+    """Return the window of the sliding layers, in tokens; None if no layer slides."""
+    layers, kinds = int(raw["num_hidden_layers"]), raw.get("layer_types")
     if kinds:
-        slides = "sliding_attention" in kinds[: int(raw["num_hidden_layers"])]
-    else:
-        # transformers lets the layers from max_window_layers on slide
-        slides = bool(raw.get("use_sliding_window")) and int(raw.get("max_window_layers") or 0) < int(
-            raw["num_hidden_layers"]
-        )
+        return int(raw["sliding_window"]) if "sliding_attention" in kinds[:layers] else None
+    # transformers lets the layers from max_window_layers on slide, if there is a window
+    slides = raw.get("use_sliding_window") and int(raw.get("max_window_layers") or 0) < layers
     return int(raw["sliding_window"]) if slides and raw.get("sliding_window") else None

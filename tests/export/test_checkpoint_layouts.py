@@ -159,6 +159,10 @@ def test_incomplete_file_is_named(tmp_path: Path) -> None:
             {"use_sliding_window": True, "max_window_layers": "none", "sliding_window": 32},
             "not a number",
         ),
+        (
+            {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2, "sliding_window": None},
+            "not a number",
+        ),
     ],
 )
 def test_unsupported_config_is_rejected(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
