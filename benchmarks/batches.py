@@ -92,7 +92,7 @@ def score_in_batches(rows: Rows, batch_rows: int, logits: Callable[[PaddedBatch]
 
 
 def store_last_tokens(outputs: list[Vectors], batch: PaddedBatch, states: Vectors) -> None:
-    """Store the normalised hidden state of each row's last token under the row's original index.
+    """Store the normalized hidden state of each row's last token under the row's original index.
 
     Args:
         outputs: one vector per row of the workload, filled in place.

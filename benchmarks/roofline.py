@@ -12,7 +12,7 @@ from .rows import Rows
 CPU_PROBES = ("onnxruntime fp32", "torch fp32", "torch bf16", "onnxruntime int8", "torch int8")
 """Matmul probes on CPUs: library and precision."""
 GPU_PROBES = ("torch bf16", "torch fp16")
-"""Matmul probes on GPUs, where 8-bit weights are dequantised to fp16."""
+"""Matmul probes on GPUs, where 8-bit weights are dequantized to fp16."""
 COPY_PROBE = "torch copy"
 """Probe of the device's memory bandwidth."""
 COPIED_BYTES = 1 << 28

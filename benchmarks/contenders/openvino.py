@@ -31,7 +31,7 @@ _PRECISIONS = {Task.EMBED: ("bf16",), Task.RERANK: ("bf16", "f32")}
 """With two streams, OpenVINO 2026.4.1 computes wrong logits (in the thousands) for a classifier in bf16."""
 _HINTS = ("LATENCY", "THROUGHPUT")
 _GROUPS = (32, 128)
-"""Group size of dynamic activation quantisation: 32 is the default and more accurate, 128 is faster."""
+"""Group size of dynamic activation quantization: 32 is the default and more accurate, 128 is faster."""
 
 
 def _prepare(task: Task, context: RunContext) -> Sequence[Contender]:

@@ -1,4 +1,4 @@
-"""optimum's ONNX export in fp32, and quantised to int8 by ONNX Runtime."""
+"""optimum's ONNX export in fp32, and quantized to int8 by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _exported(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
 def _quantized(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
     fp32 = _exported(peer, task, context) / "model.onnx"
     folder = context.cache / f"optimum_int8_{_FOLDERS[task]}" / context.checkpoint.name
-    context.log("  quantising with ONNX Runtime")
+    context.log("  quantizing with ONNX Runtime")
     return write_once(folder, lambda staged: peer.run(*_QUANTIZE, str(fp32), str(staged / "model.onnx")))
 
 

@@ -19,7 +19,7 @@ def open_session(model: Path | bytes, threads: int, profile: Path | None = None)
     """Open a CPU session whose threads stop spinning after each run, so that they do not slow down the next contender.
 
     Args:
-        model: ONNX file or serialised model.
+        model: ONNX file or serialized model.
         threads: intra-op threads.
         profile: folder for a profile; None disables profiling.
     """

@@ -1,7 +1,7 @@
 """optimum-intel's OpenVINO export in padded batches.
 
 Options: model (openvino_model.xml, with hidden states or a single logit as output), threads, precision (bf16 or f32),
-hint (LATENCY or THROUGHPUT), group (group size of dynamic quantisation).
+hint (LATENCY or THROUGHPUT), group (group size of dynamic quantization).
 """
 
 from __future__ import annotations

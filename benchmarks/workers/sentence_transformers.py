@@ -1,4 +1,4 @@
-"""sentence-transformers' modules (transformer, last-token pooling, normalisation) on token ids in padded batches.
+"""sentence-transformers' modules (transformer, last-token pooling, normalization) on token ids in padded batches.
 
 Options: model (a folder that it saved), threads, backend (torch or onnx), dtype (float32 or bfloat16, for torch), graph
 (a file in the folder, for onnx).

@@ -26,7 +26,7 @@ class LoweringInputs:
     calibration_rows: Sequence[Sequence[int]] = ()
     """Rows of token ids; empty for formats without calibration."""
     max_cosine_error: float
-    """Largest 1 - cosine that is allowed for a quantised model."""
+    """Largest 1 - cosine that is allowed for a quantized model."""
     scratch: Path
     """Folder for intermediate files, removed after the export."""
     progress: Progress

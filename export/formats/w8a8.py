@@ -101,7 +101,7 @@ class W8A8Format(WeightFormat):
         return self.norm_output_scale is not None and all(self.is_quantized(g.path(product)) for product in products)
 
     def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
-        """Normalise and quantise by one division."""
+        """Normalise and quantize by one division."""
         if self.norm_output_scale is None:
             raise ValueError("norm_output_scale is not set")
         squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")

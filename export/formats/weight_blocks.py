@@ -78,7 +78,7 @@ class BlockFormat(WeightFormat):
         return matrices + 2 * matrices // BLOCK + config.vocabulary * config.hidden + 2 * config.vocabulary
 
     def workspace_bytes(self, config: DecoderConfig) -> int:
-        """Return the bytes of the largest matrix in fp16: kernels dequantise one matrix at a time."""
+        """Return the bytes of the largest matrix in fp16: kernels dequantize one matrix at a time."""
         qkv_width = config.query_width + 2 * config.kv_width
         return self.activation_bytes * config.hidden * max(qkv_width, 2 * config.intermediate)
 

@@ -44,7 +44,7 @@ class WeightFormat(ABC):
     tolerance: Tolerance
     """Largest deviations at which an export passes."""
     activations: ir.DataType = FP32
-    """Type of activations, and of weights that are not quantised."""
+    """Type of activations, and of weights that are not quantized."""
 
     @property
     def activation_bytes(self) -> int:
@@ -75,7 +75,7 @@ class WeightFormat(ABC):
 
     def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
         """Return the RMSNorm with gain 1 of `rows` [·, width] as codes; requires `fuses_norm`."""
-        raise NotImplementedError(f"{type(self).__name__} does not quantise norm outputs")
+        raise NotImplementedError(f"{type(self).__name__} does not quantize norm outputs")
 
     def fp32_paths(self) -> frozenset[str]:
         """Return the paths of products that are computed in floats on request, such as `layers.2.mlp.down`."""
@@ -109,7 +109,7 @@ class WeightFormat(ABC):
 
     @abstractmethod
     def fp32_twin(self) -> WeightFormat:
-        """Return the format with the same quantised weights and fp32 activations, which a CPU can run."""
+        """Return the format with the same quantized weights and fp32 activations, which a CPU can run."""
 
     def round_as_stored(self, tensor: LazyTensor) -> LazyTensor:
         """Return `tensor` with its values rounded to this format's float type."""

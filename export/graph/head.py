@@ -30,7 +30,7 @@ def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value
 
 
 def _unit_rows(g: GraphBuilder, rows: ir.Value, width: int) -> ir.Value:
-    """L2-normalise `rows` [·, width] by an RMSNorm with gain 1/√width, one kernel that does not need cuDNN."""
+    """L2-normalize `rows` [·, width] by an RMSNorm with gain 1/√width, one kernel that does not need cuDNN."""
     gain = g.table("head.unit.gain", np.full(width, width**-0.5, np.float32))
     eps = _SMALLEST_NORM**2 / width
     return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)

@@ -1,1 +1,1 @@
-"""Int8 quantisation for CPUs: calibration, smoothing, choice of fp32 layers, and error reports."""
+"""Int8 quantization for CPUs: calibration, smoothing, choice of fp32 layers, and error reports."""

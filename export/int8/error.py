@@ -20,7 +20,7 @@ _SAMPLE_TOKENS = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupError:
-    """Products that share their input, and the error if only they are quantised."""
+    """Products that share their input, and the error if only they are quantized."""
 
     layer: int | None
     """None for the embedding table."""
@@ -78,9 +78,9 @@ def measure_cosines(
     exact: torch.Tensor,
     on_layer: Callable[[int, int], None],
 ) -> torch.Tensor:
-    """Return float64 [texts]: cosines between the quantised model's embeddings of `rows` and `exact` [texts, hidden].
+    """Return float64 [texts]: cosines between the quantized model's embeddings of `rows` and `exact` [texts, hidden].
 
-    `fp32_layers` has the paths of products that are not quantised.
+    `fp32_layers` has the paths of products that are not quantized.
     """
     batches = embed_texts(checkpoint.weights[EMBEDDINGS].fp32(), rows)
     if TABLE not in fp32_layers:

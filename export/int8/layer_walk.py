@@ -151,7 +151,7 @@ class DecoderLayer:
             yield
 
     def _is_rounded(self, name: str) -> bool:
-        """Whether the graph quantises the product `name`; it projects the last layer's values in floats."""
+        """Whether the graph quantizes the product `name`; it projects the last layer's values in floats."""
         return self._rounds_values or name != self._tensors.v
 
 
@@ -169,7 +169,7 @@ def _round_normed(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
-    """Return the embeddings float32 [texts, hidden]: final norm of each text's last token, L2-normalised."""
+    """Return the embeddings float32 [texts, hidden]: final norm of each text's last token, L2-normalized."""
     norm = checkpoint.config.architecture.load_classes().norm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
     norm.load_state_dict({"weight": checkpoint.weights[FINAL_NORM].fp32()})
     states = torch.empty(sum(len(batch.texts) for batch in batches), checkpoint.config.hidden)

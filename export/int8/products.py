@@ -11,7 +11,7 @@ TABLE = "embedding.table"
 
 
 class ProductGroup(StrEnum):
-    """Products of one layer that read the same activations, which are quantised once."""
+    """Products of one layer that read the same activations, which are quantized once."""
 
     QKV = "attention.qkv"
     OUTPUT = "attention.output"

@@ -1,4 +1,4 @@
-"""The quantisation report of an int8 export, and its accuracy gate over held-out texts."""
+"""The quantization report of an int8 export, and its accuracy gate over held-out texts."""
 
 from __future__ import annotations
 

@@ -198,7 +198,7 @@ CONFIG_RULES = (
         "quantization_config",
         "compression_config",
         note="absent",
-        remedy="the weights are quantised; give the checkpoint in fp32, fp16 or bf16",
+        remedy="the weights are quantized; give the checkpoint in fp32, fp16 or bf16",
     ),
     checked(
         "add_cross_attention",

@@ -89,7 +89,7 @@ class EmbeddingTask:
         return dataclasses.replace(tolerance, cosine=max_error)
 
     def cosine_limit(self, tolerance: Tolerance, standard: Tolerance) -> float:  # noqa: ARG002
-        """Return the limit of the output, which is the normalised final state."""
+        """Return the limit of the output, which is the normalized final state."""
         return tolerance.cosine
 
     def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport:

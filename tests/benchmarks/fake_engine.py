@@ -12,7 +12,7 @@ from benchmarks.rows import Rows, Vectors
 
 
 class FakeEngine:
-    """Embeds a row as [last id, 1], normalised; a pass takes `walls_s[batch_rows]` seconds, by default one second."""
+    """Embeds a row as [last id, 1], normalized; a pass takes `walls_s[batch_rows]` seconds, by default one second."""
 
     versions: Mapping[str, str] = {}
 

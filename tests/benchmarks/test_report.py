@@ -50,7 +50,7 @@ def test_peak_is_that_of_the_fastest_library_in_the_contenders_precision() -> No
     assert fraction_of_peak(ours, comparison) == pytest.approx(0.2)
 
 
-def test_load_is_summarised_by_median_throughput_and_all_latencies() -> None:
+def test_load_is_summarized_by_median_throughput_and_all_latencies() -> None:
     (row,) = loads_table(sample_record().loads).rows
     assert row == (
         OURS,

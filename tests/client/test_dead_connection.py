@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 from fake_triton import MODEL, FakeTriton
 
-from qwen3_triton.client import EmbeddingClient, ServerError, ServerTimeoutError
+from qwen3_triton.client import EmbeddingClient, ServerError, ServerTimeoutError, ServerUnavailableError
 
 
 class Balancer:
@@ -107,3 +108,14 @@ def test_closed_client_does_not_reconnect(balancer: Balancer, tokenizer_file: Pa
     with pytest.raises(ServerError, match="is closed"):
         client.embed_documents(["a text"])
     client.close()
+
+
+@pytest.mark.parametrize("details", ["keepalive watchdog timeout", "Stream removed (ping timeout)"])
+def test_lost_connection_is_named(triton: FakeTriton, tokenizer_file: Path, details: str) -> None:
+    """gRPC reports a connection whose pings stay without a reply in these words."""
+    triton.fault = lambda _number, context: context.abort(grpc.StatusCode.UNAVAILABLE, details)
+    with (
+        EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file) as client,
+        pytest.raises(ServerUnavailableError, match="the connection was lost without notice"),
+    ):
+        client.embed_documents(["a text"])

@@ -113,8 +113,8 @@ def test_bad_rows_are_nan_and_affect_no_other_row(half: WrittenModel) -> None:
     assert np.isnan(half.run([[], [-1]])).all()
 
 
-def test_graph_equals_transformers_with_dequantised_weights(tmp_path: Path, source: Path) -> None:
-    """The reference is transformers with the dequantised weights."""
+def test_graph_equals_transformers_with_dequantized_weights(tmp_path: Path, source: Path) -> None:
+    """The reference is transformers with the dequantized weights."""
     vectors = write_graph(source, tmp_path / "out", Precision.INT8, cuda=CudaProfile()).session.run(ROWS)
     model = Qwen3Model(Qwen3Config.from_pretrained(source))
     state = load_file(source / "model.safetensors")
@@ -126,14 +126,14 @@ def test_graph_equals_transformers_with_dequantised_weights(tmp_path: Path, sour
                 tensor.copy_(tensor.new_tensor(np.rint(array / scales) * scales))
             else:
                 blocks = quantize_blocks(array, HALF)
-                dequantised = (blocks.codes.astype(np.float32) - 128) * blocks.scales.astype(np.float32)[:, :, None]
-                tensor.copy_(tensor.new_tensor(dequantised.reshape(len(array), -1)[:, : array.shape[1]]))
+                dequantized = (blocks.codes.astype(np.float32) - 128) * blocks.scales.astype(np.float32)[:, :, None]
+                tensor.copy_(tensor.new_tensor(dequantized.reshape(len(array), -1)[:, : array.shape[1]]))
     model.load_state_dict(state)
     assert min_cosine(vectors, model_vectors(model, ROWS)) >= 0.99999
     assert min_cosine(vectors, official_vectors(source, ROWS)) < 0.99999
 
 
-def test_block_quantisation_error_is_at_most_half_a_step() -> None:
+def test_block_quantization_error_is_at_most_half_a_step() -> None:
     rng = np.random.default_rng(0)
     matrix = (rng.standard_normal((40, 3 * BLOCK - 5)) * 10.0 ** rng.integers(-9, 3, (40, 1))).astype(np.float32)
     matrix[7] = 0

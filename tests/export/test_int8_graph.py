@@ -27,7 +27,7 @@ from qwen3_triton.export.verification.runtime import WrittenModel, pad_row
 
 MAX_TOKENS = 64
 ROWS = random_rows([1, 2, 3, 7, 16, 33, MAX_TOKENS])
-# random weights with few columns have larger quantisation errors than trained models
+# random weights with few columns have larger quantization errors than trained models
 GATE = 0.995
 STEP = 2.5 / 127
 """Small enough that the largest channels of norm outputs are clipped."""
@@ -136,7 +136,7 @@ def stored(graph: WrittenGraph) -> dict[str, NDArray[Any]]:
     return {tensor.name: onnx.numpy_helper.to_array(tensor, str(graph.file.parent)) for tensor in initializers}
 
 
-def test_weights_are_quantised_per_output_channel(source: Path, graph: WrittenGraph) -> None:
+def test_weights_are_quantized_per_output_channel(source: Path, graph: WrittenGraph) -> None:
     tensors = {name: tensor.numpy() for name, tensor in load_file(source / "model.safetensors").items()}
     codes, scales = to_codes(tensors["layers.1.mlp.down_proj.weight"])
     assert np.array_equal(stored(graph)["layers.1.mlp.down.codes"], codes.T)

@@ -54,7 +54,7 @@ CAUSAL_CASES = pytest.mark.parametrize(
 
 
 def load(source: Path, *, classifier: bool) -> Any:
-    # a head that is not in the checkpoint is initialised randomly
+    # a head that is not in the checkpoint is initialized randomly
     torch.manual_seed(1)
     if classifier:
         return Qwen3ForSequenceClassification.from_pretrained(source, dtype=torch.float32, num_labels=1)

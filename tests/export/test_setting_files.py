@@ -266,8 +266,8 @@ def test_sentence_settings_that_change_the_embedding_are_rejected(
         ({"use_bidirectional_attention": True}, "use_bidirectional_attention True"),
         ({"is_bidirectional": True}, "is_bidirectional True"),
         ({"auto_map": {"AutoModelForCausalLM": "modeling_x.Model"}}, "auto_map"),
-        ({"quantization": {"bits": 4, "group_size": 64}}, "weights are quantised"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "weights are quantised"),
+        ({"quantization": {"bits": 4, "group_size": 64}}, "weights are quantized"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "weights are quantized"),
         ({"mlp_bias": True}, "mlp_bias True"),
     ],
 )
@@ -304,7 +304,7 @@ def test_window_counts_only_where_a_layer_has_it(tmp_path: Path, changes: dict[s
 
 
 @pytest.mark.parametrize("init", [True, False, "gaussian", "Gaussian", "eva", "orthogonal", "mica"])
-def test_neutral_initialisations_are_accepted(tmp_path: Path, tiny_source: Path, init: object) -> None:
+def test_neutral_initializations_are_accepted(tmp_path: Path, tiny_source: Path, init: object) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     change_adapter(adapter, init_lora_weights=init)
     assert open_adapter(references(adapter)[0]).tensors

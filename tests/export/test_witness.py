@@ -28,7 +28,7 @@ TEXTS = ["the capital of the country", "", "{text} and {instruction}", "🙂 ein
 
 
 def write_sentence_files(folder: Path, *, transformer: str = "", **settings: Any) -> None:
-    """Last-token pooling, normalisation and prompts, as sentence-transformers saves them."""
+    """Last-token pooling, normalization and prompts, as sentence-transformers saves them."""
     kinds = {"Transformer": transformer, "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}

@@ -96,7 +96,7 @@ def official_vectors(folder: Path, rows: Sequence[Sequence[int]]) -> Vectors:
 
 
 def model_vectors(model: torch.nn.Module, rows: Sequence[Sequence[int]]) -> Vectors:
-    """Return the normalised final state of each row's last token, row by row and unpadded."""
+    """Return the normalized final state of each row's last token, row by row and unpadded."""
     model.train(False)
     vectors = []
     with torch.inference_mode():
