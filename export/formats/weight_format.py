@@ -45,6 +45,8 @@ class WeightFormat(ABC):
     """Largest deviations at which an export passes."""
     activations: ir.DataType = FP32
     """Type of activations, and of weights that are not quantized."""
+    silu_by_exp: bool = False
+    """Whether silu is computed from exp by separate operators, because the fused one is inexact in `activations`."""
 
     @property
     def activation_bytes(self) -> int:

@@ -24,6 +24,7 @@ _HALVES = (_FP16, _BF16)
 _V1_23 = RuntimeVersion(1, 23)
 _V1_24 = RuntimeVersion(1, 24, 1)
 _V1_27 = RuntimeVersion(1, 27)
+_V1_29 = RuntimeVersion(1, 29)
 
 _LAYERS = "layers."
 _HEAD = "head."
@@ -59,6 +60,7 @@ CUDA_KERNELS = (
     CudaKernel("Div", 14, (*_FLOATS, _INT64)),
     CudaKernel("Equal", 13, (_INT64,)),
     CudaKernel("Equal", 19, (_INT64,), _V1_27),
+    CudaKernel("Exp", 13, _FLOATS),
     CudaKernel("Expand", 13, (_INT64,)),
     CudaKernel("Gather", 13, (*_FLOATS, _INT64, _INT8)),
     CudaKernel("Greater", 13, (_INT64,)),
@@ -96,6 +98,7 @@ CUDA_KERNELS = (
     CudaKernel("Unsqueeze", 13, (*_FLOATS, _INT64, _BOOL)),
     CudaKernel("Unsqueeze", 21, (*_FLOATS, _INT64, _BOOL), _V1_24),
     CudaKernel("Where", 16, (_FP32, _INT64)),
+    CudaKernel("GatedRMSNorm", 1, _HALVES, _V1_29, domain=MICROSOFT),
     CudaKernel("GroupQueryAttention", 1, _HALVES, domain=MICROSOFT),
     CudaKernel("MatMulNBits", 1, _FLOATS, domain=MICROSOFT),
     CudaKernel("MultiHeadAttention", 1, (_FP32, _FP16), domain=MICROSOFT),

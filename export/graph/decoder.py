@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+import torch
 
 from ..architectures import EMBEDDINGS, DecoderConfig, LayerTensors
 from ..formats import WeightFormat
@@ -19,6 +21,10 @@ from ..passes.rotate import UNROTATE
 from ..sources.weights import LazyTensor, Weights
 from .cuda_profile import CudaProfile
 from .tokens import PackedTokens
+
+
+_LARGE_GAIN = {ir.DataType.FLOAT16: 2.0**15, ir.DataType.BFLOAT16: 2.0**40}
+"""Largest power of two in fp16; in bf16, one whose square is far above any activation's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +61,14 @@ class DecoderParts:
         return self.cuda is not None and self.cuda.norms_heads and self.config.architecture.head_norms
 
     @property
-    def joint_products(self) -> bool:
-        """Whether products that share an operand are joined and split afterwards, which is slower on a CPU."""
-        return self.cuda is not None and self.cuda.joint_products
+    def fuses_gate(self) -> bool:
+        """Whether one operator computes silu(gate) · up."""
+        return self.cuda is not None and self.cuda.fuses_gate(self.format.activations)
+
+    @property
+    def negates_gate(self) -> bool:
+        """Whether the weights of gate and up are negated, to compute silu from exp."""
+        return self.format.silu_by_exp and not self.fuses_gate
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +159,40 @@ def add_biases(
 def feed_forward(g: GraphBuilder, parts: DecoderParts, operand: Operand, layer: LayerTensors) -> ir.Value:
     """Return down(silu(gate(x)) · up(x)) of the normed stream."""
     width = parts.config.intermediate
-    if parts.joint_products:
-        joint = apply_scale(g, project(g, parts, "gate_up", operand, layer.gate_up))
+    gate_weight, up_weight = parts.tensors(layer.gate_up)
+    if parts.negates_gate:
+        gate_weight, up_weight = gate_weight.changed(torch.neg), up_weight.changed(torch.neg)
+    if parts.cuda is not None and parts.cuda.joint_gate_up:
+        joint = apply_scale(g, parts.format.project(g, "gate_up", operand, [gate_weight, up_weight]))
         gate, values = g.ops("Split", joint, g.constant([width] * 2), axis=-1, name="halves", outputs=2)
         up = ScaledRows(values)
     else:
-        gate = apply_scale(g, project(g, parts, "gate", operand, [layer.gate]))
-        up = project(g, parts, "up", operand, [layer.up])
-    silu = g.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0, name="silu")
+        gate = apply_scale(g, parts.format.project(g, "gate", operand, [gate_weight]))
+        up = parts.format.project(g, "up", operand, [up_weight])
     # the scale of up's rows commutes with the product and is applied after down
-    product = ScaledRows(g.op("Mul", silu, up.values), up.scale)
+    product = ScaledRows(_apply_gate(g, parts, gate, up.values), up.scale)
     inner = parts.format.prepare(g, product, width, ["down"])
     return apply_scale(g, project(g, parts, "down", inner, [layer.down]))
+
+
+def _apply_gate(g: GraphBuilder, parts: DecoderParts, gate: ir.Value, up: ir.Value) -> ir.Value:
+    """Return silu(gate) · up [·, intermediate]; both arguments are negated if `negates_gate`."""
+    if parts.fuses_gate:
+        return _apply_gate_by_norm(g, parts, gate, up)
+    if parts.negates_gate:
+        # silu(x) · u = (-x) · (-u) / (1 + exp(-x)), without cancellation
+        one = g.scalar(1.0, parts.format.activations)
+        denominator = g.op("Add", g.op("Exp", gate, name="exp"), one, name="denominator")
+        return g.op("Div", g.op("Mul", gate, up, name="gate_times_up"), denominator, name="gated")
+    return g.op("Mul", g.op("QuickGelu", gate, domain=MICROSOFT, alpha=1.0, name="silu"), up)
+
+
+def _apply_gate_by_norm(g: GraphBuilder, parts: DecoderParts, gate: ir.Value, up: ir.Value) -> ir.Value:
+    """Return silu(gate) · up by GatedRMSNorm, one kernel that computes in fp32: u / √(mean(u²) + ε) · gain · silu(x).
+
+    ε = gain² is so large that the mean does not matter: it changes the result by a relative mean(u²) / 2ε.
+    """
+    dtype = parts.format.activations
+    gain = _LARGE_GAIN[dtype]
+    gains = g.table(f"mlp.gain.{dtype.name.lower()}", np.full(parts.config.intermediate, gain, dtype.numpy()))
+    return g.op("GatedRMSNorm", up, gains, gate, name="gated", domain=MICROSOFT, activation="silu", epsilon=gain**2)

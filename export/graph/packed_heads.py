@@ -33,19 +33,15 @@ def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer:
     """Return q, k and v of the normed stream [T, hidden]; q and k are normed if the architecture does that."""
     config = parts.config
     gains = load_gains(g, parts, layer) if config.architecture.head_norms else None
-    if parts.joint_products:
-        widths = g.constant([config.query_width, config.kv_width, config.kv_width])
-        q, k, v = g.ops("Split", project_joint_heads(g, parts, normed, layer), widths, axis=-1, name="heads", outputs=3)
-    else:
-        operand = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
-        q, k, v = (
-            add_biases(g, parts, part, apply_scale(g, project(g, parts, part, operand, [tensor])), (bias,))
-            for part, tensor, bias in (
-                ("q", layer.q, layer.q_bias),
-                ("k", layer.k, layer.k_bias),
-                ("v", layer.v, layer.v_bias),
-            )
+    operand = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
+    q, k, v = (
+        add_biases(g, parts, part, apply_scale(g, project(g, parts, part, operand, [tensor])), (bias,))
+        for part, tensor, bias in (
+            ("q", layer.q, layer.q_bias),
+            ("k", layer.k, layer.k_bias),
+            ("v", layer.v, layer.v_bias),
         )
+    )
     if gains is None:
         return PackedHeads(q=q, k=k, v=v)
     return PackedHeads(
