@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from benchmarks.__main__ import app
 from benchmarks.contenders import ContenderUnavailableError
 from benchmarks.contenders.worker import Worker
 from benchmarks.cuda_session import NotOnGpuError, kernel_name, open_cuda_session
-from benchmarks.environment import Gpu, installed_versions
+from benchmarks.environment import Gpu
 from benchmarks.record import CopyProbe, Record, Sample
 from benchmarks.record_file import read_record, write_record
 from benchmarks.report import render_record
@@ -165,16 +164,3 @@ def test_workloads_of_equal_lengths_match_their_names() -> None:
         if "-of-" in name:
             texts, _, tokens = name.partition("-of-")
             assert [len(row) for row in rows] == [int(tokens)] * int(texts)
-
-
-def test_package_built_for_gpus_is_found_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import environment
-
-    def version(name: str) -> str:
-        if name == "onnxruntime":
-            raise PackageNotFoundError(name)
-        return f"version of {name}"
-
-    monkeypatch.setattr(environment, "version", version)
-    found = installed_versions(["numpy", "onnxruntime"])
-    assert found == {"numpy": "version of numpy", "onnxruntime-gpu": "version of onnxruntime-gpu"}
