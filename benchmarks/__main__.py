@@ -30,6 +30,8 @@ RESULTS = _HERE / "results"
 PLOTS = _HERE / "plots"
 README = _HERE.parent / "README.md"
 PAGE = _HERE.parent / "docs" / "performance.md"
+OUTPUT_VARIABLE = "QWEN3_TRITON_BENCHMARK_OUTPUT"
+"""Environment variable with the folder for records, which does not show up in their command."""
 _CORES = os.cpu_count() or 1
 _MACHINE_OPTIONS = ("--cache", "--output", "--resume", "--tokenizer")
 """Options left out of a record's command: their values are paths on this machine."""
@@ -52,7 +54,7 @@ _Contenders = Annotated[
 _Repetitions = Annotated[int, typer.Option(min=MIN_REPETITIONS)]
 _Threads = Annotated[int, typer.Option(min=1)]
 _Cache = Annotated[Path, typer.Option(help="Folder for checkpoints, graphs and environments.")]
-_Output = Annotated[Path | None, typer.Option(help="Folder for the record.")]
+_Output = Annotated[Path | None, typer.Option(envvar=OUTPUT_VARIABLE, help="Folder for the record.")]
 
 
 @app.command()
@@ -149,6 +151,9 @@ def gpu(
     dry: Annotated[
         bool, typer.Option("--dry", help="Run a tiny model on the CPU, to test the benchmark itself.")
     ] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile/--no-profile", help="Profile the kernels of this project's graphs.")
+    ] = True,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
     cache: _Cache = CACHE,
@@ -156,9 +161,14 @@ def gpu(
 ) -> None:
     """Compare the graphs for GPUs with transformers on this machine's GPU and write one record.
 
+    The record is saved after every program and repetition, so an interrupted run keeps what it measured.
+
     Runs from a checkout that is not installed. Needs torch for CUDA, transformers, safetensors, onnx-ir, typer,
     pydantic and onnxruntime-gpu.
     """
+    # before ONNX Runtime, which finds the CUDA and cuDNN libraries that torch loads
+    import torch  # noqa: F401
+
     from qwen3_triton.export import RuntimeVersion, TritonRelease
 
     from .contenders import gpu_recipes, installed_runtime
@@ -190,6 +200,7 @@ def gpu(
         threads=threads,
         repetitions=repetitions,
         gpu=found,
+        profiles=profile,
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
     )
     suffix = "-part" if workload or contender else ""

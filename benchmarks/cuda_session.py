@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime
+# torch first: it loads the CUDA and cuDNN libraries that ONNX Runtime then finds
 import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
+
+import onnxruntime  # isort: skip
 
 if TYPE_CHECKING:
     from .contenders.session import Feed

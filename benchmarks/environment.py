@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _PACKAGES = ("numpy", "onnx-ir", "onnxruntime", "tokenizers", "torch", "transformers")
-_GPU_SUFFIX = "-gpu"
-"""Suffix of a package's name if it is built for GPUs, as in onnxruntime-gpu."""
+_ONNXRUNTIME = "onnxruntime"
+_CUDA_PROVIDER = "CUDAExecutionProvider"
 _GENERATION = {"family": "cpu family", "model": "model", "stepping": "stepping"}
 _ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,18 +68,28 @@ def read_environment(threads: int, gpu: Gpu | None = None) -> Environment:
 
 
 def installed_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Return package versions by the name that is installed, which may be `x-gpu` instead of `x`.
+    """Return package versions by name; ONNX Runtime's are those of the module, see `_imported_runtime`.
 
     Raises:
-        PackageNotFoundError: if neither is installed.
+        PackageNotFoundError: if one is not installed.
     """
-    found = {}
+    found: dict[str, str] = {}
     for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name + _GPU_SUFFIX] = version(name + _GPU_SUFFIX)
+        found |= _imported_runtime() if name == _ONNXRUNTIME else {name: version(name)}
     return found
+
+
+def _imported_runtime() -> dict[str, str]:
+    """Return the version of the ONNX Runtime that is imported, as `onnxruntime-gpu` if it is built for CUDA.
+
+    Both packages contain the module `onnxruntime`, and the metadata of one may be found with the module of the other.
+    """
+    try:
+        import onnxruntime
+    except ImportError as exc:
+        raise PackageNotFoundError(_ONNXRUNTIME) from exc
+    built_for_cuda = _CUDA_PROVIDER in onnxruntime.get_available_providers()
+    return {f"{_ONNXRUNTIME}-gpu" if built_for_cuda else _ONNXRUNTIME: str(onnxruntime.__version__)}
 
 
 def read_code_state() -> CodeState:

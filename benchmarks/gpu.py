@@ -9,21 +9,26 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnxruntime
+# torch first: it loads the CUDA and cuDNN libraries that ONNX Runtime then finds
 import torch
 
+import onnxruntime  # isort: skip
+
 from .checkpoint import cached_checkpoint
-from .comparison import ComparisonOptions, compare_contenders
+from .comparison import Bench, ComparisonOptions
 from .contenders import Recipe, RunContext
+from .contenders.contender import failure_reason
 from .cuda_session import CUDA_PROVIDER
 from .environment import Gpu, read_code_state, read_environment
 from .model_shape import ModelShape
-from .record import Record
+from .record import Comparison, Record
 from .roofline import COPY_PROBE, GPU_PROBES
-from .steps import mark_pending, now, workload_step
-from .workload import Workload
+from .steps import failed_after, interrupted_after, mark_pending, now, workload_step
+from .workload import GPU_STANDARD, WORKLOADS, Workload
 
 _WARMUPS = 3
+_MAX_TOKENS = max(WORKLOADS[name].longest for name in GPU_STANDARD)
+"""Longest row of a graph in every run, so that a run of some workloads and one of all use the same cached graphs."""
 
 
 class GpuNotFoundError(Exception):
@@ -44,30 +49,81 @@ class GpuOptions:
     """None runs everything on the CPU, to test the benchmark itself."""
     command: str
     """Command line that repeats the run."""
+    profiles: bool = True
+    """Whether to profile this project's graphs."""
+
+
+class RunningRecord:
+    """The record of a run in progress, saved after every result, with the reasons of incomplete workloads."""
+
+    def __init__(self, record: Record, workloads: Sequence[Workload], save: Callable[[Record], None]) -> None:
+        self._record = record
+        self._pending = mark_pending([workload_step(workload.name) for workload in workloads])
+        self._save = save
+        self._partial: Comparison | None = None
+        self._reached = ""
+
+    def progress(self, comparison: Comparison, reached: str) -> None:
+        """Save an incomplete comparison, which replaces the previous one of its workload."""
+        self._partial, self._reached = comparison, reached
+        self._pending[workload_step(comparison.workload.name)] = interrupted_after(reached)
+        self._save(self._extended(comparison))
+
+    def complete(self, comparison: Comparison) -> None:
+        """Save a complete comparison."""
+        self._pending.pop(workload_step(comparison.workload.name))
+        self._finish(comparison)
+
+    def fail(self, workload: Workload, reason: str) -> None:
+        """Save what was measured on a workload whose comparison failed."""
+        step = workload_step(workload.name)
+        del self._pending[step]
+        failed = {**self._record.not_measured, step: failed_after(self._reached, reason)}
+        self._record = dataclasses.replace(self._record, not_measured=failed)
+        self._finish(self._partial)
+
+    def record(self) -> Record:
+        """Return the record so far."""
+        return self._extended(self._partial)
+
+    def _finish(self, comparison: Comparison | None) -> None:
+        self._record = dataclasses.replace(self._record, comparisons=self._extended(comparison).comparisons)
+        self._partial, self._reached = None, ""
+        self._save(self.record())
+
+    def _extended(self, comparison: Comparison | None) -> Record:
+        comparisons = (*self._record.comparisons, *([comparison] if comparison else []))
+        not_measured = {**self._record.not_measured, **self._pending}
+        return dataclasses.replace(self._record, comparisons=comparisons, not_measured=not_measured)
 
 
 def measure_gpu(
     options: GpuOptions, log: Callable[[str], None], save: Callable[[Record], None] = lambda _: None
 ) -> Record:
-    """Compare every recipe on every workload.
+    """Compare every recipe on every workload; a workload or program that fails does not affect the others.
 
     Args:
         options: what to measure.
         log: receives lines of progress.
-        save: receives the record after every workload; its `not_measured` lists the pending ones.
+        save: receives the record after every program's selection, repetition and profile; its `not_measured` lists
+            incomplete and pending workloads.
     """
     log("writing the checkpoint")
     context = RunContext(
         checkpoint=cached_checkpoint(options.shape, options.cache),
         cache=options.cache,
         threads=options.threads,
-        max_tokens=max(workload.longest for workload in options.workloads),
+        max_tokens=max(_MAX_TOKENS, *(workload.longest for workload in options.workloads)),
         log=log,
         cleanup=ExitStack(),
         device="cpu" if options.gpu is None else "cuda",
     )
     comparison_options = ComparisonOptions(
-        shape=options.shape, repetitions=options.repetitions, warmups=_WARMUPS, probes=(*GPU_PROBES, COPY_PROBE)
+        shape=options.shape,
+        repetitions=options.repetitions,
+        warmups=_WARMUPS,
+        probes=(*GPU_PROBES, COPY_PROBE),
+        profiles=options.profiles,
     )
     dry = {} if options.gpu else {"GPU": "dry run, everything was measured on the CPU"}
     record = Record(
@@ -77,13 +133,19 @@ def measure_gpu(
         environment=read_environment(options.threads, options.gpu),
         not_measured=dry,
     )
-    pending = mark_pending([workload_step(workload.name) for workload in options.workloads])
+    running = RunningRecord(record, options.workloads, save)
     with context.cleanup:
-        for comparison in compare_contenders(options.workloads, options.recipes, comparison_options, context):
-            record = dataclasses.replace(record, comparisons=(*record.comparisons, comparison))
-            pending.pop(workload_step(comparison.workload.name))
-            save(dataclasses.replace(record, not_measured={**dry, **pending}))
-    return record
+        bench = Bench(options.recipes, comparison_options, context)
+        for workload in options.workloads:
+            try:
+                comparison = bench.compare(workload, running.progress)
+            except Exception as exc:  # noqa: BLE001 - what was measured before must not be lost
+                reason = failure_reason(exc, log)
+                log(f"workload {workload.name} failed: {reason}")
+                running.fail(workload, reason)
+            else:
+                running.complete(comparison)
+    return running.record()
 
 
 def find_gpu() -> Gpu:

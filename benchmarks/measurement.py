@@ -13,7 +13,7 @@ import numpy as np
 
 from qwen3_triton.export.verification.parity import cosines
 
-from .contenders.contender import Contender, ContenderUnavailableError, Setting
+from .contenders.contender import Contender, ContenderUnavailableError, Setting, failure_reason
 from .environment import load_average
 from .record import Sample, Scan
 from .rows import Rows, Vectors
@@ -54,6 +54,11 @@ class SelectedSetting:
     """Of each row alone against the same row in its batch; None for a single row."""
     scan: tuple[Scan, ...]
 
+    @property
+    def program(self) -> str:
+        """Name of the program in records."""
+        return self.setting.contender.program
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
@@ -89,9 +94,10 @@ def select_settings(
         log(f"selecting the fastest setting of {program}")
         try:
             selection.entries.append(_select_setting(own, rows, reference, log))
-        except ContenderUnavailableError as exc:
-            log(f"{program} is not measured: {exc}")
-            selection.not_measured[program] = str(exc)
+        except Exception as exc:  # noqa: BLE001 - no program may end the run
+            reason = failure_reason(exc, log)
+            log(f"{program} is not measured: {reason}")
+            selection.not_measured[program] = reason
     return selection
 
 
@@ -161,6 +167,7 @@ def interleave(
     repetitions: int,
     warmups: int,
     on_repetition: Callable[[int], None],
+    on_samples: Callable[[Timings], None] = lambda _: None,
 ) -> Timings:
     """Execute all runs once per repetition, in an order that changes every time.
 
@@ -171,6 +178,7 @@ def interleave(
         repetitions: repetitions that count.
         warmups: repetitions before those, whose samples are stored separately.
         on_repetition: called with the index of each repetition that counts.
+        on_samples: called with all samples so far after each repetition that counts.
     """
     rng = random.Random(_ORDER_SEED)
     order = list(range(len(runs)))
@@ -184,4 +192,6 @@ def interleave(
         for index in order:
             time.sleep(_PAUSE_S)
             samples[index].extend(runs[index]())
+        if repetition >= 0:
+            on_samples(timings)
     return timings

@@ -26,6 +26,16 @@ def mark_pending(steps: Sequence[str]) -> dict[str, str]:
     return dict.fromkeys(steps, _INTERRUPTED)
 
 
+def interrupted_after(reached: str) -> str:
+    """Return the `not_measured` reason of a step that was interrupted after what it `reached`."""
+    return f"the run was interrupted during this step, after {reached}"
+
+
+def failed_after(reached: str, reason: str) -> str:
+    """Return the `not_measured` reason of a step that failed after what it `reached`, which may be empty."""
+    return f"the step failed{f' after {reached}' if reached else ''}: {reason}"
+
+
 def now() -> str:
     """Return the current time in UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -155,7 +155,13 @@ STANDARD = ("mix", "queries", "text-20", "text-200", "text-2048", "passages", "r
 """Default workloads, the most expensive last."""
 QUICK = ("tiny", "tiny-rerank")
 """Workloads of a quick run, which only tests the benchmark itself."""
-GPU_STANDARD = ("mix", "mix-256", *(f"{texts}-of-{tokens}" for texts, tokens in _EQUAL))
-"""Default workloads of a run on a GPU."""
+_FIRST_EQUAL = "256-of-64"
+GPU_STANDARD = (
+    "mix",
+    _FIRST_EQUAL,
+    *(name for name in (f"{texts}-of-{tokens}" for texts, tokens in _EQUAL) if name != _FIRST_EQUAL),
+    "mix-256",
+)
+"""Default workloads of a run on a GPU, the most important first, so that an interrupted run has them."""
 SERVED = "mix"
 """Workload of the part serving, with one text per request."""

@@ -6,7 +6,7 @@ recipe to `ALL`.
 
 import onnxruntime
 
-from qwen3_triton.export import RuntimeVersion
+from qwen3_triton.export import CudaAttention, RuntimeVersion
 
 from .contender import Contender, ContenderUnavailableError, Recipe, RunContext, Setting
 from .cuda_graph import cuda_recipes
@@ -34,14 +34,16 @@ SCALING: tuple[Recipe, ...] = OUR_FAST_CPU
 
 
 def gpu_recipes(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...]:
-    """Return the recipes for GPUs.
+    """Return the recipes for GPUs, the most important ones first.
 
     Args:
         runtime: version of ONNX Runtime whose operators this project's graphs may use.
         compiled: whether to include transformers with torch.compile.
     """
     peers = [recipe for recipe in TRANSFORMERS if recipe.program == BF16]
-    return (*cuda_recipes(runtime), *peers, *([COMPILED] if compiled else []))
+    graphs = cuda_recipes(runtime)
+    fp16, others = graphs[: len(CudaAttention)], graphs[len(CudaAttention) :]
+    return (*fp16, *peers, *others, *([COMPILED] if compiled else []))
 
 
 def installed_runtime() -> RuntimeVersion:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,10 +13,19 @@ from qwen3_triton.client.manifest import Task
 
 from ..record import Sample
 from ..rows import Rows, Vectors
+from .reasons import public_reason
 
 
 class ContenderUnavailableError(Exception):
     """A contender cannot be measured on this machine; the message is one line for the record."""
+
+
+def failure_reason(error: Exception, log: Callable[[str], None]) -> str:
+    """Return the reason for the record why a contender failed, and log the traceback of an unexpected error."""
+    if isinstance(error, ContenderUnavailableError):
+        return str(error)
+    log("".join(traceback.format_exception(error)).rstrip())
+    return public_reason(f"unexpected {type(error).__name__}: {error}")
 
 
 class Engine(Protocol):
@@ -155,7 +165,8 @@ def prepare_all(recipes: Sequence[Recipe], context: RunContext) -> PreparedConte
         context.log(f"preparing {recipe.program}")
         try:
             prepared.contenders.extend(recipe.prepare(context))
-        except ContenderUnavailableError as exc:
-            context.log(f"{recipe.program} cannot run: {exc}")
-            prepared.not_measured[recipe.program] = str(exc)
+        except Exception as exc:  # noqa: BLE001 - no program may end the run
+            reason = failure_reason(exc, context.log)
+            context.log(f"{recipe.program} cannot run: {reason}")
+            prepared.not_measured[recipe.program] = reason
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -23,8 +24,9 @@ from qwen3_triton.export import (
 )
 
 from ..rows import Rows
+from ..staging import write_once
 from .contender import Contender, ContenderUnavailableError, Recipe, RunContext
-from .ours import feed_rows, program
+from .ours import exporter_fingerprint, feed_rows, program
 from .session import profile_operators
 from .worker import Worker
 
@@ -33,6 +35,8 @@ BATCH_ROWS = (256, 64, 32, 16, 8, 4)
 """Batch sizes to try; attention over pages supports at most 256 rows."""
 _ARITHMETIC = {Precision.FP16: "fp16", Precision.BF16: "bf16", Precision.INT8: "fp16"}
 _GATE = 0.99
+_GRAPH = Path("graph") / "model.onnx"
+"""File of a graph in its cache folder."""
 
 
 def cuda_recipes(runtime: RuntimeVersion) -> tuple[Recipe, ...]:
@@ -73,14 +77,21 @@ def _recipe(precision: Precision, attention: CudaAttention, runtime: RuntimeVers
 
 
 def _write(context: RunContext, precision: Precision, profile: CudaProfile) -> Path:
-    """Write the graph of the benchmark checkpoint, replacing an existing one."""
-    folder = context.cache / "cuda_graphs" / f"{context.checkpoint.name}-{precision}-{profile.attention}"
-    shutil.rmtree(folder, ignore_errors=True)
-    file = folder / "model.onnx"
+    """Write the graph of the benchmark checkpoint, unless the cache has it.
+
+    The cache key includes every option of the graph, the exporter's code and the versions of its packages.
+    """
     options = GraphOptions(format=weight_format(precision, Device.CUDA), max_tokens=context.max_tokens, cuda=profile)
-    try:
-        checkpoint = open_checkpoint(SourceReference(str(context.checkpoint)))
-        write_graph(checkpoint, file, options, lambda _done, _total: None)
-    except ExportError as exc:
-        raise ContenderUnavailableError(str(exc)) from exc
-    return file
+    key = hashlib.sha256(repr(options).encode()).hexdigest()[:12]
+    name = f"{context.checkpoint.name}-{precision}-{profile.attention}-{key}"
+
+    def write(folder: Path) -> None:
+        for outdated in folder.parent.glob(f"{name}-*"):
+            shutil.rmtree(outdated)
+        try:
+            checkpoint = open_checkpoint(SourceReference(str(context.checkpoint)))
+            write_graph(checkpoint, folder / _GRAPH, options, lambda _done, _total: None)
+        except ExportError as exc:
+            raise ContenderUnavailableError(str(exc)) from exc
+
+    return write_once(context.cache / "cuda_graphs" / f"{name}-{exporter_fingerprint()}", write) / _GRAPH

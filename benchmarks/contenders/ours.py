@@ -82,7 +82,7 @@ def export_graph(context: RunContext, precision: Precision, task: Task = Task.EM
         except ExportError as exc:
             raise ContenderUnavailableError(str(exc)) from exc
 
-    return write_once(context.cache / "model_repositories" / f"{name}-{_exporter_fingerprint()}", write)
+    return write_once(context.cache / "model_repositories" / f"{name}-{exporter_fingerprint()}", write)
 
 
 def exporter_sources() -> list[Path]:
@@ -92,7 +92,7 @@ def exporter_sources() -> list[Path]:
 
 
 @functools.cache
-def _exporter_fingerprint() -> str:
+def exporter_fingerprint() -> str:
     """Hash the exporter's code and the versions of the packages that it uses."""
     state = hashlib.sha256(json.dumps(installed_versions(("onnx-ir", "onnxruntime", "torch", "transformers"))).encode())
     for file in exporter_sources():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -28,6 +29,8 @@ class Worker:
 
     def __init__(self, module: str, options: Mapping[str, str], python: Path = Path(sys.executable)) -> None:
         self._start = functools.partial(WorkerProcess, module, options, python)
+        # a process may be unusable after an error in a kernel
+        self._stops_after_failure = options.get("device") == "cuda"
         self._running: WorkerProcess | None = None
         self.versions: Mapping[str, str] = {}
         """Versions of the relevant packages; empty before the first start."""
@@ -49,13 +52,13 @@ class Worker:
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
         """Embed or score `rows`; see `Engine.embed`."""
-        return self._process().request(WorkRequest(rows=rows, batch_rows=batch_rows)).vectors
+        return self._request(WorkRequest(rows=rows, batch_rows=batch_rows)).vectors
 
     def time(self, rows: Rows, batch_rows: int, passes: int) -> list[Sample]:
         """Return one sample per pass, measured inside the process after a warm-up; see `Engine.time`."""
         if self._running is None:
             self.embed(rows, batch_rows)
-        done = self._process().request(WorkRequest(rows=rows, batch_rows=batch_rows, passes=passes))
+        done = self._request(WorkRequest(rows=rows, batch_rows=batch_rows, passes=passes))
         return [Sample(wall_s=wall, cpu_s=cpu) for wall, cpu in zip(done.walls_s, done.cpus_s, strict=True)]
 
     def release_memory(self) -> None:
@@ -68,6 +71,15 @@ class Worker:
         if self._running is not None:
             self._running.stop()
             self._running = None
+
+    def _request(self, work: WorkRequest) -> WorkResult:
+        process = self._process()
+        try:
+            return process.request(work)
+        except ContenderUnavailableError:
+            if self._stops_after_failure or process.has_exited:
+                self.stop()
+            raise
 
     def _process(self) -> WorkerProcess:
         if self._running is None:
@@ -100,11 +112,17 @@ class WorkerProcess:
             raise ContenderUnavailableError(_failure_reason(message))
         self.versions = message.versions
 
+    @property
+    def has_exited(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
     def stop(self) -> None:
         """Stop the process. Idempotent."""
         for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+            # a process that exited may have left a request unread
+            with contextlib.suppress(OSError):
+                _open(stream).close()
         try:
             self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:

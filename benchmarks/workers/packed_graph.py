@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
 from ..batches import sorted_indices
 from ..rows import Rows, Vectors
@@ -54,10 +53,12 @@ def _load(options: Options) -> Embed:
 
 def _open(options: Options) -> Any:
     if options.get("device") == "cuda":
-        # imported here because it imports torch for its CUDA libraries
+        # imports torch for its CUDA libraries, before ONNX Runtime
         from ..cuda_session import open_cuda_session
 
         return open_cuda_session(Path(options["model"]), int(options["threads"]), json.loads(options["provider"]))
+    import onnxruntime
+
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = int(options["threads"])
     settings.log_severity_level = 3

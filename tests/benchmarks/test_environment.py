@@ -1,8 +1,14 @@
-"""The description of the processor in an environment."""
+"""The processor and the package versions in an environment."""
 
 from __future__ import annotations
 
-from benchmarks.environment import describe_cpu, read_environment
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.environment import describe_cpu, installed_versions, read_environment
 
 _CPUINFO = """processor\t: 0
 vendor_id\t: AuthenticAMD
@@ -28,3 +34,23 @@ def test_processor_without_family_and_model_is_described_by_its_name() -> None:
 
 def test_processor_of_this_machine_is_described() -> None:
     assert read_environment(threads=1).cpu
+
+
+@pytest.mark.parametrize(
+    ("providers", "package"),
+    [(["CPUExecutionProvider"], "onnxruntime"), (["CUDAExecutionProvider", "CPUExecutionProvider"], "onnxruntime-gpu")],
+)
+def test_reported_runtime_is_the_imported_module(
+    monkeypatch: pytest.MonkeyPatch, providers: list[str], package: str
+) -> None:
+    # the installed metadata, which may be of the other package, has another version
+    module = SimpleNamespace(__version__="9.8.7", get_available_providers=lambda: providers)
+    monkeypatch.setitem(sys.modules, "onnxruntime", module)
+    assert installed_versions(["numpy", "onnxruntime"]) == {"numpy": version("numpy"), package: "9.8.7"}
+    assert read_environment(threads=1).packages[package] == "9.8.7"
+
+
+def test_missing_runtime_is_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(PackageNotFoundError):
+        installed_versions(["onnxruntime"])

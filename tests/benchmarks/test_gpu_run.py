@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,18 @@ import torch
 from sample_record import sample_record
 from typer.testing import CliRunner
 
-from benchmarks.__main__ import app
-from benchmarks.contenders import ContenderUnavailableError
+from benchmarks.__main__ import OUTPUT_VARIABLE, app
+from benchmarks.contenders import ContenderUnavailableError, gpu_recipes
 from benchmarks.contenders.worker import Worker
 from benchmarks.cuda_session import NotOnGpuError, kernel_name, open_cuda_session
-from benchmarks.environment import Gpu, installed_versions
+from benchmarks.environment import Gpu
 from benchmarks.record import CopyProbe, Record, Sample
 from benchmarks.record_file import read_record, write_record
 from benchmarks.report import render_record
 from benchmarks.roofline import COPIED_BYTES
 from benchmarks.tables import memory_copy_table
 from benchmarks.workload import GPU_STANDARD, WORKLOADS
+from qwen3_triton.export import RuntimeVersion
 
 GPU = Gpu(name="A GPU", memory_bytes=80 * 10**9, driver="580.1", cuda="13.0", providers="CUDAExecutionProvider")
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -51,11 +51,11 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
         cwd=project_root,
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(project_root)},
+        env={**os.environ, "PYTHONPATH": str(project_root), OUTPUT_VARIABLE: str(cache / "records")},
     )
     assert done.returncode == 0, done.stderr
     assert "memory copies alone" in done.stdout
-    (file,) = (cache / "results").glob("*-gpu-dry-part.json")
+    (file,) = (cache / "records").glob("*-gpu-dry-part.json")
     assert str(cache) not in file.read_text(encoding="utf-8")
     return read_record(file)
 
@@ -167,14 +167,20 @@ def test_workloads_of_equal_lengths_match_their_names() -> None:
             assert [len(row) for row in rows] == [int(tokens)] * int(texts)
 
 
-def test_package_built_for_gpus_is_found_under_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchmarks import environment
+def test_most_important_programs_and_workloads_come_first() -> None:
+    programs = [recipe.program for recipe in gpu_recipes(RuntimeVersion(1, 23, 2), compiled=True)]
+    graphs = [f"qwen3-triton {precision} {layout}" for precision in ("bf16", "int8") for layout in ("rows", "pages")]
+    first = ["qwen3-triton fp16 rows", "qwen3-triton fp16 pages", "transformers bf16"]
+    assert programs == [*first, *graphs, "transformers bf16, torch.compile"]
+    assert GPU_STANDARD[:2] == ("mix", "256-of-64")
+    assert GPU_STANDARD[-1] == "mix-256"
+    assert len(set(GPU_STANDARD)) == len(GPU_STANDARD)
 
-    def version(name: str) -> str:
-        if name == "onnxruntime":
-            raise PackageNotFoundError(name)
-        return f"version of {name}"
 
-    monkeypatch.setattr(environment, "version", version)
-    found = installed_versions(["numpy", "onnxruntime"])
-    assert found == {"numpy": "version of numpy", "onnxruntime-gpu": "version of onnxruntime-gpu"}
+def test_torch_is_imported_before_the_runtime_that_opens_a_cuda_session() -> None:
+    script = (
+        "import sys; import {}; order = list(sys.modules); print(order.index('torch') < order.index('onnxruntime'))"
+    )
+    for module in ("benchmarks.cuda_session", "benchmarks.workers.packed_graph, benchmarks.cuda_session"):
+        done = subprocess.run([sys.executable, "-c", script.format(module)], capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == "True"

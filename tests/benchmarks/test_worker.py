@@ -69,3 +69,14 @@ def test_worker_stops_if_memory_is_short_and_restarts(worker: Worker, monkeypatc
     assert worker._running is None
     assert len(worker.time(_ROWS, 2, 3)) == 3
     assert worker._running is not running
+
+
+def test_process_that_died_is_replaced(worker: Worker) -> None:
+    worker.embed(_ROWS, 3)
+    died = worker._running
+    assert died is not None
+    died._process.kill()
+    died._process.wait()
+    with pytest.raises(ContenderUnavailableError, match="exited with status -9"):
+        worker.embed(_ROWS, 3)
+    assert worker.embed(_ROWS, 3).shape[0] == 3
