@@ -394,14 +394,13 @@ def _variants(look: _Look) -> Iterator[_Variant]:
     fp16, bf16, int8 = (weight_format(precision, Device.CUDA) for precision in PRECISIONS)
     for attention in (rows, pages):
         yield _Variant(format=fp16, profile=look.profile(attention))
-        yield _Variant(format=fp16, profile=look.profile(attention, joint_gate_up=True), note="joint gate and up")
-        separate = look.profile(attention, RuntimeVersion(1, 27))  # without GatedRMSNorm, too
-        yield _Variant(format=fp16, profile=separate, note="separate q, k, v")
+        always_packed = look.profile(attention, dense_batches=False)
+        yield _Variant(format=fp16, profile=always_packed, note="always packed")
+        earlier = look.profile(attention, RuntimeVersion(1, 27))
+        yield _Variant(format=fp16, profile=earlier, note="operators of 1.27")
         yield _Variant(format=bf16, profile=look.profile(attention))
-        by_parts = look.profile(attention, gated_norm=False)
-        yield _Variant(format=fp16, profile=by_parts, note="QuickGelu")
-        yield _Variant(format=bf16, profile=by_parts, note="exp")
-        yield _Variant(format=dataclasses.replace(bf16, silu_by_exp=False), profile=by_parts, note="QuickGelu")
+        inexact = dataclasses.replace(bf16, silu_by_exp=False)
+        yield _Variant(format=inexact, profile=look.profile(attention), note="QuickGelu")
         yield _Variant(format=int8, profile=look.profile(attention))
     without = {"sdpa_kernel": ""}
     yield _Variant(format=fp16, profile=look.profile(rows), note="any sdpa_kernel", provider=without)

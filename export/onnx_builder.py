@@ -87,8 +87,13 @@ class GraphBuilder:
     def weight(
         self, name: str, shape: Sequence[int], dtype: ir.DataType, load: Callable[[], NDArray[np.generic]]
     ) -> ir.Value:
-        """Return an initializer whose values are computed when the model is written, and not kept in memory."""
+        """Return an initializer whose values are computed when the model is written, and not kept in memory.
+
+        A second call in the same scope, by another branch of the graph, returns the same initializer.
+        """
         path = self.path(name)
+        if path in self.initializers:
+            return self.initializers[path]
 
         def read() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(load(), dtype=dtype.numpy()), name=path)

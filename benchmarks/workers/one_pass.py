@@ -1,4 +1,7 @@
-"""One pass of a packed graph on a GPU, for tools such as compute-sanitizer. Arguments: file, provider options (JSON)."""
+"""One pass of a packed graph on a GPU, for tools such as compute-sanitizer.
+
+Arguments: file, provider options (JSON).
+"""
 
 from __future__ import annotations
 

@@ -14,11 +14,12 @@ from ..options import CudaAttention
 from . import attention as on_groups
 from . import attention_on_pages as on_pages
 from . import attention_on_rows as on_rows
+from .control_flow import if_else
 from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
-from .pages import lay_out_pages
-from .row_grid import lay_out_rows
+from .pages import Pages, lay_out_pages
+from .row_grid import RowGrid, batch_is_dense, lay_out_dense_rows, lay_out_rows, measure_rows
 from .tokens import PackedTokens
 
 
@@ -42,21 +43,48 @@ def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -
     )
 
 
-def attention_of_batch(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Attention:
-    """Return GPU attention over the batch. Adds the index computations that all layers share to the graph."""
+def decode_batch(
+    g: GraphBuilder,
+    parts: DecoderParts,
+    packed: PackedTokens,
+    max_tokens: int,
+    decode: Callable[[GraphBuilder, PackedTokens, Attention], ir.Value],
+) -> ir.Value:
+    """Return the outputs [G, ·] of `decode` on a GPU, with the attention that suits the batch."""
     profile = parts.cuda or CudaProfile()
-    if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
-        with g.scope("rows"):
-            pages = lay_out_pages(g, parts, packed, max_tokens)
-        return Attention(
-            attend=lambda normed, layer: on_pages.attend(g, parts, pages, float_rows(g, normed), layer),
-            attend_last=lambda normed, layer: on_pages.attend_last(
-                g, parts, packed, pages, float_rows(g, normed), layer
-            ),
-        )
     with g.scope("rows"):
-        grid = lay_out_rows(g, packed)
+        rows = measure_rows(g, packed)
+
+    def decode_dense(b: GraphBuilder) -> ir.Value:
+        with b.scope("rows"):
+            cells, grid = lay_out_dense_rows(b, parts, packed, rows)
+        return decode(b, cells, _attention_on_rows(b, parts, grid))
+
+    def decode_packed(b: GraphBuilder) -> ir.Value:
+        if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
+            with b.scope("rows"):
+                pages = lay_out_pages(b, parts, packed, rows, max_tokens)
+            return decode(b, packed, _attention_on_pages(b, parts, packed, pages))
+        with b.scope("rows"):
+            grid = lay_out_rows(b, parts, packed, rows)
+        return decode(b, packed, _attention_on_rows(b, parts, grid))
+
+    if not profile.dense_batches:
+        return decode_packed(g)
+    with g.scope("rows"):
+        is_dense = batch_is_dense(g, packed, rows)
+    return if_else(g, "rows.layout", is_dense, decode_dense, decode_packed)
+
+
+def _attention_on_rows(g: GraphBuilder, parts: DecoderParts, grid: RowGrid) -> Attention:
     return Attention(
         attend=lambda normed, layer: on_rows.attend(g, parts, grid, float_rows(g, normed), layer),
         attend_last=lambda normed, layer: on_rows.attend_last(g, parts, grid, float_rows(g, normed), layer),
+    )
+
+
+def _attention_on_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, pages: Pages) -> Attention:
+    return Attention(
+        attend=lambda normed, layer: on_pages.attend(g, parts, pages, float_rows(g, normed), layer),
+        attend_last=lambda normed, layer: on_pages.attend_last(g, parts, packed, pages, float_rows(g, normed), layer),
     )

@@ -2,8 +2,8 @@
 
     q, k, v [T, ·] ─ norm ─ rope ─ PagedAttention (flash) ─→ [T, heads·head_dim]
 
-From ONNX Runtime 1.29 on, the operator applies norm and rope itself. The rope of earlier releases launches
-rows × tokens thread blocks, so for those the graph computes it separately.
+From ONNX Runtime 1.29 on, the operator can apply norm and rope itself, but separate operators take two thirds of the
+time (16,384 tokens of the 0.6B model on an H100: 413 against 636 µs per layer).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import math
 import onnx_ir as ir
 
 from ..architectures import LayerTensors
-from ..onnx_builder import MICROSOFT, Attribute, GraphBuilder
+from ..onnx_builder import MICROSOFT, GraphBuilder
 from .decoder import DecoderParts
-from .packed_heads import load_gains, project_heads, project_joint_heads, project_output
+from .packed_heads import norm_heads, project_heads, project_output
 from .pages import Pages
 from .pooling import pool_last_token
 from .tokens import PackedTokens
@@ -39,26 +39,23 @@ def _attend_tokens(
 ) -> ir.Value:
     """Return the context [T, heads·head_dim]."""
     config = parts.config
-    attributes: dict[str, Attribute] = {
-        "num_heads": config.heads,
-        "kv_num_heads": config.kv_heads,
-        "scale": 1.0 / math.sqrt(config.head_dim),
-    }
-    shared = (pages.key_cache, pages.value_cache, pages.cu_seqlens, pages.past_seqlens, pages.block_table)
-    inputs: list[ir.Value | None]
-    if pages.max_seqlens is None:
-        heads = project_heads(g, parts, normed, layer)
-        q = _rotate(g, pages, heads.q, config.query_width, "q_rope")
-        k = _rotate(g, pages, heads.k, config.kv_width, "k_rope")
-        inputs = [q, k, heads.v, *shared]
-    else:
-        gains = load_gains(g, parts, layer)
-        joint = project_joint_heads(g, parts, normed, layer)
-        inputs = [joint, None, None, *shared, pages.cos, pages.sin]
-        inputs += [None, None, gains.q, gains.k, None, None, pages.max_seqlens]
-        attributes |= {"do_rotary": 1, "qk_norm_epsilon": config.norm_eps}
+    heads = norm_heads(g, parts, project_heads(g, parts, normed, layer), layer)
+    q = _rotate(g, pages, heads.q, config.query_width, "q_rope")
+    k = _rotate(g, pages, heads.k, config.kv_width, "k_rope")
+    inputs: list[ir.Value | None] = [q, k, heads.v, pages.key_cache, pages.value_cache]
+    inputs += [pages.cu_seqlens, pages.past_seqlens, pages.block_table]
+    if pages.max_seqlens is not None:
+        inputs += [None] * 8 + [pages.max_seqlens]
     # the caches are updated in place; their optional outputs are not declared
-    return g.op("PagedAttention", *inputs, name="attention", domain=MICROSOFT, **attributes)
+    return g.op(
+        "PagedAttention",
+        *inputs,
+        name="attention",
+        domain=MICROSOFT,
+        num_heads=config.heads,
+        kv_num_heads=config.kv_heads,
+        scale=1.0 / math.sqrt(config.head_dim),
+    )
 
 
 def _rotate(g: GraphBuilder, pages: Pages, heads: ir.Value, width: int, name: str) -> ir.Value:

@@ -1,8 +1,9 @@
-"""Causal attention for GPUs over right-padded rows. Only attention computes padding; matrix products are packed.
+"""Causal attention for GPUs over right-padded rows.
 
-    q, k, v [T, ·] ─ gather ─→ [G, W, ·] ─ GroupQueryAttention (rope, flash) ─→ [G, W, ·] ─ gather ─→ [T, ·]
+    q, k, v [T, ·] ─ move ─→ [G, W, ·] ─ GroupQueryAttention (rope, flash) ─→ [G, W, ·] ─ move ─→ [T, ·]
 
-Causal attention never attends to what follows a token, so right padding needs no mask.
+Unless the batch is dense (see `row_grid`), only attention computes padding, and matrix products are packed. Causal
+attention never attends to what follows a token, so right padding needs no mask.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from ..architectures import LayerTensors
 from ..onnx_builder import MICROSOFT, Attribute, GraphBuilder
 from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
-from .packed_heads import HeadGains, load_gains, project_heads, project_joint_heads, project_output
+from .packed_heads import HeadGains, load_gains, norm_heads, project_heads, project_output
 from .row_grid import RowGrid
 
 
 def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Return every token's attention output [T, hidden] from the normed stream [T, hidden]."""
-    context = _attend_rows(g, parts, grid, normed, layer)
-    return project_output(g, parts, g.op("Gather", context, grid.cell_of_token, axis=0, name="context"), layer)
+    context = _to_tokens(g, grid, _attend_rows(g, parts, grid, normed, layer), parts.config.query_width)
+    return project_output(g, parts, context, layer)
 
 
 def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
@@ -37,30 +38,52 @@ def _attend_rows(
     """Return the context of every cell of the grid: [G·W, heads·head_dim]."""
     profile = parts.cuda or CudaProfile()
     decomposed = profile.decomposes_attention(parts.format.activations)
+    heads, gains = project_heads(g, parts, normed, layer), None
     if parts.operator_norms_heads and not decomposed:
-        joint = _to_rows(g, grid, project_joint_heads(g, parts, normed, layer), "heads")
-        rows = _group_query(g, parts, grid, [joint], load_gains(g, parts, layer))
+        gains = load_gains(g, parts, layer)
     else:
-        heads = project_heads(g, parts, normed, layer)
-        q, k, v = (_to_rows(g, grid, values, name) for name, values in (("q", heads.q), ("k", heads.k), ("v", heads.v)))
-        rows = _multi_head(g, parts, q, k, v) if decomposed else _group_query(g, parts, grid, [q, k, v], None)
+        heads = norm_heads(g, parts, heads, layer)
+    q = _to_rows(g, grid, heads.q, grid.query_shape, "q")
+    k, v = (_to_rows(g, grid, values, grid.kv_shape, name) for values, name in ((heads.k, "k"), (heads.v, "v")))
+    rows = _multi_head(g, parts, q, k, v) if decomposed else _group_query(g, parts, grid, q, k, v, gains)
     return g.op("Reshape", rows, g.constant([-1, parts.config.query_width]), name="cells")
 
 
-def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, name: str) -> ir.Value:
-    """Pad [T, ·] to [G, W, ·]."""
-    return g.op("Gather", values, grid.token_of_cell, axis=0, name=f"{name}_rows")
+def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, shape: ir.Value, name: str) -> ir.Value:
+    """Return the rows [G, W, ·] of the tokens' values [T, ·]; `shape` is that of the rows."""
+    moves, name = grid.moves, f"{name}_rows"
+    if moves is None:
+        return g.op("Reshape", values, shape, name=name)
+    if moves.offsets is None:
+        return g.op("Gather", values, moves.token_of_cell, axis=0, name=name)
+    return g.op("RestorePadding", values, moves.offsets, name=name, domain=MICROSOFT)
+
+
+def _to_tokens(g: GraphBuilder, grid: RowGrid, cells: ir.Value, width: int) -> ir.Value:
+    """Return the tokens' values [T, width] from those of the cells [G·W, width]."""
+    moves = grid.moves
+    if moves is None:
+        return cells
+    if moves.inverse is None:
+        return g.op("Gather", cells, moves.cell_of_token, axis=0, name="context")
+    # moves the cells of padding behind those of tokens
+    ordered = g.op("RestorePadding", cells, moves.inverse, name="ordered", domain=MICROSOFT)
+    ordered = g.op("Reshape", ordered, g.constant([-1, width]))
+    return g.op("Slice", ordered, g.constant([0]), moves.token_count, g.constant([0]), name="context")
 
 
 def _group_query(
-    g: GraphBuilder, parts: DecoderParts, grid: RowGrid, heads: list[ir.Value], gains: HeadGains | None
+    g: GraphBuilder,
+    parts: DecoderParts,
+    grid: RowGrid,
+    q: ir.Value,
+    k: ir.Value,
+    v: ir.Value,
+    gains: HeadGains | None,
 ) -> ir.Value:
-    """Return the context [G, W, heads·head_dim] by GroupQueryAttention.
-
-    `heads` is [q, k, v], or one tensor of all three concatenated, which `gains` then norm.
-    """
+    """Return the context [G, W, heads·head_dim] by GroupQueryAttention, which norms q and k if `gains` are given."""
     config = parts.config
-    inputs = [*heads, *[None] * (3 - len(heads)), None, None, grid.seqlens_k, grid.width, parts.cos, parts.sin]
+    inputs = [q, k, v, None, None, grid.seqlens_k, grid.width, parts.cos, parts.sin]
     attributes: dict[str, Attribute] = {
         "num_heads": config.heads,
         "kv_num_heads": config.kv_heads,

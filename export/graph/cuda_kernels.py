@@ -67,6 +67,7 @@ CUDA_KERNELS = (
     CudaKernel("GreaterOrEqual", 16, (_INT64,)),
     CudaKernel("Less", 13, (_INT64,)),
     CudaKernel("LessOrEqual", 16, (_INT64,)),
+    CudaKernel("If", 16, (_BOOL,)),
     CudaKernel("LpNormalization", 1, (_FP32, _FP16), _V1_27),
     CudaKernel("MatMul", 13, _FLOATS),
     CudaKernel("Max", 13, (*_FLOATS, _INT64)),
@@ -87,7 +88,7 @@ CUDA_KERNELS = (
     CudaKernel("Size", 13, (_INT64,)),
     CudaKernel("Size", 19, (_INT64,), _V1_27),
     CudaKernel("Size", 21, (_INT64,), _V1_27),
-    CudaKernel("Slice", 13, (_INT64,)),
+    CudaKernel("Slice", 13, (*_FLOATS, _INT64)),
     CudaKernel("Split", 18, _FLOATS),
     CudaKernel("Squeeze", 13, (_INT64,)),
     CudaKernel("Squeeze", 21, (_INT64,), _V1_24),
@@ -104,6 +105,7 @@ CUDA_KERNELS = (
     CudaKernel("MultiHeadAttention", 1, (_FP32, _FP16), domain=MICROSOFT),
     CudaKernel("PagedAttention", 1, _HALVES, domain=MICROSOFT),
     CudaKernel("QuickGelu", 1, _FLOATS, domain=MICROSOFT),
+    CudaKernel("RestorePadding", 1, (_FP32, _FP16), domain=MICROSOFT),
     CudaKernel("RotaryEmbedding", 1, _FLOATS, domain=MICROSOFT),
     CudaKernel("SkipSimplifiedLayerNormalization", 1, _FLOATS, domain=MICROSOFT),
 )
@@ -114,7 +116,7 @@ _FORBIDDEN_IN_LAYERS = frozenset({"Cast", "Loop", "Scan", "If", "Compress", "Non
 
 def require_cuda_kernels(model: ir.Model, dtype: ir.DataType, runtime: RuntimeVersion) -> None:
     """Raise ExportError if a node of `model`, whose layers compute in `dtype`, would not run on the GPU."""
-    missing = missing_kernels(model.graph, model.opset_imports, dtype, runtime)
+    missing = missing_kernels(ir.traversal.RecursiveGraphIterator(model.graph), model.opset_imports, dtype, runtime)
     if missing:
         raise ExportError(
             f"ONNX Runtime {runtime} has no CUDA kernel for {list_keys(missing)}; "

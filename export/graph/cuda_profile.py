@@ -11,8 +11,10 @@ from ..release import DEFAULT_RELEASE, RuntimeVersion
 
 CUDA_OPSET = 18
 """Before ONNX Runtime 1.24, newer versions of Cast, Reshape, Equal and others have no CUDA kernel."""
-_HEAD_NORM = {CudaAttention.ROWS: RuntimeVersion(1, 28), CudaAttention.PAGES: RuntimeVersion(1, 29)}
-"""First releases whose attention operator norms queries and keys, from the operator schemas in their wheels."""
+_HEAD_NORM = RuntimeVersion(1, 28)
+"""First release whose GroupQueryAttention norms queries and keys."""
+_PAGE_BOUNDS = RuntimeVersion(1, 29)
+"""First release whose PagedAttention takes the longest sequence from host memory, instead of waiting for the GPU."""
 _GATED_NORM = RuntimeVersion(1, 29)
 """First release with a CUDA kernel of GatedRMSNorm."""
 
@@ -25,10 +27,8 @@ class CudaProfile:
     """ONNX Runtime release that will run the graph."""
     attention: CudaAttention = CudaAttention.ROWS
     """Layout of attention; fp32 always uses rows."""
-    joint_gate_up: bool = False
-    """Compute gate and up in one matrix product and split the result; to measure what separate products save."""
-    gated_norm: bool = True
-    """Whether to use GatedRMSNorm in releases that have it; off to measure what it saves."""
+    dense_batches: bool = True
+    """Compute batches of nearly equal lengths with their padding, see `row_grid`; off to measure what that saves."""
     cpu_twin: bool = False
     """Build the fp32 variant that the CPU provider can run, to check the numbers without a GPU."""
 
@@ -41,14 +41,25 @@ class CudaProfile:
         return dtype == ir.DataType.FLOAT and not self.cpu_twin
 
     def needs_gpu(self, dtype: ir.DataType) -> bool:
-        """Whether the CPU provider lacks the attention operator for activations of `dtype`."""
-        return dtype != ir.DataType.FLOAT and (self.attention is CudaAttention.PAGES or self.norms_heads)
+        """Whether the CPU provider lacks an operator of attention for activations of `dtype`."""
+        pages = self.attention_for(dtype) is CudaAttention.PAGES
+        return self.restores_padding(dtype) or (dtype != ir.DataType.FLOAT and (pages or self.norms_heads))
 
-    def fuses_gate(self, dtype: ir.DataType) -> bool:
-        """Whether one operator computes silu(gate) · up of type `dtype`: GatedRMSNorm, see `decoder`."""
-        return self.gated_norm and not self.cpu_twin and self.runtime >= _GATED_NORM and dtype != ir.DataType.FLOAT
+    def restores_padding(self, dtype: ir.DataType) -> bool:
+        """Whether RestorePadding moves values of `dtype` between packed tokens and rows."""
+        return dtype == ir.DataType.FLOAT16
+
+    @property
+    def fuses_gate(self) -> bool:
+        """Whether GatedRMSNorm can compute silu(gate) · up."""
+        return not self.cpu_twin and self.runtime >= _GATED_NORM
 
     @property
     def norms_heads(self) -> bool:
-        """Whether the attention operator takes queries, keys and values in one tensor and norms queries and keys."""
-        return not self.cpu_twin and self.runtime >= _HEAD_NORM[self.attention]
+        """Whether GroupQueryAttention norms queries and keys."""
+        return not self.cpu_twin and self.runtime >= _HEAD_NORM
+
+    @property
+    def bounds_pages(self) -> bool:
+        """Whether PagedAttention takes the longest sequence from host memory."""
+        return self.runtime >= _PAGE_BOUNDS

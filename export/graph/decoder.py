@@ -22,9 +22,8 @@ from ..sources.weights import LazyTensor, Weights
 from .cuda_profile import CudaProfile
 from .tokens import PackedTokens
 
-
-_LARGE_GAIN = {ir.DataType.FLOAT16: 2.0**15, ir.DataType.BFLOAT16: 2.0**40}
-"""Largest power of two in fp16; in bf16, one whose square is far above any activation's."""
+_LARGE_GAIN = 2.0**40
+"""Its square is far above any activation's in bf16."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +61,8 @@ class DecoderParts:
 
     @property
     def fuses_gate(self) -> bool:
-        """Whether one operator computes silu(gate) · up."""
-        return self.cuda is not None and self.cuda.fuses_gate(self.format.activations)
+        """Whether one operator computes silu(gate) · up. QuickGelu and a product are faster, where exact enough."""
+        return self.format.silu_by_exp and self.cuda is not None and self.cuda.fuses_gate
 
     @property
     def negates_gate(self) -> bool:
@@ -162,13 +161,8 @@ def feed_forward(g: GraphBuilder, parts: DecoderParts, operand: Operand, layer: 
     gate_weight, up_weight = parts.tensors(layer.gate_up)
     if parts.negates_gate:
         gate_weight, up_weight = gate_weight.changed(torch.neg), up_weight.changed(torch.neg)
-    if parts.cuda is not None and parts.cuda.joint_gate_up:
-        joint = apply_scale(g, parts.format.project(g, "gate_up", operand, [gate_weight, up_weight]))
-        gate, values = g.ops("Split", joint, g.constant([width] * 2), axis=-1, name="halves", outputs=2)
-        up = ScaledRows(values)
-    else:
-        gate = apply_scale(g, parts.format.project(g, "gate", operand, [gate_weight]))
-        up = parts.format.project(g, "up", operand, [up_weight])
+    gate = apply_scale(g, parts.format.project(g, "gate", operand, [gate_weight]))
+    up = parts.format.project(g, "up", operand, [up_weight])
     # the scale of up's rows commutes with the product and is applied after down
     product = ScaledRows(_apply_gate(g, parts, gate, up.values), up.scale)
     inner = parts.format.prepare(g, product, width, ["down"])
@@ -192,7 +186,6 @@ def _apply_gate_by_norm(g: GraphBuilder, parts: DecoderParts, gate: ir.Value, up
 
     ε = gain² is so large that the mean does not matter: it changes the result by a relative mean(u²) / 2ε.
     """
-    dtype = parts.format.activations
-    gain = _LARGE_GAIN[dtype]
-    gains = g.table(f"mlp.gain.{dtype.name.lower()}", np.full(parts.config.intermediate, gain, dtype.numpy()))
-    return g.op("GatedRMSNorm", up, gains, gate, name="gated", domain=MICROSOFT, activation="silu", epsilon=gain**2)
+    gain = np.full(parts.config.intermediate, _LARGE_GAIN, parts.format.activations.numpy())
+    gains, eps = g.table("mlp.gain", gain), _LARGE_GAIN**2
+    return g.op("GatedRMSNorm", up, gains, gate, name="gated", domain=MICROSOFT, activation="silu", epsilon=eps)

@@ -13,7 +13,7 @@ from ..formats import WeightFormat
 from ..onnx_builder import MICROSOFT, OPSET, GraphBuilder
 from ..passes.rescale import NO_RESCALE, Rescale
 from ..sources.weights import Weights
-from .attention_choice import Attention, attention_of_batch, attention_of_group
+from .attention_choice import Attention, attention_of_group, decode_batch
 from .cuda_profile import CUDA_OPSET, CudaProfile
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, norm_to_operand
 from .groups import TextGroup, run_in_groups
@@ -68,7 +68,13 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
 
         outputs = run_in_groups(g, packed, FP32, decode)
     else:
-        outputs = _decode(g, parts, packed, attention_of_batch(g, parts, packed, options.max_tokens), options.task)
+        outputs = decode_batch(
+            g,
+            parts,
+            packed,
+            options.max_tokens,
+            lambda b, tokens, attention: _decode(b, parts, tokens, attention, options.task),
+        )
     _require_fp32_layers(g, options.format)
     with g.scope("head"):
         output = restore_rows(g, packed, outputs)

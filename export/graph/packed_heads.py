@@ -14,7 +14,7 @@ from .decoder import DecoderParts, add_biases, project
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedHeads:
-    """Normed queries [T, heads·head_dim] and keys, and values [T, kv_heads·head_dim]."""
+    """Queries [T, heads·head_dim], keys and values [T, kv_heads·head_dim]."""
 
     q: ir.Value
     k: ir.Value
@@ -30,9 +30,8 @@ class HeadGains:
 
 
 def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> PackedHeads:
-    """Return q, k and v of the normed stream [T, hidden]; q and k are normed if the architecture does that."""
+    """Return q, k and v of the normed stream [T, hidden], before any norm on heads."""
     config = parts.config
-    gains = load_gains(g, parts, layer) if config.architecture.head_norms else None
     operand = parts.format.prepare(g, ScaledRows(normed), config.hidden, list("qkv"))
     q, k, v = (
         add_biases(g, parts, part, apply_scale(g, project(g, parts, part, operand, [tensor])), (bias,))
@@ -42,20 +41,19 @@ def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer:
             ("v", layer.v, layer.v_bias),
         )
     )
-    if gains is None:
-        return PackedHeads(q=q, k=k, v=v)
+    return PackedHeads(q=q, k=k, v=v)
+
+
+def norm_heads(g: GraphBuilder, parts: DecoderParts, heads: PackedHeads, layer: LayerTensors) -> PackedHeads:
+    """Apply the norms on queries and keys, if the architecture has them."""
+    if not parts.config.architecture.head_norms:
+        return heads
+    gains = load_gains(g, parts, layer)
     return PackedHeads(
-        q=_norm_heads(g, parts, q, gains.q, config.query_width, "q_norm"),
-        k=_norm_heads(g, parts, k, gains.k, config.kv_width, "k_norm"),
-        v=v,
+        q=_norm(g, parts, heads.q, gains.q, parts.config.query_width, "q_norm"),
+        k=_norm(g, parts, heads.k, gains.k, parts.config.kv_width, "k_norm"),
+        v=heads.v,
     )
-
-
-def project_joint_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Return queries, keys and values concatenated, before any norm: [T, (heads + 2·kv_heads)·head_dim]."""
-    operand = parts.format.prepare(g, ScaledRows(normed), parts.config.hidden, ["qkv"])
-    joint = apply_scale(g, project(g, parts, "qkv", operand, layer.qkv))
-    return add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
 
 
 def load_gains(g: GraphBuilder, parts: DecoderParts, layer: LayerTensors) -> HeadGains:
@@ -74,9 +72,7 @@ def project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, laye
     return apply_scale(g, project(g, parts, "output", operand, [layer.output]))
 
 
-def _norm_heads(
-    g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str
-) -> ir.Value:
+def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str) -> ir.Value:
     """Apply RMSNorm over head_dim to each head of [T, width]."""
     head_dim, eps = parts.config.head_dim, parts.config.norm_eps
     split = g.op("Reshape", heads, g.constant([-1, width // head_dim, head_dim]))

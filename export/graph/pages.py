@@ -13,7 +13,8 @@ import onnx_ir as ir
 
 from ..onnx_builder import GraphBuilder
 from .decoder import DecoderParts
-from .tokens import PackedTokens, max_row_length
+from .row_grid import RowColumns
+from .tokens import PackedTokens
 
 PAGE = 256
 """Tokens of a page. ONNX Runtime up to 1.28 supports only multiples of 256."""
@@ -37,13 +38,15 @@ class Pages:
     block_table: ir.Value
     """INT32 [G, ⌈max_tokens / PAGE⌉]: the pages of each row."""
     cos: ir.Value
-    """Rope table: [positions, head_dim / 2] if the operator applies rope, otherwise gathered for the tokens [T, ·]."""
+    """Rope table, gathered for the tokens: [T, head_dim / 2]."""
     sin: ir.Value
     max_seqlens: ir.Value | None
     """INT32 [2] in host memory: longest query and longest key sequence; None if the operator has no such input."""
 
 
-def lay_out_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, max_tokens: int) -> Pages:
+def lay_out_pages(
+    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, rows: RowColumns, max_tokens: int
+) -> Pages:
     """Compute the pages of a batch whose rows have at most `max_tokens` tokens."""
     cu_seqlens = g.op("Concat", g.constant([0]), packed.row_ends, axis=0)
     needed = g.op("Div", g.op("Add", packed.lengths, g.constant([PAGE - 1])), g.constant([PAGE]), name="pages_of_row")
@@ -53,8 +56,7 @@ def lay_out_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, ma
     table = g.op("Add", g.op("Unsqueeze", first, g.constant([1])), columns)
     # entries after a row's last page are never read, but must be valid
     table = g.op("Min", table, g.op("Sub", pages, g.constant([1])), name="table")
-    fused = parts.operator_norms_heads
-    positions = None if fused else _positions(g, packed)
+    positions = _positions(g, packed)
     return Pages(
         key_cache=_cache(g, parts, pages, "keys", 0.0),
         # ONNX Runtime would merge two identical nodes, and values would overwrite keys
@@ -62,9 +64,9 @@ def lay_out_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, ma
         cu_seqlens=g.op("Cast", cu_seqlens, to=INT32, name="token_ends"),
         past_seqlens=g.op("Cast", g.op("Mul", packed.row_starts, g.constant([0])), to=INT32, name="past"),
         block_table=g.op("Cast", table, to=INT32),
-        cos=parts.cos if positions is None else g.op("Gather", parts.cos, positions, axis=0, name="cos"),
-        sin=parts.sin if positions is None else g.op("Gather", parts.sin, positions, axis=0, name="sin"),
-        max_seqlens=_max_seqlens(g, packed) if fused else None,
+        cos=g.op("Gather", parts.cos, positions, axis=0, name="cos"),
+        sin=g.op("Gather", parts.sin, positions, axis=0, name="sin"),
+        max_seqlens=_max_seqlens(g, rows) if parts.cuda is not None and parts.cuda.bounds_pages else None,
     )
 
 
@@ -92,6 +94,6 @@ def _positions(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
     return g.op("CumSum", steps, g.constant(0), name="positions")
 
 
-def _max_seqlens(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
-    longest = g.op("Cast", max_row_length(g, packed), to=INT32)
-    return g.op("Concat", longest, longest, axis=0, name="bounds")
+def _max_seqlens(g: GraphBuilder, rows: RowColumns) -> ir.Value:
+    width = rows.width(g)
+    return g.op("Cast", g.op("Concat", width, width, axis=0), to=INT32, name="bounds")
