@@ -226,7 +226,8 @@ class _Look:
 
     def profile(self, attention: CudaAttention, runtime: RuntimeVersion | None = None, **fields: bool) -> CudaProfile:
         """Return the build options of a graph for the runtime that is looked at, or for an earlier one."""
-        return CudaProfile(runtime=runtime or self.options.runtime, attention=attention, **fields)
+        on_cpu = self.options.device == "cpu"
+        return CudaProfile(runtime=runtime or self.options.runtime, attention=attention, cpu_twin=on_cpu, **fields)
 
 
 def look_first(
@@ -528,8 +529,9 @@ def render_first_look(look: FirstLook) -> str:
     ]
     lines += ["", "accuracy: cosine to transformers fp32, cosine alone to batched, nodes on GPU + CPU"]
     lines += [
-        f"  {each.checkpoint:34} {each.graph:12} {each.rows:3} rows  {each.min_cosine:.7f}  "
-        f"{each.min_batched_cosine:.7f}{' identical' if each.bit_identical else ''}  {each.gpu_nodes} + {each.cpu_nodes}"
+        f"  {each.checkpoint:34} {each.graph:12} {each.rows:3} rows"
+        f"  {each.min_cosine:.7f}  {each.min_batched_cosine:.7f}"
+        f"{' identical' if each.bit_identical else ''}  {each.gpu_nodes} + {each.cpu_nodes}"
         for each in look.accuracy
     ]
     lines += ["", "variants, four layers: median ms, tokens/s"]

@@ -48,7 +48,9 @@ def _recipe(precision: Precision, attention: CudaAttention, runtime: RuntimeVers
     name = f"{program(precision)} {attention}"
 
     def prepare(context: RunContext) -> Sequence[Contender]:
-        graph = _write(context, precision, CudaProfile(runtime=runtime, attention=attention))
+        graph = _write(
+            context, precision, CudaProfile(runtime=runtime, attention=attention, cpu_twin=context.device == "cpu")
+        )
         provider = cuda_provider_options(precision, runtime)
         options = {"model": str(graph), "threads": str(context.threads)}
         options |= {"device": context.device, "provider": json.dumps(provider)}

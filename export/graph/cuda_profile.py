@@ -15,6 +15,8 @@ _HEAD_NORM = RuntimeVersion(1, 28)
 """First release whose GroupQueryAttention norms queries and keys."""
 _PAGE_BOUNDS = RuntimeVersion(1, 29)
 """First release whose PagedAttention takes the longest sequence from host memory, instead of waiting for the GPU."""
+_CHECKED_PADDING = RuntimeVersion(1, 31)
+"""First release whose RestorePadding waits for the GPU, to check its indices."""
 _GATED_NORM = RuntimeVersion(1, 29)
 """First release with a CUDA kernel of GatedRMSNorm."""
 
@@ -30,7 +32,7 @@ class CudaProfile:
     dense_batches: bool = True
     """Compute batches of nearly equal lengths with their padding, see `row_grid`; off to measure what that saves."""
     cpu_twin: bool = False
-    """Build the fp32 variant that the CPU provider can run, to check the numbers without a GPU."""
+    """Build the variant that the CPU provider can run in fp32 and fp16, to check the numbers without a GPU."""
 
     def attention_for(self, dtype: ir.DataType) -> CudaAttention:
         """Return the attention layout for activations of `dtype`: PagedAttention does not support fp32."""
@@ -47,7 +49,7 @@ class CudaProfile:
 
     def restores_padding(self, dtype: ir.DataType) -> bool:
         """Whether RestorePadding moves values of `dtype` between packed tokens and rows."""
-        return dtype == ir.DataType.FLOAT16
+        return dtype == ir.DataType.FLOAT16 and not self.cpu_twin and self.runtime < _CHECKED_PADDING
 
     @property
     def fuses_gate(self) -> bool:
