@@ -51,6 +51,9 @@ _Contenders = Annotated[
     list[str] | None,
     typer.Option("--contender", help="Only programs whose name contains this text; by default all."),
 ]
+_Without = Annotated[
+    list[str] | None, typer.Option("--without", help="Leave out programs whose name contains this text.")
+]
 _Repetitions = Annotated[int, typer.Option(min=MIN_REPETITIONS)]
 _Threads = Annotated[int, typer.Option(min=1)]
 _Cache = Annotated[Path, typer.Option(help="Folder for checkpoints, graphs and environments.")]
@@ -142,6 +145,7 @@ def gpu(
     workload: Annotated[list[str] | None, _workloads(GPU_STANDARD)] = None,
     model: _Model = "0.6b",
     contender: _Contenders = None,
+    without: _Without = None,
     triton_release: Annotated[
         str | None,
         typer.Option(
@@ -183,7 +187,8 @@ def gpu(
     recipes = [
         recipe
         for recipe in gpu_recipes(runtime, compiled=not dry)
-        if not contender or any(wanted in recipe.program for wanted in contender)
+        if (not contender or any(wanted in recipe.program for wanted in contender))
+        and not any(unwanted in recipe.program for unwanted in without or ())
     ]
     if not recipes:
         raise typer.BadParameter("no program has such a name", param_hint="--contender")
@@ -203,7 +208,7 @@ def gpu(
         profiles=profile,
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
     )
-    suffix = "-part" if workload or contender else ""
+    suffix = "-part" if workload or contender or without else ""
     file = _record_file(output or (cache / "results" if dry else RESULTS), f"gpu-{'dry' if dry else model}{suffix}")
     record = measure_gpu(options, _log, RecordFile(file).save)
     _show(record, file)
