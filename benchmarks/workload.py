@@ -159,6 +159,7 @@ _FIRST_EQUAL = "256-of-64"
 GPU_STANDARD = (
     "mix",
     _FIRST_EQUAL,
+    "text-20",
     *(name for name in (f"{texts}-of-{tokens}" for texts, tokens in _EQUAL) if name != _FIRST_EQUAL),
     "mix-256",
 )

@@ -19,6 +19,7 @@ from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
 from .pages import Pages, lay_out_pages
+from .pooling import pool_last_cell, pool_last_token
 from .row_grid import RowGrid, batch_is_dense, lay_out_dense_rows, lay_out_rows, measure_rows
 from .tokens import PackedTokens
 
@@ -31,6 +32,8 @@ class Attention:
     """Output of every token: [T, hidden]."""
     attend_last: Callable[[Operand, LayerTensors], ir.Value]
     """Output of each row's last token: [G, hidden]."""
+    pool: Callable[[ir.Value, str], ir.Value]
+    """Each row's last token [G, ·] from the values of all tokens, and a name for it."""
 
 
 def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
@@ -40,6 +43,7 @@ def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -
     return Attention(
         attend=lambda normed, layer: on_groups.attend(g, parts, layout, normed, layer),
         attend_last=lambda normed, layer: on_groups.attend_last(g, parts, layout, normed, layer),
+        pool=lambda values, name: pool_last_token(g, group.packed, values, name),
     )
 
 
@@ -57,8 +61,8 @@ def decode_batch(
 
     def decode_dense(b: GraphBuilder) -> ir.Value:
         with b.scope("rows"):
-            cells, grid = lay_out_dense_rows(b, parts, packed, rows)
-        return decode(b, cells, _attention_on_rows(b, parts, grid))
+            cells, grid = lay_out_dense_rows(b, packed, rows)
+        return decode(b, cells, _attention_on_rows(b, parts, cells, grid, pool_last_cell))
 
     def decode_packed(b: GraphBuilder) -> ir.Value:
         if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
@@ -67,7 +71,7 @@ def decode_batch(
             return decode(b, packed, _attention_on_pages(b, parts, packed, pages))
         with b.scope("rows"):
             grid = lay_out_rows(b, parts, packed, rows)
-        return decode(b, packed, _attention_on_rows(b, parts, grid))
+        return decode(b, packed, _attention_on_rows(b, parts, packed, grid, pool_last_token))
 
     if not profile.dense_batches:
         return decode_packed(g)
@@ -76,10 +80,17 @@ def decode_batch(
     return if_else(g, "rows.layout", is_dense, decode_dense, decode_packed)
 
 
-def _attention_on_rows(g: GraphBuilder, parts: DecoderParts, grid: RowGrid) -> Attention:
+def _attention_on_rows(
+    g: GraphBuilder,
+    parts: DecoderParts,
+    packed: PackedTokens,
+    grid: RowGrid,
+    pool: Callable[[GraphBuilder, PackedTokens, ir.Value, str], ir.Value],
+) -> Attention:
     return Attention(
         attend=lambda normed, layer: on_rows.attend(g, parts, grid, float_rows(g, normed), layer),
         attend_last=lambda normed, layer: on_rows.attend_last(g, parts, grid, float_rows(g, normed), layer),
+        pool=lambda values, name: pool(g, packed, values, name),
     )
 
 
@@ -87,4 +98,5 @@ def _attention_on_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedToke
     return Attention(
         attend=lambda normed, layer: on_pages.attend(g, parts, pages, float_rows(g, normed), layer),
         attend_last=lambda normed, layer: on_pages.attend_last(g, parts, packed, pages, float_rows(g, normed), layer),
+        pool=lambda values, name: pool_last_token(g, packed, values, name),
     )

@@ -39,7 +39,8 @@ def _attend_tokens(
 ) -> ir.Value:
     """Return the context [T, heads·head_dim]."""
     config = parts.config
-    heads = norm_heads(g, parts, project_heads(g, parts, normed, layer), layer)
+    # rope takes the packed tokens as one text
+    heads = norm_heads(g, parts, project_heads(g, parts, normed, layer), layer, [-1], joined=[1, -1])
     q = _rotate(g, pages, heads.q, config.query_width, "q_rope")
     k = _rotate(g, pages, heads.k, config.kv_width, "k_rope")
     inputs: list[ir.Value | None] = [q, k, heads.v, pages.key_cache, pages.value_cache]
@@ -59,7 +60,6 @@ def _attend_tokens(
 
 
 def _rotate(g: GraphBuilder, pages: Pages, heads: ir.Value, width: int, name: str) -> ir.Value:
-    """Apply rope to [T, width] as if it were one text, with tables that are gathered for each token."""
-    text = g.op("Unsqueeze", heads, g.constant([0]))
-    rotated = g.op("RotaryEmbedding", text, g.constant([0]), pages.cos, pages.sin, name=name, domain=MICROSOFT)
+    """Apply rope to [1, T, width], with tables that are gathered for each token: [T, width]."""
+    rotated = g.op("RotaryEmbedding", heads, g.constant([0]), pages.cos, pages.sin, name=name, domain=MICROSOFT)
     return g.op("Reshape", rotated, g.constant([-1, width]))

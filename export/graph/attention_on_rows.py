@@ -21,49 +21,48 @@ from .row_grid import RowGrid
 
 
 def attend(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
-    """Return every token's attention output [T, hidden] from the normed stream [T, hidden]."""
+    """Return every token's attention output [T, hidden], or of a dense batch [G, W, hidden], from the normed stream."""
     context = _to_tokens(g, grid, _attend_rows(g, parts, grid, normed, layer), parts.config.query_width)
     return project_output(g, parts, context, layer)
 
 
 def attend_last(g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors) -> ir.Value:
     """Return the attention output [G, hidden] of each row's last token. The operator itself computes all tokens."""
-    context = _attend_rows(g, parts, grid, normed, layer)
-    return project_output(g, parts, g.op("Gather", context, grid.last_cells, axis=0, name="context"), layer)
+    cells = g.op("Flatten", _attend_rows(g, parts, grid, normed, layer), axis=-1)
+    return project_output(g, parts, g.op("Gather", cells, grid.last_cells, axis=0, name="context"), layer)
 
 
 def _attend_rows(
     g: GraphBuilder, parts: DecoderParts, grid: RowGrid, normed: ir.Value, layer: LayerTensors
 ) -> ir.Value:
-    """Return the context of every cell of the grid: [G·W, heads·head_dim]."""
+    """Return the context of every cell of the grid: [G, W, heads·head_dim]."""
     profile = parts.cuda or CudaProfile()
     decomposed = profile.decomposes_attention(parts.format.activations)
     heads, gains = project_heads(g, parts, normed, layer), None
     if parts.operator_norms_heads and not decomposed:
         gains = load_gains(g, parts, layer)
     else:
-        heads = norm_heads(g, parts, heads, layer)
-    q = _to_rows(g, grid, heads.q, grid.query_shape, "q")
-    k, v = (_to_rows(g, grid, values, grid.kv_shape, name) for values, name in ((heads.k, "k"), (heads.v, "v")))
-    rows = _multi_head(g, parts, q, k, v) if decomposed else _group_query(g, parts, grid, q, k, v, gains)
-    return g.op("Reshape", rows, g.constant([-1, parts.config.query_width]), name="cells")
+        heads = norm_heads(g, parts, heads, layer, [-1] if grid.moves else [0, 0])
+    q, k, v = (_to_rows(g, grid, values, name) for values, name in ((heads.q, "q"), (heads.k, "k"), (heads.v, "v")))
+    return _multi_head(g, parts, q, k, v) if decomposed else _group_query(g, parts, grid, q, k, v, gains)
 
 
-def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, shape: ir.Value, name: str) -> ir.Value:
-    """Return the rows [G, W, ·] of the tokens' values [T, ·]; `shape` is that of the rows."""
+def _to_rows(g: GraphBuilder, grid: RowGrid, values: ir.Value, name: str) -> ir.Value:
+    """Return the rows [G, W, ·] of the tokens' values [T, ·], or of a dense batch [G, W, ·]."""
     moves, name = grid.moves, f"{name}_rows"
     if moves is None:
-        return g.op("Reshape", values, shape, name=name)
+        return values
     if moves.offsets is None:
         return g.op("Gather", values, moves.token_of_cell, axis=0, name=name)
     return g.op("RestorePadding", values, moves.offsets, name=name, domain=MICROSOFT)
 
 
-def _to_tokens(g: GraphBuilder, grid: RowGrid, cells: ir.Value, width: int) -> ir.Value:
-    """Return the tokens' values [T, width] from those of the cells [G·W, width]."""
+def _to_tokens(g: GraphBuilder, grid: RowGrid, rows: ir.Value, width: int) -> ir.Value:
+    """Return the tokens' values [T, width] from those of the rows [G, W, width]; of a dense batch, the rows."""
     moves = grid.moves
     if moves is None:
-        return cells
+        return rows
+    cells = g.op("Reshape", rows, g.constant([-1, width]), name="cells")
     if moves.inverse is None:
         return g.op("Gather", cells, moves.cell_of_token, axis=0, name="context")
     # moves the cells of padding behind those of tokens

@@ -62,6 +62,7 @@ CUDA_KERNELS = (
     CudaKernel("Equal", 19, (_INT64,), _V1_27),
     CudaKernel("Exp", 13, _FLOATS),
     CudaKernel("Expand", 13, (_INT64,)),
+    CudaKernel("Flatten", 13, _FLOATS),
     CudaKernel("Gather", 13, (*_FLOATS, _INT64, _INT8)),
     CudaKernel("Greater", 13, (_INT64,)),
     CudaKernel("GreaterOrEqual", 16, (_INT64,)),

@@ -18,9 +18,8 @@ from .cuda_profile import CUDA_OPSET, CudaProfile
 from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, norm_to_operand
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
-from .pooling import pool_last_token
 from .rope import RopeTables
-from .tokens import PackedTokens, declare_inputs, pack_tokens, restore_rows
+from .tokens import PackedTokens, declare_inputs, keep_on_host, pack_tokens, restore_rows
 
 _IR_VERSION = 10
 
@@ -51,7 +50,8 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
     inputs = declare_inputs()
     dtype, cuda = options.format.activations, options.cuda
     with g.scope("rows"):
-        packed = pack_tokens(g, inputs, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
+        wire = inputs if cuda is None else keep_on_host(g, inputs)
+        packed = pack_tokens(g, wire, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
     parts = DecoderParts(
         config=config,
         weights=weights,
@@ -108,14 +108,12 @@ def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attentio
         stream = embed_tokens(g, parts, packed)
     for index in range(parts.config.layers):
         with g.scope(f"layers.{index}"):
-            stream = _add_layer(g, parts, packed, attention, stream, index)
+            stream = _add_layer(g, parts, attention, stream, index)
     with g.scope("head"):
         return score_rows(g, parts, stream) if task is Task.RERANK else embed_rows(g, parts, stream)
 
 
-def _add_layer(
-    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attention: Attention, stream: Stream, index: int
-) -> Stream:
+def _add_layer(g: GraphBuilder, parts: DecoderParts, attention: Attention, stream: Stream, index: int) -> Stream:
     """Add one layer. After the attention of the last layer, only each row's last token is computed."""
     layer = parts.layer(index)
     last = index == parts.config.layers - 1
@@ -124,7 +122,7 @@ def _add_layer(
         operand, stream = norm_to_operand(g, parts, stream, layer.attention_norm, products, floats=last)
         attended = (attention.attend_last if last else attention.attend)(operand, layer)
     if last:
-        stream = Stream(pool_last_token(g, packed, stream.residual, "residual"), None)
+        stream = Stream(attention.pool(stream.residual, "residual"), None)
     with g.scope("mlp"):
         stream = Stream(stream.residual, attended)
         operand, stream = norm_to_operand(g, parts, stream, layer.mlp_norm, ["gate", "up"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -44,14 +45,36 @@ def project_heads(g: GraphBuilder, parts: DecoderParts, normed: ir.Value, layer:
     return PackedHeads(q=q, k=k, v=v)
 
 
-def norm_heads(g: GraphBuilder, parts: DecoderParts, heads: PackedHeads, layer: LayerTensors) -> PackedHeads:
-    """Apply the norms on queries and keys, if the architecture has them."""
-    if not parts.config.architecture.head_norms:
+def norm_heads(
+    g: GraphBuilder,
+    parts: DecoderParts,
+    heads: PackedHeads,
+    layer: LayerTensors,
+    dimensions: Sequence[int],
+    joined: Sequence[int] = (),
+) -> PackedHeads:
+    """Apply the norms on queries and keys, if the architecture has them.
+
+    Args:
+        g: Builder.
+        parts: Parts of the decoder.
+        heads: What to norm.
+        layer: Tensor names of the layer.
+        dimensions: All dimensions of `heads` but the last, as Reshape takes them.
+        joined: Those of the result, if it is to have others.
+    """
+    config, joined = parts.config, joined or dimensions
+    if config.architecture.head_norms:
+        gains = load_gains(g, parts, layer)
+        q = _norm(g, parts, heads.q, gains.q, [*dimensions, config.heads], "q_norm")
+        k = _norm(g, parts, heads.k, gains.k, [*dimensions, config.kv_heads], "k_norm")
+    elif joined == dimensions:
         return heads
-    gains = load_gains(g, parts, layer)
+    else:
+        q, k = heads.q, heads.k
     return PackedHeads(
-        q=_norm(g, parts, heads.q, gains.q, parts.config.query_width, "q_norm"),
-        k=_norm(g, parts, heads.k, gains.k, parts.config.kv_width, "k_norm"),
+        q=g.op("Reshape", q, g.constant([*joined, config.query_width])),
+        k=g.op("Reshape", k, g.constant([*joined, config.kv_width])),
         v=heads.v,
     )
 
@@ -72,9 +95,10 @@ def project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, laye
     return apply_scale(g, project(g, parts, "output", operand, [layer.output]))
 
 
-def _norm(g: GraphBuilder, parts: DecoderParts, heads: ir.Value, gain: ir.Value, width: int, name: str) -> ir.Value:
-    """Apply RMSNorm over head_dim to each head of [T, width]."""
-    head_dim, eps = parts.config.head_dim, parts.config.norm_eps
-    split = g.op("Reshape", heads, g.constant([-1, width // head_dim, head_dim]))
-    normed = g.op("SimplifiedLayerNormalization", split, gain, name=name, axis=-1, epsilon=eps, stash_type=1)
-    return g.op("Reshape", normed, g.constant([-1, width]))
+def _norm(
+    g: GraphBuilder, parts: DecoderParts, values: ir.Value, gain: ir.Value, dimensions: Sequence[int], name: str
+) -> ir.Value:
+    """Apply RMSNorm over head_dim; `dimensions` are those of the result but the last, up to the number of heads."""
+    split = g.op("Reshape", values, g.constant([*dimensions, parts.config.head_dim]))
+    eps = parts.config.norm_eps
+    return g.op("SimplifiedLayerNormalization", split, gain, name=name, axis=-1, epsilon=eps, stash_type=1)

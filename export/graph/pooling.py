@@ -16,3 +16,8 @@ from .tokens import PackedTokens
 def pool_last_token(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
     """Return each row's last token [G, ·] from the values of all tokens [T, ·]."""
     return g.op("Gather", values, packed.last_tokens, axis=0, name=name)
+
+
+def pool_last_cell(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name: str) -> ir.Value:
+    """Return each row's last token [G, ·] from the values of all cells [G, W, ·]."""
+    return pool_last_token(g, packed, g.op("Flatten", values, axis=-1), name)

@@ -74,10 +74,6 @@ class RowGrid:
     """INT32 [G]: length of each row less one, GroupQueryAttention's input of that name."""
     width: ir.Value
     """INT32 [1] in host memory: W."""
-    query_shape: ir.Value
-    """INT64 [3] in host memory: G, W, heads·head_dim."""
-    kv_shape: ir.Value
-    """INT64 [3] in host memory: G, W, kv_heads·head_dim."""
     moves: RowMoves | None
     """None if the batch is dense."""
 
@@ -115,22 +111,18 @@ def lay_out_rows(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, row
             token_count=g.op("Shape", packed.ids, name="token_count"),
         )
     last_cells = g.op("Gather", cell_of_token, packed.last_tokens, axis=0, name="last_places")
-    return _grid(g, parts, packed, rows, last_cells, moves)
+    return _grid(g, packed, rows, last_cells, moves)
 
 
-def lay_out_dense_rows(
-    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, rows: RowColumns
-) -> tuple[PackedTokens, RowGrid]:
-    """Return the cells of a dense batch in place of its packed tokens, and their grid."""
+def lay_out_dense_rows(g: GraphBuilder, packed: PackedTokens, rows: RowColumns) -> tuple[PackedTokens, RowGrid]:
+    """Return the cells [G, W] of a dense batch in place of its packed tokens, and their grid."""
     width = g.op("Squeeze", rows.width(g))
     row_count = g.op("Squeeze", g.op("Shape", packed.lengths))
     row_numbers = g.op("Range", g.constant(0), row_count, g.constant(1), name="row_numbers")
     last = g.op("Sub", packed.lengths, g.constant([1]))
     last_cells = g.op("Add", g.op("Mul", row_numbers, width), last, name="last_cells")
-    flat = g.op("Reshape", _token_of_cell(g, packed, rows), g.constant([-1]))
-    ids = g.op("Gather", packed.ids, flat, axis=0, name="cell_ids")
-    grid = _grid(g, parts, packed, rows, last_cells, None)
-    return dataclasses.replace(packed, ids=ids, last_tokens=last_cells), grid
+    ids = g.op("Gather", packed.ids, _token_of_cell(g, packed, rows), axis=0, name="cell_ids")
+    return dataclasses.replace(packed, ids=ids, last_tokens=last_cells), _grid(g, packed, rows, last_cells, None)
 
 
 def _token_of_cell(g: GraphBuilder, packed: PackedTokens, rows: RowColumns) -> ir.Value:
@@ -140,23 +132,11 @@ def _token_of_cell(g: GraphBuilder, packed: PackedTokens, rows: RowColumns) -> i
 
 
 def _grid(
-    g: GraphBuilder,
-    parts: DecoderParts,
-    packed: PackedTokens,
-    rows: RowColumns,
-    last_cells: ir.Value,
-    moves: RowMoves | None,
+    g: GraphBuilder, packed: PackedTokens, rows: RowColumns, last_cells: ir.Value, moves: RowMoves | None
 ) -> RowGrid:
-    width = rows.width(g)
-
-    def shape(columns: int) -> ir.Value:
-        return g.op("Concat", g.constant([-1]), width, g.constant([columns]), axis=0, name="shape")
-
     return RowGrid(
         last_cells=last_cells,
         seqlens_k=g.op("Cast", g.op("Sub", packed.lengths, g.constant([1])), to=INT32),
-        width=g.op("Cast", width, to=INT32, name="host_width"),
-        query_shape=shape(parts.config.query_width),
-        kv_shape=shape(parts.config.kv_width),
+        width=g.op("Cast", rows.width(g), to=INT32, name="host_width"),
         moves=moves,
     )

@@ -25,7 +25,7 @@ class PackedTokens:
     """
 
     ids: ir.Value
-    """INT64 [T]"""
+    """INT64 [T]; [G, W] if the tokens are the cells of rows of width W."""
     row_starts: ir.Value
     """INT64 [G]: index of each good row's first token."""
     row_ends: ir.Value
@@ -63,6 +63,21 @@ def declare_inputs() -> WireInputs:
         request_lengths=ir.Value(
             name=REQUEST_LENGTHS, type=ir.TensorType(ir.DataType.INT32), shape=ir.Shape(["requests"])
         ),
+    )
+
+
+def keep_on_host(g: GraphBuilder, inputs: WireInputs) -> WireInputs:
+    """Return the inputs as values that ONNX Runtime keeps in host memory, with everything computed from them alone.
+
+    It places a node on the CPU if all its inputs are sizes of shapes, values computed from those, or graph inputs. So
+    a zero that comes from a shape is added. On a GPU, the bookkeeping would be some 50 tiny kernels.
+    """
+    zero = g.op("Mul", g.op("Shape", inputs.input_ids), g.constant([0]), name="host_zero")
+    zero32 = g.op("Cast", zero, to=ir.DataType.INT32)
+    return WireInputs(
+        input_ids=g.op("Add", inputs.input_ids, zero, name="host_ids"),
+        row_lengths=g.op("Add", inputs.row_lengths, zero32, name="host_row_lengths"),
+        request_lengths=g.op("Add", inputs.request_lengths, zero32, name="host_request_lengths"),
     )
 
 
@@ -147,10 +162,8 @@ def _filler_row(g: GraphBuilder, lengths: ir.Value) -> ir.Value:
 
     Without it, a batch of bad rows would make all later tensors empty. No output row reads the filler.
     """
-    none_left = g.op("Equal", g.op("Size", lengths), g.constant(0))
-    missing = g.op("Cast", none_left, to=INT64)
-    shape = g.op("Reshape", missing, g.constant([1]))
-    return g.op("Expand", g.constant(1), shape, name="filler")
+    none_left = g.op("Equal", g.op("Shape", lengths), g.constant([0]))
+    return g.op("Compress", g.constant([1]), none_left, axis=0, name="filler")
 
 
 def max_row_length(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
