@@ -1,4 +1,4 @@
-"""Attention operators without CPU kernels as ONNX functions of standard operators, to run GPU graphs on a CPU.
+"""Operators without CPU kernels as ONNX functions of standard operators, to run GPU graphs on a CPU.
 
 The functions follow the operators' specification (ContribOperators.md of ONNX Runtime 1.31) and compute in fp32. They
 support the inputs that graphs of this project use.
@@ -183,9 +183,33 @@ GroupQueryAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
 }}
 """
 
+# in the order of the CUDA kernel
+_GATED_NORM = f"""
+<domain: "{DOMAIN}", opset_import: ["" : 18]>
+GatedRMSNorm <activation, epsilon> (rows, gain, gate) => (output)
+{{
+    x = Cast <to = 1> (rows)
+    gain32 = Cast <to = 1> (gain)
+    z = Cast <to = 1> (gate)
+    eps = Constant <value_float: float = @epsilon> ()
+    last = Constant <value_ints = [-1]> ()
+    square = Mul (x, x)
+    mean = ReduceMean <keepdims = 1> (square, last)
+    shifted = Add (mean, eps)
+    root = Sqrt (shifted)
+    factor = Reciprocal (root)
+    unit = Mul (x, factor)
+    normed = Mul (unit, gain32)
+    sigmoid = Sigmoid (z)
+    silu = Mul (z, sigmoid)
+    gated = Mul (normed, silu)
+    output = CastLike (gated, rows)
+}}
+"""
+
 
 def open_decomposed(file: Path) -> WrittenModel:
-    """Open a copy of the graph at `file` in which attention operators are functions; the weights file is shared."""
+    """Open a copy of the graph at `file` in which these operators are functions; the weights file is shared."""
     model = onnx.load(file, load_external_data=False)
     attention_nodes = [node for node in model.graph.node if node.op_type in ("PagedAttention", "GroupQueryAttention")]
     normed = any(attribute.name == "qk_norm_epsilon" for attribute in attention_nodes[0].attribute)
@@ -194,9 +218,12 @@ def open_decomposed(file: Path) -> WrittenModel:
         ("PagedAttention", True): _PAGED_NORMED,
         ("GroupQueryAttention", True): _GROUP_QUERY_NORMED,
     }
-    for node in attention_nodes:
+    gated_norms = [node for node in model.graph.node if node.op_type == "GatedRMSNorm"]
+    for node in (*attention_nodes, *gated_norms):
         node.domain = DOMAIN
     model.functions.append(onnx.parser.parse_function(texts[attention_nodes[0].op_type, normed]))
+    if gated_norms:
+        model.functions.append(onnx.parser.parse_function(_GATED_NORM))
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     copy = file.with_name("decomposed.onnx")
     onnx.save(model, copy)

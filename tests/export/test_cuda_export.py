@@ -38,6 +38,21 @@ CASES = [
     (Precision.FP16, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
     (Precision.INT8, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
 ]
+EXACT_FP32 = {"use_tf32": "0"}
+FLASH = EXACT_FP32 | {"sdpa_kernel": "1"}
+STRICT = FLASH | {"enable_skip_layer_norm_strict_mode": "1"}
+HALF_OPTIONS = {
+    RuntimeVersion(1, 23, 0): STRICT,
+    RuntimeVersion(1, 23, 1): STRICT,
+    RuntimeVersion(1, 23, 2): STRICT,
+    RuntimeVersion(1, 24, 1): STRICT,
+    RuntimeVersion(1, 24, 2): STRICT,
+    RuntimeVersion(1, 24, 4): STRICT,
+    RuntimeVersion(1, 27, 0): FLASH,
+    RuntimeVersion(1, 28, 0): FLASH,
+    RuntimeVersion(1, 31, 1): FLASH,
+}
+"""Provider options of precisions with 16-bit activations by ONNX Runtime release."""
 
 
 class Notes(SilentProgress):
@@ -113,7 +128,7 @@ def test_config_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
     assert (group.kind, group.count) == (triton.ModelInstanceGroup.KIND_GPU, 2)
     [accelerator] = config.optimization.execution_accelerators.gpu_execution_accelerator
     assert accelerator.name == "cuda"
-    assert dict(accelerator.parameters) == {"use_tf32": "0", "enable_skip_layer_norm_strict_mode": "1"}
+    assert dict(accelerator.parameters) == STRICT
     assert config.parameters["gpu_mem_limit"].string_value == "3000000000"
     assert config.parameters["arena_extend_strategy"].string_value == "1"
     warmed = [(sample.batch_size, sample.inputs["input_ids"].dims[0]) for sample in config.model_warmup]
@@ -122,13 +137,19 @@ def test_config_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
     assert all(sample.inputs["input_ids"].zero_data for sample in config.model_warmup)
 
 
-def test_provider_options_follow_precision_and_release() -> None:
-    strict = "enable_skip_layer_norm_strict_mode"
-    old, new = TritonRelease.R26_06.runtime, TritonRelease.R26_07.runtime
-    assert cuda_provider_options(Precision.INT8, old)[strict] == "1"
-    assert strict not in cuda_provider_options(Precision.BF16, old)
-    assert strict not in cuda_provider_options(Precision.FP16, new)
-    assert cuda_provider_options(Precision.FP32, new) == {"use_tf32": "0"}
+@pytest.mark.parametrize("runtime", HALF_OPTIONS, ids=str)
+def test_provider_options_follow_precision_and_release(runtime: RuntimeVersion) -> None:
+    half = HALF_OPTIONS[runtime]
+    assert {precision: cuda_provider_options(precision, runtime) for precision in Precision} == {
+        Precision.FP32: EXACT_FP32,
+        Precision.FP16: half,
+        Precision.BF16: half,
+        Precision.INT8: half,
+    }
+
+
+def test_provider_options_are_tested_for_every_release() -> None:
+    assert {release.runtime for release in TritonRelease} <= HALF_OPTIONS.keys()
 
 
 def test_cpu_config_has_no_gpu_settings(tmp_path: Path, tiny_source: Path) -> None:

@@ -37,9 +37,10 @@ SHAPES = {
     "one-layer": TinyCheckpoint(layers=1, heads=2, kv_heads=1, head_dim=64, hidden=24, intermediate=20),
     "wide": TinyCheckpoint(layers=3, heads=2, kv_heads=2, head_dim=16, hidden=150, intermediate=290),
 }
-# graphs with attention operators that have no CPU kernel
+# graphs with operators that have no CPU kernel
 DECOMPOSED = {
     "rows normed": CudaProfile(runtime=NEW),
+    "rows normed, separate gate": CudaProfile(runtime=NEW, gated_norm=False),
     "pages": CudaProfile(runtime=OLD, attention=CudaAttention.PAGES),
     "pages normed": CudaProfile(runtime=NEW, attention=CudaAttention.PAGES),
 }
@@ -77,8 +78,8 @@ def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Pr
 
 @pytest.mark.parametrize(
     "profile",
-    [CudaProfile(cpu_twin=True), CudaProfile(cpu_twin=True, runtime=NEW), CudaProfile(joint_products=False)],
-    ids=["twin", "twin of a newer release", "separate products"],
+    [CudaProfile(cpu_twin=True), CudaProfile(cpu_twin=True, runtime=NEW), CudaProfile(joint_gate_up=True)],
+    ids=["twin", "twin of a newer release", "joint gate and up"],
 )
 def test_graph_variants_equal_transformers(tmp_path: Path, source: Path, profile: CudaProfile) -> None:
     vectors = write_graph(source, tmp_path / "out", Precision.FP32, cuda=profile).session.run(ROWS)
