@@ -9,7 +9,7 @@ import sys
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from .steps import ResumeError
 from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
 from .workload import QUICK as QUICK_WORKLOADS
 
+if TYPE_CHECKING:
+    from qwen3_triton.export import RuntimeVersion
+
+    from .environment import Gpu
+
 _HERE = Path(__file__).resolve().parent
 CACHE = _HERE.parent / ".cache" / "benchmarks"
 RESULTS = _HERE / "results"
@@ -33,6 +38,7 @@ PAGE = _HERE.parent / "docs" / "performance.md"
 OUTPUT_VARIABLE = "QWEN3_TRITON_BENCHMARK_OUTPUT"
 """Environment variable with the folder for records, which does not show up in their command."""
 _CORES = os.cpu_count() or 1
+_FIRST_LOOK_MODEL = "0.6b-4-layers"
 _MACHINE_OPTIONS = ("--cache", "--output", "--resume", "--tokenizer")
 """Options left out of a record's command: their values are paths on this machine."""
 
@@ -47,6 +53,10 @@ def _workloads(standard: Sequence[str]) -> typer.models.OptionInfo:
 
 
 _Model = Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")]
+_GpuModel = Annotated[
+    str | None,
+    typer.Option(help=f"One of {', '.join(SHAPES)}. Default: 0.6b, or {_FIRST_LOOK_MODEL} with --first-look."),
+]
 _Contenders = Annotated[
     list[str] | None,
     typer.Option("--contender", help="Only programs whose name contains this text; by default all."),
@@ -143,7 +153,7 @@ def run(
 @app.command()
 def gpu(
     workload: Annotated[list[str] | None, _workloads(GPU_STANDARD)] = None,
-    model: _Model = "0.6b",
+    model: _GpuModel = None,
     contender: _Contenders = None,
     without: _Without = None,
     triton_release: Annotated[
@@ -154,6 +164,14 @@ def gpu(
     ] = None,
     dry: Annotated[
         bool, typer.Option("--dry", help="Run a tiny model on the CPU, to test the benchmark itself.")
+    ] = False,
+    first_look: Annotated[
+        bool,
+        typer.Option(
+            "--first-look",
+            help="Instead, check in a few minutes whether the graphs compute the right numbers on this GPU, and time "
+            "their variants.",
+        ),
     ] = False,
     profile: Annotated[
         bool, typer.Option("--profile/--no-profile", help="Profile the kernels of this project's graphs.")
@@ -173,13 +191,14 @@ def gpu(
     # before ONNX Runtime, which finds the CUDA and cuDNN libraries that torch loads
     import torch  # noqa: F401
 
-    from qwen3_triton.export import RuntimeVersion, TritonRelease
+    from qwen3_triton.export import TritonRelease
 
     from .contenders import gpu_recipes, installed_runtime
     from .gpu import GpuNotFoundError, GpuOptions, find_gpu, measure_gpu
 
     names = ["tiny"] if dry else list(dict.fromkeys(workload or GPU_STANDARD))
     _require_known(names, WORKLOADS, "--workload")
+    model = model or (_FIRST_LOOK_MODEL if first_look else "0.6b")
     _require_known([model], SHAPES, "--model")
     if triton_release is not None:
         _require_known([triton_release], tuple(TritonRelease), "--triton-release")
@@ -197,6 +216,9 @@ def gpu(
     except GpuNotFoundError as exc:
         typer.echo(f"no usable GPU: {exc}", err=True)
         raise typer.Exit(1) from exc
+    if first_look:
+        _look_first(found, runtime, model, cache.resolve(), threads, output)
+        return
     options = GpuOptions(
         shape=SHAPES["tiny" if dry else model],
         workloads=[WORKLOADS[name] for name in names],
@@ -254,6 +276,31 @@ def _record_file(folder: Path, title: str) -> Path:
 def _show(record: Record, file: Path) -> None:
     typer.echo(f"record: {file.name}", err=True)
     typer.echo(render_record(record))
+
+
+def _look_first(
+    gpu: Gpu | None, runtime: RuntimeVersion, model: str, cache: Path, threads: int, output: Path | None
+) -> None:
+    from .environment import read_environment
+    from .first_look import FirstLook, FirstLookOptions, look_first, render_first_look
+
+    file = _record_file(output or (cache / "results" if gpu is None else RESULTS / "first-look"), "first-look")
+
+    def save(look: FirstLook) -> None:
+        look.save(file)
+
+    options = FirstLookOptions(
+        runtime=runtime,
+        cache=cache,
+        device="cpu" if gpu is None else "cuda",
+        environment=read_environment(threads, gpu),
+        shape=SHAPES[model],
+    )
+    if gpu is None:
+        options = dataclasses.replace(options, shape=SHAPES["tiny"], timed=("tiny",))
+    look = look_first(options, _log, save)
+    typer.echo(f"results: {file.name}", err=True)
+    typer.echo(render_first_look(look))
 
 
 def _write_readme(file: Path) -> None:

@@ -51,7 +51,7 @@ def try_settings(contender: Contender, rows: Rows, best_s: float, *, competing: 
     results = TrialResults()
     for setting in contender.settings(len(rows)):
         try:
-            setting.embed(_warmup_rows(rows, setting))
+            setting.embed(rows if contender.warms_up_fully else _warmup_rows(rows, setting))
             results.entries.append(Trial(setting=setting, samples=setting.time(rows)))
         except ContenderUnavailableError as exc:
             results.failures.append(exc)

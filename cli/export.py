@@ -43,9 +43,12 @@ def export(
         TritonRelease, typer.Option(help="Release of NVIDIA's Triton image that a graph for GPUs must run in.")
     ] = DEFAULT_RELEASE,
     attention: Annotated[
-        CudaAttention,
-        typer.Option(help="GPUs: attention over rows padded to the same length, or over pages without padding."),
-    ] = CudaAttention.ROWS,
+        CudaAttention | None,
+        typer.Option(
+            help="GPUs: attention of batches of mixed lengths, over rows padded to the same length or over pages "
+            "without padding. Default: the faster one in the Triton release."
+        ),
+    ] = None,
     max_tokens: Annotated[
         int | None,
         typer.Option(min=2, help="Longest text in tokens; the checkpoint's limit, at most 8192, if not given."),
@@ -96,7 +99,12 @@ def export(
         ),
     ] = _EVALUATION.max_ndcg_loss,
     max_batch_rows: Annotated[
-        int, typer.Option(min=1, help="Largest number of rows (texts) in a batch.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Largest number of rows (texts) in a batch or request. Default: 64, or fewer if a GPU cannot index "
+            "that many rows of the longest length.",
+        ),
     ] = _SERVING.max_batch_rows,
     max_batch_tokens: Annotated[
         int | None,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..client.manifest import Device, Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
+from .graph.cuda_profile import faster_attention
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
 from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice
 from .progress import Progress
@@ -41,10 +42,15 @@ class ModelSources:
     max_tokens: int
 
 
+def chosen_attention(options: ExportOptions) -> CudaAttention:
+    """Return the attention of a GPU model over batches of mixed lengths."""
+    return options.cuda_attention or faster_attention(options.triton_release.runtime)
+
+
 def check_options(options: ExportOptions) -> None:
     """Raise ExportError if options cannot be combined."""
-    rows = options.serving.max_batch_rows
-    if options.device is Device.CUDA and options.cuda_attention is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
+    rows = options.serving.max_batch_rows or 0
+    if options.device is Device.CUDA and chosen_attention(options) is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
         raise ExportError(
             f"max_batch_rows {rows}: attention over pages supports at most {MAX_PAGED_ROWS} rows; "
             "use fewer rows, or attention over rows"

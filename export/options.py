@@ -32,12 +32,15 @@ class PairTemplate(StrEnum):
 
 
 class CudaAttention(StrEnum):
-    """Attention operator of a GPU graph. An fp32 graph always uses MultiHeadAttention on rows."""
+    """Attention of a GPU graph over batches of mixed lengths; batches of nearly equal lengths always use rows.
+
+    An fp32 graph always uses MultiHeadAttention on rows.
+    """
 
     ROWS = "rows"
-    """GroupQueryAttention on right-padded rows, which the graph gathers from packed tokens."""
+    """GroupQueryAttention on right-padded rows, into which the graph moves packed tokens."""
     PAGES = "pages"
-    """PagedAttention on packed tokens: no padding, but more work per token up to ONNX Runtime 1.28."""
+    """PagedAttention on packed tokens, without padding."""
 
 
 class ServerArchitecture(StrEnum):
@@ -51,8 +54,9 @@ class ServerArchitecture(StrEnum):
 class ServingOptions:
     """How Triton batches and runs the model."""
 
-    max_batch_rows: int = 64
-    """Most rows of a batch, over all its requests."""
+    max_batch_rows: int | None = None
+    """Most rows of a batch, over all its requests, and of one request. None: 64, or fewer on a GPU if its kernels
+    cannot index a batch of 64 of the longest rows."""
     max_batch_tokens: int | None = None
     """Most tokens of a batch, over all its requests; None: as many as the device computes in about 1 s (CPU) or
     0.1 s (GPU)."""
@@ -115,8 +119,8 @@ class ExportOptions:
     """Device that Triton runs the model on."""
     triton_release: TritonRelease = DEFAULT_RELEASE
     """Triton image that a GPU model must run in."""
-    cuda_attention: CudaAttention = CudaAttention.ROWS
-    """Attention operator of a GPU model."""
+    cuda_attention: CudaAttention | None = None
+    """Attention of a GPU model over batches of mixed lengths; None: the faster one in the Triton release."""
     max_tokens: int | None = None
     """Longest row in tokens; None uses the checkpoint's limit, at most 8192."""
     query_template: str | None = None

@@ -20,13 +20,13 @@ from .artifacts.memory import report_memory
 from .artifacts.provenance import record_provenance
 from .artifacts.staging import refuse_existing, staged_folder
 from .batching.library import copy_library
-from .batching.limits import BatchLimits, limit_batches
+from .batching.limits import BatchLimits, check_batch_rows, limit_batches
 from .errors import ExportError
 from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
 from .graph import CudaProfile, GraphOptions
 from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
-from .model_sources import ModelSources, check_options, model_name, open_sources
+from .model_sources import ModelSources, check_options, chosen_attention, model_name, open_sources
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference
@@ -94,6 +94,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     evaluation = _read_evaluation(options)
     progress.stage(f"reading {options.model}")
     sources = open_sources(options, progress)
+    if options.device is Device.CUDA:
+        check_batch_rows(options.serving, sources.checkpoint.config, sources.max_tokens)
     retrieval = None if evaluation is None else sources.task.retrieval_rows(evaluation, sources.max_tokens)
     int8_tolerance = _int8_tolerance(sources, options, format)
     version = max(folder.versions(), default=0) + 1
@@ -209,7 +211,7 @@ def _build_record(
 def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
     if options.device is not Device.CUDA:
         return None
-    return CudaProfile(runtime=options.triton_release.runtime, attention=options.cuda_attention)
+    return CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
 
 
 def _limit_batches(
@@ -223,14 +225,14 @@ def _limit_batches(
     else:
         budget = TokenBudget(serving.max_batch_tokens, "as configured")
     on_gpu = options.device is Device.CUDA
-    attention = options.cuda_attention if on_gpu else None
+    attention = chosen_attention(options) if on_gpu else None
     limits = limit_batches(serving, config, sources.max_tokens, attention, budget.tokens)
     if limits.tokens is None:
         progress.note(f"a batch has at most {limits.rows} rows of up to {sources.max_tokens:,} tokens, {budget.source}")
     else:
         progress.note(f"a batch has at most {limits.tokens:,} tokens in {limits.rows} rows, {budget.source}")
     if on_gpu:
-        report_memory(config, format, limits, sources.max_tokens, serving.gpu_memory_bytes, progress)
+        report_memory(config, format, limits, sources.max_tokens, serving, progress)
     return limits
 
 

@@ -93,6 +93,9 @@ class Contender:
     """Copies of the program that process batches in parallel; settings with fewer batches are not tried."""
     padded: bool = True
     """Whether the rows of a batch are padded to one width."""
+    warms_up_fully: bool = False
+    """Whether a setting is tried only after a pass over the whole workload. On a GPU, the first batch of a size
+    allocates memory, which takes longer than the batch."""
     profile: Callable[[Rows], Mapping[str, int]] | None = None
     """Returns microseconds per pass by operator; None if the program cannot be profiled."""
 

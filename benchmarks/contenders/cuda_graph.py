@@ -71,6 +71,7 @@ def _recipe(precision: Precision, attention: CudaAttention, runtime: RuntimeVers
                 arithmetic=_ARITHMETIC[precision],
                 gate_min_cosine=_GATE,
                 padded=False,
+                warms_up_fully=context.device == "cuda",
                 profile=profile,
             )
         ]

@@ -35,6 +35,7 @@ def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Reci
                 batch_rows=_GPU_BATCH_ROWS if context.device == "cuda" else (None, *BATCH_ROWS),
                 arithmetic="bf16" if dtype == "bfloat16" else "fp32",
                 gate_min_cosine=gate,
+                warms_up_fully=context.device == "cuda",
             )
         ]
 

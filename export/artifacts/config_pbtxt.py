@@ -21,7 +21,7 @@ from ..release import TritonRelease
 from .cuda_options import cuda_provider_options
 
 _WARMUP_TOKENS = 16
-_GPU_WARMUP_TOKENS = (16, 128, 512)
+_GPU_WARMUP_TOKENS = (512, 128, 16)
 _SAME_AS_REQUESTED = "1"
 
 
@@ -83,14 +83,20 @@ def _add_cuda(config: triton.ModelConfig, precision: Precision, release: TritonR
 def _add_warmup(config: triton.ModelConfig, manifest: Manifest, device: Device, limits: BatchLimits) -> None:
     """Add warm-up requests of id 0, which is valid in every vocabulary: a failed warm-up would stop the server.
 
-    On a GPU with several shapes, since kernels are loaded and memory is allocated on first use.
+    On a GPU with several shapes, the largest batch first: memory is allocated and kernels are loaded on first use,
+    which takes longer than the batch itself.
     """
     if device is Device.CPU:
         _add_zeros(config, 1, _WARMUP_TOKENS)
         return
-    for width in dict.fromkeys(min(tokens, manifest.max_tokens) for tokens in _GPU_WARMUP_TOKENS):
-        for rows in dict.fromkeys((1, limits.rows)):
-            _add_zeros(config, rows, width)
+    budget = limits.tokens or limits.rows * manifest.max_tokens
+    largest = max(1, min(manifest.max_tokens, budget // limits.rows))
+    shapes = [(limits.rows, largest)]
+    for tokens in _GPU_WARMUP_TOKENS:
+        width = min(tokens, manifest.max_tokens)
+        shapes += [(limits.rows, min(width, largest)), (1, width)]
+    for rows, width in dict.fromkeys(shapes):
+        _add_zeros(config, rows, width)
 
 
 def _add_zeros(config: triton.ModelConfig, rows: int, width: int) -> None:

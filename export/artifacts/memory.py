@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ..architectures import DecoderConfig
 from ..batching.limits import BatchLimits
 from ..formats import WeightFormat
+from ..graph.pages import PAGE
+from ..options import ServingOptions
 from ..progress import Progress
 
 _LIBRARIES = 64 << 20
@@ -30,22 +32,30 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    config: DecoderConfig, format: WeightFormat, tokens: int, cells: int | None = None
+    config: DecoderConfig, format: WeightFormat, tokens: int, cells: int | None = None, paged_rows: int = 0
 ) -> MemoryEstimate:
     """Estimate the memory of a batch of `tokens` tokens.
 
-    `cells` is the number of cells of its right-padded rows; None if nothing is padded. The peak is in attention or in
-    the MLP, whichever has larger live tensors.
+    The peak is in attention or in the MLP, whichever has larger live tensors.
+
+    Args:
+        config: Shape of the model.
+        format: Weight format.
+        tokens: Tokens of the batch.
+        cells: Cells of its right-padded rows; None if nothing is padded.
+        paged_rows: Rows of a batch with attention over pages, whose keys and values are kept for all layers.
     """
     size, cells = format.activation_bytes, cells or tokens
     qkv_width = config.query_width + 2 * config.kv_width
-    # residual stream, packed and split heads; padded and rotated heads, output caches, context
-    attention = tokens * (config.hidden + 2 * qkv_width) + cells * (
-        2 * qkv_width + 2 * config.kv_width + config.query_width
+    pages = tokens // PAGE + paged_rows if paged_rows else 0
+    caches = 2 * pages * PAGE * config.kv_width
+    # residual and normed stream, heads before and after norm and rope; in rows, with keys and values once more, context
+    attention = tokens * (2 * config.hidden + 2 * qkv_width) + cells * (
+        qkv_width + 2 * config.kv_width + config.query_width
     )
-    # residual stream; gate and up joined, and split
-    mlp = tokens * (config.hidden + 4 * config.intermediate)
-    workspace = size * max(attention, mlp) + format.workspace_bytes(config)
+    # residual and normed stream; gate, up, silu and their product
+    mlp = tokens * (2 * config.hidden + 4 * config.intermediate)
+    workspace = size * (max(attention, mlp) + caches) + format.workspace_bytes(config)
     return MemoryEstimate(
         weights=format.weight_bytes(config),
         workspace=workspace + _LIBRARIES,
@@ -58,13 +68,15 @@ def report_memory(
     format: WeightFormat,
     limits: BatchLimits,
     max_tokens: int,
-    gpu_memory_bytes: int | None,
+    serving: ServingOptions,
     progress: Progress,
 ) -> None:
     """Report the memory of the largest batch and of the longest text, and whether both fit `gpu_memory_bytes`."""
+    gpu_memory_bytes = serving.gpu_memory_bytes
     largest = limits.tokens or limits.rows * max_tokens
-    batch = estimate_memory(config, format, largest, limits.cells)
-    longest = estimate_memory(config, format, max_tokens)
+    paged = limits.cells is None
+    batch = estimate_memory(config, format, largest, limits.cells, paged_rows=limits.rows if paged else 0)
+    longest = estimate_memory(config, format, max_tokens, paged_rows=1 if paged else 0)
     progress.note(
         f"GPU memory: weights {batch.weights / 1e9:.1f} GB, workspace {batch.workspace / 1e9:.1f} GB for a batch of "
         f"{largest:,} tokens, {longest.workspace / 1e9:.1f} GB for one text of {max_tokens:,}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...client.manifest import Device
 from ..architectures import DecoderConfig
+from ..errors import ExportError
 from ..options import CudaAttention, ServingOptions
 
 TURNAROUND_S = {Device.CPU: 1.0, Device.CUDA: 0.1}
@@ -15,6 +16,7 @@ _SMALLEST_BUDGET = {Device.CPU: 512, Device.CUDA: 4096}
 _LARGEST_BUDGET = 65_536
 _ESTIMATED_GPU_FLOPS = 100e12
 """FLOP/s assumed for a data-centre GPU if none is available at export; a multiply-add is two."""
+_DEFAULT_ROWS = 64
 _INT32_MAX = 2**31 - 1
 _CELLS_PER_TOKEN = 4
 """Most padded cells per token of a GPU batch: one long text pads every other row to its length."""
@@ -46,6 +48,21 @@ def estimate_gpu_tokens_per_s(config: DecoderConfig) -> float:
     return _ESTIMATED_GPU_FLOPS / (2 * multiply_adds)
 
 
+def check_batch_rows(serving: ServingOptions, config: DecoderConfig, max_tokens: int) -> None:
+    """Raise ExportError if a GPU cannot index the tensors of a batch of `max_batch_rows` rows of `max_tokens`."""
+    rows, most = serving.max_batch_rows, indexable_rows(config, max_tokens)
+    if rows is not None and rows > most:
+        raise ExportError(
+            f"max_batch_rows {rows}: CUDA kernels index with 32 bits, which is enough for {most} rows of "
+            f"{max_tokens:,} tokens of this model; use fewer rows or a smaller max_tokens"
+        )
+
+
+def indexable_rows(config: DecoderConfig, max_tokens: int) -> int:
+    """Return the most rows of `max_tokens` whose widest tensor a CUDA kernel can index."""
+    return max(1, _INT32_MAX // (max_tokens * _widest(config)))
+
+
 def limit_batches(
     serving: ServingOptions, config: DecoderConfig, max_tokens: int, attention: CudaAttention | None, budget: int
 ) -> BatchLimits:
@@ -56,16 +73,19 @@ def limit_batches(
             `budget`.
         config: Shape of the model.
         max_tokens: Longest row in tokens.
-        attention: Attention layout of a GPU graph; None for a CPU graph.
+        attention: Attention of a GPU graph over mixed lengths; None for a CPU graph.
         budget: Most tokens of a batch.
     """
-    rows, cells = serving.max_batch_rows, None
+    rows, cells = serving.max_batch_rows or _DEFAULT_ROWS, None
     if attention is not None:
-        # CUDA kernels index tensors with 32 bits
-        widest = max(2 * config.intermediate, config.query_width + 2 * config.kv_width)
-        budget = min(budget, _INT32_MAX // widest)
+        rows = min(rows, indexable_rows(config, max_tokens))
         if attention is CudaAttention.ROWS:
-            cells = min(_CELLS_PER_TOKEN * budget, _INT32_MAX // (config.query_width + 2 * config.kv_width))
+            cells = _CELLS_PER_TOKEN * budget
     if serving.token_budget:
         return BatchLimits(rows=rows, tokens=budget, cells=cells)
     return BatchLimits(rows=min(rows, max(1, budget // max_tokens)), tokens=None)
+
+
+def _widest(config: DecoderConfig) -> int:
+    """Return the columns of the widest tensor of a GPU graph, which has a row for each token or cell."""
+    return max(config.hidden, config.intermediate, config.query_width)

@@ -79,8 +79,7 @@ class BlockFormat(WeightFormat):
 
     def workspace_bytes(self, config: DecoderConfig) -> int:
         """Return the bytes of the largest matrix in fp16: kernels dequantize one matrix at a time."""
-        qkv_width = config.query_width + 2 * config.kv_width
-        return self.activation_bytes * config.hidden * max(qkv_width, 2 * config.intermediate)
+        return self.activation_bytes * config.hidden * max(config.query_width, config.intermediate)
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """Rescale by powers of two, because activations are fp16."""

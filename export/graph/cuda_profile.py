@@ -9,6 +9,10 @@ import onnx_ir as ir
 from ..options import CudaAttention
 from ..release import DEFAULT_RELEASE, RuntimeVersion
 
+_FAST_PAGES = RuntimeVersion(1, 27)
+"""First release in which attention over pages is faster for mixed lengths. On an H100, 24 texts of 13 to 173 tokens
+take the 0.6B model 8.7 ms over pages and 11.9 ms over rows with 1.27, 8.1 and 11.8 ms with 1.31. Releases up to 1.24
+launch thread blocks for as many queries per row as the batch has tokens; they have not been measured."""
 CUDA_OPSET = 18
 """Before ONNX Runtime 1.24, newer versions of Cast, Reshape, Equal and others have no CUDA kernel."""
 _HEAD_NORM = RuntimeVersion(1, 28)
@@ -21,6 +25,11 @@ _GATED_NORM = RuntimeVersion(1, 29)
 """First release with a CUDA kernel of GatedRMSNorm."""
 
 
+def faster_attention(runtime: RuntimeVersion) -> CudaAttention:
+    """Return the attention that is faster over batches of mixed lengths."""
+    return CudaAttention.PAGES if runtime >= _FAST_PAGES else CudaAttention.ROWS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CudaProfile:
     """How to build a graph for the CUDA provider."""
@@ -28,7 +37,7 @@ class CudaProfile:
     runtime: RuntimeVersion = DEFAULT_RELEASE.runtime
     """ONNX Runtime release that will run the graph."""
     attention: CudaAttention = CudaAttention.ROWS
-    """Layout of attention; fp32 always uses rows."""
+    """Attention over batches of mixed lengths; fp32 always uses rows."""
     dense_batches: bool = True
     """Compute batches of nearly equal lengths with their padding, see `row_grid`; off to measure what that saves."""
     cpu_twin: bool = False
