@@ -13,7 +13,6 @@ from benchmarks.__main__ import app
 from benchmarks.environment import read_environment
 from benchmarks.first_look import FirstLook, FirstLookOptions, look_first, render_first_look
 from benchmarks.first_look.results import VariantTime
-from benchmarks.first_look.silu import activation_errors
 from benchmarks.model_shape import SHAPES
 from qwen3_triton.export import RuntimeVersion
 
@@ -78,9 +77,3 @@ def test_report_has_the_median_of_every_variant() -> None:
     times = VariantTime(workload="mix", variant="fp16 pages", tokens=1000, wall_ms=(9.0, 2.0, 4.0))
     look = dataclasses.replace(FirstLook(environment=read_environment(1)), variants=(times,))
     assert "mix        fp16 pages                          4.000      250,000" in render_first_look(look)
-
-
-def test_silu_of_fp16_gates_is_measured_against_double_precision() -> None:
-    """The CPU provider computes fp16 in fp32, so only the result is rounded."""
-    with pytest.raises(Exception, match="NOT_IMPLEMENTED"):
-        activation_errors("cpu", "QuickGelu")
