@@ -312,10 +312,12 @@ def _sanitize(look: _Look, checkpoint: Path) -> FirstLook:
         raise FileNotFoundError(f"{_SANITIZER} is not installed, or nothing runs on a GPU")
     variant = Variant(format=weight_format(Precision.FP16, Device.CUDA), profile=look.profile(CudaAttention.PAGES))
     file = look.write(checkpoint, variant)
-    command = [tool, "--tool", "memcheck", sys.executable, "-m", "benchmarks.workers.one_pass", str(file)]
-    command.append(json.dumps(variant.provider_options()))
+    command = [tool, "--tool", "memcheck", "--error-exitcode", "1"]
+    command += [sys.executable, "-m", "benchmarks.workers.one_pass", str(file), json.dumps(variant.provider_options())]
     root = Path(__file__).resolve().parent.parent.parent
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_SANITIZER_S, check=False)
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    text = f"exit status {done.returncode}: " + " | ".join(lines[-3:])
-    return dataclasses.replace(look.results, sanitizer=text)
+    summary = [line.strip("= ") for line in lines if "ERROR SUMMARY" in line] or lines[-1:]
+    if done.returncode != 0:
+        raise RuntimeError(f"exit status {done.returncode}: {' '.join(summary)}")
+    return dataclasses.replace(look.results, sanitizer=" ".join(summary))

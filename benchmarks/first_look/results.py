@@ -76,7 +76,7 @@ class FirstLook:
     new_shapes: tuple[NewShapes, ...] = ()
     variants: tuple[VariantTime, ...] = ()
     sanitizer: str = ""
-    """Last line of compute-sanitizer on one pass with paged attention."""
+    """Summary of compute-sanitizer on one pass with paged attention."""
     failures: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Check → reason."""
 

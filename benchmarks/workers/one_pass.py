@@ -18,7 +18,9 @@ def main(file: str, provider: str) -> None:
     import onnxruntime
 
     providers = [("CUDAExecutionProvider", json.loads(provider)), "CPUExecutionProvider"]
-    session = onnxruntime.InferenceSession(file, providers=providers)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=providers)
     lengths = [1, 300, 17, 256, 64]
     ids = np.arange(sum(lengths), dtype=np.int64) % 500
     feed = {"input_ids": ids, "row_lengths": np.asarray(lengths, np.int32)}
