@@ -16,6 +16,7 @@ from ..export.options import (
     ServerArchitecture,
     ServingOptions,
     TaskChoice,
+    WitnessChoice,
 )
 from ..export.release import DEFAULT_RELEASE, TritonRelease
 from .reports import show_reports
@@ -137,6 +138,13 @@ def export(
     gpu_memory_gb: Annotated[
         float | None, typer.Option(min=0.1, help="GPU memory limit per instance in GB; no limit if not given.")
     ] = None,
+    witness: Annotated[
+        WitnessChoice,
+        typer.Option(
+            help="Library that reads the sources a second time, by its own code, and must get the same results; auto: "
+            "sentence-transformers, where it is installed and can load the sources."
+        ),
+    ] = WitnessChoice.AUTO,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing model with the same name.")
     ] = False,
@@ -180,6 +188,7 @@ def export(
             threads=threads,
             gpu_memory_bytes=None if gpu_memory_gb is None else int(gpu_memory_gb * 1e9),
         ),
+        witness=witness,
         overwrite=overwrite,
     )
     with open_progress() as progress:

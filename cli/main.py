@@ -22,6 +22,7 @@ _OPTIONS_OF_ERRORS = {
     "Int8AccuracyError": "--max-int8-error or --calibration",
     "ModelExistsError": "--overwrite",
     "RetrievalQualityError": "--max-ndcg-loss",
+    "WitnessError": "--witness none",
 }
 """Options that change the outcome, by the class of an exporter's exception, which is loaded only by its commands."""
 

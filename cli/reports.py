@@ -11,12 +11,15 @@ from ..client.manifest import (
     QuantizationReport,
     RetrievalReport,
     ScoreParityReport,
+    WitnessReport,
 )
 
 
 def show_reports(record: ExportRecord) -> None:
     """Print parity, and quantization and retrieval where they were measured."""
     _show_parity(record.parity)
+    if record.witness is not None:
+        _show_witness(record.witness)
     if record.quantization is not None:
         _show_quantization(record.quantization)
     if record.retrieval is not None:
@@ -42,6 +45,13 @@ def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
     typer.echo(f"  {figures}")
     same = "bit-identical" if parity.batched_bit_identical else deviation
     typer.echo(f"  alone and batched: {same}  ({parity.runtime})")
+
+
+def _show_witness(witness: WitnessReport) -> None:
+    typer.echo(
+        f"second witness {witness.library}: {witness.texts} texts, error {witness.error:.1e} "
+        f"(allowed: {witness.tolerance:g})"
+    )
 
 
 def _show_quantization(report: QuantizationReport) -> None:

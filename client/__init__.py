@@ -32,6 +32,7 @@ from .manifest import (
     SourceIdentity,
     Task,
     TokenizerIdentity,
+    WitnessReport,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "WitnessReport",
 ]
 
 _LAZY_MODULES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}

@@ -48,6 +48,10 @@ class Int8AccuracyError(ExportError):
     """The error of the int8 model exceeds the limit."""
 
 
+class WitnessError(ExportError):
+    """A library that reads the sources by its own code gets other outputs than the reference."""
+
+
 class RetrievalQualityError(ExportError):
     """The written model's loss of nDCG@10 exceeds the limit."""
 

@@ -18,7 +18,12 @@ from .sources.chat_template import read_pair_prompts, states_pair_template
 from .sources.checkpoint import Checkpoint, open_checkpoint
 from .sources.cross_encoder import read_cross_encoder_settings
 from .sources.precedence import reject_adapter_beside_weights, setting_files
-from .sources.sentence_transformers import DEFAULT_INSTRUCTION, is_qwen3_embedding, read_sentence_settings
+from .sources.sentence_transformers import (
+    DEFAULT_INSTRUCTION,
+    MODEL_CARD,
+    is_qwen3_embedding,
+    read_sentence_settings,
+)
 from .sources.setting_files import SettingFiles
 from .sources.tokenizer import CheckpointTokenizer, read_tokenizer
 from .tasks.embedding import EmbeddingTask
@@ -134,7 +139,11 @@ def _open_reranker(
     else:
         prompts = rerank_prompts(options.template or PairTemplate.LINE, instruction or DEFAULT_INSTRUCTION)
     return RerankTask(
-        prompts=prompts, stated_max_tokens=settings.max_tokens, answers=settings.answers, tokenizer=tokenizer
+        prompts=prompts,
+        sets_prompts=not own or options.instruction is not None or options.template is not None,
+        stated_max_tokens=settings.max_tokens,
+        answers=settings.answers,
+        tokenizer=tokenizer,
     )
 
 
@@ -165,6 +174,7 @@ def _open_embedding(
     progress.note(f"prompts ({origin}): a query becomes {example!r}, a document {prompts.document!r}")
     return EmbeddingTask(
         prompts=prompts,
+        sets_prompts=prompts != sentence.prompts or sentence.prompts_origin == MODEL_CARD,
         stated_max_tokens=sentence.max_tokens,
         tokenizer=tokenizer,
         hidden=checkpoint.config.hidden,

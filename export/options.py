@@ -22,6 +22,17 @@ class TaskChoice(StrEnum):
     """Scores of query-document pairs."""
 
 
+class WitnessChoice(StrEnum):
+    """The library that reads the sources a second time, by its own code, to check this exporter's reading."""
+
+    AUTO = "auto"
+    """sentence-transformers, if it is installed and can load the sources."""
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    """sentence-transformers; an error if it cannot load the sources."""
+    NONE = "none"
+    """None."""
+
+
 class PairTemplate(StrEnum):
     """Separator of instruction, query and document in a reranker's prompt. Both are official."""
 
@@ -139,6 +150,8 @@ class ExportOptions:
     """Batching and instances."""
     overwrite: bool = False
     """Replace an existing model by the next version."""
+    witness: WitnessChoice = WitnessChoice.AUTO
+    """Library that reads the sources a second time."""
     parity_budget_s: float = 60.0
     """Time of the reference for the longest probe text, in seconds; the text is shortened to fit."""
 

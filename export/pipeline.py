@@ -13,6 +13,7 @@ from ..client.manifest import (
     ModelFolder,
     RerankManifest,
     TokenizerIdentity,
+    WitnessReport,
 )
 from .artifacts.config_pbtxt import render_config
 from .artifacts.graph_file import write_graph
@@ -29,7 +30,7 @@ from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts,
 from .model_sources import ModelSources, check_options, chosen_attention, model_name, open_sources
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
-from .reference_evidence import ReferenceEvidence, compute_reference
+from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
 from .sources.staged_weights import stage_computed
 from .tasks.task import ManifestFields
@@ -79,6 +80,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         AdapterMismatchError: An adapter does not match the checkpoint.
         ModelExistsError: The model exists and `options.overwrite` is not set.
         StagingError: The model cannot be written to the repository.
+        WitnessError: A second library reads the sources differently.
         ParityError: The written graph does not match the reference.
         Int8AccuracyError: The int8 error exceeds its limit.
         RetrievalQualityError: The loss of nDCG@10 exceeds its limit.
@@ -109,6 +111,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             budget_s=options.parity_budget_s,
             progress=progress,
         )
+        witness = consult_witness(sources, reference, options.witness, scratch, progress)
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
         evidence = verify_graph(
@@ -127,7 +130,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         staged.config.write_text(render_config(name, manifest, options, limits, version), encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
-        record = _build_record(manifest, sources, evidence, options, staged)
+        record = _build_record(manifest, sources, witness, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
@@ -191,6 +194,7 @@ def _write(
 def _build_record(
     manifest: EmbeddingManifest | RerankManifest,
     sources: ModelSources,
+    witness: WitnessReport | None,
     evidence: WrittenEvidence,
     options: ExportOptions,
     staged: ModelFolder,
@@ -202,6 +206,7 @@ def _build_record(
         checkpoint=sources.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         parity=evidence.parity,
+        witness=witness,
         quantization=evidence.quantization,
         retrieval=evidence.retrieval,
         provenance=record_provenance(options, staged),

@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..client.manifest import WitnessReport
 from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
+from .options import WitnessChoice
 from .passes.rescale import ActivationPeaks
 from .progress import Progress, SilentProgress
+from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
+from .verification.witness import PACKAGE, WitnessUnavailableError, witness_folder
 
 _BATCH_ROWS = 4
 _SHORTEST_PROBE = 64
@@ -57,6 +62,29 @@ def compute_reference(
         held_out=_run_held_out(model, sources, progress) if held_out else None,
         ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
+
+
+def consult_witness(
+    sources: ModelSources, reference: ReferenceEvidence, choice: WitnessChoice, scratch: Path, progress: Progress
+) -> WitnessReport | None:
+    """Compare the reference with sentence-transformers; return None if that is off or not possible.
+
+    Raises:
+        WitnessError: Their outputs differ.
+        WitnessUnavailableError: `choice` requires it, and it cannot load the sources.
+    """
+    if choice is WitnessChoice.NONE:
+        return None
+    files = setting_files(sources.checkpoint, sources.adapters)
+    try:
+        folder = witness_folder(sources.checkpoint, sources.adapters, files, scratch)
+        progress.stage(f"comparing the reference with {PACKAGE}")
+        return sources.task.consult(folder, reference.probes, sources.max_tokens)
+    except WitnessUnavailableError as exc:
+        if choice is not WitnessChoice.AUTO:
+            raise
+        progress.note(f"no second witness: {exc}")
+        return None
 
 
 def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> ReferenceRun:

@@ -14,6 +14,7 @@ from .reports import (
     QuantizationReport,
     RetrievalReport,
     ScoreParityReport,
+    WitnessReport,
 )
 from .templates import PairPrompts, Prompts, fill_template
 from .wire import (
@@ -56,5 +57,6 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "WitnessReport",
     "fill_template",
 ]

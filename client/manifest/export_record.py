@@ -12,7 +12,7 @@ from ..errors import ManifestError
 from .fields import as_list, as_object, known_fields, read_object
 from .identities import Provenance, SourceIdentity
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, RerankManifest, read_manifest
-from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
+from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport, WitnessReport
 from .wire import Device, Task
 
 
@@ -32,6 +32,8 @@ class ExportRecord:
     """LoRA adapters merged into the checkpoint, in order."""
     parity: ParityReport | ScoreParityReport
     """Comparison with the fp32 reference."""
+    witness: WitnessReport | None = None
+    """Comparison of the reference with another library; None if there was none."""
     quantization: QuantizationReport | None = None
     """Present for int8 models for a CPU."""
     retrieval: RetrievalReport | None = None
@@ -64,12 +66,13 @@ class ExportRecord:
 
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
     quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
-    provenance = fields.get("provenance")
+    provenance, witness = fields.get("provenance"), fields.get("witness")
     return {
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
         "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
         "parity": report(**known_fields(report, fields["parity"])),
+        "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
         "quantization": None if quantization is None else _quantization(quantization, report),
         "retrieval": None if retrieval is None else _retrieval(retrieval),
         "provenance": None if provenance is None else _provenance(provenance),

@@ -71,6 +71,25 @@ class ScoreParityReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WitnessReport:
+    """Agreement of the reference with a library that read the same sources by its own code, both in fp32."""
+
+    library: str
+    """Library and version."""
+    texts: int
+    """Texts or pairs."""
+    error: float
+    """Largest 1 - cosine of a text's embeddings, or difference of a pair's scores."""
+    tolerance: float
+    """Largest allowed `error`."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the error is within its tolerance; never with NaN."""
+        return self.error <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerErrors:
     """Error of one layer when a single group of its products is computed in 8 bits, over held-out texts.
 

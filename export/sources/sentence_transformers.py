@@ -26,7 +26,8 @@ MODEL_CARD = "the model card of Qwen3-Embedding"
 NOWHERE = "no source states one"
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)", re.DOTALL)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""Names of prompts for documents; the first that is stated applies."""
 _UNLIMITED = 1 << 24
 """transformers saves a huge `model_max_length` for tokenizers without a limit."""
 
@@ -113,7 +114,7 @@ def _parse_prompts(stated: Mapping[str, Any], where: str) -> Prompts:
     """The prompts of `encode_query` and `encode_document`."""
     prompts = {str(name): str(text or "") for name, text in stated["prompts"].items()}
     query = prompts.get("query")
-    document = next((prompts[name] for name in _DOCUMENT_PROMPTS if name in prompts), None)
+    document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), None)
     default = str(stated.get("default_prompt_name") or "")
     if prompts.get(default) and (query is None or document is None):
         missing = "query" if query is None else "document"

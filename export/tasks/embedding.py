@@ -11,6 +11,7 @@ from ...client.manifest import (
     ParityReport,
     Prompts,
     Task,
+    WitnessReport,
     fill_template,
 )
 from ..errors import SourceError
@@ -21,10 +22,18 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.probe_texts import PROBE_TEXTS, long_text
 from ..sources.retrieval_set import NamedText, RetrievalSet
 from ..sources.tokenizer import CheckpointTokenizer
-from ..verification.parity import measure_parity
+from ..verification.parity import cosines, measure_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
+from ..verification.witness import (
+    COSINE_TOLERANCE,
+    WitnessFolder,
+    WitnessTexts,
+    embed_texts,
+    report_witness,
+    shorten,
+)
 from .task import ManifestFields, ReferenceRun
 
 SMALLEST_DIMENSION = 32
@@ -36,6 +45,8 @@ class EmbeddingTask:
     """The ExportTask of embedding models."""
 
     prompts: Prompts
+    sets_prompts: bool
+    """Whether the prompts are not those in the sources' files, but from options or a model card."""
     stated_max_tokens: int | None
     tokenizer: CheckpointTokenizer
     hidden: int
@@ -95,6 +106,23 @@ class EmbeddingTask:
     def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport:
         """Measure the cosines to the reference embeddings."""
         return measure_parity(model, run.rows, run.outputs.vectors, tolerance)
+
+    def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
+        """Compare the reference's embeddings of queries and documents with those of sentence-transformers."""
+        groups, described, places, place = [], [], [], 0
+        for kind, fill in (("query", self._as_query), ("document", self._as_document)):
+            texts = []
+            for text, row in zip(PROBE_TEXTS, self.tokenizer.rows([*map(fill, PROBE_TEXTS)], max_tokens), strict=True):
+                # sentence-transformers strips texts
+                if row and fill(text) == fill(text).strip():
+                    texts.append(fill(text) if self.sets_prompts else text)
+                    described.append(f"the {kind} {shorten(text)}")
+                    places.append(place)
+                place += bool(row)
+            groups.append(WitnessTexts(kind=kind, texts=texts, filled=self.sets_prompts))
+        library, found = embed_texts(source, groups, max_tokens)
+        errors = 1 - cosines(found, run.outputs.vectors[places])
+        return report_witness(library, errors, described, COSINE_TOLERANCE)
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest:
         """Return the manifest of an embedding model."""

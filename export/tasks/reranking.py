@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ...client.manifest import (
     PairPrompts,
     RerankManifest,
     ScoreParityReport,
     Task,
+    WitnessReport,
     fill_template,
 )
 from ..architectures import SCORE_HEAD
@@ -28,6 +31,15 @@ from ..verification.parity import measure_score_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
+from ..verification.witness import (
+    PACKAGE,
+    SCORE_TOLERANCE,
+    WitnessFolder,
+    WitnessUnavailableError,
+    report_witness,
+    score_pairs,
+    shorten,
+)
 from .task import ManifestFields, ReferenceRun
 
 
@@ -36,6 +48,8 @@ class RerankTask:
     """The ExportTask of rerankers."""
 
     prompts: PairPrompts
+    sets_prompts: bool
+    """Whether the prompts are not those in the sources' files, but from options or a model card."""
     stated_max_tokens: int | None
     answers: AnswerIds | None
     """Answer tokens in the sentence-transformers files; None uses the tokenizer's `no` and `yes`."""
@@ -95,6 +109,15 @@ class RerankTask:
     def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ScoreParityReport:
         """Measure the differences from the reference scores."""
         return measure_score_parity(model, run.rows, run.outputs.vectors, tolerance)
+
+    def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
+        """Compare the reference's scores with those of sentence-transformers."""
+        if self.sets_prompts:
+            raise WitnessUnavailableError(f"{PACKAGE} does not apply Qwen3-Reranker's prompt to pairs")
+        library, found = score_pairs(source, PROBE_PAIRS, max_tokens)
+        errors = np.abs(found - run.outputs.vectors[: len(found)]).astype(np.float64).ravel()
+        described = [f"query {shorten(query)} and document {shorten(document)}" for query, document in PROBE_PAIRS]
+        return report_witness(library, errors, described, SCORE_TOLERANCE)
 
     def describe(self, fields: ManifestFields) -> RerankManifest:
         """Return the manifest of a reranker."""

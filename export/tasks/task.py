@@ -14,6 +14,7 @@ from ...client.manifest import (
     ScoreParityReport,
     Task,
     TokenizerIdentity,
+    WitnessReport,
 )
 from ..architectures import SCORE_HEAD
 from ..errors import UnsupportedCheckpointError
@@ -29,6 +30,7 @@ from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.reference import ReferenceModel, ReferenceOutputs
 from ..verification.retrieval import RetrievalRows
 from ..verification.runtime import WrittenModel
+from ..verification.witness import WitnessFolder
 
 _TASK_TYPES = {"SEQ_CLS": Task.RERANK, "FEATURE_EXTRACTION": Task.EMBED}
 """Task of PEFT's task types. CAUSAL_LM is used for both tasks."""
@@ -93,6 +95,14 @@ class ExportTask(Protocol):
 
     def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
         """Compare the written model with the reference, for rows alone and batched."""
+
+    def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
+        """Compare the reference's outputs of the probe texts with those of sentence-transformers.
+
+        Raises:
+            WitnessUnavailableError: sentence-transformers cannot compute them.
+            WitnessError: They differ.
+        """
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest | RerankManifest:
         """Return the manifest with `fields` and those of the task."""
