@@ -9,6 +9,7 @@ from ..client.manifest import (
     ParityReport,
     Precision,
     QuantizationReport,
+    RangeReport,
     RetrievalReport,
     ScoreParityReport,
     WitnessReport,
@@ -20,6 +21,8 @@ def show_reports(record: ExportRecord) -> None:
     _show_parity(record.parity)
     if record.witness is not None:
         _show_witness(record.witness)
+    if record.fp16_range is not None:
+        _show_range(record.fp16_range)
     if record.quantization is not None:
         _show_quantization(record.quantization)
     if record.retrieval is not None:
@@ -51,6 +54,13 @@ def _show_witness(witness: WitnessReport) -> None:
     typer.echo(
         f"second witness {witness.library}: {witness.texts} texts, error {witness.error:.1e} "
         f"(allowed: {witness.tolerance:g})"
+    )
+
+
+def _show_range(found: RangeReport) -> None:
+    typer.echo(
+        f"fp16 range: activations may be {found.headroom:.1f} times as large as in {found.texts} texts and "
+        f"{found.tokens} single tokens"
     )
 
 

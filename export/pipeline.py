@@ -11,6 +11,7 @@ from ..client.manifest import (
     EmbeddingManifest,
     ExportRecord,
     ModelFolder,
+    RangeReport,
     RerankManifest,
     TokenizerIdentity,
     WitnessReport,
@@ -30,7 +31,7 @@ from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts,
 from .model_sources import ModelSources, check_options, chosen_attention, model_name, open_sources
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
-from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness
+from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
 from .sources.staged_weights import stage_computed
 from .tasks.task import ManifestFields
@@ -108,6 +109,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             sources,
             retrieval=retrieval,
             held_out=calibration is not None,
+            survey=format.may_overflow,
             budget_s=options.parity_budget_s,
             progress=progress,
         )
@@ -130,7 +132,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         staged.config.write_text(render_config(name, manifest, options, limits, version), encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
-        record = _build_record(manifest, sources, witness, evidence, options, staged)
+        fp16_range = report_range(reference, lowered.rescale) if format.may_overflow else None
+        record = _build_record(manifest, sources, witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
@@ -195,6 +198,7 @@ def _build_record(
     manifest: EmbeddingManifest | RerankManifest,
     sources: ModelSources,
     witness: WitnessReport | None,
+    fp16_range: RangeReport | None,
     evidence: WrittenEvidence,
     options: ExportOptions,
     staged: ModelFolder,
@@ -207,6 +211,7 @@ def _build_record(
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         parity=evidence.parity,
         witness=witness,
+        fp16_range=fp16_range,
         quantization=evidence.quantization,
         retrieval=evidence.retrieval,
         provenance=record_provenance(options, staged),

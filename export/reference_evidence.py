@@ -10,20 +10,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.manifest import WitnessReport
+from ..client.manifest import RangeReport, WitnessReport
 from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
 from .options import WitnessChoice
-from .passes.rescale import ActivationPeaks
+from .passes.rescale import ActivationPeaks, Rescale
 from .progress import Progress, SilentProgress
 from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
+from .verification.vocabulary_survey import outstanding_tokens
 from .verification.witness import PACKAGE, WitnessUnavailableError, witness_folder
 
 _BATCH_ROWS = 4
 _SHORTEST_PROBE = 64
+_SURVEY_BATCH_ROWS = 32
+_AFTER_PROMPT = 32
+"""Surveyed tokens that are also tried after a prompt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VocabularySurvey:
+    """Largest activations of rows with a single token of the vocabulary, alone and after a prompt."""
+
+    tokens: int
+    peaks: ActivationPeaks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +48,14 @@ class ReferenceEvidence:
     """Texts that calibration does not use; None for formats without calibration."""
     ndcg: float | None
     """nDCG@10 over the retrieval set; None if there is no set."""
+    survey: VocabularySurvey | None
+    """Single tokens of the vocabulary; None for formats that do not overflow."""
 
     @property
     def peaks(self) -> ActivationPeaks:
-        """Largest activations over the probe texts."""
-        return self.probes.outputs.peaks
+        """Largest activations over the probe texts and the survey."""
+        found = self.probes.outputs.peaks
+        return found if self.survey is None else found.joined(self.survey.peaks)
 
 
 def compute_reference(
@@ -48,10 +63,11 @@ def compute_reference(
     *,
     retrieval: RetrievalRows | None,
     held_out: bool,
+    survey: bool,
     budget_s: float,
     progress: Progress,
 ) -> ReferenceEvidence:
-    """Run the reference on the probe texts and, if requested, on held-out texts and a retrieval set.
+    """Run the reference on the probe texts and, if requested, on held-out texts, single tokens and a retrieval set.
 
     The longest probe text is shortened so that it takes about `budget_s` seconds.
     """
@@ -60,6 +76,7 @@ def compute_reference(
     return ReferenceEvidence(
         probes=_run_probes(model, sources, budget_s, progress),
         held_out=_run_held_out(model, sources, progress) if held_out else None,
+        survey=_survey_vocabulary(model, sources, progress) if survey else None,
         ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 
@@ -87,6 +104,17 @@ def consult_witness(
         return None
 
 
+def report_range(reference: ReferenceEvidence, rescale: Rescale) -> RangeReport:
+    """Report how far the activations are from overflow in fp16 after `rescale`."""
+    return RangeReport(
+        residual_exponent=rescale.residual,
+        mlp_exponent=rescale.intermediate,
+        headroom=rescale.headroom(reference.peaks),
+        texts=len(reference.probes.rows),
+        tokens=reference.survey.tokens if reference.survey else 0,
+    )
+
+
 def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> ReferenceRun:
     task = sources.task
     rows = task.probe_rows(sources.max_tokens)
@@ -96,6 +124,14 @@ def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, p
     long_row = task.long_row(_affordable_tokens(per_token_s, budget_s, sources.max_tokens))
     longer = task.run_reference(model, [long_row], 1, progress.step)
     return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
+
+
+def _survey_vocabulary(model: ReferenceModel, sources: ModelSources, progress: Progress) -> VocabularySurvey:
+    progress.stage("surveying the vocabulary for large activations")
+    tokens = outstanding_tokens(sources.checkpoint)
+    rows = [row for row in sources.task.rows_of_tokens(tokens, _AFTER_PROMPT) if len(row) <= sources.max_tokens]
+    found = sources.task.run_reference(model, rows, _SURVEY_BATCH_ROWS, progress.step)
+    return VocabularySurvey(tokens=len(tokens), peaks=found.peaks)
 
 
 def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:

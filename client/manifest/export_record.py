@@ -12,7 +12,15 @@ from ..errors import ManifestError
 from .fields import as_list, as_object, known_fields, read_object
 from .identities import Provenance, SourceIdentity
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, RerankManifest, read_manifest
-from .reports import LayerErrors, ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport, WitnessReport
+from .reports import (
+    LayerErrors,
+    ParityReport,
+    QuantizationReport,
+    RangeReport,
+    RetrievalReport,
+    ScoreParityReport,
+    WitnessReport,
+)
 from .wire import Device, Task
 
 
@@ -34,6 +42,8 @@ class ExportRecord:
     """Comparison with the fp32 reference."""
     witness: WitnessReport | None = None
     """Comparison of the reference with another library; None if there was none."""
+    fp16_range: RangeReport | None = None
+    """Present for models that compute in fp16."""
     quantization: QuantizationReport | None = None
     """Present for int8 models for a CPU."""
     retrieval: RetrievalReport | None = None
@@ -66,13 +76,14 @@ class ExportRecord:
 
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
     quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
-    provenance, witness = fields.get("provenance"), fields.get("witness")
+    provenance, witness, fp16_range = (fields.get(name) for name in ("provenance", "witness", "fp16_range"))
     return {
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
         "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
         "parity": report(**known_fields(report, fields["parity"])),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
+        "fp16_range": None if fp16_range is None else RangeReport(**known_fields(RangeReport, fp16_range)),
         "quantization": None if quantization is None else _quantization(quantization, report),
         "retrieval": None if retrieval is None else _retrieval(retrieval),
         "provenance": None if provenance is None else _provenance(provenance),

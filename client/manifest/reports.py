@@ -90,6 +90,22 @@ class WitnessReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RangeReport:
+    """How far the activations of a model in fp16 are from its largest number, 65,504."""
+
+    residual_exponent: int
+    """n: the residual stream is scaled by 2^-n."""
+    mlp_exponent: int
+    """n: activations inside the MLP are scaled by 2^-n."""
+    headroom: float
+    """Factor by which activations may exceed those of the texts and tokens that were tried."""
+    texts: int
+    """Probe texts."""
+    tokens: int
+    """Single tokens, those that stand out and some of the whole vocabulary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerErrors:
     """Error of one layer when a single group of its products is computed in 8 bits, over held-out texts.
 

@@ -15,8 +15,7 @@ from .lowering import LoweredWeights, LoweringInputs, rescale_for_fp16
 from .operands import Operand, ScaledRows
 from .weight_format import FP32, WeightFormat, matrix_elements
 
-FP16 = ir.DataType.FLOAT16
-_TORCH = {FP16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
+_TORCH = {ir.DataType.FLOAT16: torch.float16, ir.DataType.BFLOAT16: torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +36,7 @@ class FloatFormat(WeightFormat):
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """For fp16, rescale by powers of two so that activations stay in range; otherwise return the inputs."""
-        if self.activations == FP16:
+        if self.may_overflow:
             return rescale_for_fp16(inputs, self)
         return LoweredWeights(checkpoint=inputs.checkpoint, format=self)
 

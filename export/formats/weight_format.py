@@ -53,6 +53,11 @@ class WeightFormat(ABC):
         """Bytes of one activation."""
         return int(self.activations.itemsize)
 
+    @property
+    def may_overflow(self) -> bool:
+        """Whether activations are fp16, whose range is small."""
+        return self.activations == ir.DataType.FLOAT16
+
     # --- what the graph computes
 
     @abstractmethod

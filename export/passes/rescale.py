@@ -48,6 +48,15 @@ class Rescale:
     intermediate: int = 0
     """j: activations inside the MLP are multiplied by 2^-j."""
 
+    def headroom(self, peaks: ActivationPeaks) -> float:
+        """Return the factor by which all activations may exceed `peaks` without overflow."""
+        scaled = (
+            math.ldexp(peaks.residual, -self.residual),
+            math.ldexp(peaks.intermediate, -self.intermediate),
+            peaks.projection,
+        )
+        return FP16_MAX / max(max(scaled), 1.0)
+
     def eps(self, eps: float) -> float:
         """Return the eps of a norm on the rescaled residual stream."""
         return math.ldexp(eps, -2 * self.residual)

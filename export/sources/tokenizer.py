@@ -44,7 +44,7 @@ class CheckpointTokenizer:
         Raises:
             UnsupportedCheckpointError: tokenizers and transformers disagree, or the prompt alone has `max_tokens`.
         """
-        prefix, suffix = (self._encode_officially(text) for text in (prompts.prefix, prompts.suffix))
+        prefix, suffix = (self.part_ids(text) for text in (prompts.prefix, prompts.suffix))
         body_tokens = max_tokens - len(prefix) - len(suffix)
         if body_tokens < 1:
             raise UnsupportedCheckpointError(
@@ -73,7 +73,8 @@ class CheckpointTokenizer:
         """Return the id of `token`; None if it is not in the vocabulary."""
         return self.plain.token_to_id(token)
 
-    def _encode_officially(self, text: str) -> list[int]:
+    def part_ids(self, text: str) -> list[int]:
+        """Return the ids of a part of a prompt by the official recipe, without special tokens around it."""
         return list(map(int, self.official.encode(text, add_special_tokens=False)))
 
     def _encode(self, text: str) -> list[int]:

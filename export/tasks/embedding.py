@@ -36,6 +36,7 @@ from ..verification.witness import (
 )
 from .task import ManifestFields, ReferenceRun
 
+_NO_LIMIT = 1 << 30
 SMALLEST_DIMENSION = 32
 """Smallest Matryoshka dimension of the Qwen3-Embedding family."""
 
@@ -69,6 +70,13 @@ class EmbeddingTask:
     def long_row(self, tokens: int) -> list[int]:
         """Return a long document, truncated to `tokens`."""
         return self.tokenizer.rows([long_text(tokens)], max(tokens, 2))[0]
+
+    def rows_of_tokens(self, tokens: Sequence[int], after_prompt: int) -> list[list[int]]:
+        """Return each token as a document, and the first ones as a query."""
+        end = [] if self.tokenizer.end_token_id is None else [self.tokenizer.end_token_id]
+        [empty] = self.tokenizer.rows([self._as_query("")], _NO_LIMIT)
+        prompt = empty[: len(empty) - len(end)]
+        return [[token, *end] for token in tokens] + [[*prompt, token, *end] for token in tokens[:after_prompt]]
 
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]

@@ -42,6 +42,8 @@ from ..verification.witness import (
 )
 from .task import ManifestFields, ReferenceRun
 
+_NO_LIMIT = 1 << 30
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankTask:
@@ -79,6 +81,13 @@ class RerankTask:
         shortest = min(map(len, self.tokenizer.pair_rows(self.prompts, [""], 1 << 30))) + 1
         body = self._body("What is new?", long_text(tokens))
         return self.tokenizer.pair_rows(self.prompts, [body], max(tokens, shortest))[0]
+
+    def rows_of_tokens(self, tokens: Sequence[int], after_prompt: int) -> list[list[int]]:
+        """Return each token alone, and the first ones as a document."""
+        rows = self.tokenizer.pair_rows(self.prompts, [self._body("", "")], _NO_LIMIT)
+        end = len(rows[0]) - len(self.tokenizer.part_ids(self.prompts.suffix))
+        before, after = rows[0][:end], rows[0][end:]
+        return [[token] for token in tokens] + [[*before, token, *after] for token in tokens[:after_prompt]]
 
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]

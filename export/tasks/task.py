@@ -73,6 +73,9 @@ class ExportTask(Protocol):
     def long_row(self, tokens: int) -> list[int]:
         """Return the row of a long text, truncated to `tokens`."""
 
+    def rows_of_tokens(self, tokens: Sequence[int], after_prompt: int) -> list[list[int]]:
+        """Return a row of each of `tokens` alone, and a row of each of the first `after_prompt` after a prompt."""
+
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
     ) -> ReferenceOutputs:
