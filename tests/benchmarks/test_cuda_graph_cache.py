@@ -54,7 +54,7 @@ def test_every_option_is_part_of_the_key(context: RunContext, written: list[Grap
         _PROFILE,
         dataclasses.replace(_PROFILE, runtime=RuntimeVersion(1, 20)),
         dataclasses.replace(_PROFILE, attention=CudaAttention.PAGES),
-        dataclasses.replace(_PROFILE, joint_products=False),
+        dataclasses.replace(_PROFILE, dense_batches=False),
         dataclasses.replace(_PROFILE, cpu_twin=True),
     ]
     files = [cuda_graph._write(context, Precision.FP16, profile) for profile in profiles]
