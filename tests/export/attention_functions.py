@@ -8,18 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx.parser
-from numpy.typing import NDArray
+from graph_branches import all_nodes
 
-from qwen3_triton.export.batching.inputs import batch_inputs
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 DOMAIN = "decomposed"
 
-# row and position of each packed token from cu_seqlens; a token attends to earlier tokens of its row
-_PACKED = """
+_ATTRIBUTES = """
     heads = Constant <value_int: int = @num_heads> ()
     kv_heads = Constant <value_int: int = @kv_num_heads> ()
     one = Constant <value_ints = [1]> ()
@@ -38,7 +35,7 @@ _CORE = """
     raw = Einsum <equation = "ikgd,jkd->kgij"> (q4, k3)
     scaled = Mul (raw, scale)
     low = Constant <value_float = -1e30> ()
-    masked = Where (seen, scaled, low)
+    masked = Where (seen_inside, scaled, low)
     weights = Softmax <axis = -1> (masked)
     context = Einsum <equation = "kgij,jkd->ikgd"> (weights, v3)
     width = Mul (heads1, size)
@@ -46,6 +43,7 @@ _CORE = """
     flat = Reshape (context, out_shape)
     output = CastLike (flat, query)
 """
+# row and position of each packed token from cu_seqlens; a token attends to earlier tokens of its row
 _TOKENS = """
     zero = Constant <value_int = 0> ()
     unit = Constant <value_int = 1> ()
@@ -69,13 +67,24 @@ _TOKENS = """
     seen = And (same, earlier)
 """
 
-_PAGED = f"""
+# a key at or after `limit` is not read
+_BOUNDED = """
+    key_is_inside = Less (position, limit)
+    key_line = Unsqueeze (key_is_inside, none)
+    seen_inside = And (seen, key_line)
+"""
+
+
+def _paged(inputs: str, limit: str) -> str:
+    """PagedAttention of queries and keys that are normed and rotated; `limit` computes the longest key sequence."""
+    return f"""
 <domain: "{DOMAIN}", opset_import: ["" : 18]>
-PagedAttention <num_heads, kv_num_heads, scale>
-    (query, key, value, key_cache, value_cache, cu_seqlens, past_seqlens, block_table) => (output)
+PagedAttention <num_heads, kv_num_heads, scale> ({inputs}) => (output)
 {{
-    {_PACKED}
+    {_ATTRIBUTES}
     {_TOKENS}
+    {limit}
+    {_BOUNDED}
     q = Cast <to = 1> (query)
     k = Cast <to = 1> (key)
     v = Cast <to = 1> (value)
@@ -85,29 +94,37 @@ PagedAttention <num_heads, kv_num_heads, scale>
 }}
 """
 
-# norm and rope of q and k before attention; q, k and v are concatenated
+
+_PAGE_INPUTS = "query, key, value, key_cache, value_cache, cu_seqlens, past_seqlens, block_table"
+_PAGED = _paged(_PAGE_INPUTS, "limit = Identity (count)")
+_PAGED_BOUNDED = _paged(
+    f"{_PAGE_INPUTS}, cos, sin, slots, sink, q_gain, k_gain, k_scale, v_scale, max_seqlens",
+    """
+    longest = Cast <to = 7> (max_seqlens)
+    limit = Gather <axis = 0> (longest, unit)
+""",
+)
+
+# norm of q and k, then rope
 _PREPARED = """
-    packed = Cast <to = 1> (query)
-    two = Constant <value_ints = [2]> ()
-    kv2 = Mul (kv1, two)
-    all_heads = Add (heads1, kv2)
-    joint_width = Shape <start = 1, end = 2> (query)
-    size = Div (joint_width, all_heads)
-    head_shape = Concat <axis = 0> (minus, all_heads, size)
-    by_head = Reshape (packed, head_shape)
-    parts = Concat <axis = 0> (heads1, kv1, kv1)
-    q_raw, k_raw, v = Split <axis = 1> (by_head, parts)
+    size = Shape (q_gain)
+    q_heads = Concat <axis = 0> (minus, heads1, size)
+    k_heads = Concat <axis = 0> (minus, kv1, size)
+    query32 = Cast <to = 1> (query)
+    q_raw = Reshape (query32, q_heads)
+    key32 = Cast <to = 1> (key)
+    k_raw = Reshape (key32, k_heads)
+    v = Cast <to = 1> (value)
     eps = Constant <value_float: float = @qk_norm_epsilon> ()
-    last = Constant <value_ints = [-1]> ()
     q_square = Mul (q_raw, q_raw)
-    q_mean = ReduceMean <keepdims = 1> (q_square, last)
+    q_mean = ReduceMean <keepdims = 1> (q_square, minus)
     q_shifted = Add (q_mean, eps)
     q_root = Sqrt (q_shifted)
     q_unit = Div (q_raw, q_root)
     q_gain32 = Cast <to = 1> (q_gain)
     q_normed = Mul (q_unit, q_gain32)
     k_square = Mul (k_raw, k_raw)
-    k_mean = ReduceMean <keepdims = 1> (k_square, last)
+    k_mean = ReduceMean <keepdims = 1> (k_square, minus)
     k_shifted = Add (k_mean, eps)
     k_root = Sqrt (k_shifted)
     k_unit = Div (k_raw, k_root)
@@ -137,49 +154,67 @@ _PREPARED = """
     k = Concat <axis = -1> (k_left, k_right)
 """
 
-_PAGED_NORMED = f"""
-<domain: "{DOMAIN}", opset_import: ["" : 18]>
-PagedAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
-    (query, key, value, key_cache, value_cache, cu_seqlens, past_seqlens, block_table, cos, sin, slots, sink, q_gain,
-     k_gain, k_scale, v_scale, max_seqlens) => (output)
-{{
-    {_PACKED}
-    {_TOKENS}
-    {_PREPARED}
-    {_CORE}
-}}
-"""
-
 # flattened rows are packed texts of equal length; only padding attends to padding
 _GROUP_QUERY_NORMED = f"""
 <domain: "{DOMAIN}", opset_import: ["" : 18]>
 GroupQueryAttention <num_heads, kv_num_heads, scale, do_rotary, qk_norm_epsilon>
-    (rows, key, value, past_key, past_value, seqlens_k, total, cos, sin, position_ids, bias, sink, k_scale,
+    (q_rows, k_rows, v_rows, past_key, past_value, seqlens_k, total, cos, sin, position_ids, bias, sink, k_scale,
      v_scale, q_gain, k_gain) => (attended, present_key, present_value)
 {{
-    {_PACKED}
-    row_shape = Shape (rows)
+    {_ATTRIBUTES}
+    row_count = Shape <start = 0, end = 1> (q_rows)
+    row_width = Cast <to = 7> (total)
+    q_size = Shape <start = 2, end = 3> (q_rows)
+    k_size = Shape <start = 2, end = 3> (k_rows)
+    cell_count = Mul (row_count, row_width)
+    q_shape = Concat <axis = 0> (cell_count, q_size)
+    k_shape = Concat <axis = 0> (cell_count, k_size)
+    query = Reshape (q_rows, q_shape)
+    key = Reshape (k_rows, k_shape)
+    value = Reshape (v_rows, k_shape)
     first = Constant <value_ints = [0]> ()
-    row_count = Gather <axis = 0> (row_shape, first)
-    row_width = Gather <axis = 0> (row_shape, one)
-    joint = Constant <value_ints = [2]> ()
-    joint_size = Gather <axis = 0> (row_shape, joint)
-    flat_shape = Concat <axis = 0> (minus, joint_size)
-    query = Reshape (rows, flat_shape)
-    edge = Squeeze (row_count, first)
     low_edge = Constant <value_int = 0> ()
     step = Constant <value_int = 1> ()
+    edge = Squeeze (row_count, first)
     above = Add (edge, step)
     numbers = Range (low_edge, above, step)
-    width_of_row = Squeeze (row_width, first)
-    cu_seqlens = Mul (numbers, width_of_row)
+    cu_seqlens = Mul (numbers, row_width)
     {_TOKENS}
+    last_keys = Cast <to = 7> (seqlens_k)
+    key_counts = Add (last_keys, unit)
+    limit = Gather <axis = 0> (key_counts, before)
+    {_BOUNDED}
     {_PREPARED}
     {_CORE}
     back = Concat <axis = 0> (row_count, row_width, width)
     attended = Reshape (output, back)
     present_key = Identity (k_gain)
     present_value = Identity (k_gain)
+}}
+"""
+
+# row i of the input becomes row offsets[i] of the output
+_RESTORE_PADDING = f"""
+<domain: "{DOMAIN}", opset_import: ["" : 18]>
+RestorePadding (tokens, offsets) => (rows)
+{{
+    minus = Constant <value_ints = [-1]> ()
+    none = Constant <value_ints = [0]> ()
+    one = Constant <value_ints = [1]> ()
+    places = Reshape (offsets, minus)
+    token_count = Shape <start = 0, end = 1> (tokens)
+    used = Slice (places, none, token_count, none)
+    used64 = Cast <to = 7> (used)
+    indices = Unsqueeze (used64, one)
+    width = Shape <start = 1, end = 2> (tokens)
+    cell_count = Shape (places)
+    flat_shape = Concat <axis = 0> (cell_count, width)
+    blank = ConstantOfShape (flat_shape)
+    blank_cells = CastLike (blank, tokens)
+    cells = ScatterND (blank_cells, indices, tokens)
+    grid = Shape (offsets)
+    row_shape = Concat <axis = 0> (grid, width)
+    rows = Reshape (cells, row_shape)
 }}
 """
 
@@ -211,36 +246,28 @@ GatedRMSNorm <activation, epsilon> (rows, gain, gate) => (output)
 def open_decomposed(file: Path) -> WrittenModel:
     """Open a copy of the graph at `file` in which these operators are functions; the weights file is shared."""
     model = onnx.load(file, load_external_data=False)
-    attention_nodes = [node for node in model.graph.node if node.op_type in ("PagedAttention", "GroupQueryAttention")]
-    normed = any(attribute.name == "qk_norm_epsilon" for attribute in attention_nodes[0].attribute)
-    texts = {
-        ("PagedAttention", False): _PAGED,
-        ("PagedAttention", True): _PAGED_NORMED,
-        ("GroupQueryAttention", True): _GROUP_QUERY_NORMED,
-    }
-    gated_norms = [node for node in model.graph.node if node.op_type == "GatedRMSNorm"]
-    for node in (*attention_nodes, *gated_norms):
-        node.domain = DOMAIN
-    model.functions.append(onnx.parser.parse_function(texts[attention_nodes[0].op_type, normed]))
-    if gated_norms:
-        model.functions.append(onnx.parser.parse_function(_GATED_NORM))
+    functions = {}
+    for node in all_nodes(model.graph):
+        function = _function_of(node)
+        if function is not None:
+            node.domain = DOMAIN
+            functions[node.op_type] = function
+    model.functions.extend(onnx.parser.parse_function(function) for function in functions.values())
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     copy = file.with_name("decomposed.onnx")
     onnx.save(model, copy)
     return WrittenModel(copy, threads=2)
 
 
-def bookkeeping(file: Path, names: list[str], rows: list[list[int]]) -> dict[str, NDArray[np.generic]]:
-    """Return the values `names` of the graph at `file` that are computed once per batch."""
-    import onnxruntime
-
-    model = onnx.load(file, load_external_data=False)
-    batch_nodes = [node for node in model.graph.node if node.name.startswith("rows.")]
-    del model.graph.node[:]
-    model.graph.node.extend(batch_nodes)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    copy = file.with_name("bookkeeping.onnx")
-    onnx.save(model, copy)
-    session = onnxruntime.InferenceSession(copy, providers=["CPUExecutionProvider"])
-    return dict(zip(names, session.run(names, batch_inputs(rows)), strict=True))
+def _function_of(node: onnx.NodeProto) -> str | None:
+    """Return the function for `node`; None if the CPU provider has a kernel of it."""
+    match node.op_type:
+        case "PagedAttention":
+            return _PAGED if len(node.input) == len(_PAGE_INPUTS.split(",")) else _PAGED_BOUNDED
+        case "GroupQueryAttention" if any(attribute.name == "qk_norm_epsilon" for attribute in node.attribute):
+            return _GROUP_QUERY_NORMED
+        case "RestorePadding":
+            return _RESTORE_PADDING
+        case "GatedRMSNorm":
+            return _GATED_NORM
+    return None

@@ -28,16 +28,22 @@ from qwen3_triton.export import (
 from qwen3_triton.export.artifacts.cuda_options import cuda_provider_options
 from qwen3_triton.export.artifacts.memory import estimate_memory
 from qwen3_triton.export.formats import weight_format
+from qwen3_triton.export.graph import CudaProfile
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.verification.runtime import RUNTIME_NAME
+from qwen3_triton.export.verification.written_check import cpu_can_run
 
+ITSELF, TWIN = "on a CPU, not on a GPU", "on a CPU, the graph's fp32 twin, not on a GPU"
 CASES = [
-    (Precision.FP32, CudaAttention.ROWS, "on a CPU, not on a GPU"),
-    (Precision.FP16, CudaAttention.ROWS, "on a CPU, not on a GPU"),
-    (Precision.INT8, CudaAttention.ROWS, "on a CPU, not on a GPU"),
-    (Precision.BF16, CudaAttention.ROWS, "the graph's fp32 twin, not on a GPU"),
-    (Precision.FP16, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
-    (Precision.INT8, CudaAttention.PAGES, "the graph's fp32 twin, not on a GPU"),
+    (Precision.FP32, CudaAttention.ROWS, ITSELF),
+    (Precision.FP32, CudaAttention.PAGES, ITSELF),
+    (Precision.FP16, CudaAttention.ROWS, TWIN),
+    (Precision.INT8, CudaAttention.ROWS, TWIN),
+    (Precision.BF16, CudaAttention.ROWS, TWIN),
+    (Precision.FP16, CudaAttention.PAGES, TWIN),
+    (Precision.INT8, CudaAttention.PAGES, TWIN),
 ]
+"""Precision, attention, and what runs in the check of an export: the CPU provider has all operators only in fp32."""
 EXACT_FP32 = {"use_tf32": "0"}
 FLASH = EXACT_FP32 | {"sdpa_kernel": "1"}
 STRICT = FLASH | {"enable_skip_layer_norm_strict_mode": "1"}
@@ -81,9 +87,10 @@ def test_report_names_the_runtime_of_the_check(
     notes = Notes()
     options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
     result = export_model(options, notes)
-    assert result.record.parity.runtime.endswith(description)
+    assert result.record.parity.runtime == f"{RUNTIME_NAME} {description}"
     assert result.record.parity.passed
-    assert any(note.startswith("no GPU here") for note in notes.notes)
+    [note] = [note for note in notes.notes if note.startswith("no GPU here: ")]
+    assert ("fp32 twin" in note) == (description == TWIN)
     assert any(note.startswith("GPU memory: weights") for note in notes.notes)
     stored = ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8"))
     assert stored == result.record
@@ -98,6 +105,25 @@ def test_report_names_the_runtime_of_the_check(
     version = sorted(entry.name for entry in result.folder.graph(1).parent.iterdir())
     assert version == ["batchstrategy.so", "model.onnx", "model.onnx.data"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
+
+
+@pytest.mark.parametrize(
+    "runtime", [RuntimeVersion(1, 23, 2), RuntimeVersion(1, 28), RuntimeVersion(1, 31, 1)], ids=str
+)
+@pytest.mark.parametrize("attention", CudaAttention)
+@pytest.mark.parametrize("precision", Precision)
+def test_a_cpu_can_run_fp32_graphs_and_fp16_twins(
+    precision: Precision, attention: CudaAttention, runtime: RuntimeVersion
+) -> None:
+    """Others have RestorePadding before ONNX Runtime 1.31, norms in attention from 1.28, or attention over pages."""
+    format = weight_format(precision, Device.CUDA)
+    profile = CudaProfile(runtime=runtime, attention=attention)
+    assert cpu_can_run(format, profile) == (precision is Precision.FP32)
+    twin = dataclasses.replace(profile, cpu_twin=True)
+    assert cpu_can_run(format.fp32_twin(), twin)
+    assert cpu_can_run(format, twin) == (
+        precision is not Precision.BF16 and (precision is Precision.FP32 or attention is CudaAttention.ROWS)
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,19 @@
-"""Structure of graphs for GPUs: every operator has a CUDA kernel, and layers do not synchronise with the host."""
+"""Structure of graphs for GPUs: every operator has a CUDA kernel, and layers do not synchronize with the host."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from graph_branches import CHOICE, Branch, all_nodes, nodes_of, plain_name
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import write_graph
 
@@ -31,199 +35,401 @@ OLD, ROWS_NORMED, GATED, NEW = (
     RuntimeVersion(1, 29),
     RuntimeVersion(1, 31, 1),
 )
-NEWER = [ROWS_NORMED, GATED, NEW]
-RUNTIMES = [*dict.fromkeys(release.runtime for release in TritonRelease), *NEWER]
-CASES = list(itertools.product(Precision, CudaAttention))
+CHANGES = [OLD, ROWS_NORMED, GATED, NEW]
+"""Releases with which graphs change."""
+RUNTIMES = list(dict.fromkeys([*(release.runtime for release in TritonRelease), *CHANGES]))
 HALVES = [Precision.FP16, Precision.BF16, Precision.INT8]
-LAYER_KERNELS = {
-    (Precision.FP32, CudaAttention.ROWS): {OLD: 22, ROWS_NORMED: 22, GATED: 22},
-    (Precision.FP32, CudaAttention.PAGES): {OLD: 22, ROWS_NORMED: 22, GATED: 22},
-    (Precision.FP16, CudaAttention.ROWS): {OLD: 18, ROWS_NORMED: 12, GATED: 11},
-    (Precision.FP16, CudaAttention.PAGES): {OLD: 16, ROWS_NORMED: 16, GATED: 9},
-    (Precision.BF16, CudaAttention.ROWS): {OLD: 20, ROWS_NORMED: 14, GATED: 11},
-    (Precision.BF16, CudaAttention.PAGES): {OLD: 18, ROWS_NORMED: 18, GATED: 9},
-    (Precision.INT8, CudaAttention.ROWS): {OLD: 18, ROWS_NORMED: 12, GATED: 11},
-    (Precision.INT8, CudaAttention.PAGES): {OLD: 16, ROWS_NORMED: 16, GATED: 9},
+ROWS, PAGES = CudaAttention
+DENSE, PACKED = Branch
+
+DENSE_KERNELS = {
+    Precision.FP32: {OLD: 18, ROWS_NORMED: 18, GATED: 18, NEW: 18},
+    Precision.FP16: {OLD: 14, ROWS_NORMED: 12, GATED: 12, NEW: 12},
+    Precision.BF16: {OLD: 16, ROWS_NORMED: 14, GATED: 11, NEW: 11},
+    Precision.INT8: {OLD: 14, ROWS_NORMED: 12, GATED: 12, NEW: 12},
 }
-"""Largest number of kernels in a layer by ONNX Runtime release."""
+"""Number of kernels in a layer of the dense branch by release. Reshape is none: it does not copy."""
+PACKED_KERNELS = {
+    (Precision.FP32, ROWS): {OLD: 22, ROWS_NORMED: 22, GATED: 22, NEW: 22},
+    (Precision.FP32, PAGES): {OLD: 22, ROWS_NORMED: 22, GATED: 22, NEW: 22},
+    (Precision.FP16, ROWS): {OLD: 19, ROWS_NORMED: 17, GATED: 17, NEW: 16},
+    (Precision.FP16, PAGES): {OLD: 16, ROWS_NORMED: 16, GATED: 16, NEW: 16},
+    (Precision.BF16, ROWS): {OLD: 20, ROWS_NORMED: 18, GATED: 15, NEW: 15},
+    (Precision.BF16, PAGES): {OLD: 18, ROWS_NORMED: 18, GATED: 15, NEW: 15},
+    (Precision.INT8, ROWS): {OLD: 19, ROWS_NORMED: 17, GATED: 17, NEW: 16},
+    (Precision.INT8, PAGES): {OLD: 16, ROWS_NORMED: 16, GATED: 16, NEW: 16},
+}
+"""The same of the packed branch."""
+COPIES_AND_WAITS = {
+    "Cast",
+    "Loop",
+    "If",
+    "Scan",
+    "Transpose",
+    "Shape",
+    "Size",
+    "Compress",
+    "NonZero",
+    "Concat",
+    "Expand",
+}
+MOVES = {"Gather", "GatherElements", "GatherND", "RestorePadding", "ScatterElements", "ScatterND", "Slice", "Split"}
+READ_ON_HOST = {
+    "Range": {0, 1, 2},
+    "Expand": {1},
+    "Reshape": {1},
+    "Slice": {1, 2, 3, 4},
+    "ConstantOfShape": {0},
+    "TopK": {1},
+    "CumSum": {1},
+    "Squeeze": {1},
+    "Unsqueeze": {1},
+}
+"""Indices of the inputs that CUDA kernels read from host memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graphs:
+    """Graphs of one checkpoint, each written once."""
+
+    source: Path
+    folder: Path
+    files: dict[tuple[Precision, CudaProfile], Path] = field(default_factory=dict)
+
+    def file(self, precision: Precision, profile: CudaProfile) -> Path:
+        key = (precision, profile)
+        if key not in self.files:
+            folder = self.folder / str(len(self.files))
+            self.files[key] = write_graph(self.source, folder, precision, cuda=profile).file
+        return self.files[key]
+
+    def load(self, precision: Precision, profile: CudaProfile) -> onnx.GraphProto:
+        graph: onnx.GraphProto = onnx.load(self.file(precision, profile), load_external_data=False).graph
+        return graph
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("structure") / "tiny", TinyCheckpoint(layers=LAYERS))
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Graphs:
+    folder = tmp_path_factory.mktemp("structure")
+    return Graphs(write_checkpoint(folder / "tiny", TinyCheckpoint(layers=LAYERS)), folder)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=["-".join(case) for case in CASES])
-def case(request: pytest.FixtureRequest) -> tuple[Precision, CudaAttention]:
-    chosen: tuple[Precision, CudaAttention] = request.param
-    return chosen
+def profiles() -> Iterator[CudaProfile]:
+    """Iterate over a profile of each layout of attention and each release with which graphs change."""
+    for runtime, attention in itertools.product(CHANGES, CudaAttention):
+        yield CudaProfile(runtime=runtime, attention=attention)
 
 
-def written(source: Path, folder: Path, precision: Precision, profile: CudaProfile) -> Path:
-    return write_graph(source, folder, precision, cuda=profile).file
+def kinds_in_layer(nodes: list[onnx.NodeProto], index: int = 1) -> Counter[str]:
+    """Return the operators of a layer and their numbers."""
+    return Counter(node.op_type for node in nodes if node.name.startswith(f"layers.{index}."))
 
 
-def norms_heads(precision: Precision, attention: CudaAttention, runtime: RuntimeVersion) -> bool:
-    """Whether attention takes q, k and v in one tensor."""
-    first = ROWS_NORMED if attention is CudaAttention.ROWS else GATED
-    return precision is not Precision.FP32 and runtime >= first
+def weight_names(graph: onnx.GraphProto) -> set[str]:
+    """Return the names of all initializers but constants."""
+    return {tensor.name for tensor in graph.initializer if not tensor.name.startswith("constant.")}
 
 
+# --- kernels
+
+
+@pytest.mark.parametrize("attention", CudaAttention)
+@pytest.mark.parametrize("precision", Precision)
 def test_every_release_has_a_cuda_kernel_for_every_node(
-    tmp_path: Path, source: Path, case: tuple[Precision, CudaAttention]
+    graphs: Graphs, precision: Precision, attention: CudaAttention
 ) -> None:
-    precision, attention = case
-    for runtime in RUNTIMES:
-        file = written(source, tmp_path / str(runtime), precision, CudaProfile(runtime=runtime, attention=attention))
-        require_cuda_kernels(ir.load(file), DTYPES[precision], runtime)
+    for runtime, dense_batches in itertools.product(RUNTIMES, (True, False)):
+        profile = CudaProfile(runtime=runtime, attention=attention, dense_batches=dense_batches)
+        require_cuda_kernels(ir.load(graphs.file(precision, profile)), DTYPES[precision], runtime)
 
 
-def test_layer_has_few_kernels_and_no_copies(
-    tmp_path: Path, source: Path, case: tuple[Precision, CudaAttention]
-) -> None:
-    precision, attention = case
-    for runtime, limit in LAYER_KERNELS[case].items():
-        profile = CudaProfile(runtime=runtime, attention=attention)
-        model = onnx.load(written(source, tmp_path / str(runtime), precision, profile))
-        kinds = Counter(node.op_type for node in model.graph.node if node.name.startswith("layers.1."))
-        assert not kinds.keys() & {"Cast", "Loop", "If", "Scan", "Transpose", "Shape", "Size", "Compress", "NonZero"}
-        joint = norms_heads(precision, attention, runtime)
-        assert kinds["MatMulNBits" if precision is Precision.INT8 else "MatMul"] == (5 if joint else 7)
+@pytest.mark.parametrize("branch", Branch)
+@pytest.mark.parametrize("operator", ["Softplus", "Cast"], ids=["no kernel", "forbidden in layers"])
+def test_node_of_a_branch_without_a_kernel_is_reported(graphs: Graphs, branch: Branch, operator: str) -> None:
+    model = ir.load(graphs.file(Precision.FP16, CudaProfile()))
+    [choice] = [node for node in model.graph if node.name == CHOICE]
+    body = choice.attributes[branch].as_graph()
+    body.append(ir.Node("", operator, [body.outputs[0]], name="layers.1.mlp.planted"))
+    with pytest.raises(ExportError, match=rf"no CUDA kernel for layers\.1\.mlp\.planted \({operator}-"):
+        require_cuda_kernels(model, ir.DataType.FLOAT16, OLD)
+
+
+@pytest.mark.parametrize("attention", CudaAttention)
+@pytest.mark.parametrize("precision", Precision)
+def test_number_of_kernels_in_a_layer(graphs: Graphs, precision: Precision, attention: CudaAttention) -> None:
+    for runtime in CHANGES:
+        graph = graphs.load(precision, CudaProfile(runtime=runtime, attention=attention))
+        limits = {
+            DENSE: DENSE_KERNELS[precision][runtime],
+            PACKED: PACKED_KERNELS[precision, attention][runtime],
+        }
+        for branch, expected in limits.items():
+            kinds = kinds_in_layer(nodes_of(graph, branch))
+            assert kinds["MatMulNBits" if precision is Precision.INT8 else "MatMul"] == 7
+            assert kinds.total() - kinds["Reshape"] == expected, (runtime, branch)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_layers_neither_convert_nor_wait_for_the_host(graphs: Graphs, precision: Precision) -> None:
+    for profile, branch in itertools.product(profiles(), Branch):
+        nodes = nodes_of(graphs.load(precision, profile), branch)
+        for index in range(LAYERS):
+            assert not kinds_in_layer(nodes, index).keys() & COPIES_AND_WAITS
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_layers_of_dense_batches_move_nothing(graphs: Graphs, precision: Precision) -> None:
+    for profile in profiles():
+        kinds = kinds_in_layer(nodes_of(graphs.load(precision, profile), DENSE))
+        moves = Counter({kind: count for kind, count in kinds.items() if kind in MOVES})
         if precision is Precision.FP32:
-            assert kinds["Gather"] == 6
-        elif attention is CudaAttention.ROWS:
-            # to rows and back
-            assert kinds["Gather"] == (2 if joint else 4)
+            # repeat_kv, because attention in fp32 has as many heads of keys as of queries
+            assert moves == Counter({"Gather": 2})
+            assert kinds["Reshape"] == 8
         else:
-            assert kinds["Gather"] == 0
-        aliases = kinds["Reshape"] + kinds["Unsqueeze"]
-        assert kinds.total() - aliases <= limit
-        casts = sum(node.op_type == "Cast" for node in model.graph.node)
-        # that of the longest row's length, which attention over pages reads if it norms the heads
-        assert casts <= (13 if joint and attention is CudaAttention.PAGES else 12)
+            assert not moves
+            # to heads and back, unless attention norms queries and keys
+            assert kinds["Reshape"] == (0 if profile.norms_heads else 4)
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_layers_of_packed_tokens_move_q_k_and_v_to_rows_and_the_context_back(
+    graphs: Graphs, precision: Precision
+) -> None:
+    for profile in profiles():
+        kinds = kinds_in_layer(nodes_of(graphs.load(precision, profile), PACKED))
+        moves = Counter({kind: count for kind, count in kinds.items() if kind in MOVES})
+        if profile.attention is PAGES:
+            assert not moves
+        elif precision is Precision.BF16 or profile.runtime >= NEW:
+            assert moves == Counter({"Gather": 4})
+        else:
+            # the context comes back with the cells of padding at its end
+            assert moves == Counter({"RestorePadding": 4, "Slice": 1})
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_a_batch_runs_few_casts(graphs: Graphs, precision: Precision) -> None:
+    for profile, branch in itertools.product(profiles(), Branch):
+        graph = graphs.load(precision, profile)
+        casts = [node for node in (*graph.node, *nodes_of(graph, branch)) if node.op_type == "Cast"]
+        assert all(node.name.startswith(("rows.", "embedding.", "head.")) for node in casts)
+        assert len(casts) <= 13
+
+
+def test_graphs_have_the_newest_opset_with_kernels_in_all_releases(graphs: Graphs) -> None:
+    for precision, profile in itertools.product(Precision, profiles()):
+        model = onnx.load(graphs.file(precision, profile), load_external_data=False)
         assert {entry.domain: entry.version for entry in model.opset_import} == {"": 18, "com.microsoft": 1}
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES, ids=str)
-def test_product_names_and_shapes(
-    tmp_path: Path, source: Path, case: tuple[Precision, CudaAttention], runtime: RuntimeVersion
-) -> None:
-    precision, attention = case
-    model = onnx.load(
-        written(source, tmp_path / "out", precision, CudaProfile(runtime=runtime, attention=attention)),
-        load_external_data=False,
-    )
-    heads = {"q": 4 * 16, "k": 2 * 16, "v": 2 * 16}
-    if norms_heads(precision, attention, runtime):
-        heads = {"qkv": sum(heads.values())}
-    widths = {f"attention.{name}": width for name, width in heads.items()}
-    widths |= {"attention.output": 40, "mlp.gate": 56, "mlp.up": 56, "mlp.down": 40}
-    kind = "MatMulNBits" if precision is Precision.INT8 else "MatMul"
-    weights = {node.name: node.input[1] for node in model.graph.node if node.op_type == kind}
-    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+# --- branches
+
+
+@pytest.mark.parametrize("attention", CudaAttention)
+@pytest.mark.parametrize("precision", Precision)
+def test_branches_share_all_weights(graphs: Graphs, precision: Precision, attention: CudaAttention) -> None:
+    for runtime in CHANGES:
+        profile = CudaProfile(runtime=runtime, attention=attention)
+        graph = graphs.load(precision, profile)
+        weights = weight_names(graph) - {"constant.nan", "constant.lost"}
+        for branch in Branch:
+            assert weights == {name for node in nodes_of(graph, branch) for name in node.input} & weights
+        # subgraphs have no initializers of their own
+        for node in all_nodes(graph):
+            assert all(not attribute.g.initializer for attribute in node.attribute)
+
+        only_packed = CudaProfile(runtime=runtime, attention=attention, dense_batches=False)
+        assert weights == weight_names(graphs.load(precision, only_packed))
+        both, one = (graphs.file(precision, each).with_name("model.onnx.data") for each in (profile, only_packed))
+        assert both.stat().st_size == one.stat().st_size
+
+
+def test_weights_are_stored_once(graphs: Graphs) -> None:
+    """The data of the file is hardly larger than a checkpoint of tied embeddings and three layers."""
+    layer = 40 * (64 + 32 + 32) + 64 * 40 + 3 * 40 * 56
+    data = graphs.file(Precision.FP16, CudaProfile()).with_name("model.onnx.data").stat().st_size
+    assert data == pytest.approx(2 * (300 * 40 + LAYERS * layer), rel=0.1)
+
+
+def test_graph_without_dense_batches_has_no_branches(graphs: Graphs) -> None:
+    for precision, attention in itertools.product(Precision, CudaAttention):
+        profile = CudaProfile(attention=attention, dense_batches=False)
+        graph = graphs.load(precision, profile)
+        assert not any(node.op_type == "If" for node in graph.node)
+        packed = nodes_of(graphs.load(precision, CudaProfile(attention=attention)), PACKED)
+        assert kinds_in_layer(list(graph.node)) == kinds_in_layer(packed)
+
+
+@pytest.mark.parametrize("branch", Branch)
+@pytest.mark.parametrize("precision", Precision)
+def test_product_names_and_shapes(graphs: Graphs, precision: Precision, branch: Branch) -> None:
+    widths = {"attention.q": 4 * 16, "attention.k": 2 * 16, "attention.v": 2 * 16, "attention.output": 40}
+    widths |= {"mlp.gate": 56, "mlp.up": 56, "mlp.down": 40}
+    expected = {f"layers.{index}.{name}": width for index in range(LAYERS) for name, width in widths.items()}
+    kind, suffix = ("MatMulNBits", "codes") if precision is Precision.INT8 else ("MatMul", "weight")
     # codes are [out, blocks, block], float weights [in, out]
     out_axis = 0 if precision is Precision.INT8 else 1
-    assert {name: shapes[weight][out_axis] for name, weight in weights.items()} == {
-        f"layers.{index}.{name}": width for index in range(LAYERS) for name, width in widths.items()
-    }
+    for profile in profiles():
+        graph = graphs.load(precision, profile)
+        shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+        products = [node for node in nodes_of(graph, branch) if node.op_type == kind]
+        assert {plain_name(node.name): shapes[node.input[1]][out_axis] for node in products} == expected
+        assert [node.input[1] for node in products] == [f"{plain_name(node.name)}.{suffix}" for node in products]
 
 
-def test_gate_and_up_are_one_product_on_request(tmp_path: Path, source: Path) -> None:
-    profile = CudaProfile(runtime=NEW, joint_gate_up=True)
-    model = onnx.load(written(source, tmp_path / "out", Precision.FP16, profile), load_external_data=False)
-    products = {node.name for node in model.graph.node if node.op_type == "MatMul"}
-    assert {name for name in products if name.startswith("layers.1.mlp.")} == {
-        "layers.1.mlp.gate_up",
-        "layers.1.mlp.down",
-    }
-    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    assert shapes["layers.1.mlp.gate_up.weight"] == [40, 2 * 56]
+@pytest.mark.parametrize("precision", Precision)
+def test_last_layer_computes_only_the_last_tokens(graphs: Graphs, precision: Precision) -> None:
+    last = f"layers.{LAYERS - 1}"
+    for profile in profiles():
+        graph = graphs.load(precision, profile)
+        pages = profile.attention_for(DTYPES[precision]) is PAGES
+        # attention over rows returns cells, from which the last ones are gathered directly
+        sources = {
+            DENSE: ("rows.last_cells", "rows.last_cells"),
+            PACKED: ("rows.last" if pages else "rows.last_places", "rows.last"),
+        }
+        for branch, (context, residual) in sources.items():
+            nodes = {plain_name(node.name): node for node in nodes_of(graph, branch)}
+            for name, indices in ((f"{last}.attention.context", context), (f"{last}.residual", residual)):
+                assert (nodes[name].op_type, nodes[name].input[1]) == ("Gather", indices)
+            assert plain_name(nodes[f"{last}.attention.output"].input[0]) == f"{last}.attention.context"
+            assert plain_name(nodes[f"{last}.mlp.norm"].input[0]) == f"{last}.residual"
 
 
-def test_last_layer_computes_only_the_last_tokens(tmp_path: Path, source: Path) -> None:
-    model = onnx.load(written(source, tmp_path / "out", Precision.FP16, CudaProfile()), load_external_data=False)
-    producer = {out: node for node in model.graph.node for out in node.output}
-    [output] = [node for node in model.graph.node if node.name == f"layers.{LAYERS - 1}.attention.output"]
-    assert list(producer[output.input[0]].input)[1] == "rows.last_places"
-
-
-@pytest.mark.parametrize("runtime", [OLD, NEW], ids=str)
-@pytest.mark.parametrize("attention", CudaAttention)
 @pytest.mark.parametrize("precision", HALVES)
-def test_only_head_tensors_are_fp32(
-    tmp_path: Path, source: Path, precision: Precision, attention: CudaAttention, runtime: RuntimeVersion
-) -> None:
-    profile = CudaProfile(runtime=runtime, attention=attention)
-    model = onnx.load(written(source, tmp_path / "out", precision, profile), load_external_data=False)
-    full = {
-        tensor.name
-        for tensor in model.graph.initializer
-        if tensor.data_type == onnx.TensorProto.FLOAT and not tensor.name.startswith("constant.")
-    }
-    assert full == {"head.norm.gain", "head.unit.gain"}
+def test_only_head_tensors_are_fp32(graphs: Graphs, precision: Precision) -> None:
+    for profile in profiles():
+        graph = graphs.load(precision, profile)
+        types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+        full = {name for name in weight_names(graph) if types[name] == onnx.TensorProto.FLOAT}
+        assert full == {"head.norm.gain", "head.unit.gain"}
 
 
-def test_newer_operators_are_used_from_their_first_release(tmp_path: Path, source: Path) -> None:
-    def inputs(runtime: RuntimeVersion, attention: CudaAttention) -> int:
-        folder = tmp_path / f"{attention}-{runtime}"
-        model = onnx.load(written(source, folder, Precision.BF16, CudaProfile(runtime=runtime, attention=attention)))
-        [node] = [node for node in model.graph.node if node.name == "layers.0.attention.attention"]
-        norms = sum(
-            node.op_type == "SimplifiedLayerNormalization" and "attention" in node.name for node in model.graph.node
-        )
+# --- operators of newer releases
+
+
+@pytest.mark.parametrize("precision", HALVES)
+def test_newer_inputs_of_attention_are_used_from_their_first_release(graphs: Graphs, precision: Precision) -> None:
+    def inputs(runtime: RuntimeVersion, attention: CudaAttention, branch: Branch) -> tuple[str, int]:
+        nodes = nodes_of(graphs.load(precision, CudaProfile(runtime=runtime, attention=attention)), branch)
+        [node] = [node for node in nodes if plain_name(node.name) == "layers.0.attention.attention"]
+        assert all(node.input[:3]), "q, k and v are separate inputs"
+        names = {attribute.name for attribute in node.attribute}
+        in_operator = "qk_norm_epsilon" in names
+        assert ("do_rotary" in names) == (node.op_type == "GroupQueryAttention")
+        norms = sum(node.op_type == "SimplifiedLayerNormalization" and "attention" in node.name for node in nodes)
         # if the operator norms q and k, the only other norms are those on the residual stream
-        assert norms == (1 if len(node.input) > 9 else 1 + 2 * LAYERS)
-        return len(node.input)
+        assert norms == (1 if in_operator else 1 + 2 * LAYERS)
+        return node.op_type, len(node.input)
 
-    assert inputs(RuntimeVersion(1, 27), CudaAttention.ROWS) == 9
-    assert inputs(RuntimeVersion(1, 28), CudaAttention.ROWS) == 16
-    assert inputs(RuntimeVersion(1, 28), CudaAttention.PAGES) == 8
-    assert inputs(RuntimeVersion(1, 29), CudaAttention.PAGES) == 17
-
-
-@pytest.mark.parametrize("attention", CudaAttention)
-@pytest.mark.parametrize("precision", HALVES)
-def test_one_operator_applies_the_gate_from_its_first_release(
-    tmp_path: Path, source: Path, precision: Precision, attention: CudaAttention
-) -> None:
-    def gates(profile: CudaProfile) -> list[onnx.NodeProto]:
-        folder = tmp_path / f"{profile.runtime}-{profile.gated_norm}"
-        model = onnx.load(written(source, folder, precision, profile), load_external_data=False)
-        tables = {tensor.name: tensor for tensor in model.graph.initializer if "mlp.gain" in tensor.name}
-        nodes = [node for node in model.graph.node if node.op_type == "GatedRMSNorm"]
-        assert tables.keys() == {node.input[1] for node in nodes}
-        for table in tables.values():
-            assert (table.data_type, list(table.dims)) == (DTYPES[precision], [56])
-        elementwise = {node.op_type for node in model.graph.node if node.name.startswith("layers.0.mlp.")}
-        assert bool(nodes) != bool(elementwise & {"Exp", "Mul", "Div", "QuickGelu"})
-        return nodes
-
-    assert not gates(CudaProfile(runtime=ROWS_NORMED, attention=attention))
-    assert not gates(CudaProfile(runtime=GATED, attention=attention, gated_norm=False))
-    nodes = gates(CudaProfile(runtime=GATED, attention=attention))
-    assert [node.name for node in nodes] == [f"layers.{index}.mlp.gated" for index in range(LAYERS)]
-    [table] = {node.input[1] for node in nodes}
-    for index, node in enumerate(nodes):
-        assert list(node.input) == [f"layers.{index}.mlp.up", table, f"layers.{index}.mlp.gate"]
-        assert node.domain == "com.microsoft"
+    for attention in CudaAttention:
+        assert inputs(RuntimeVersion(1, 27), attention, DENSE) == ("GroupQueryAttention", 9)
+        assert inputs(ROWS_NORMED, attention, DENSE) == ("GroupQueryAttention", 16)
+    assert inputs(RuntimeVersion(1, 27), ROWS, PACKED) == ("GroupQueryAttention", 9)
+    assert inputs(ROWS_NORMED, ROWS, PACKED) == ("GroupQueryAttention", 16)
+    assert inputs(ROWS_NORMED, PAGES, PACKED) == ("PagedAttention", 8)
+    assert inputs(GATED, PAGES, PACKED) == ("PagedAttention", 17)
 
 
-def test_fp32_graphs_apply_the_gate_by_quick_gelu(tmp_path: Path, source: Path) -> None:
-    file = written(source, tmp_path / "out", Precision.FP32, CudaProfile(runtime=NEW))
-    model = onnx.load(file, load_external_data=False)
-    kinds = Counter(node.op_type for node in model.graph.node if ".mlp." in node.name)
-    assert kinds["QuickGelu"] == kinds["Mul"] == LAYERS
-    assert not kinds.keys() & {"GatedRMSNorm", "Exp"}
+@pytest.mark.parametrize("branch", Branch)
+def test_one_operator_applies_the_gate_in_bf16_from_its_first_release(graphs: Graphs, branch: Branch) -> None:
+    for profile in profiles():
+        graph = graphs.load(Precision.BF16, profile)
+        tables = {tensor.name: tensor for tensor in graph.initializer if "mlp.gain" in tensor.name}
+        nodes = nodes_of(graph, branch)
+        gates = [node for node in nodes if node.op_type == "GatedRMSNorm"]
+        elementwise = {node.op_type for node in nodes if ".mlp." in node.name} & {"Exp", "Add", "Mul", "Div"}
+        if profile.runtime < GATED:
+            assert not gates
+            assert not tables
+            assert elementwise == {"Exp", "Add", "Mul", "Div"}
+            continue
+        assert not elementwise
+        [(name, table)] = tables.items()
+        assert (table.data_type, list(table.dims)) == (onnx.TensorProto.BFLOAT16, [56])
+        for index, node in enumerate(gates):
+            prefix = f"layers.{index}.mlp"
+            assert (node.domain, plain_name(node.name)) == ("com.microsoft", f"{prefix}.gated")
+            assert [plain_name(value) for value in node.input] == [f"{prefix}.up", name, f"{prefix}.gate"]
+        assert len(gates) == LAYERS
 
 
+@pytest.mark.parametrize("branch", Branch)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.FP16, Precision.INT8])
+def test_other_graphs_apply_the_gate_by_quick_gelu(graphs: Graphs, precision: Precision, branch: Branch) -> None:
+    for profile in profiles():
+        graph = graphs.load(precision, profile)
+        assert not any("mlp.gain" in tensor.name for tensor in graph.initializer)
+        kinds = Counter(node.op_type for node in nodes_of(graph, branch) if ".mlp." in node.name)
+        assert kinds["QuickGelu"] == kinds["Mul"] == LAYERS
+        assert not kinds.keys() & {"GatedRMSNorm", "Exp"}
+
+
+@pytest.mark.parametrize("dense_batches", [True, False], ids=["branches", "packed only"])
 @pytest.mark.parametrize("attention", CudaAttention)
 def test_installed_runtime_accepts_types_and_shapes_of_bf16_graphs(
-    tmp_path: Path, source: Path, attention: CudaAttention
+    graphs: Graphs, attention: CudaAttention, dense_batches: bool
 ) -> None:
     """ONNX Runtime checks schemas before it looks for kernels, which the CPU does not have for bf16."""
-    file = written(source, tmp_path / "out", Precision.BF16, CudaProfile(attention=attention))
+    file = graphs.file(Precision.BF16, CudaProfile(attention=attention, dense_batches=dense_batches))
     with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented):
         onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+# --- bookkeeping
+
+
+def bookkeeping_on_gpu(graph: onnx.GraphProto) -> set[str]:
+    """Return the nodes before the branches that ONNX Runtime places on the GPU, by the rule of GetCpuPreferredNodes.
+
+    A node moves to the CPU if all its inputs are graph inputs, small initializers or values in host memory, at least
+    one is the latter, and the CUDA kernel reads none of those from host memory anyway. The rule is in
+    onnxruntime/core/framework/fallback_cpu_capability.cc.
+    """
+    free = {value.name for value in graph.input}
+    free |= {tensor.name for tensor in graph.initializer if math.prod(tensor.dims) <= 100}
+    host: set[str] = set()
+    on_gpu = set()
+    for node in (node for node in graph.node if node.name.startswith("rows.") and node.name != CHOICE):
+        found = [index for index, name in enumerate(node.input) if name in host]
+        moves = found and all(name in host | free for name in node.input)
+        if node.op_type == "Shape" or (moves and not READ_ON_HOST.get(node.op_type, set()) & set(found)):
+            host |= set(node.output)
+        else:
+            on_gpu.add(node.name)
+    return on_gpu
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_bookkeeping_before_the_branches_is_on_the_host(graphs: Graphs, precision: Precision) -> None:
+    for profile in profiles():
+        graph = graphs.load(precision, profile)
+        # the only tensor on the GPU; its shape is the length of the longest row
+        assert bookkeeping_on_gpu(graph) == {"rows.columns"}
+
+
+def test_inputs_are_read_by_the_bookkeeping_through_values_in_host_memory(graphs: Graphs) -> None:
+    for precision, profile in itertools.product(Precision, profiles()):
+        graph = graphs.load(precision, profile)
+        inputs = {value.name for value in graph.input}
+        readers = {(node.op_type, name) for node in all_nodes(graph) for name in node.input if name in inputs}
+        assert readers == {("Shape", "input_ids"), *(("Add", name) for name in inputs)}
+        # the shape that Expand reads would keep it on the GPU
+        assert not any(node.op_type == "Expand" for node in all_nodes(graph))
+
+
+def test_bookkeeping_would_be_on_the_gpu_without_the_zero(graphs: Graphs) -> None:
+    graph = graphs.load(Precision.FP16, CudaProfile())
+    adds = [node for node in graph.node if node.name.startswith("rows.host_") and node.op_type == "Add"]
+    renamed = {node.output[0]: node.input[0] for node in adds}
+    assert renamed.keys() == {"rows.host_ids", "rows.host_row_lengths", "rows.host_request_lengths"}
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+    assert len(bookkeeping_on_gpu(graph)) > 25
+
+
+# --- the table of kernels
 
 
 def test_kernels_are_distinguished_by_opset_type_and_release() -> None:
@@ -249,8 +455,8 @@ def test_kernels_are_distinguished_by_opset_type_and_release() -> None:
     assert not missing("GatedRMSNorm", 18, half, RuntimeVersion(1, 29), "com.microsoft")
 
 
-def test_error_names_nodes_release_and_a_remedy(tmp_path: Path, source: Path) -> None:
-    model = ir.load(write_graph(source, tmp_path / "out", Precision.FP16).file)
+def test_error_names_nodes_release_and_a_remedy(tmp_path: Path, graphs: Graphs) -> None:
+    model = ir.load(write_graph(graphs.source, tmp_path / "out", Precision.FP16).file)
     with pytest.raises(ExportError, match=r"ONNX Runtime 1\.23\.2 has no CUDA kernel for .*; choose a newer Triton"):
         require_cuda_kernels(model, ir.DataType.FLOAT16, RuntimeVersion(1, 23, 2))
 

@@ -11,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from attention_functions import open_decomposed
+from graph_branches import Branch, nodes_of, plain_name
 from peft_adapters import peft_truth, write_adapter
 from tiny_checkpoint import CAUSAL, CLASSIFIER, TinyCheckpoint, write_checkpoint
 from written_graph import min_cosine, official_vectors, random_rows, write_graph
@@ -110,17 +112,28 @@ def test_exports_for_gpus_pass_their_checks(
     assert 1 - parity_of(result).min_cosine <= weight_format(precision, Device.CUDA).tolerance.cosine
 
 
+@pytest.mark.parametrize("runtime", [RuntimeVersion(1, 23, 2), RuntimeVersion(1, 31)], ids=str)
 @pytest.mark.parametrize("attention", CudaAttention)
-def test_attention_operators_do_not_norm_heads(source: Path, tmp_path: Path, attention: CudaAttention) -> None:
-    profile = CudaProfile(runtime=RuntimeVersion(1, 31), attention=attention)
-    graph = onnx.load(
-        write_graph(source, tmp_path / "out", Precision.FP16, cuda=profile).file, load_external_data=False
-    )
-    attends = [node for node in graph.graph.node if node.op_type in ("GroupQueryAttention", "PagedAttention")]
-    assert len(attends) == TINY.layers
-    for node in attends:
-        assert all(node.input[:3]), "q, k and v are separate inputs"
-        assert "qk_norm_epsilon" not in {attribute.name for attribute in node.attribute}
+def test_gpu_graphs_have_biases_and_no_norms_on_heads(
+    source: Path, tmp_path: Path, attention: CudaAttention, runtime: RuntimeVersion
+) -> None:
+    profile = CudaProfile(runtime=runtime, attention=attention)
+    file = write_graph(source, tmp_path / "out", Precision.FP16, cuda=profile).file
+    graph = onnx.load(file, load_external_data=False).graph
+    for branch in Branch:
+        nodes = nodes_of(graph, branch)
+        attends = [node for node in nodes if node.op_type in ("GroupQueryAttention", "PagedAttention")]
+        assert len(attends) == TINY.layers
+        for node in attends:
+            assert all(node.input[:3]), "q, k and v are separate inputs"
+            assert "qk_norm_epsilon" not in {attribute.name for attribute in node.attribute}
+        biased = {
+            plain_name(node.name) for node in nodes if node.name.startswith("layers.1.") and node.op_type == "Add"
+        }
+        assert biased == {f"layers.1.attention.{part}_biased" for part in "qkv"}
+    session = open_decomposed(file)
+    for rows in (ROWS, random_rows([9] * 4)):
+        assert min_cosine(session.run(rows), official_vectors(source, rows)) >= 0.9999
 
 
 @pytest.mark.parametrize("point", SmoothingPoint, ids=[point.name for point in SmoothingPoint])

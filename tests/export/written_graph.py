@@ -56,14 +56,15 @@ def write_graph(
     change: Callable[[Weights, DecoderConfig], Weights] = lambda weights, _: weights,
     cuda: CudaProfile | None = None,
     norm_output_scale: float | None = None,
+    format: WeightFormat | None = None,
 ) -> WrittenGraph:
-    """Write `output`/model.onnx from the weights after `rescale` and `change`."""
+    """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     config = checkpoint.config
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, config, rescale), config))
     rope = compute_rope_tables(checkpoint, max_tokens)
     options = GraphOptions(
-        format=graph_format(precision, cuda, fp32_layers, norm_output_scale),
+        format=format or graph_format(precision, cuda, fp32_layers, norm_output_scale),
         max_tokens=max_tokens,
         rescale=rescale,
         cuda=cuda,
