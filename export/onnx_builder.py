@@ -89,11 +89,15 @@ class GraphBuilder:
     ) -> ir.Value:
         """Return an initializer whose values are computed when the model is written, and not kept in memory.
 
-        A second call in the same scope, by another branch of the graph, returns the same initializer.
+        A second call in the same scope, by another branch of the graph, returns the same initializer. Raises ValueError
+        if its shape or type differs.
         """
         path = self.path(name)
-        if path in self.initializers:
-            return self.initializers[path]
+        known = self.initializers.get(path)
+        if known is not None:
+            if known.shape != ir.Shape(shape) or known.dtype != dtype:
+                raise ValueError(f"{path}: two weights of this name")
+            return known
 
         def read() -> ir.TensorProtocol:
             return ir.Tensor(np.ascontiguousarray(load(), dtype=dtype.numpy()), name=path)

@@ -15,6 +15,7 @@ from qwen3_triton.client import Precision
 from qwen3_triton.export import (
     CudaAttention,
     Device,
+    ExportError,
     ExportOptions,
     ExportResult,
     ServerArchitecture,
@@ -27,8 +28,10 @@ from qwen3_triton.export.architectures import QWEN3, DecoderConfig, RopeSettings
 from qwen3_triton.export.batching.library import SOURCE, library_file
 from qwen3_triton.export.batching.limits import (
     BatchLimits,
+    check_batch_rows,
     choose_token_budget,
     estimate_gpu_tokens_per_s,
+    indexable_rows,
     limit_batches,
 )
 
@@ -113,19 +116,26 @@ def test_tensors_of_a_gpu_batch_are_indexable_with_32_bits(
     config: DecoderConfig, attention: CudaAttention | None, budget: int
 ) -> None:
     limits = limit_batches(ServingOptions(), config, 8192, attention, budget)
-    assert limits.rows == 64
-    assert limits.tokens is not None
     if attention is None:
         assert limits == BatchLimits(rows=64, tokens=budget)
         return
-    heads = config.query_width + 2 * config.kv_width
-    assert limits.tokens * 2 * config.intermediate < 2**31
-    assert limits.tokens == budget or limits.tokens > 60_000
-    if attention is CudaAttention.ROWS:
-        assert limits.cells is not None
-        assert limits.tokens <= limits.cells < 2**31 / heads
-    else:
-        assert limits.cells is None
+    assert limits.rows == (64 if config is SMALL else 21)
+    assert limits.tokens == budget
+    # even if every row is as long as possible
+    widest = max(config.intermediate, config.query_width, config.hidden)
+    assert limits.rows * 8192 * widest < 2**31
+    assert limits.cells == (4 * budget if attention is CudaAttention.ROWS else None)
+
+
+def test_rows_that_a_gpu_can_index_depend_on_the_length() -> None:
+    assert [indexable_rows(SMALL, tokens) for tokens in (8192, 512)] == [85, 1365]
+    assert [indexable_rows(LARGE, tokens) for tokens in (32_768, 8192, 512)] == [5, 21, 341]
+    check_batch_rows(ServingOptions(), LARGE, 32_768)
+    check_batch_rows(ServingOptions(max_batch_rows=21), LARGE, 8192)
+    with pytest.raises(
+        ExportError, match=r"max_batch_rows 22: .* enough for 21 rows of 8,192 tokens .* use fewer rows"
+    ):
+        check_batch_rows(ServingOptions(max_batch_rows=22), LARGE, 8192)
 
 
 @pytest.mark.parametrize(("budget", "rows"), [(16_384, 2), (512, 1), (2**30, 64)])

@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from forked_exports import tiny_options
 from google.protobuf import text_format
+from graph_branches import all_nodes
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
@@ -22,6 +24,7 @@ from qwen3_triton.export import (
     RuntimeVersion,
     ServingOptions,
     SilentProgress,
+    SourceReference,
     TritonRelease,
     export_model,
 )
@@ -158,7 +161,8 @@ def test_config_for_gpus(tmp_path: Path, tiny_source: Path) -> None:
     assert config.parameters["gpu_mem_limit"].string_value == "3000000000"
     assert config.parameters["arena_extend_strategy"].string_value == "1"
     warmed = [(sample.batch_size, sample.inputs["input_ids"].dims[0]) for sample in config.model_warmup]
-    assert warmed == [(1, 16), (24, 16), (1, 128), (24, 128), (1, 200), (24, 200)]
+    # the largest batch allocates the memory for all others
+    assert warmed == [(24, 200), (1, 200), (24, 128), (1, 128), (24, 16), (1, 16)]
     assert len({sample.name for sample in config.model_warmup}) == len(warmed)
     assert all(sample.inputs["input_ids"].zero_data for sample in config.model_warmup)
 
@@ -192,6 +196,69 @@ def test_manifest_without_a_device_is_for_a_cpu(tmp_path: Path, tiny_source: Pat
     fields = json.loads(result.record.to_json())
     del fields["device"], fields["triton_release"]
     assert ExportRecord.from_json(json.dumps(fields)) == result.record
+
+
+def test_warmup_begins_with_a_batch_of_the_whole_budget(tmp_path: Path, tiny_source: Path) -> None:
+    serving = ServingOptions(max_batch_rows=24, max_batch_tokens=24 * 70)
+    options = cuda_options(tiny_source, tmp_path / "repository", Precision.FP16, serving=serving, max_tokens=200)
+    config = parse(export_model(options).folder.config)
+    warmed = [(sample.batch_size, sample.inputs["input_ids"].dims[0]) for sample in config.model_warmup]
+    assert warmed == [(24, 70), (1, 200), (1, 128), (24, 16), (1, 16)]
+
+
+@pytest.mark.parametrize(
+    ("release", "chosen", "cells"),
+    [
+        ("25.11", None, True),
+        ("26.06", None, True),
+        ("26.07", None, False),
+        ("26.07", "rows", True),
+        ("25.11", "pages", False),
+    ],
+)
+def test_default_attention_follows_the_release(
+    tmp_path: Path, tiny_source: Path, release: str, chosen: str | None, cells: bool
+) -> None:
+    """Only attention over rows has a limit of cells."""
+    options = cuda_options(
+        tiny_source,
+        tmp_path / "repository",
+        Precision.FP16,
+        triton_release=TritonRelease(release),
+        cuda_attention=None if chosen is None else CudaAttention(chosen),
+    )
+    result = export_model(options)
+    assert ("max_batch_cells" in parse(result.folder.config).parameters) is cells
+    operators = {node.op_type for node in all_nodes(onnx.load(result.folder.graph(1), load_external_data=False).graph)}
+    assert ("PagedAttention" in operators) is not cells
+    # batches of nearly equal lengths use rows
+    assert "GroupQueryAttention" in operators
+
+
+def test_rows_beyond_32_bit_indices_are_rejected_before_the_reference_runs(tmp_path: Path, tiny_source: Path) -> None:
+    serving = ServingOptions(max_batch_rows=1 << 26)
+    options = cuda_options(
+        tiny_source,
+        tmp_path / "repository",
+        Precision.FP16,
+        serving=serving,
+        max_tokens=50,
+        cuda_attention=CudaAttention.ROWS,
+    )
+    notes = Notes()
+    message = r"max_batch_rows 67108864: CUDA kernels index with 32 bits, which is enough for [0-9]+ rows of 50 tokens"
+    with pytest.raises(ExportError, match=message):
+        export_model(options, notes)
+    assert not (tmp_path / "repository").exists()
+
+
+def test_paged_caches_count_in_the_memory_estimate(tiny_source: Path) -> None:
+    source = open_checkpoint(SourceReference(str(tiny_source))).config
+    plain = estimate_memory(source, weight_format(Precision.FP16, Device.CUDA), 1000)
+    paged = estimate_memory(source, weight_format(Precision.FP16, Device.CUDA), 1000, paged_rows=8)
+    pages = 1000 // 256 + 8
+    assert paged.workspace - plain.workspace == 2 * 2 * pages * 256 * source.kv_width
+    assert paged.weights == plain.weights
 
 
 def test_incompatible_options_are_rejected(tmp_path: Path, tiny_source: Path) -> None:
