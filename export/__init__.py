@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SourceError,
         StagingError,
         UnsupportedCheckpointError,
+        WitnessError,
     )
     from .formats import Tolerance, WeightFormat, weight_format
     from .graph import CudaProfile, GraphOptions
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         ServerArchitecture,
         ServingOptions,
         TaskChoice,
+        WitnessChoice,
     )
     from .pipeline import ExportResult, export_model
     from .progress import Progress, SilentProgress

@@ -27,6 +27,7 @@ from qwen3_triton.export import (
     export_model,
     model_sources,
 )
+from qwen3_triton.export.sources.sentence_transformers import read_sentence_settings
 
 pytest.importorskip("sentence_transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
@@ -131,7 +132,7 @@ def test_adapter_with_some_files_of_its_own(tmp_path: Path) -> None:
 def test_different_reading_fails_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str], kind: str
 ) -> None:
-    read = model_sources.read_sentence_settings
+    read = read_sentence_settings
 
     def misread(*arguments: Any, **keywords: Any) -> Any:
         settings = read(*arguments, **keywords)
