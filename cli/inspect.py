@@ -66,6 +66,8 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
     _line("checkpoint", f"{record.checkpoint.reference} ({record.checkpoint.sha256[:_SHORT_HASH]})")
     for adapter in record.adapters:
         _line("adapter", f"{adapter.reference} x {adapter.weight:g} ({adapter.sha256[:_SHORT_HASH]})")
+    for name, origin in record.origins.items():
+        _line("read from" if name == next(iter(record.origins)) else "", f"{name}: {origin}")
     if record.triton_release is not None:
         _line("image", f"nvcr.io/nvidia/tritonserver:{record.triton_release}-py3")
     provenance = record.provenance

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +17,12 @@ from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
 from .sources.checkpoint import Checkpoint, open_checkpoint
 from .sources.cross_encoder import read_cross_encoder_settings
+from .sources.modules import MODULES_FILE
 from .sources.precedence import reject_adapter_beside_weights, setting_files
 from .sources.sentence_transformers import (
     DEFAULT_INSTRUCTION,
     MODEL_CARD,
+    StatedLength,
     is_qwen3_embedding,
     read_sentence_settings,
 )
@@ -45,6 +47,8 @@ class ModelSources:
     task: ExportTask
     adapters: tuple[Adapter, ...]
     max_tokens: int
+    origins: Mapping[str, str]
+    """What was read → where it is from."""
 
 
 def chosen_attention(options: ExportOptions) -> CudaAttention:
@@ -88,7 +92,8 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
         tokenizer=tokenizer,
         task=task,
         adapters=adapters,
-        max_tokens=_max_tokens(options, checkpoint, task.stated_max_tokens),
+        max_tokens=_max_tokens(options, checkpoint, task.length),
+        origins=_origins(options, checkpoint, adapters, files, task),
     )
 
 
@@ -135,13 +140,16 @@ def _open_reranker(
     own = settings.answers is not None and states_pair_template(tokenizer.chat_template)
     if own and options.template is None:
         prompts = read_pair_prompts(tokenizer.official, tokenizer.plain, instruction, str(checkpoint.source))
+        origin: str | Path = files.find("chat_template.jinja") or tokenizer.file.with_name("tokenizer_config.json")
         progress.note(f"pairs are formatted by the chat template in {tokenizer.file.parent}")
     else:
         prompts = rerank_prompts(options.template or PairTemplate.LINE, instruction or DEFAULT_INSTRUCTION)
+        origin = "the model card of Qwen3-Reranker"
     return RerankTask(
         prompts=prompts,
         sets_prompts=not own or options.instruction is not None or options.template is not None,
-        stated_max_tokens=settings.max_tokens,
+        prompts_origin=origin,
+        length=settings.length,
         answers=settings.answers,
         tokenizer=tokenizer,
     )
@@ -175,15 +183,42 @@ def _open_embedding(
     return EmbeddingTask(
         prompts=prompts,
         sets_prompts=prompts != sentence.prompts or sentence.prompts_origin == MODEL_CARD,
-        stated_max_tokens=sentence.max_tokens,
+        prompts_origin=origin,
+        length=sentence.length,
         tokenizer=tokenizer,
         hidden=checkpoint.config.hidden,
     )
 
 
-def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, stated: int | None) -> int:
-    positions = checkpoint.config.max_positions
-    chosen = options.max_tokens or min(stated or DEFAULT_MAX_TOKENS, DEFAULT_MAX_TOKENS, positions)
+def _origins(
+    options: ExportOptions,
+    checkpoint: Checkpoint,
+    adapters: Sequence[Adapter],
+    files: SettingFiles,
+    task: ExportTask,
+) -> dict[str, str]:
+    """Return where tokenizer, modules, prompts and length limit are from."""
+
+    def describe(found: str | Path | None, otherwise: str) -> str:
+        if not isinstance(found, Path):
+            return found or otherwise
+        for adapter in adapters:
+            if found.is_relative_to(adapter.root):
+                return f"{found.relative_to(adapter.root)} of adapter {adapter.reference.source}"
+        return f"{found.relative_to(checkpoint.root)} of {checkpoint.source}"
+
+    limit = None if task.length is None or task.length.tokens > DEFAULT_MAX_TOKENS else task.length.file
+    return {
+        "tokenizer": describe(files.find("tokenizer.json"), str(checkpoint.source)),
+        "modules": describe(files.find(MODULES_FILE), "none stated: last-token pooling"),
+        "prompts": describe(task.prompts_origin, "none stated"),
+        "max_tokens": "options" if options.max_tokens else describe(limit, "default"),
+    }
+
+
+def _max_tokens(options: ExportOptions, checkpoint: Checkpoint, length: StatedLength | None) -> int:
+    positions, stated = checkpoint.config.max_positions, DEFAULT_MAX_TOKENS if length is None else length.tokens
+    chosen = options.max_tokens or min(stated, DEFAULT_MAX_TOKENS, positions)
     if not 2 <= chosen <= positions:
         raise UnsupportedCheckpointError(f"max_tokens {chosen}: must be 2 to {positions}, the model's positions")
     window = checkpoint.config.sliding_window

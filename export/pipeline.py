@@ -209,6 +209,7 @@ def _build_record(
         triton_release=options.triton_release if options.device is Device.CUDA else None,
         checkpoint=sources.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
+        origins=sources.origins,
         parity=evidence.parity,
         witness=witness,
         fp16_range=fp16_range,

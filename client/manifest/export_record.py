@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ManifestError
@@ -38,6 +38,8 @@ class ExportRecord:
     """The checkpoint that was exported."""
     adapters: tuple[SourceIdentity, ...] = ()
     """LoRA adapters merged into the checkpoint, in order."""
+    origins: Mapping[str, str] = field(default_factory=dict)
+    """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from."""
     parity: ParityReport | ScoreParityReport
     """Comparison with the fp32 reference."""
     witness: WitnessReport | None = None
@@ -81,6 +83,7 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
         "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
+        "origins": {name: str(origin) for name, origin in as_object(fields.get("origins", {})).items()},
         "parity": report(**known_fields(report, fields["parity"])),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
         "fp16_range": None if fp16_range is None else RangeReport(**known_fields(RangeReport, fp16_range)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import UnsupportedCheckpointError
 from .config import read_json
 from .modules import MODULES_FILE, Module, read_modules
-from .sentence_transformers import PROMPTS_FILE, read_length
+from .sentence_transformers import PROMPTS_FILE, StatedLength, read_length
 from .setting_files import SettingFiles
 
 LOGIT_SCORE = "LogitScore"
@@ -29,8 +29,8 @@ class CrossEncoderSettings:
 
     instruction: str | None
     """Default instruction; None if no file states one."""
-    max_tokens: int | None
-    """Length limit in tokens; None if no file states one."""
+    length: StatedLength | None
+    """None if no file states one."""
     answers: AnswerIds | None
     """Token ids of LogitScore; None without that module."""
 
@@ -51,7 +51,7 @@ def read_cross_encoder_settings(files: SettingFiles) -> CrossEncoderSettings:
     answers = next((_read_answers(module) for module in modules if module.kind == LOGIT_SCORE), None)
     return CrossEncoderSettings(
         instruction=_read_instruction(files, prompted=answers is not None),
-        max_tokens=read_length(files),
+        length=read_length(files),
         answers=answers,
     )
 

@@ -37,10 +37,10 @@ class SentenceSettings:
     """What the files state about an embedding model."""
 
     prompts: Prompts
-    prompts_origin: str
+    prompts_origin: str | Path
     """File that the prompts are from, or why there is none."""
-    max_tokens: int | None
-    """Length limit in tokens; None if no file states one."""
+    length: StatedLength | None
+    """None if no file states one."""
 
 
 def read_sentence_settings(files: SettingFiles, *, is_qwen3_embedding: bool) -> SentenceSettings:
@@ -55,25 +55,36 @@ def read_sentence_settings(files: SettingFiles, *, is_qwen3_embedding: bool) -> 
     stated = {} if file is None else read_json(file)
     if file is not None:
         _check_settings(stated, file)
-    if stated.get("prompts"):
-        prompts, origin = _parse_prompts(stated, str(file)), str(file)
+    origin: str | Path
+    if file is not None and stated.get("prompts"):
+        prompts, origin = _parse_prompts(stated, str(file)), file
     elif is_qwen3_embedding and file is None:
         prompts = Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
         origin = MODEL_CARD
     else:
         prompts, origin = Prompts(query="{text}", document="{text}", default_instruction=None), NOWHERE
-    return SentenceSettings(prompts=prompts, prompts_origin=origin, max_tokens=read_length(files))
+    return SentenceSettings(prompts=prompts, prompts_origin=origin, length=read_length(files))
 
 
-def read_length(files: SettingFiles) -> int | None:
+@dataclass(frozen=True, slots=True)
+class StatedLength:
+    """A length limit in tokens, and the file that states it."""
+
+    tokens: int
+    file: Path
+
+
+def read_length(files: SettingFiles) -> StatedLength | None:
     """Return the length limit: `max_seq_length`, otherwise the tokenizer's `model_max_length`; None without either."""
     file = files.find(LENGTH_FILE)
     stated = None if file is None else read_json(file).get("max_seq_length")
-    if stated:
-        return int(stated)
+    if file is not None and stated:
+        return StatedLength(int(stated), file)
     tokenizer = files.find("tokenizer_config.json")
     limit = None if tokenizer is None else read_json(tokenizer).get("model_max_length")
-    return int(limit) if isinstance(limit, int | float) and 0 < limit < _UNLIMITED else None
+    if tokenizer is not None and isinstance(limit, int | float) and 0 < limit < _UNLIMITED:
+        return StatedLength(int(limit), tokenizer)
+    return None
 
 
 def _check_modules(files: SettingFiles) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...client.manifest import (
     EmbeddingManifest,
@@ -21,6 +22,7 @@ from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.probe_texts import PROBE_TEXTS, long_text
 from ..sources.retrieval_set import NamedText, RetrievalSet
+from ..sources.sentence_transformers import StatedLength
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import cosines, measure_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
@@ -48,7 +50,9 @@ class EmbeddingTask:
     prompts: Prompts
     sets_prompts: bool
     """Whether the prompts are not those in the sources' files, but from options or a model card."""
-    stated_max_tokens: int | None
+    prompts_origin: str | Path
+    """File that the prompts are from, or where else."""
+    length: StatedLength | None
     tokenizer: CheckpointTokenizer
     hidden: int
 

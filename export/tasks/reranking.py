@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import AnswerIds
 from ..sources.probe_texts import PROBE_PAIRS, long_text
 from ..sources.retrieval_set import RetrievalSet
+from ..sources.sentence_transformers import StatedLength
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.parity import measure_score_parity
 from ..verification.reference import ReferenceModel, ReferenceOutputs
@@ -52,7 +54,9 @@ class RerankTask:
     prompts: PairPrompts
     sets_prompts: bool
     """Whether the prompts are not those in the sources' files, but from options or a model card."""
-    stated_max_tokens: int | None
+    prompts_origin: str | Path
+    """File that the prompts are from, or where else."""
+    length: StatedLength | None
     answers: AnswerIds | None
     """Answer tokens in the sentence-transformers files; None uses the tokenizer's `no` and `yes`."""
     tokenizer: CheckpointTokenizer

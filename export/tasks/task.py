@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypedDict
 
 from ...client.manifest import (
@@ -25,6 +26,7 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import LOGIT_SCORE
 from ..sources.modules import read_modules
 from ..sources.retrieval_set import RetrievalSet
+from ..sources.sentence_transformers import StatedLength
 from ..sources.setting_files import SettingFiles
 from ..sources.tokenizer import CheckpointTokenizer
 from ..verification.reference import ReferenceModel, ReferenceOutputs
@@ -61,8 +63,12 @@ class ExportTask(Protocol):
         """The task in the manifest."""
 
     @property
-    def stated_max_tokens(self) -> int | None:
-        """The checkpoint's length limit in tokens; None if it sets none."""
+    def prompts_origin(self) -> str | Path:
+        """The file that the prompts are from, or where else."""
+
+    @property
+    def length(self) -> StatedLength | None:
+        """The length limit that the sources state; None if they state none."""
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """Return the checkpoint with its adapters merged, and with the head that the graph needs."""

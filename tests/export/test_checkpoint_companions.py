@@ -18,6 +18,7 @@ from qwen3_triton.export.sources.sentence_transformers import (
     MODEL_CARD,
     QUERY_TEMPLATE,
     SentenceSettings,
+    StatedLength,
     read_sentence_settings,
 )
 from qwen3_triton.export.sources.setting_files import SettingFiles
@@ -105,7 +106,7 @@ def test_last_token_pooling_is_accepted(tmp_path: Path, pooling: dict[str, Any],
     assert read_settings(tmp_path, is_qwen3_embedding=True) == SentenceSettings(
         prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
         prompts_origin=MODEL_CARD,
-        max_tokens=None,
+        length=None,
     )
     assert read_settings(tmp_path).prompts == Prompts(query="{text}", document="{text}", default_instruction=None)
 
@@ -178,7 +179,7 @@ def test_prompt_with_a_placeholder_is_rejected(tmp_path: Path) -> None:
 
 def test_length_is_read(tmp_path: Path) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 77})
-    assert read_settings(tmp_path).max_tokens == 77
+    assert read_settings(tmp_path).length == StatedLength(77, tmp_path / "sentence_bert_config.json")
 
 
 def test_instruction_option_replaces_the_default() -> None:

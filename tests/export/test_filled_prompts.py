@@ -49,7 +49,9 @@ def recorder() -> Recorder:
 @pytest.fixture
 def embedding(recorder: Recorder) -> EmbeddingTask:
     tokenizer = cast(CheckpointTokenizer, recorder)
-    return EmbeddingTask(sets_prompts=True, prompts=PROMPTS, stated_max_tokens=None, tokenizer=tokenizer, hidden=8)
+    return EmbeddingTask(
+        sets_prompts=True, prompts=PROMPTS, prompts_origin="options", length=None, tokenizer=tokenizer, hidden=8
+    )
 
 
 def test_calibration_texts_equal_client_prompts(recorder: Recorder, embedding: EmbeddingTask) -> None:
@@ -70,7 +72,9 @@ def test_retrieval_sets_equal_client_prompts(recorder: Recorder, embedding: Embe
 
 def test_reranker_pairs_equal_client_prompts(recorder: Recorder) -> None:
     tokenizer = cast(CheckpointTokenizer, recorder)
-    task = RerankTask(sets_prompts=True, prompts=PAIRS, stated_max_tokens=None, answers=None, tokenizer=tokenizer)
+    task = RerankTask(
+        sets_prompts=True, prompts=PAIRS, prompts_origin="options", length=None, answers=None, tokenizer=tokenizer
+    )
     task.text_rows(HOSTILE, 64)
     assert recorder.texts == prompt_pairs(PAIRS, HOSTILE, [*HOSTILE[1:], HOSTILE[0]])
     assert recorder.texts[0] == "find {document} | {document} | {query} and {instruction}"

@@ -15,7 +15,7 @@ from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json
 from transformers import AutoModel
 from written_graph import min_cosine, model_vectors, official_vectors, random_rows
 
-from qwen3_triton.client import EmbeddingManifest, Prompts
+from qwen3_triton.client import EmbeddingManifest, ExportRecord, Prompts
 from qwen3_triton.export import (
     AdapterReference,
     ExportError,
@@ -122,6 +122,39 @@ def test_adapter_tokenizer_and_length_apply(tmp_path: Path, source: Path) -> Non
     assert isinstance(manifest, EmbeddingManifest)
     assert (manifest.end_token_id, manifest.max_tokens) == (None, 48)
     assert (tmp_path / "a/model/tokenizer.json").read_bytes() == (adapter / "tokenizer.json").read_bytes()
+
+
+def test_manifest_says_what_came_from_where(tmp_path: Path, source: Path) -> None:
+    plain = export(source, tmp_path / "plain").record.origins
+    assert plain["tokenizer"] == f"tokenizer.json of {source}"
+    assert plain["prompts"] == f"{PROMPTS_FILE} of {source}"
+    adapter = write_adapter(tmp_path / "adapter", source)
+    write_json(adapter / PROMPTS_FILE, {"prompts": {"query": "q: ", "document": "d: "}})
+    write_json(adapter / "sentence_bert_config.json", {"max_seq_length": 48})
+    result = export(source, tmp_path / "tuned", adapter, max_tokens=None)
+    assert result.record.origins == {
+        "tokenizer": f"tokenizer.json of {source}",
+        "modules": plain["modules"],
+        "prompts": f"{PROMPTS_FILE} of adapter {adapter}",
+        "max_tokens": f"sentence_bert_config.json of adapter {adapter}",
+    }
+    assert ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8")).origins == result.record.origins
+    chosen = export(source, tmp_path / "chosen", adapter, max_tokens=40, query_template="find {text}").record.origins
+    assert (chosen["prompts"], chosen["max_tokens"]) == ("options", "options")
+
+
+def test_origins_of_a_bare_checkpoint_are_defaults(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "bare", TinyCheckpoint(max_positions=64))
+    stated = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write_json(
+        folder / "tokenizer_config.json", {name: value for name, value in stated.items() if name != "model_max_length"}
+    )
+    assert export(folder, tmp_path / "repository", max_tokens=None).record.origins == {
+        "tokenizer": f"tokenizer.json of {folder}",
+        "modules": "none stated: last-token pooling",
+        "prompts": "no source states one",
+        "max_tokens": "default",
+    }
 
 
 def test_adapters_that_disagree_are_an_error_with_both_values(tmp_path: Path, source: Path) -> None:

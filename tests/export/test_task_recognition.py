@@ -94,7 +94,7 @@ def test_modules_override_the_architecture(tmp_path: Path) -> None:
 
 def test_defaults_without_settings_files(tmp_path: Path) -> None:
     settings = read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
-    assert (settings.instruction, settings.max_tokens, settings.answers) == (None, None, None)
+    assert (settings.instruction, settings.length, settings.answers) == (None, None, None)
 
 
 def test_logit_score_sets_answers_and_instruction(tmp_path: Path) -> None:
@@ -107,7 +107,8 @@ def test_logit_score_sets_answers_and_instruction(tmp_path: Path) -> None:
     settings = read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
     assert settings.answers == AnswerIds(no=2152, yes=9693)
     assert settings.instruction == "Find the law"
-    assert settings.max_tokens == 4096
+    assert settings.length is not None
+    assert settings.length.tokens == 4096
 
 
 @pytest.mark.parametrize("ids", [{"true_token_id": 5}, {"true_token_id": 5, "false_token_id": None}, {}])
