@@ -141,8 +141,8 @@ def export(
     witness: Annotated[
         WitnessChoice,
         typer.Option(
-            help="Library that reads the sources a second time, by its own code, and must get the same results; auto: "
-            "sentence-transformers, where it is installed and can load the sources."
+            help="Library that must get the same results by its own code: sentence-transformers from the texts, or "
+            "optimum, by a graph of its own. auto: sentence-transformers, where it can load the sources."
         ),
     ] = WitnessChoice.AUTO,
     overwrite: Annotated[

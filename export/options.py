@@ -29,6 +29,8 @@ class WitnessChoice(StrEnum):
     """sentence-transformers, if it is installed and can load the sources."""
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     """sentence-transformers; an error if it cannot load the sources."""
+    OPTIMUM = "optimum"
+    """optimum-onnx, whose graph gets the same token ids; an error if it cannot export the checkpoint."""
     NONE = "none"
     """None."""
 

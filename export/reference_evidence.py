@@ -18,6 +18,8 @@ from .passes.rescale import ActivationPeaks, Rescale
 from .progress import Progress, SilentProgress
 from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
+from .verification.optimum_witness import PACKAGE as OPTIMUM
+from .verification.optimum_witness import last_states
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
 from .verification.vocabulary_survey import outstanding_tokens
@@ -84,7 +86,7 @@ def compute_reference(
 def consult_witness(
     sources: ModelSources, reference: ReferenceEvidence, choice: WitnessChoice, scratch: Path, progress: Progress
 ) -> WitnessReport | None:
-    """Compare the reference with sentence-transformers; return None if that is off or not possible.
+    """Compare the reference with another library; return None if that is off or not possible.
 
     Raises:
         WitnessError: Their outputs differ.
@@ -92,6 +94,10 @@ def consult_witness(
     """
     if choice is WitnessChoice.NONE:
         return None
+    if choice is WitnessChoice.OPTIMUM:
+        progress.stage(f"exporting with {OPTIMUM} as a second witness")
+        library, states = last_states(sources.checkpoint, reference.probes.rows, scratch / "witness")
+        return sources.task.compare_states(library, states, reference.probes, sources.checkpoint)
     files = setting_files(sources.checkpoint, sources.adapters)
     try:
         folder = witness_folder(sources.checkpoint, sources.adapters, files, scratch)

@@ -16,7 +16,7 @@ from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
 FP32, INT8 = "optimum fp32", "optimum int8"
-_ENVIRONMENT = PeerEnvironment(
+ENVIRONMENT = PeerEnvironment(
     name="optimum",
     pins=(TORCH, "optimum-onnx[onnxruntime]==0.1.0", "transformers==4.57.6", "onnxruntime==1.23.2"),
 )
@@ -52,12 +52,12 @@ def _quantized(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
 
 
 def _prepare_fp32(task: Task, context: RunContext) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(context)
+    peer = ENVIRONMENT.build(context)
     return [_contender(FP32, peer, _exported(peer, task, context), task, context, gates=(0.99999, 1e-4))]
 
 
 def _prepare_int8(task: Task, context: RunContext) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(context)
+    peer = ENVIRONMENT.build(context)
     return [_contender(INT8, peer, _quantized(peer, task, context), task, context, gates=(0.95, 0.1))]
 
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...client.manifest import (
     EmbeddingManifest,
     ParityReport,
@@ -135,6 +138,17 @@ class EmbeddingTask:
         library, found = embed_texts(source, groups, max_tokens)
         errors = 1 - cosines(found, run.outputs.vectors[places])
         return report_witness(library, errors, described, COSINE_TOLERANCE)
+
+    def compare_states(
+        self,
+        library: str,
+        states: NDArray[np.float32],
+        run: ReferenceRun,
+        checkpoint: Checkpoint,  # noqa: ARG002
+    ) -> WitnessReport:
+        """Compare the directions of the states with the reference's embeddings."""
+        errors = 1 - cosines(states, run.outputs.vectors)
+        return report_witness(library, errors, [f"a row of {len(row)} tokens" for row in run.rows], COSINE_TOLERANCE)
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest:
         """Return the manifest of an embedding model."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...client.manifest import (
     PairPrompts,
@@ -131,6 +132,15 @@ class RerankTask:
         errors = np.abs(found - run.outputs.vectors[: len(found)]).astype(np.float64).ravel()
         described = [f"query {shorten(query)} and document {shorten(document)}" for query, document in PROBE_PAIRS]
         return report_witness(library, errors, described, SCORE_TOLERANCE)
+
+    def compare_states(
+        self, library: str, states: NDArray[np.float32], run: ReferenceRun, checkpoint: Checkpoint
+    ) -> WitnessReport:
+        """Compare the scores of the states with the reference's."""
+        head = checkpoint.weights[SCORE_HEAD].fp32().numpy()
+        logit = states @ (head if len(head) == 1 else head[1:] - head[:1]).T
+        errors = np.abs(1 / (1 + np.exp(-logit.astype(np.float64))) - run.outputs.vectors).ravel()
+        return report_witness(library, errors, [f"a row of {len(row)} tokens" for row in run.rows], SCORE_TOLERANCE)
 
     def describe(self, fields: ManifestFields) -> RerankManifest:
         """Return the manifest of a reranker."""

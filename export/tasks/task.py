@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypedDict
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...client.manifest import (
     EmbeddingManifest,
     ParityReport,
@@ -110,6 +113,15 @@ class ExportTask(Protocol):
 
         Raises:
             WitnessUnavailableError: sentence-transformers cannot compute them.
+            WitnessError: They differ.
+        """
+
+    def compare_states(
+        self, library: str, states: NDArray[np.float32], run: ReferenceRun, checkpoint: Checkpoint
+    ) -> WitnessReport:
+        """Compare the reference's outputs with those of final states [n, hidden] that `library` computed.
+
+        Raises:
             WitnessError: They differ.
         """
 

@@ -100,7 +100,7 @@ def embed_texts(
     source: WitnessFolder, texts: Sequence[WitnessTexts], max_tokens: int
 ) -> tuple[str, NDArray[np.float32]]:
     """Return the library's name and version, and its embeddings [n, hidden] of all `texts` in fp32 on the CPU."""
-    with _quiet():
+    with hide_messages():
         model = _load("SentenceTransformer", source)
         model.truncate_dim = None
         model.max_seq_length = min(model.max_seq_length or max_tokens, max_tokens)
@@ -112,7 +112,7 @@ def score_pairs(
     source: WitnessFolder, pairs: Sequence[tuple[str, str]], max_tokens: int
 ) -> tuple[str, NDArray[np.float32]]:
     """Return the library's name and version, and its scores [n, 1] of query-document pairs in fp32 on the CPU."""
-    with _quiet():
+    with hide_messages():
         model = _load("CrossEncoder", source)
         model.max_length = min(model.max_length or max_tokens, max_tokens)
         scores = model.predict(list(pairs), show_progress_bar=False)
@@ -140,6 +140,22 @@ def report_witness(library: str, errors: NDArray[np.float64], texts: Sequence[st
             "If this export is right, turn the witness off"
         )
     return report
+
+
+@contextmanager
+def hide_messages() -> Iterator[None]:
+    """Hide the progress bars and warnings of transformers, and compute without gradients."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def shorten(text: str) -> str:
@@ -213,19 +229,3 @@ def _document_prompt(folder: Path) -> str | None:
 
 def _version() -> str:
     return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the progress bars and warnings of loading."""
-    from transformers.utils import logging
-
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()  # type: ignore[no-untyped-call]

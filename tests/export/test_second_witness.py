@@ -8,11 +8,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from peft_adapters import write_adapter
 from test_chat_template import TEMPLATES, write_reranker
 from test_witness import write_sentence_files
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
+from transformers import AutoModel
+from written_graph import Vectors
 
 from qwen3_triton.client import ExportRecord
 from qwen3_triton.export import (
@@ -26,6 +30,7 @@ from qwen3_triton.export import (
     WitnessError,
     export_model,
     model_sources,
+    reference_evidence,
 )
 from qwen3_triton.export.sources.sentence_transformers import read_sentence_settings
 
@@ -207,3 +212,40 @@ def test_several_adapters_have_no_witness(tmp_path: Path) -> None:
     adapters = [write_adapter(tmp_path / f"adapter{seed}", base) for seed in range(2)]
     _, notes = export(base, *adapters)
     assert "no second witness: sentence-transformers loads one adapter of weight 1" in notes
+
+
+def states_of(folder: Path, scale: float) -> Any:
+    """A stand-in for optimum's graph: the final states of transformers, in which `scale` changes one channel."""
+
+    def last_states(_checkpoint: object, rows: list[list[int]], _scratch: Path) -> tuple[str, Vectors]:
+        model = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        with torch.inference_mode():
+            found = [model(input_ids=torch.tensor([row])).last_hidden_state[0, -1].numpy() for row in rows]
+        states = np.stack(found)
+        states[:, 0] *= scale
+        return "optimum-onnx 1", states
+
+    return last_states
+
+
+@pytest.mark.parametrize("layout", [None, CAUSAL], ids=["embedding", "reranker"])
+def test_graph_of_optimum_is_compared_with_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: Any
+) -> None:
+    tiny = TinyCheckpoint(layout=CAUSAL, end_token=False, answers=True, max_positions=512, head_scale=0.1)
+    folder = write_checkpoint(tmp_path / "model", tiny if layout else TinyCheckpoint())
+    options = {"max_tokens": 480 if layout else 50, "witness": WitnessChoice.OPTIMUM}
+    monkeypatch.setattr(reference_evidence, "last_states", states_of(folder, 1.0))
+    witness = export(folder, **options)[0].record.witness
+    assert witness is not None
+    assert witness.library == "optimum-onnx 1"
+    monkeypatch.setattr(reference_evidence, "last_states", states_of(folder, -3.0))
+    with pytest.raises(WitnessError, match=r"for a row of [0-9]+ tokens"):
+        export(folder, **options)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("optimum") is not None, reason="optimum is installed")
+def test_optimum_is_not_part_of_the_default_installation(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    with pytest.raises(ExportError, match=r"optimum-onnx is not installed \(pip install 'qwen3-triton\[optimum\]'\)"):
+        export(folder, witness=WitnessChoice.OPTIMUM)
