@@ -165,9 +165,8 @@ def shorten(text: str) -> str:
 
 def _load(kind: str, source: WitnessFolder) -> Any:
     """Load a SentenceTransformer or CrossEncoder."""
-    library: Any = importlib.import_module(_MODULE)
     try:
-        model = getattr(library, kind)(str(source.folder), **_LOADING)
+        model = getattr(importlib.import_module(_MODULE), kind)(str(source.folder), **_LOADING)
         if source.adapter is not None:
             model.load_adapter(str(source.adapter))
     except Exception as exc:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import json
 from pathlib import Path
@@ -205,6 +206,21 @@ def test_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", find_others)
     _, notes = export(sentence_model(tmp_path / "model", prompts=INSTRUCTION))
     assert "no second witness: sentence-transformers is not installed (pip install 'qwen3-triton[witness]')" in notes
+
+
+def test_broken_installation_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example with a version of huggingface_hub that the library cannot use."""
+
+    load = importlib.import_module
+
+    def broken(name: str, *arguments: Any) -> Any:
+        if name == "sentence_transformers":
+            raise ImportError("cannot import name 'x' from 'y'")
+        return load(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", broken)
+    _, notes = export(sentence_model(tmp_path / "model", prompts=INSTRUCTION))
+    assert "no second witness: sentence-transformers cannot load the sources: cannot import name 'x' from 'y'" in notes
 
 
 def test_several_adapters_have_no_witness(tmp_path: Path) -> None:
