@@ -94,6 +94,9 @@ def test_length_limit(tmp_path: Path, where: str) -> None:
     assert_same(folder, result)
 
 
+@pytest.mark.skipif(
+    sentence_transformers.__version__.startswith("5."), reason="sentence-transformers 5 needs a config.json"
+)
 def test_adapter_folder(tmp_path: Path) -> None:
     """Base and adapter state different prompts and tokenizers; both libraries take the adapter's."""
     base = write_checkpoint(tmp_path / "base")
