@@ -168,7 +168,9 @@ def _open_embedding(
             "a pair template applies to rerankers, and this is an embedding model; set the task to rerank if it is not"
         )
     if tokenizer.end_token_id is None:
-        progress.note("the tokenizer appends no end token: rows end with the text's own last token")
+        asked = " and ".join(tokenizer.unheeded_additions)
+        cause = f", although tokenizer_config.json has {asked}; transformers ignores that, too" if asked else ""
+        progress.note(f"the tokenizer appends no end token: rows end with the text's own last token{cause}")
     names = [str(checkpoint.source), checkpoint.root.resolve().name, checkpoint.raw_config.get("_name_or_path")]
     known = is_qwen3_embedding(*names, *(adapter.base_name for adapter in adapters))
     sentence = read_sentence_settings(

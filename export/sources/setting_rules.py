@@ -264,7 +264,8 @@ FILE_RULES = (
     FileRule(
         name="tokenizer.json, tokenizer_config.json",
         treatment="the tokenizer, its end token, and `model_max_length` if no other limit is stated; rejected if "
-        "transformers reads other token ids than the file itself gives",
+        "transformers reads other token ids than the file itself gives; `add_bos_token` and `add_eos_token` have no "
+        "effect, as in transformers, and are reported where they ask for an end token that is not appended",
     ),
     FileRule(
         name="modules.json and the folders that it names",
@@ -273,7 +274,8 @@ FILE_RULES = (
     ),
     FileRule(
         name="config_sentence_transformers.json",
-        treatment="prompts; rejected are `truncate_dim`, and a `default_prompt_name` that decides between calls",
+        treatment="prompts; rejected are `truncate_dim`, and a `default_prompt_name` that decides between calls; "
+        "`similarity_fn_name` is ignored, because embeddings do not depend on it",
     ),
     FileRule(name="sentence_bert_config.json", treatment="`max_seq_length`"),
     FileRule(

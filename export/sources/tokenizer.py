@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from ...client.manifest import PairPrompts
 from ..errors import SourceError, UnsupportedCheckpointError
+from .config import read_json
 from .probe_texts import PROBE_TEXTS
 
 _NEWER_CLASS = "TokenizersBackend"
@@ -69,6 +70,11 @@ class CheckpointTokenizer:
         template = getattr(self.official, "chat_template", None)
         return template if isinstance(template, str) else None
 
+    @property
+    def unheeded_additions(self) -> list[str]:
+        """Settings that ask for an end token although the tokenizer appends none, as transformers reads it, too."""
+        return _stated_additions(self.file) if self.end_token_id is None else []
+
     def token_id(self, token: str) -> int | None:
         """Return the id of `token`; None if it is not in the vocabulary."""
         return self.plain.token_to_id(token)
@@ -118,10 +124,19 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
 
 
 def _disagreement(file: Path) -> str:
+    added = _stated_additions(file)
+    cause = f" ({' and '.join(added)} in tokenizer_config.json)" if added else ""
     return (
-        f"{file}: transformers, with tokenizer_config.json, returns other ids than tokenizer.json alone; "
+        f"{file}: transformers, with tokenizer_config.json, returns other ids than tokenizer.json alone{cause}; "
         "save the tokenizer again with save_pretrained so that both agree"
     )
+
+
+def _stated_additions(file: Path) -> list[str]:
+    """Return the settings beside `file` that ask for tokens around a text; the steps in `file` decide."""
+    config = file.with_name("tokenizer_config.json")
+    stated = read_json(config) if config.is_file() else {}
+    return [f"{name} true" for name in ("add_bos_token", "add_eos_token") if stated.get(name) is True]
 
 
 def _reason(exc: Exception) -> str:

@@ -143,6 +143,21 @@ def test_manifest_says_what_came_from_where(tmp_path: Path, source: Path) -> Non
     assert (chosen["prompts"], chosen["max_tokens"]) == ("options", "options")
 
 
+@pytest.mark.parametrize("appended", [True, False])
+def test_end_token_that_only_the_config_asks_for_is_reported(tmp_path: Path, appended: bool) -> None:
+    """transformers reads the steps of tokenizer.json, too, and ignores `add_eos_token`."""
+    folder = write_checkpoint(tmp_path / "model", TinyCheckpoint(end_token=appended))
+    config = folder / "tokenizer_config.json"
+    write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"add_eos_token": True, "add_bos_token": False})
+    notes = Notes()
+    result = export(folder, tmp_path / "repository", notes=notes)
+    manifest = result.manifest
+    assert isinstance(manifest, EmbeddingManifest)
+    assert (manifest.end_token_id is not None) is appended
+    asked = "although tokenizer_config.json has add_eos_token true; transformers ignores that, too"
+    assert any(asked in note for note in notes.notes) is not appended
+
+
 def test_origins_of_a_bare_checkpoint_are_defaults(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "bare", TinyCheckpoint(max_positions=64))
     stated = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
