@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,12 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         return self._preparation.manifest
 
     def embed_queries(
-        self, texts: Iterable[str], instruction: str | None = None, dim: int | None = None
+        self,
+        texts: Iterable[str],
+        instruction: str | None = None,
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
     ) -> NDArray[np.float32]:
         """Embed queries.
 
@@ -48,6 +53,8 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             texts: Queries, without prompt.
             instruction: Task description for the prompt; None for the model's default.
             dim: Number of leading components to keep, renormalized; None for all.
+            errors: `"raise"` raises InvalidInputError if the server returned NaN for a text, `"nan"` returns a row of
+                NaN for it.
 
         Returns:
             float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
@@ -57,14 +64,18 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.queries(texts, instruction, dim))
+        return self._infer(self._preparation.queries(texts, instruction, dim, errors))
 
-    def embed_documents(self, texts: Iterable[str], dim: int | None = None) -> NDArray[np.float32]:
+    def embed_documents(
+        self, texts: Iterable[str], dim: int | None = None, *, errors: Literal["raise", "nan"] = "raise"
+    ) -> NDArray[np.float32]:
         """Embed documents.
 
         Args:
             texts: Documents, without prompt.
             dim: Number of leading components to keep, renormalized; None for all.
+            errors: `"raise"` raises InvalidInputError if the server returned NaN for a text, `"nan"` returns a row of
+                NaN for it.
 
         Returns:
             float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
@@ -74,7 +85,7 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.documents(texts, dim))
+        return self._infer(self._preparation.documents(texts, dim, errors))
 
     @staticmethod
     def _prepare(config: Any, options: ClientOptions) -> EmbeddingPreparation:

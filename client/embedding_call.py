@@ -12,7 +12,7 @@ from .connected_model import ConnectedModel
 from .lost_rows import ExpectedOutput
 from .manifest import EmbeddingManifest
 from .prompts import prompt_documents, prompt_queries
-from .replies import RowReply, collect_embeddings
+from .replies import OnNaN, RowReply, check_errors, collect_embeddings
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_texts
 from .tokenization import RowTokenizer
@@ -25,6 +25,7 @@ class EmbeddingCall:
 
     texts: Texts
     dim: int
+    errors: OnNaN
     manifest: EmbeddingManifest
     requests: Iterator[RowRequest]
     """Packed lazily; empty if there are no texts."""
@@ -36,7 +37,7 @@ class EmbeddingCall:
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """Return float32 `[texts, dim]` unit rows in the order of `texts`; raises as `collect_embeddings` does."""
-        return collect_embeddings(replies, self.texts, self.manifest, self.dim)
+        return collect_embeddings(replies, self.texts, self.manifest, self.dim, self.errors)
 
 
 class EmbeddingPreparation:
@@ -49,18 +50,18 @@ class EmbeddingPreparation:
             tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
 
-    def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None) -> EmbeddingCall:
+    def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None, errors: str) -> EmbeddingCall:
         """Prepare a call that embeds queries; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim)
+        return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim, errors)
 
-    def documents(self, texts: Iterable[str], dim: int | None) -> EmbeddingCall:
+    def documents(self, texts: Iterable[str], dim: int | None, errors: str) -> EmbeddingCall:
         """Prepare a call that embeds documents; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts)
-        return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim)
+        return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim, errors)
 
-    def _call(self, texts: Texts, prompted: list[str], dim: int | None) -> EmbeddingCall:
-        checked_dim = check_dimension(self.manifest, dim)
+    def _call(self, texts: Texts, prompted: list[str], dim: int | None, errors: str) -> EmbeddingCall:
+        checked_dim, on_nan = check_dimension(self.manifest, dim), check_errors(errors)
         tokens = self._tokenizer.tokenize(texts, prompted, truncate=self._model.truncate)
         requests = pack_requests(tokens, self._model.limits)
-        return EmbeddingCall(texts=texts, dim=checked_dim, manifest=self.manifest, requests=requests)
+        return EmbeddingCall(texts=texts, dim=checked_dim, errors=on_nan, manifest=self.manifest, requests=requests)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,17 +25,28 @@ class RowReply:
     response: Any
 
 
+OnNaN = Literal["raise", "nan"]
+"""What a NaN for one text does: the call raises InvalidInputError, or the text's result is NaN."""
+
+
+def check_errors(errors: str) -> OnNaN:
+    """Return `errors`; raise InvalidInputError unless it is "raise" or "nan"."""
+    if errors not in get_args(OnNaN):
+        raise InvalidInputError(f"errors is {errors!r}; it must be 'raise' or 'nan'")
+    return cast(OnNaN, errors)
+
+
 def collect_embeddings(
-    replies: Iterable[RowReply], texts: Texts, manifest: EmbeddingManifest, dim: int
+    replies: Iterable[RowReply], texts: Texts, manifest: EmbeddingManifest, dim: int, errors: OnNaN
 ) -> NDArray[np.float32]:
     """Collect unit vectors from replies in any order; a later reply to a row replaces an earlier one.
 
     Returns:
-        float32 `[texts, dim]`, in the order of `texts`.
+        float32 `[texts, dim]`, in the order of `texts`; with `errors="nan"`, rows that the server cannot embed are NaN.
 
     Raises:
-        InvalidInputError: A row is NaN. The message names the first such text, after all replies have arrived, so that
-            it does not depend on their order.
+        InvalidInputError: A row is NaN, with `errors="raise"`. The message names the first such text, after all replies
+            have arrived, so that it does not depend on their order.
         ManifestError: A reply has another shape or type.
     """
     embeddings = np.empty((len(texts), dim), np.float32)
@@ -46,17 +57,24 @@ def collect_embeddings(
         # the sum of a row is finite only if every component is
         is_invalid[positions] = ~np.isfinite(vectors.sum(axis=1))
         embeddings[positions] = truncate_vectors(vectors, dim)
-    _raise_for_nan(np.flatnonzero(is_invalid).tolist(), texts, "embedding")
+    if errors == "raise":
+        _raise_for_nan(np.flatnonzero(is_invalid).tolist(), texts, "embedding")
+    embeddings[is_invalid] = np.nan
     return embeddings
 
 
-def collect_scores(replies: Iterable[RowReply], texts: Texts, manifest: RerankManifest) -> NDArray[np.float32]:
+def collect_scores(
+    replies: Iterable[RowReply], texts: Texts, manifest: RerankManifest, errors: OnNaN
+) -> NDArray[np.float32]:
     """Collect float32 `[texts]` scores in 0…1, in the order of `texts`; raises as `collect_embeddings` does."""
     scores = np.empty(len(texts), np.float32)
     for reply in replies:
         positions = reply.request.positions
         scores[positions] = read_output(reply.response, manifest.task.output, (len(positions), 1))[:, 0]
-    _raise_for_nan(np.flatnonzero(~np.isfinite(scores)).tolist(), texts, "score")
+    is_invalid = ~np.isfinite(scores)
+    if errors == "raise":
+        _raise_for_nan(np.flatnonzero(is_invalid).tolist(), texts, "score")
+    scores[is_invalid] = np.nan
     return scores
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,13 @@ class RerankClient(ModelClient[RerankPreparation]):
         return self._preparation.manifest
 
     def rerank(
-        self, query: str, documents: Iterable[str], instruction: str | None = None, top_k: int | None = None
+        self,
+        query: str,
+        documents: Iterable[str],
+        instruction: str | None = None,
+        top_k: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
     ) -> list[RankedDocument]:
         """Rank documents by their relevance to a query.
 
@@ -48,6 +54,8 @@ class RerankClient(ModelClient[RerankPreparation]):
             documents: Documents to rank.
             instruction: Task description for the prompt; None for the model's default.
             top_k: Number of documents to return; None for all.
+            errors: `"raise"` raises InvalidInputError if the server returned NaN for a document, `"nan"` ranks it last
+                with a score of NaN.
 
         Returns:
             The best documents, highest score first; equal scores are ordered by position.
@@ -57,14 +65,22 @@ class RerankClient(ModelClient[RerankPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.rank(query, documents, instruction, top_k))
+        return self._infer(self._preparation.rank(query, documents, instruction, top_k, errors))
 
-    def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None = None) -> NDArray[np.float32]:
+    def score(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        instruction: str | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+    ) -> NDArray[np.float32]:
         """Score (query, document) pairs.
 
         Args:
             pairs: Pairs of query and document.
             instruction: Task description for the prompt; None for the model's default.
+            errors: `"raise"` raises InvalidInputError if the server returned NaN for a pair, `"nan"` returns NaN for
+                it.
 
         Returns:
             float32 `[n]` scores in 0…1, in the order of `pairs`.
@@ -74,7 +90,7 @@ class RerankClient(ModelClient[RerankPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.score(pairs, instruction))
+        return self._infer(self._preparation.score(pairs, instruction, errors))
 
     @staticmethod
     def _prepare(config: Any, options: ClientOptions) -> RerankPreparation:

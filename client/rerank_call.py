@@ -15,7 +15,7 @@ from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
 from .manifest import RerankManifest
 from .prompts import prompt_pairs
-from .replies import RowReply, collect_scores
+from .replies import OnNaN, RowReply, check_errors, collect_scores
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_text, check_texts
 from .tokenization import make_pair_tokenizer
@@ -36,6 +36,7 @@ class ScoreCall:
 
     texts: Texts
     """The document of each pair, for error messages."""
+    errors: OnNaN
     manifest: RerankManifest
     requests: Iterator[RowRequest]
     """Packed lazily; empty if there are no pairs."""
@@ -47,7 +48,7 @@ class ScoreCall:
 
     def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
         """Return float32 `[pairs]` scores in the order of the pairs; raises as `collect_scores` does."""
-        return collect_scores(replies, self.texts, self.manifest)
+        return collect_scores(replies, self.texts, self.manifest, self.errors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,24 +82,26 @@ class RerankPreparation:
         prompts = self.manifest.prompts
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
-    def rank(self, query: str, documents: Iterable[str], instruction: str | None, top_k: int | None) -> RankCall:
+    def rank(
+        self, query: str, documents: Iterable[str], instruction: str | None, top_k: int | None, errors: str
+    ) -> RankCall:
         """Prepare a call that ranks `documents`; raises InvalidInputError as documented at `RerankClient`."""
         checked_top_k = _check_top_k(top_k)
         check_text(query, "query")
         texts = check_texts(documents, "documents")
-        return RankCall(scores=self._call([query] * len(texts), texts, instruction), top_k=checked_top_k)
+        return RankCall(scores=self._call([query] * len(texts), texts, instruction, errors), top_k=checked_top_k)
 
-    def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None) -> ScoreCall:
+    def score(self, pairs: Iterable[tuple[str, str]], instruction: str | None, errors: str) -> ScoreCall:
         """Prepare a call that scores `pairs`; raises InvalidInputError as documented at `RerankClient`."""
         checked = [_check_pair(pair, index) for index, pair in enumerate(pairs)]
         documents = Texts([document for _, document in checked], "pairs")
-        return self._call([query for query, _ in checked], documents, instruction)
+        return self._call([query for query, _ in checked], documents, instruction, errors)
 
-    def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None) -> ScoreCall:
+    def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None, errors: str) -> ScoreCall:
         bodies = prompt_pairs(self.manifest.prompts, queries, documents.texts, instruction)
         tokens = self._tokenizer.tokenize(documents, bodies, truncate=self._model.truncate)
         requests = pack_requests(tokens, self._model.limits)
-        return ScoreCall(texts=documents, manifest=self.manifest, requests=requests)
+        return ScoreCall(texts=documents, errors=check_errors(errors), manifest=self.manifest, requests=requests)
 
 
 def rank_scores(scores: NDArray[np.float32], top_k: int | None) -> list[RankedDocument]:

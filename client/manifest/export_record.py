@@ -83,7 +83,9 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
         "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
-        "origins": {name: str(origin) for name, origin in as_object(fields.get("origins", {})).items()},
+        "origins": {
+            name: origin for name, origin in as_object(fields.get("origins", {})).items() if isinstance(origin, str)
+        },
         "parity": report(**known_fields(report, fields["parity"])),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
         "fp16_range": None if fp16_range is None else RangeReport(**known_fields(RangeReport, fp16_range)),

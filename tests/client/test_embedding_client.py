@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -179,6 +179,23 @@ def test_error_for_nan_names_the_text(client: EmbeddingClient) -> None:
     texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
     with pytest.raises(InvalidInputError, match=r"texts\[31\] \('import #numpy'\) \(and 1 more\) has no embedding"):
         client.embed_documents(texts)
+
+
+def test_nan_for_some_texts_keeps_the_others(client: EmbeddingClient) -> None:
+    texts = [*sample_texts(30), "fine", "import #numpy", "# too"]
+    for dim in (None, client.manifest.min_dimension):
+        vectors = client.embed_documents(texts, dim=dim, errors="nan")
+        assert np.flatnonzero(np.isnan(vectors).any(axis=1)).tolist() == [31, 32]
+        assert np.isnan(vectors[31:]).all()
+        np.testing.assert_array_equal(vectors[:31], client.embed_documents(texts[:31], dim=dim))
+    queries = client.embed_queries(["#", "fine"], errors="nan")
+    assert np.isnan(queries).all(axis=1).tolist() == [True, False]
+
+
+def test_unknown_treatment_of_nan_is_rejected(triton: FakeTriton, client: EmbeddingClient) -> None:
+    with pytest.raises(InvalidInputError, match="errors is 'ignore'; it must be 'raise' or 'nan'"):
+        client.embed_documents(["a"], errors=cast(Any, "ignore"))
+    assert triton.batches == []
 
 
 def test_requests_stay_within_the_token_budget(triton: FakeTriton) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from sample_manifest import make_quantization, make_record, make_retrieval
 
-from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ManifestError, RerankManifest
+from qwen3_triton.client import (
+    EmbeddingManifest,
+    ExportRecord,
+    Manifest,
+    ManifestError,
+    RangeReport,
+    RerankManifest,
+    WitnessReport,
+)
 
 
 def test_round_trip(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
@@ -73,7 +81,19 @@ def test_rejects_a_malformed_retrieval_report(manifest: EmbeddingManifest, chang
         ExportRecord.from_json(json.dumps(fields))
 
 
-@pytest.mark.parametrize("changes", [{"adapters": {}}, {"adapters": ["a"]}, {"parity": []}, {"checkpoint": 3}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"adapters": {}},
+        {"adapters": ["a"]},
+        {"parity": []},
+        {"checkpoint": 3},
+        {"witness": {}},
+        {"fp16_range": 3},
+        {"origins": ["a"]},
+    ],
+    ids=str,
+)
 def test_rejects_a_malformed_record(manifest: EmbeddingManifest, changes: dict[str, Any]) -> None:
     with pytest.raises(ManifestError, match="malformed manifest of schema 1"):
         ExportRecord.from_json(json.dumps(json.loads(make_record(manifest).to_json()) | changes))
@@ -89,7 +109,14 @@ def add_fields(value: Any) -> Any:
 def test_unknown_fields_are_ignored_everywhere(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
     for whole in (manifest, rerank_manifest):
         record = make_record(whole)
-        record = dataclasses.replace(record, quantization=make_quantization(record.parity), retrieval=make_retrieval())
+        record = dataclasses.replace(
+            record,
+            quantization=make_quantization(record.parity),
+            retrieval=make_retrieval(),
+            witness=WitnessReport(library="sentence-transformers 6.2.0", texts=28, error=1e-12, tolerance=1e-5),
+            fp16_range=RangeReport(residual_exponent=2, mlp_exponent=0, headroom=8.5, texts=33, tokens=251),
+            origins={"prompts": "config_sentence_transformers.json of adapter a"},
+        )
         later = json.dumps(add_fields(json.loads(record.to_json())))
         assert ExportRecord.from_json(later) == record
         assert Manifest.from_json(later) == whole

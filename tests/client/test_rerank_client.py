@@ -193,6 +193,18 @@ def test_error_for_nan_names_the_document(rerank_client: RerankClient) -> None:
         rerank_client.rerank("q", [*sample_texts(30), "import #numpy", "# too"])
 
 
+def test_nan_for_some_documents_ranks_them_last(rerank_client: RerankClient) -> None:
+    documents = ["# first", *sample_texts(5), "import #numpy"]
+    ranked = rerank_client.rerank("q", documents, errors="nan")
+    assert [document.position for document in ranked[-2:]] == [0, 6]
+    assert all(np.isnan(document.score) for document in ranked[-2:])
+    assert ranked[:-2] == [
+        type(ranked[0])(document.position + 1, document.score) for document in rerank_client.rerank("q", documents[1:6])
+    ]
+    scores = rerank_client.score([("q", text) for text in documents], errors="nan")
+    assert np.isnan(scores).tolist() == [True, *[False] * 5, True]
+
+
 def test_reply_with_wrong_shape(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
     reranking_triton.change_output = lambda scores: np.concatenate([scores, scores], axis=1)
     with pytest.raises(ManifestError, match=r"expected FP32 \[1, 1\]"):
