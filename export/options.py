@@ -85,8 +85,6 @@ class ServingOptions:
     """Number of model instances, each with its own `threads`. Several instances on all cores are slower than one."""
     threads: int = 0
     """Threads of one instance; 0 uses all cores."""
-    response_cache: bool = False
-    """Use Triton's response cache, which must be enabled on the server."""
     gpu_memory_bytes: int | None = None
     """Limit of the GPU memory for weights and workspace of one instance; None: no limit."""
 

@@ -41,8 +41,6 @@ class ServerOptions:
     """Timeout for loading all models in seconds, without the installation of the server."""
     exit_timeout_s: int = 10
     """Time in seconds that queued requests have to finish when the server is stopped, before it is killed."""
-    response_cache_bytes: int = 0
-    """Size of Triton's local response cache in bytes; 0 disables it."""
     log_file: Path | None = None
     """File for Triton's log; None for a temporary file that is deleted when the server stops."""
 
@@ -228,8 +226,6 @@ def _command(
     ]
     for service, port in listen.items():
         triton += [f"--{service}-address={addresses.host}", f"--{service}-port={port}"]
-    if options.response_cache_bytes:
-        triton.append(f"--cache-config=local,size={options.response_cache_bytes}")
     return supervisor + triton
 
 

@@ -47,7 +47,8 @@ def render_config(name: str, manifest: Manifest, options: ExportOptions, limits:
     kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=serving.instances)
     config.version_policy.specific.versions.append(version)
-    config.response_cache.enable = serving.response_cache
+    # its key ignores shapes: [2, 5] and [1, 10] of equal bytes would return each other's answers
+    config.response_cache.enable = False
     if on_gpu:
         _add_cuda(config, manifest.precision, options.triton_release)
     _add_warmup(config, manifest, options.device, limits)

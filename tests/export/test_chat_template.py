@@ -56,7 +56,7 @@ def write_reranker(folder: Path, template: str, *, prompt: str | None = None) ->
     ids = {"true_token_id": tokenizer.token_to_id("yes"), "false_token_id": tokenizer.token_to_id("no")}
     write_json(folder / "1_LogitScore" / "config.json", ids)
     prompts = {"prompts": {"task": prompt}, "default_prompt_name": "task"} if prompt else {"prompts": {}}
-    write_json(folder / "config_sentence_transformers.json", prompts)
+    write_json(folder / "config_sentence_transformers.json", prompts | {"model_type": "CrossEncoder"})
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
     return folder
 

@@ -118,14 +118,13 @@ def test_manifest_parameter_round_trips_and_has_only_client_fields(manifest: Emb
 
 
 def test_serving_options_are_applied() -> None:
-    options = ServingOptions(queue_delay_us=123, instances=3, threads=2, response_cache=True)
+    options = ServingOptions(queue_delay_us=123, instances=3, threads=2)
     config = parse(options, version=4, limits=BatchLimits(rows=7, tokens=None))
     assert config.max_batch_size == 7
     assert "max_batch_tokens" not in config.parameters
     assert config.dynamic_batching.max_queue_delay_microseconds == 123
     assert config.instance_group[0].count == 3
     assert config.parameters["intra_op_thread_count"].string_value == "2"
-    assert config.response_cache.enable
     assert list(config.version_policy.specific.versions) == [4]
 
 

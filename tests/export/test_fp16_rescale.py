@@ -183,7 +183,8 @@ def test_fp16_export_applies_the_rescale(tmp_path: Path) -> None:
     assert isinstance(parity, ParityReport)
     assert parity.min_cosine >= 0.9999
     assert parity.min_batched_cosine >= 0.9999999
-    _, rescaled, budget = notes.notes
+    _, witness, rescaled, budget = notes.notes
+    assert witness.startswith("no second witness:")
     assert rescaled.startswith("rescaled against overflow:")
     assert budget.startswith("a batch has at most")
     assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM
