@@ -27,6 +27,7 @@ from .manifest import (
     Prompts,
     QuantizationReport,
     RangeReport,
+    RecommendedLoad,
     RerankManifest,
     RetrievalReport,
     ScoreParityReport,
@@ -35,6 +36,7 @@ from .manifest import (
     TokenizerIdentity,
     WitnessReport,
 )
+from .partial_results import PartialResults
 
 if TYPE_CHECKING:
     from .embedding import EmbeddingClient
@@ -52,11 +54,13 @@ __all__ = [
     "ManifestError",
     "PairPrompts",
     "ParityReport",
+    "PartialResults",
     "Precision",
     "Prompts",
     "QuantizationReport",
     "RangeReport",
     "RankedDocument",
+    "RecommendedLoad",
     "RerankClient",
     "RerankManifest",
     "RetrievalReport",

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
-from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
 import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from .call_deadline import CallDeadline
 from .errors import InvalidInputError, ServerTimeoutError, ServerUnavailableError
 from .grpc_errors import map_grpc_errors
 from .http_probe import speaks_http
-from .messages import write_infer_request
+from .pacing import Pace
 from .replies import RowReply
 from .requests import RowRequest
+from .sending import Sender
 
 CHANNEL_OPTIONS = (
     # a reply of 4,096 rows × 4,096 floats is 64 MiB, and gRPC's default limit is 4 MiB
@@ -50,10 +51,7 @@ class TritonChannel:
     """
 
     def __init__(self, url: str, model: str, *, timeout_s: float) -> None:
-        if url.startswith(("http://", "https://")):
-            raise InvalidInputError(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
-        if not timeout_s > 0:
-            raise InvalidInputError(f"timeout_s is {timeout_s}; it must be above 0")
+        _check_url(url)
         self.url = url
         self.model = model
         self.timeout_s = timeout_s
@@ -74,49 +72,40 @@ class TritonChannel:
                 f"{self.url}: this is an HTTP port: give the port of Triton's gRPC service, 8001 by default"
             ) from exc
 
-    def infer_all(self, requests: Iterable[RowRequest], *, max_in_flight: int) -> Generator[RowReply, None, None]:
-        """Yield replies in order of arrival, with at most `max_in_flight` requests in flight.
+    def infer_all(
+        self, requests: Iterable[RowRequest], pace: Pace, *, max_in_flight: int, deadline: CallDeadline
+    ) -> Generator[RowReply, None, None]:
+        """Yield replies in order of arrival, with as many requests in flight as `pace` and `max_in_flight` allow.
 
-        Requests in flight are cancelled after the first error, and when the generator is closed early.
+        No request is sent that is not expected to be answered before `deadline`. Requests in flight are cancelled after
+        the first error, and when the generator is closed early.
+
+        Raises:
+            ServerError: A request failed, or the call cannot end before `deadline`; see the subclasses.
         """
         pending = iter(requests)
         first_two = list(islice(pending, 2))
-        if len(first_two) == 2:
-            yield from self._infer_many(chain(first_two, pending), max_in_flight)
-        # a single request uses a blocking call: gRPC starts a thread for a call with a future
-        elif first_two:
-            yield self._infer_one(first_two[0])
-
-    def _infer_one(self, request: RowRequest) -> RowReply:
-        message = write_infer_request(self.model, request.input_ids)
-        with self._use() as stub:
-            return RowReply(request, stub.ModelInfer(message, timeout=self.timeout_s))
-
-    def _infer_many(self, pending: Iterator[RowRequest], max_in_flight: int) -> Generator[RowReply, None, None]:
-        completed: SimpleQueue[Any] = SimpleQueue()
-        in_flight: dict[Any, RowRequest] = {}
         try:
             with self._use() as stub:
-                for request in islice(pending, max_in_flight):
-                    self._start(stub, request, in_flight, completed)
-                while in_flight:
-                    call = completed.get()
-                    request = in_flight.pop(call)
-                    response = call.result()
-                    for following in islice(pending, 1):
-                        self._start(stub, following, in_flight, completed)
-                    yield RowReply(request, response)
-        finally:
-            for call in in_flight:
-                call.cancel()
-
-    def _start(
-        self, stub: Any, request: RowRequest, in_flight: dict[Any, RowRequest], completed: SimpleQueue[Any]
-    ) -> None:
-        message = write_infer_request(self.model, request.input_ids)
-        call = stub.ModelInfer.future(message, timeout=self.timeout_s)
-        in_flight[call] = request
-        call.add_done_callback(completed.put)
+                sender = Sender(
+                    stub,
+                    self.model,
+                    pace,
+                    timeout_s=self.timeout_s,
+                    max_in_flight=max_in_flight,
+                    deadline=deadline,
+                )
+                if len(first_two) == 2:
+                    yield from sender.infer_many(chain(first_two, pending))
+                # a single request uses a blocking call: gRPC starts a thread for a call with a future
+                elif first_two:
+                    yield sender.infer_one(first_two[0])
+        except ServerTimeoutError as exc:
+            if deadline.remaining_s:
+                raise
+            raise deadline.error(self.url, self.model) from exc
+        if sender.is_out_of_time:
+            raise deadline.error(self.url, self.model)
 
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
@@ -146,3 +135,12 @@ class TritonChannel:
                 unused = connection.retired and not connection.calls
             if unused:
                 connection.channel.close()
+
+
+def _check_url(url: str) -> None:
+    """Raise InvalidInputError if `url` has a scheme, or a port that does not exist."""
+    if "://" in url:
+        raise InvalidInputError(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
+    port = url.rpartition(":")[2]
+    if port.isdigit() and not 0 < int(port[:9]) < 65_536:
+        raise InvalidInputError(f"url {url!r}: a port is a number from 1 to 65535")

@@ -12,13 +12,15 @@ from tokenizers import Tokenizer
 from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
 from .messages import ManifestT, read_served_model
+from .pacing import Pace
 from .replies import RowReply
-from .requests import RequestLimits, RowRequest, limit_requests
+from .requests import RowRequest, limit_requests
 from .tokenization import load_tokenizer
 from .tokenizer_source import find_tokenizer
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_MAX_IN_FLIGHT = 8
+_LONGEST_TIMEOUT_S = 1e9
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
@@ -45,22 +47,26 @@ class ClientOptions:
     tokenizer: Path | str | None = None
     repository: Path | str | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
+    call_timeout_s: float | None = None
     max_rows_per_request: int | None = None
     max_in_flight: int = DEFAULT_MAX_IN_FLIGHT
     truncate: bool = True
 
     def __post_init__(self) -> None:
+        for name, timeout_s in (("timeout_s", self.timeout_s), ("call_timeout_s", self.call_timeout_s)):
+            if timeout_s is not None and not 0 < timeout_s <= _LONGEST_TIMEOUT_S:
+                raise InvalidInputError(f"{name} is {timeout_s}; it must be above 0 and at most {_LONGEST_TIMEOUT_S:g}")
         if self.max_in_flight < 1:
             raise InvalidInputError(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectedModel(Generic[ManifestT]):
-    """A served model, its tokenizer and the limits of a request. Nothing here depends on the transport."""
+    """A served model, its tokenizer and the pace of requests. Nothing here depends on the transport."""
 
     manifest: ManifestT
     tokenizer: Tokenizer
-    limits: RequestLimits
+    pace: Pace
     truncate: bool
 
 
@@ -74,9 +80,10 @@ def connect_model(config: Any, manifest_type: type[ManifestT], options: ClientOp
     served = read_served_model(config, manifest_type)
     identity = served.manifest.tokenizer
     file = find_tokenizer(served.name, identity.origin, tokenizer=options.tokenizer, repository=options.repository)
+    limits = limit_requests(served.max_batch_rows, options.max_rows_per_request, served.max_batch_tokens)
     return ConnectedModel(
         manifest=served.manifest,
         tokenizer=load_tokenizer(file, identity),
-        limits=limit_requests(served.max_batch_rows, options.max_rows_per_request, served.max_batch_tokens),
+        pace=Pace(limits, served.manifest.load),
         truncate=options.truncate,
     )

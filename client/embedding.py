@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from typing import Any, Literal
 
 import numpy as np
@@ -10,8 +11,12 @@ from numpy.typing import NDArray
 
 from .connected_model import ClientOptions, connect_model
 from .embedding_call import EmbeddingPreparation
+from .embedding_stream import EmbeddingStream
 from .manifest import EmbeddingManifest
 from .model_client import ModelClient
+
+DEFAULT_WINDOW_TEXTS = 1_024
+"""Texts that an iterator sorts by length together."""
 
 
 class EmbeddingClient(ModelClient[EmbeddingPreparation]):
@@ -86,6 +91,65 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ManifestError: The reply does not match the manifest.
         """
         return self._infer(self._preparation.documents(texts, dim, errors))
+
+    def iter_queries(
+        self,
+        texts: Iterable[str],
+        instruction: str | None = None,
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+        window_texts: int = DEFAULT_WINDOW_TEXTS,
+    ) -> Generator[NDArray[np.float32], None, None]:
+        """Embed queries and yield their vectors in order, while later ones are being computed; see `iter_documents`."""
+        self._preparation.check(dim, errors)
+        stream = EmbeddingStream(
+            texts,
+            lambda window, first: self._preparation.queries(window, instruction, dim, errors, first=first),
+            self._preparation.output,
+            window_texts,
+        )
+        return self._iterate(stream)
+
+    def iter_documents(
+        self,
+        texts: Iterable[str],
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+        window_texts: int = DEFAULT_WINDOW_TEXTS,
+    ) -> Generator[NDArray[np.float32], None, None]:
+        """Embed documents and yield their vectors in order, while later ones are being computed.
+
+        Memory does not depend on the number of texts. The first request is sent when the first array is asked for, and
+        none while the caller uses an array, except those in flight; close the generator to cancel them.
+
+        Args:
+            texts: Documents, without prompt; may be a generator.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: As for `embed_documents`.
+            window_texts: Number of consecutive texts that are sorted by length together, and rows of each array.
+
+        Yields:
+            float32 `[window_texts, dim]`, rows of L2 norm 1; the last array may have fewer rows.
+
+        Raises:
+            InvalidInputError: An argument or a text is invalid, or the server returned NaN for a text.
+            ServerError: As for `embed_documents`, after an array with the vectors that arrived without a gap.
+            ManifestError: The reply does not match the manifest.
+        """
+        self._preparation.check(dim, errors)
+        stream = EmbeddingStream(
+            texts,
+            lambda window, first: self._preparation.documents(window, dim, errors, first=first),
+            self._preparation.output,
+            window_texts,
+        )
+        return self._iterate(stream)
+
+    def _iterate(self, stream: EmbeddingStream) -> Generator[NDArray[np.float32], None, None]:
+        with closing(self._replies(stream.requests(), stream.output)) as replies:
+            yield from stream.collect(replies)
 
     @staticmethod
     def _prepare(config: Any, options: ClientOptions) -> EmbeddingPreparation:

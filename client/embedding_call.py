@@ -46,22 +46,35 @@ class EmbeddingPreparation:
     def __init__(self, model: ConnectedModel[EmbeddingManifest]) -> None:
         self._model = model
         self.manifest = model.manifest
+        self.pace = model.pace
         self._tokenizer = RowTokenizer(
             tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
 
-    def queries(self, texts: Iterable[str], instruction: str | None, dim: int | None, errors: str) -> EmbeddingCall:
+    @property
+    def output(self) -> ExpectedOutput:
+        """The output tensor with the embeddings."""
+        return ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
+
+    def check(self, dim: int | None, errors: str) -> None:
+        """Raise InvalidInputError if the model does not offer `dim`, or `errors` is not a choice."""
+        check_dimension(self.manifest, dim)
+        check_errors(errors)
+
+    def queries(
+        self, texts: Iterable[str], instruction: str | None, dim: int | None, errors: str, *, first: int = 0
+    ) -> EmbeddingCall:
         """Prepare a call that embeds queries; raises InvalidInputError as documented at `EmbeddingClient`."""
-        checked = check_texts(texts)
+        checked = check_texts(texts, first=first)
         return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim, errors)
 
-    def documents(self, texts: Iterable[str], dim: int | None, errors: str) -> EmbeddingCall:
+    def documents(self, texts: Iterable[str], dim: int | None, errors: str, *, first: int = 0) -> EmbeddingCall:
         """Prepare a call that embeds documents; raises InvalidInputError as documented at `EmbeddingClient`."""
-        checked = check_texts(texts)
+        checked = check_texts(texts, first=first)
         return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim, errors)
 
     def _call(self, texts: Texts, prompted: list[str], dim: int | None, errors: str) -> EmbeddingCall:
         checked_dim, on_nan = check_dimension(self.manifest, dim), check_errors(errors)
         tokens = self._tokenizer.tokenize(texts, prompted, truncate=self._model.truncate)
-        requests = pack_requests(tokens, self._model.limits)
+        requests = pack_requests(tokens, self._model.pace.limits)
         return EmbeddingCall(texts=texts, dim=checked_dim, errors=on_nan, manifest=self.manifest, requests=requests)

@@ -6,8 +6,15 @@ ClientError
 └── ServerError                 the server could not be reached, or failed to process a valid request
     ├── ServerUnavailableError  server unreachable, or model not loaded; retry
     ├── ServerOverloadedError   queue full; retry later
-    └── ServerTimeoutError      no reply within `timeout_s`
+    └── ServerTimeoutError      no reply within `timeout_s`, or the call would take longer than `call_timeout_s`
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .partial_results import PartialResults
 
 
 class ClientError(Exception):
@@ -25,6 +32,9 @@ class InvalidInputError(ClientError, ValueError):
 class ServerError(ClientError):
     """The server could not be reached, or failed to process a valid request."""
 
+    partial: PartialResults | None = None
+    """The results that arrived before a call failed; None if the client could not connect."""
+
 
 class ServerUnavailableError(ServerError):
     """The server is unreachable, or the model is not loaded. Retrying may help."""
@@ -35,4 +45,4 @@ class ServerOverloadedError(ServerError):
 
 
 class ServerTimeoutError(ServerError):
-    """The server did not reply within `timeout_s`."""
+    """The server did not reply within `timeout_s`, or the call would have taken longer than `call_timeout_s`."""

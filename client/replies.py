@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInputError
+from .errors import InvalidInputError, ServerError
 from .manifest import EmbeddingManifest, RerankManifest
 from .messages import read_output
+from .partial_results import PartialResults
 from .requests import RowRequest
 from .texts import Texts
 from .vectors import truncate_vectors
@@ -48,19 +50,18 @@ def collect_embeddings(
         InvalidInputError: A row is NaN, with `errors="raise"`. The message names the first such text, after all replies
             have arrived, so that it does not depend on their order.
         ManifestError: A reply has another shape or type.
+        ServerError: Raised by `replies`; it gets the rows that arrived as `partial`.
     """
     embeddings = np.empty((len(texts), dim), np.float32)
-    is_invalid = np.zeros(len(texts), np.bool_)
-    for reply in replies:
-        positions = reply.request.positions
-        vectors = read_output(reply.response, manifest.task.output, (len(positions), manifest.dimension))
-        # the sum of a row is finite only if every component is
-        is_invalid[positions] = ~np.isfinite(vectors.sum(axis=1))
-        embeddings[positions] = truncate_vectors(vectors, dim)
-    if errors == "raise":
-        _raise_for_nan(np.flatnonzero(is_invalid).tolist(), texts, "embedding")
-    embeddings[is_invalid] = np.nan
-    return embeddings
+    is_valid = np.zeros(len(texts), np.bool_)
+    with _keep_partial(embeddings, is_valid):
+        for reply in replies:
+            positions = reply.request.positions
+            vectors = read_output(reply.response, manifest.task.output, (len(positions), manifest.dimension))
+            # the sum of a row is finite only if every component is
+            is_valid[positions] = np.isfinite(vectors.sum(axis=1))
+            embeddings[positions] = truncate_vectors(vectors, dim)
+    return finish_results(embeddings, is_valid, texts, "embedding", errors)
 
 
 def collect_scores(
@@ -68,14 +69,34 @@ def collect_scores(
 ) -> NDArray[np.float32]:
     """Collect float32 `[texts]` scores in 0…1, in the order of `texts`; raises as `collect_embeddings` does."""
     scores = np.empty(len(texts), np.float32)
-    for reply in replies:
-        positions = reply.request.positions
-        scores[positions] = read_output(reply.response, manifest.task.output, (len(positions), 1))[:, 0]
-    is_invalid = ~np.isfinite(scores)
+    is_valid = np.zeros(len(texts), np.bool_)
+    with _keep_partial(scores, is_valid):
+        for reply in replies:
+            positions = reply.request.positions
+            scores[positions] = read_output(reply.response, manifest.task.output, (len(positions), 1))[:, 0]
+            is_valid[positions] = np.isfinite(scores[positions])
+    return finish_results(scores, is_valid, texts, "score", errors)
+
+
+@contextmanager
+def _keep_partial(results: NDArray[np.float32], is_valid: NDArray[np.bool_]) -> Iterator[None]:
+    """Attach what `results` holds so far to a ServerError that is raised inside the context."""
+    try:
+        yield
+    except ServerError as exc:
+        results[~is_valid] = np.nan
+        exc.partial = PartialResults(results, is_valid)
+        raise
+
+
+def finish_results(
+    results: NDArray[np.float32], is_valid: NDArray[np.bool_], texts: Texts, result: str, errors: OnNaN
+) -> NDArray[np.float32]:
+    """Return `results` with NaN where `is_valid` is False; with `errors="raise"`, raise InvalidInputError instead."""
     if errors == "raise":
-        _raise_for_nan(np.flatnonzero(is_invalid).tolist(), texts, "score")
-    scores[is_invalid] = np.nan
-    return scores
+        _raise_for_nan(np.flatnonzero(~is_valid).tolist(), texts, result)
+    results[~is_valid] = np.nan
+    return results
 
 
 def _raise_for_nan(invalid: list[int], texts: Texts, result: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,15 +54,18 @@ class RowRequest:
     """`[rows, width]`, padded on the right with PADDING_ID."""
 
 
-def pack_requests(tokens: TokenRows, limits: RequestLimits) -> Iterator[RowRequest]:
-    """Yield requests that together contain every row once, longest rows first; packed lazily."""
+def pack_requests(tokens: TokenRows, limits: Callable[[], RequestLimits]) -> Iterator[RowRequest]:
+    """Yield requests that together contain every row once, longest rows first.
+
+    A request is packed when it is about to be sent, within what `limits` returns at that time.
+    """
     lengths = tokens.lengths
     # similar lengths share a request, so little padding is sent; the longest rows start first, as they take longest
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        width = int(lengths[order[start]])
-        rows = min(limits.rows, max(1, limits.tokens // width))
+        width, allowed = int(lengths[order[start]]), limits()
+        rows = min(allowed.rows, max(1, allowed.tokens // width))
         yield _pack(tokens, order[start : start + rows], width)
         start += rows
 

@@ -79,6 +79,7 @@ class RerankPreparation:
     def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
         self._model = model
         self.manifest = model.manifest
+        self.pace = model.pace
         prompts = self.manifest.prompts
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
@@ -100,7 +101,7 @@ class RerankPreparation:
     def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None, errors: str) -> ScoreCall:
         bodies = prompt_pairs(self.manifest.prompts, queries, documents.texts, instruction)
         tokens = self._tokenizer.tokenize(documents, bodies, truncate=self._model.truncate)
-        requests = pack_requests(tokens, self._model.limits)
+        requests = pack_requests(tokens, self._model.pace.limits)
         return ScoreCall(texts=documents, errors=check_errors(errors), manifest=self.manifest, requests=requests)
 
 

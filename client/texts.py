@@ -17,6 +17,8 @@ class Texts:
     texts: list[str]
     argument: str
     """Name of the caller's argument: `texts`, `documents` or `pairs`."""
+    first: int = 0
+    """Position of the first text in the caller's argument."""
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -25,11 +27,11 @@ class Texts:
         """Return a text's position and beginning, as in `texts[3] ('import nump…')`."""
         text = self.texts[index]
         start = text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…"
-        return f"{self.argument}[{index}] ({start!r})"
+        return f"{self.argument}[{self.first + index}] ({start!r})"
 
 
-def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
-    """Validate the texts of the caller's `argument`.
+def check_texts(texts: Iterable[str], argument: str = "texts", first: int = 0) -> Texts:
+    """Validate the texts of the caller's `argument`, from position `first` on.
 
     Raises:
         InvalidInputError: A text is not a str or contains a lone surrogate; the message names the first such text.
@@ -37,9 +39,9 @@ def check_texts(texts: Iterable[str], argument: str = "texts") -> Texts:
     if isinstance(texts, str | bytes):
         raise InvalidInputError(f"{argument} is a single string, expected a list of strings: wrap it in [ ]")
     checked = list(texts)
-    for index, text in enumerate(checked):
+    for index, text in enumerate(checked, first):
         check_text(text, f"{argument}[{index}]")
-    return Texts(checked, argument)
+    return Texts(checked, argument, first)
 
 
 def check_text(text: object, name: str) -> str:

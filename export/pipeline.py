@@ -127,7 +127,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             progress=progress,
         )
         limits = _limit_batches(graph.model, sources, options, format, progress)
-        manifest = sources.task.describe(_manifest_fields(sources, options))
+        manifest = sources.task.describe(_manifest_fields(sources, options, limits))
         staged.tokenizer.write_bytes(sources.tokenizer.file.read_bytes())
         staged.config.write_text(render_config(name, manifest, options, limits, version), encoding="utf-8")
         if limits.tokens is not None:
@@ -269,10 +269,11 @@ def _read_evaluation(options: ExportOptions) -> RetrievalSet | None:
     return None
 
 
-def _manifest_fields(sources: ModelSources, options: ExportOptions) -> ManifestFields:
+def _manifest_fields(sources: ModelSources, options: ExportOptions, limits: BatchLimits) -> ManifestFields:
     return ManifestFields(
         max_tokens=sources.max_tokens,
         vocabulary_size=sources.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=sources.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
+        load=limits.recommended_load(sources.max_tokens, options.serving.instances),
     )

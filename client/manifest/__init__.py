@@ -7,6 +7,7 @@ has the same fields, and also the sources and the reports of the export, which c
 from .export_record import ExportRecord
 from .folder import ModelFolder
 from .identities import Provenance, SourceIdentity, TokenizerIdentity
+from .load import RecommendedLoad
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankManifest
 from .reports import (
     LayerErrors,
@@ -53,6 +54,7 @@ __all__ = [
     "Provenance",
     "QuantizationReport",
     "RangeReport",
+    "RecommendedLoad",
     "RerankManifest",
     "RetrievalReport",
     "ScoreParityReport",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from ..errors import ManifestError
 from .fields import known_fields, read_object, require_integers
 from .identities import TokenizerIdentity
+from .load import RecommendedLoad
 from .templates import PairPrompts, Prompts
 from .wire import Precision, Task
 
@@ -37,6 +38,8 @@ class Manifest:
     """Identity of the model's `tokenizer.json`."""
     precision: Precision
     """Number format of the weights."""
+    load: RecommendedLoad | None = None
+    """Load that one client should put on the server; None in manifests of earlier exports."""
 
     def to_fields(self) -> dict[str, Any]:
         """Return the manifest as a JSON object."""
@@ -90,6 +93,7 @@ def read_manifest(fields: Mapping[str, Any]) -> EmbeddingManifest | RerankManife
         nested = {
             "tokenizer": TokenizerIdentity(**known_fields(TokenizerIdentity, fields["tokenizer"])),
             "precision": Precision(str(fields["precision"])),
+            "load": RecommendedLoad.from_field(fields.get("load")),
         }
         if Task(str(fields["task"])) is Task.RERANK:
             prompts = PairPrompts(**known_fields(PairPrompts, fields["prompts"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...client.manifest import Device
+from ...client.manifest import Device, RecommendedLoad
 from ..architectures import DecoderConfig
 from ..errors import ExportError
 from ..options import CudaAttention, ServingOptions
@@ -33,6 +33,11 @@ class BatchLimits:
     computed in its own batch."""
     cells: int | None = None
     """Most cells of right-padded rows, rows × longest row; None if attention has no padding."""
+
+    def recommended_load(self, max_tokens: int, instances: int) -> RecommendedLoad:
+        """Return the load that one client should put on `instances` instances: each computes a batch as one waits."""
+        batch = self.tokens or self.rows * max_tokens
+        return RecommendedLoad(request_tokens=batch, tokens_in_flight=2 * instances * batch)
 
 
 def choose_token_budget(device: Device, tokens_per_s: float) -> int:

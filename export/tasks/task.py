@@ -14,6 +14,7 @@ from ...client.manifest import (
     EmbeddingManifest,
     ParityReport,
     Precision,
+    RecommendedLoad,
     RerankManifest,
     ScoreParityReport,
     Task,
@@ -48,6 +49,7 @@ class ManifestFields(TypedDict):
     vocabulary_size: int
     tokenizer: TokenizerIdentity
     precision: Precision
+    load: RecommendedLoad
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

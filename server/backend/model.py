@@ -35,12 +35,15 @@ class TritonPythonModel:
         """Return one response for each request, in order.
 
         Valid requests are computed in one run; if it fails, each of them gets its error. Invalid requests get separate
-        errors.
+        errors, and requests that their client has cancelled are not computed.
         """
         inputs: dict[int, dict[str, Array]] = {}
         responses: dict[int, Any] = {}
         for index, request in enumerate(requests):
             try:
+                if request.is_cancelled():
+                    responses[index] = _cancelled_response()
+                    continue
                 arrays = self._arrays(request)
                 require_elements(arrays, self._settings)
                 inputs[index] = arrays
@@ -84,6 +87,10 @@ def _error_response(exc: Exception) -> Any:
     else:
         error = pb_utils.TritonError(f"{type(exc).__name__}: {exc}")
     return pb_utils.InferenceResponse(error=error)
+
+
+def _cancelled_response() -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError("cancelled", pb_utils.TritonError.CANCELLED))
 
 
 def _response(request: Any, outputs: dict[str, Array]) -> Any:

@@ -22,7 +22,7 @@ def random_rows(seed: int, count: int) -> TokenRows:
 def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
     tokens = random_rows(seed, count)
     seen = []
-    for request in pack_requests(tokens, limits):
+    for request in pack_requests(tokens, lambda: limits):
         rows, width = request.input_ids.shape
         assert request.input_ids.dtype == np.int64
         assert 1 <= rows <= limits.rows
@@ -37,18 +37,18 @@ def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits:
 
 def test_similar_lengths_share_a_request() -> None:
     tokens = random_rows(3, 200)
-    padded = sum(request.input_ids.size for request in pack_requests(tokens, RequestLimits(rows=8)))
+    padded = sum(request.input_ids.size for request in pack_requests(tokens, lambda: RequestLimits(rows=8)))
     assert padded < 1.1 * len(tokens.ids)
 
 
 def test_full_requests() -> None:
-    requests = list(pack_requests(random_rows(0, 20), RequestLimits(rows=8)))
+    requests = list(pack_requests(random_rows(0, 20), lambda: RequestLimits(rows=8)))
     assert [len(request.positions) for request in requests] == [8, 8, 4]
 
 
 def test_no_rows_no_requests() -> None:
     empty = TokenRows(np.zeros(0, np.int64), np.zeros(1, np.int64))
-    assert list(pack_requests(empty, RequestLimits(rows=8))) == []
+    assert list(pack_requests(empty, lambda: RequestLimits(rows=8))) == []
 
 
 def test_a_caller_can_only_lower_the_limit_of_the_server() -> None:
