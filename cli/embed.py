@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
+import hashlib
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from qwen3_triton.client.errors import InvalidInputError
 
-from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
+from .progress import open_progress
+from .texts import JSON_LINES_HELP, STANDARD_STREAM, TEXTS_HELP, read_texts
+from .vector_output import PartialFile, StandardOutput, VectorOutput, check_output_name
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from qwen3_triton.client import EmbeddingClient
+
+_WRITES = 64
+"""Number of times that the output grows, unless windows would be too small or too large."""
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 16, 1_024
 
 
 class Kind(StrEnum):
@@ -38,12 +44,23 @@ def embed(
         typer.Option(help="Number of leading components to keep; the vectors are renormalized. All if not given."),
     ] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help=JSON_LINES_HELP)] = False,
     output: Annotated[
         str,
         typer.Option(
-            help="Output file: .npy for a float32 array, one row per text; otherwise JSON lines. - for standard output."
+            help="Output file: .npy for a float32 array, one row per text; .jsonl or .ndjson for JSON lines. "
+            "- for JSON lines on standard output."
         ),
     ] = STANDARD_STREAM,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the output file of an earlier run that failed or was stopped.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that computing all texts may take; no limit if not given.")
+    ] = None,
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds that one request may take, including its time in the server's queue.")
+    ] = 60.0,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -54,53 +71,66 @@ def embed(
         Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")
     ] = None,
 ) -> None:
-    """Embed texts with a served model. Writes one vector per text, in the order of the texts."""
+    """Embed texts with a served model. Writes one vector per text as it is computed, in the order of the texts."""
     from qwen3_triton.client import EmbeddingClient
 
     if instruction is not None and kind is Kind.DOCUMENT:
         raise InvalidInputError("--instruction applies to queries only: add --kind query or remove it")
-    texts = read_texts(source)
-    with EmbeddingClient(url, model, tokenizer=tokenizer, repository=repository) as client:
-        vectors = (
-            client.embed_queries(texts, instruction, dim) if kind is Kind.QUERY else client.embed_documents(texts, dim)
-        )
-    if output == STANDARD_STREAM:
-        for line in _json_lines(vectors):
-            typer.echo(line)
-    else:
-        write_vectors(Path(output), vectors)
+    if output == STANDARD_STREAM and resume:
+        raise InvalidInputError("--resume needs a file: add --output FILE")
+    if output != STANDARD_STREAM:
+        check_output_name(Path(output))
+    texts = read_texts(source, json_lines=json_lines)
+    with EmbeddingClient(
+        url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
+    ) as client:
+        target: VectorOutput = StandardOutput()
+        if output != STANDARD_STREAM:
+            width = client.manifest.dimension if dim is None else dim
+            identity = {
+                "model": model,
+                "manifest": hashlib.sha256(client.manifest.to_json().encode()).hexdigest(),
+                "kind": kind,
+                "instruction": instruction,
+                "dim": width,
+                "input": _hash_texts(texts),
+            }
+            target = PartialFile(Path(output), len(texts), width, identity, resume=resume)
+        try:
+            _embed_rest(client, texts, kind, instruction, dim, target)
+        except BaseException:
+            left = target.abandon()
+            if left is not None:
+                typer.echo(f"note: {left}", err=True)
+            raise
 
 
-def write_vectors(file: Path, vectors: NDArray[np.float32]) -> None:
-    """Write `vectors` atomically: as float32 `[texts, dim]` if the name ends with `.npy`, otherwise as JSON lines.
-
-    Raises:
-        InvalidInputError: The file cannot be written; an existing file is unchanged.
-    """
-    import numpy as np
-
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            if file.suffix == ".npy":
-                np.save(stream, vectors)
-            else:
-                _write_lines(stream, _json_lines(vectors))
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except OSError as exc:
-        raise InvalidInputError(f"--output: cannot write {file}: {exc.strerror or exc}") from exc
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_lines(stream: BinaryIO, lines: Iterable[str]) -> None:
-    for line in lines:
-        stream.write(line.encode() + b"\n")
+def _embed_rest(
+    client: EmbeddingClient,
+    texts: Sequence[str],
+    kind: Kind,
+    instruction: str | None,
+    dim: int | None,
+    target: VectorOutput,
+) -> None:
+    """Embed the texts that `target` does not have yet."""
+    rest = texts[target.done :]
+    window = min(_LARGEST_WINDOW, max(_SMALLEST_WINDOW, len(rest) // _WRITES))
+    arrays = (
+        client.iter_queries(rest, instruction, dim, window_texts=window)
+        if kind is Kind.QUERY
+        else client.iter_documents(rest, dim, window_texts=window)
+    )
+    with open_progress(quiet=True) as progress:
+        progress.stage("embedding")
+        for vectors in arrays:
+            target.append(vectors)
+            progress.step(target.done, len(texts))
+    target.finish()
 
 
-def _json_lines(vectors: NDArray[np.float32]) -> Iterator[str]:
-    """Yield each row as a JSON array, with the shortest numbers that round-trip to the same float32."""
-    for row in vectors:
-        yield "[" + ", ".join(map(str, row)) + "]"
+def _hash_texts(texts: Sequence[str]) -> str:
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(json.dumps(text).encode() + b"\n")
+    return digest.hexdigest()

@@ -53,12 +53,14 @@ def main(
         False, "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
     ),
 ) -> None:
-    """Options before the sub-command. `run` evaluates --debug itself, because it also handles errors raised here."""
+    """Options before the sub-command; --debug may be anywhere, as `run` evaluates it."""
 
 
 def run() -> None:
     """Run the command line. Exit status: 0 on success, 1 on failure with one line on stderr, 2 for invalid usage."""
     debug = "--debug" in sys.argv[1:]
+    # accepted anywhere, because messages advise to add it
+    sys.argv[1:] = [word for word in sys.argv[1:] if word != "--debug"]
     try:
         app()
     except KeyboardInterrupt:

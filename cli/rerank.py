@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .texts import STANDARD_STREAM, TEXTS_HELP, read_texts
+from .texts import JSON_LINES_HELP, STANDARD_STREAM, TEXTS_HELP, read_texts
 
 
 def rerank(
@@ -18,6 +18,13 @@ def rerank(
     instruction: Annotated[str | None, typer.Option(help="Task description; the model's default if not given.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Number of documents to print; all if not given.")] = None,
     source: Annotated[str, typer.Option("--input", help=TEXTS_HELP)] = STANDARD_STREAM,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help=JSON_LINES_HELP)] = False,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds that ranking all texts may take; no limit if not given.")
+    ] = None,
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds that one request may take, including its time in the server's queue.")
+    ] = 60.0,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -31,8 +38,10 @@ def rerank(
     """Rank documents for a query. Prints JSON objects, best first; "position" counts input lines from 0."""
     from qwen3_triton.client import RerankClient
 
-    texts = read_texts(source)
-    with RerankClient(url, model, tokenizer=tokenizer, repository=repository) as client:
+    texts = read_texts(source, json_lines=json_lines)
+    with RerankClient(
+        url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
+    ) as client:
         ranked = client.rerank(query, texts, instruction, top_k)
     for position, score in ranked:
         typer.echo(_json_line(position, score, texts[position]))

@@ -10,15 +10,21 @@ from qwen3_triton.client.errors import InvalidInputError
 
 STANDARD_STREAM = "-"
 TEXTS_HELP = (
-    "UTF-8 file with one text per line, including blank lines; in a .jsonl file, each line is a JSON string "
-    'or an object with "text". - for standard input.'
+    "UTF-8 file with one text per line, including blank lines; in a .jsonl or .ndjson file, each line is JSON "
+    "(see --json-lines). - for standard input."
 )
 
 
-def read_texts(source: str) -> list[str]:
+JSON_LINES_HELP = (
+    'Each line of the input is a JSON string, or an object with a string "text", whatever the name of the file.'
+)
+
+
+def read_texts(source: str, *, json_lines: bool = False) -> list[str]:
     """Read one text per line from a file, or from standard input for `-`.
 
-    In a file whose name ends with .jsonl, each line is a JSON string or an object with a string "text".
+    In a file whose name ends with .jsonl or .ndjson, or with `json_lines`, each line is a JSON string or an object
+    with a string "text".
 
     Raises:
         InvalidInputError: The file cannot be read, is not UTF-8, or has an invalid line; the message says which.
@@ -32,7 +38,7 @@ def read_texts(source: str) -> list[str]:
         raise InvalidInputError(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it to UTF-8") from exc
     # str.splitlines would also split at form feeds and U+2028 inside a text
     lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
-    if not source.endswith(".jsonl"):
+    if not json_lines and not source.endswith((".jsonl", ".ndjson")):
         return lines
     return [_read_json_text(line, f"--input: {source} line {number}") for number, line in enumerate(lines, 1)]
 

@@ -44,6 +44,15 @@ def prompt_pairs(
     return [fill_template(prompts.body, query=query, document=document, **values) for query, document in pairs]
 
 
+def prompt_before_document(prompts: PairPrompts, query: str, instruction: str | None) -> str:
+    """Return the body up to the document; empty if the template has the document before the query."""
+    before = prompts.body.partition(_DOCUMENT)[0]
+    if _QUERY not in before:
+        return ""
+    values = _instruction_values(prompts.body, (_QUERY, _DOCUMENT), instruction, prompts.default_instruction)
+    return fill_template(before, query=query, **values)
+
+
 def _fill(template: str, texts: Sequence[str], instruction: str | None, default: str | None) -> list[str]:
     values = _instruction_values(template, (_TEXT,), instruction, default)
     return [fill_template(template, text=text, **values) for text in texts]

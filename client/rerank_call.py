@@ -14,7 +14,7 @@ from .connected_model import ConnectedModel
 from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
 from .manifest import RerankManifest
-from .prompts import prompt_pairs
+from .prompts import prompt_before_document, prompt_pairs
 from .replies import OnNaN, RowReply, check_errors, collect_scores
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_text, check_texts
@@ -100,7 +100,12 @@ class RerankPreparation:
 
     def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None, errors: str) -> ScoreCall:
         bodies = prompt_pairs(self.manifest.prompts, queries, documents.texts, instruction)
-        tokens = self._tokenizer.tokenize(documents, bodies, truncate=self._model.truncate)
+        tokens = self._tokenizer.tokenize(
+            documents,
+            bodies,
+            lambda index: prompt_before_document(self.manifest.prompts, queries[index], instruction),
+            truncate=self._model.truncate,
+        )
         requests = pack_requests(tokens, self._model.pace.limits)
         return ScoreCall(texts=documents, errors=check_errors(errors), manifest=self.manifest, requests=requests)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -105,7 +105,9 @@ class PairTokenizer:
     suffix: list[int]
     max_tokens: int
 
-    def tokenize(self, texts: Texts, bodies: Sequence[str], *, truncate: bool) -> TokenRows:
+    def tokenize(
+        self, texts: Texts, bodies: Sequence[str], before_document: Callable[[int], str], *, truncate: bool
+    ) -> TokenRows:
         """Tokenize bodies to rows of prefix, body and suffix, at most `max_tokens` long, without special tokens.
 
         A body that is too long keeps its first ids, as in the model card's code with `truncation=True,
@@ -114,10 +116,11 @@ class PairTokenizer:
         Args:
             texts: The caller's documents, for error messages.
             bodies: The filled body templates.
+            before_document: Returns the part of a body before the document, by its index.
             truncate: Whether to truncate bodies that are too long.
 
         Raises:
-            InvalidInputError: A body is too long and `truncate` is False.
+            InvalidInputError: A body is too long and `truncate` is False, or nothing of the document would be left.
         """
         max_body = self.max_tokens - len(self.prefix) - len(self.suffix)
         rows = []
@@ -126,8 +129,20 @@ class PairTokenizer:
             if len(body) > max_body and not truncate:
                 length = len(body) - max_body + self.max_tokens
                 raise too_long(texts.describe(index), f"{length} tokens with query and prompt", self.max_tokens)
+            if len(body) > max_body:
+                self._require_room(texts, index, before_document(index), max_body)
             rows.append([*self.prefix, *body[:max_body], *self.suffix])
         return join_rows(rows)
+
+    def _require_room(self, texts: Texts, index: int, before: str, max_body: int) -> None:
+        """Raise InvalidInputError if the part `before` a document that is too long leaves no room for it."""
+        used = len(self.tokenizer.encode(before, add_special_tokens=False).ids)
+        if used >= max_body:
+            fixed = self.max_tokens - max_body
+            raise InvalidInputError(
+                f"the query leaves no room for {texts.describe(index)}: query and prompt have {used + fixed} tokens, "
+                f"and the model accepts {self.max_tokens}: shorten the query"
+            )
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
+from sample_manifest import DIMENSION
 
-from qwen3_triton.client import ClientError, EmbeddingClient, InvalidInputError
+from qwen3_triton.client import ClientError, EmbeddingClient, InvalidInputError, ServerTimeoutError
 
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
-from qwen3_triton.cli.embed import embed, write_vectors  # noqa: E402
+from qwen3_triton.cli.embed import embed  # noqa: E402
 from qwen3_triton.cli.texts import read_texts  # noqa: E402
 
 
@@ -70,6 +74,7 @@ def test_instruction_for_documents(triton: FakeTriton) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.ndjson", b"{", "line 1 is not JSON"),
         ("a.txt", b"fine\n\xff", "not UTF-8 at byte 5"),
         ("a.jsonl", b'"fine"\n{', "line 2 is not JSON"),
         ("a.jsonl", b'"fine"\n\n"more"\n', "line 2 is not JSON"),
@@ -88,15 +93,121 @@ def test_missing_input_file(tmp_path: Path) -> None:
         read_texts(str(tmp_path / "missing.txt"))
 
 
-def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "vectors.npy"
-    file.write_bytes(b"old")
+def fail_at(triton: FakeTriton, number: int) -> None:
+    """Make the request `number` from now on, and those after it, fail."""
+    first = len(triton.batches)
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+    def fault(index: int, context: Any) -> None:
+        if index >= first + number:
+            context.abort(grpc.StatusCode.INTERNAL, "broken")
 
-    monkeypatch.setattr(np, "save", fail)
-    with pytest.raises(InvalidInputError, match="No space left"):
-        write_vectors(file, np.zeros((1, 2), np.float32))
-    assert file.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["vectors.npy"]
+    triton.fault = fault
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "ndjson", "npy"])
+def test_a_failed_run_is_resumed_where_it_stopped(
+    triton: FakeTriton, client: EmbeddingClient, tmp_path: Path, suffix: str
+) -> None:
+    texts = [f"text {'a' * (index % 9)}{index}" for index in range(100)]
+    whole = client.embed_documents(texts)
+    source, output = tmp_path / "texts.txt", tmp_path / f"vectors.{suffix}"
+    source.write_text("\n".join(texts))
+    output.write_bytes(b"old")
+    arguments = ["--input", str(source), "--output", str(output)]
+    fail_at(triton, 6)
+    with pytest.raises(ClientError, match="broken"):
+        run(triton, *arguments)
+    partial = tmp_path / f"vectors.{suffix}.partial"
+    assert output.read_bytes() == b"old"
+    assert partial.exists()
+    # a machine that dies may leave half a row
+    with partial.open("ab") as stream:
+        stream.write(b"[0.5, 0")
+    triton.fault = None
+    with pytest.raises(InvalidInputError, match="add --resume"):
+        run(triton, *arguments)
+    triton.batches.clear()
+    run(triton, *arguments, "--resume")
+    vectors = (
+        np.load(output)
+        if suffix == "npy"
+        else np.array([json.loads(line) for line in output.read_text().splitlines()], np.float32)
+    )
+    np.testing.assert_array_equal(vectors, whole)
+    assert sum(map(len, triton.batches)) < 100 - 16
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["texts.txt", output.name]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(["--dim", "8"], "another dim"), (["--kind", "query"], "another kind"), (["--input", "other"], "another input")],
+)
+def test_a_run_with_other_input_is_not_resumed(
+    triton: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("texts").write_text("a\n" * 100)
+    Path("other").write_text("b\n" * 100)
+    arguments = ["--input", "texts", "--output", "v.npy"]
+    fail_at(triton, 6)
+    with pytest.raises(ClientError, match="broken"):
+        run(triton, *arguments)
+    triton.fault = None
+    before = Path("v.npy.partial").read_bytes()
+    with pytest.raises(InvalidInputError, match=message):
+        run(triton, *arguments, *change, "--resume")
+    assert Path("v.npy.partial").read_bytes() == before
+
+
+def test_a_run_that_fails_at_once_leaves_nothing(triton: FakeTriton, tmp_path: Path) -> None:
+    fail_at(triton, 0)
+    with pytest.raises(ClientError, match="broken"):
+        run(triton, "--output", str(tmp_path / "v.jsonl"), text="a\nb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_vectors_are_printed_before_an_error(triton: FakeTriton, client: EmbeddingClient) -> None:
+    whole = client.embed_documents(["a"] * 100)
+    fail_at(triton, 6)
+    app = typer.Typer()
+    app.command()(embed)
+    done = CliRunner().invoke(app, ["--model", MODEL, "--url", triton.url], input="a\n" * 100)
+    assert isinstance(done.exception, ClientError)
+    vectors = np.array([json.loads(line) for line in done.stdout.splitlines()], np.float32)
+    np.testing.assert_array_equal(vectors, whole[: len(vectors)])
+    assert len(vectors) >= 16
+    assert f"note: {len(vectors)} vectors were written" in done.stderr
+
+
+def test_no_texts_to_a_file(triton: FakeTriton, tmp_path: Path) -> None:
+    run(triton, "--output", str(tmp_path / "v.npy"), text="")
+    assert np.load(tmp_path / "v.npy").shape == (0, DIMENSION)
+    assert [file.name for file in tmp_path.iterdir()] == ["v.npy"]
+
+
+def test_a_file_that_cannot_be_written(triton: FakeTriton, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"--output: cannot write .*No such file or directory"):
+        run(triton, "--output", str(tmp_path / "missing" / "v.npy"), text="a")
+
+
+@pytest.mark.parametrize("name", ["v.parquet", "v.txt", "v"])
+def test_unknown_formats(triton: FakeTriton, name: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"{name} is neither .npy"):
+        run(triton, "--output", name, text="a")
+
+
+def test_resume_needs_a_file(triton: FakeTriton) -> None:
+    with pytest.raises(InvalidInputError, match="--resume needs a file"):
+        run(triton, "--resume", text="a")
+
+
+def test_json_lines_on_standard_input(triton: FakeTriton, client: EmbeddingClient) -> None:
+    output = run(triton, "--json-lines", text='"one\\ntwo"\n{"text": "b"}\n')
+    vectors = np.array([json.loads(line) for line in output.splitlines()], np.float32)
+    np.testing.assert_array_equal(vectors, client.embed_documents(["one\ntwo", "b"]))
+
+
+def test_the_command_has_a_deadline(triton: FakeTriton) -> None:
+    triton.fault = lambda *_: time.sleep(0.2)
+    with pytest.raises(ServerTimeoutError, match=r"cannot finish within its 0\.5 s"):
+        run(triton, "--timeout", "0.5", text="a\n" * 500)

@@ -126,9 +126,18 @@ def test_only_the_body_is_truncated(
 def test_query_that_leaves_no_tokens_for_the_document(
     reranking_triton: FakeTriton, rerank_client: RerankClient
 ) -> None:
-    scores = rerank_client.score([("q" * 500, "one"), ("q" * 500, "two")])
-    assert scores[0] == scores[1]
-    assert all(batch.shape[1] == 200 for batch in reranking_triton.batches)
+    with pytest.raises(InvalidInputError, match=r"no room for documents\[0\] \('one'\).*shorten the query"):
+        rerank_client.rerank("q" * 500, ["one", "two"])
+    with pytest.raises(InvalidInputError, match=r"no room for pairs\[1\] \('two'\)"):
+        rerank_client.score([("q", "one"), ("q" * 500, "two")])
+    assert reranking_triton.batches == []
+
+
+def test_query_that_leaves_one_token_for_the_document(rerank_client: RerankClient, tokenizer_file: Path) -> None:
+    room = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: \n<Document>: "))
+    assert len(rerank_client.rerank("q" * (room - 1), ["long document"])) == 1
+    with pytest.raises(InvalidInputError, match="no room"):
+        rerank_client.rerank("q" * room, ["long document"])
 
 
 def test_over_long_document_is_rejected_without_truncate(reranking_triton: FakeTriton, tokenizer_file: Path) -> None:
