@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -211,3 +213,14 @@ def test_the_command_has_a_deadline(triton: FakeTriton) -> None:
     triton.fault = lambda *_: time.sleep(0.2)
     with pytest.raises(ServerTimeoutError, match=r"cannot finish within its 0\.5 s"):
         run(triton, "--timeout", "0.5", text="a\n" * 500)
+
+
+def test_debug_after_the_sub_command(tmp_path: Path) -> None:
+    code = "from qwen3_triton.cli.entry import run; run()"
+    command = [sys.executable, "-c", code, "embed", "--model", "m", "--input", str(tmp_path / "missing")]
+    plain = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert plain.returncode == 1
+    assert plain.stderr.startswith("error: --input: cannot read")
+    debugging = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert debugging.returncode == 1
+    assert "Traceback" in debugging.stderr

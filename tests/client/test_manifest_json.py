@@ -14,6 +14,7 @@ from qwen3_triton.client import (
     Manifest,
     ManifestError,
     RangeReport,
+    RecommendedLoad,
     RerankManifest,
     WitnessReport,
 )
@@ -159,6 +160,10 @@ def test_rejects_text_that_is_not_a_manifest(text: str) -> None:
     [
         {"task": "translate"},
         {"precision": "fp64"},
+        {"load": 5},
+        {"load": {"request_tokens": 5}},
+        {"load": {"request_tokens": 0, "tokens_in_flight": 5}},
+        {"load": {"request_tokens": 5, "tokens_in_flight": "6"}},
         {"dimension": "256"},
         {"max_tokens": None},
         {"prompts": None},
@@ -185,3 +190,15 @@ def test_rejects_missing_fields(manifest: EmbeddingManifest, missing: str) -> No
 def test_rejects_a_newer_schema_before_reading_other_fields(version: object) -> None:
     with pytest.raises(ManifestError, match="upgrade qwen3-triton"):
         Manifest.from_json(json.dumps({"schema_version": version}))
+
+
+def test_recommended_load_survives_json(manifest: EmbeddingManifest, rerank_manifest: RerankManifest) -> None:
+    load = RecommendedLoad(request_tokens=512, tokens_in_flight=1024)
+    for whole in (manifest, rerank_manifest):
+        assert Manifest.from_json(dataclasses.replace(whole, load=load).to_json()).load == load
+
+
+def test_manifests_of_earlier_exports_recommend_no_load(manifest: EmbeddingManifest) -> None:
+    fields = manifest.to_fields()
+    del fields["load"]
+    assert Manifest.from_json(json.dumps(fields)).load is None

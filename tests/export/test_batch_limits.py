@@ -11,7 +11,7 @@ from google.protobuf import text_format
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
-from qwen3_triton.client import Precision
+from qwen3_triton.client import Precision, RecommendedLoad
 from qwen3_triton.export import (
     CudaAttention,
     Device,
@@ -201,3 +201,10 @@ def test_binaries_are_built_from_the_source(architecture: ServerArchitecture) ->
     # lowest glibc versions of the two architectures; all images are newer
     versions = {part.split(b"\0")[0] for part in binary.split(b"GLIBC_")[1:]}
     assert versions <= {b"2.2.5", b"2.17"}
+
+
+def test_the_recommended_load_is_a_batch_for_each_instance_and_one_that_waits() -> None:
+    assert BatchLimits(rows=64, tokens=2_048).recommended_load(8_192, 3) == RecommendedLoad(
+        request_tokens=2_048, tokens_in_flight=3 * 2 * 2_048
+    )
+    assert BatchLimits(rows=4, tokens=None).recommended_load(500, 1).request_tokens == 2_000

@@ -21,7 +21,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint, write_json
 from tritonclient.grpc import model_config_pb2 as triton
 from written_graph import min_cosine, official_vectors, random_rows
 
-from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ParityReport, Precision
+from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ParityReport, Precision, RecommendedLoad
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import (
     AdapterReference,
@@ -130,6 +130,9 @@ def test_manifest_describes_the_export(exported: Exported) -> None:
     assert manifest == exported.result.manifest
     assert manifest.dimension == 40
     assert manifest.min_dimension == 32
+    config = text_format.Parse(exported.result.folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
+    budget = int(config.parameters["max_batch_tokens"].string_value)
+    assert manifest.load == RecommendedLoad(request_tokens=budget, tokens_in_flight=2 * 2 * budget)
     assert manifest.max_tokens == 100
     assert manifest.vocabulary_size == 300
     assert manifest.end_token_id == 278

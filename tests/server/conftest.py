@@ -1,4 +1,4 @@
-"""A real Triton with four small models, shared by all tests that do not stop it."""
+"""A real Triton with five small models, shared by all tests that do not stop it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     tiny_models.write_lookup(repository)
     tiny_models.write_fixed(repository)
     tiny_models.write_unbatched(repository)
+    tiny_models.write_slow(repository)
     with start_triton(repository) as running:
         yield running
 

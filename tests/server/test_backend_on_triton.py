@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections.abc import Iterator, Mapping
 
@@ -55,7 +56,7 @@ def counts(client: grpc.InferenceServerClient, model: str) -> tuple[int, int]:
 
 
 def test_all_models_are_ready(server: TritonServer, client: grpc.InferenceServerClient) -> None:
-    assert server.models == ("fixed", "lookup", "sums", "unbatched")
+    assert server.models == ("fixed", "lookup", "slow", "sums", "unbatched")
     assert client.is_server_ready()
 
 
@@ -121,6 +122,25 @@ def test_failing_request_is_an_error_and_the_model_stays_up(client: grpc.Inferen
     assert isinstance(error, InferenceServerException)
     assert "Gather" in str(error)
     np.testing.assert_array_equal(result.as_numpy("total"), [[12]])
+
+
+def test_cancelled_requests_are_not_computed(client: grpc.InferenceServerClient) -> None:
+    ids = np.ones((1, 40), np.int64)
+    (result,) = infer_at_once(client, "slow", [{"input_ids": ids}])
+    assert result.as_numpy("total").tolist() == [[40]]
+    computed_before = client.get_inference_statistics("slow").model_stats[0].inference_stats.success.count
+    started = threading.Event()
+    calls = [
+        client.async_infer("slow", as_inputs({"input_ids": ids}), callback=lambda **_: started.set()) for _ in range(30)
+    ]
+    assert started.wait(30)
+    for call in calls:
+        call.cancel()
+    (result,) = infer_at_once(client, "slow", [{"input_ids": np.array([[3]], np.int64)}])
+    assert result.as_numpy("total").tolist() == [[3]]
+    stats = client.get_inference_statistics("slow").model_stats[0].inference_stats
+    # the first, those that were being computed or replied to when the rest was cancelled, and the short one
+    assert stats.success.count - computed_before < 15
 
 
 def test_regular_inputs_batch_with_equal_shapes(client: grpc.InferenceServerClient) -> None:

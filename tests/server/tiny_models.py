@@ -64,6 +64,37 @@ def write_lookup(repository: Path, name: str = "lookup") -> Path:
     )
 
 
+def write_slow(repository: Path, name: str = "slow") -> Path:
+    """Write a model that computes one request at a time, some milliseconds for each id, and returns the sum of ids."""
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "weight"], ["next_state"]),
+            helper.make_node("Identity", ["go_on"], ["still_go_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("step", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, [512, 512]),
+        ],
+        [
+            helper.make_tensor_value_info("still_go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next_state", TensorProto.FLOAT, [512, 512]),
+        ],
+    )
+    before = [
+        helper.make_node("ConstantOfShape", ["square"], ["weight"]),
+        helper.make_node("Size", ["input_ids"], ["steps"]),
+        helper.make_node("Loop", ["steps", "", "weight"], ["zeros"], body=body),
+        helper.make_node("ReduceSum", ["zeros"], ["zero_total"], keepdims=0),
+        helper.make_node("Cast", ["zero_total"], ["nothing"], to=TensorProto.INT64),
+        helper.make_node("Add", ["input_ids", "nothing"], ["values"]),
+    ]
+    square = helper.make_tensor("square", TensorProto.INT64, [2], [512, 512])
+    config = _RAGGED_CONFIG.replace("max_batch_size: 64", "max_batch_size: 1")
+    return _write(repository, name, config, _row_sums("values", before), _ragged_inputs(), [*_constants(), square])
+
+
 def write_fixed(repository: Path, name: str = "fixed") -> Path:
     """Write a model that doubles tables `[rows, n, 2]`, which batch only with equal shapes, and returns row shapes."""
     nodes = [
