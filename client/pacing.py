@@ -9,7 +9,8 @@ takes at most half of the window, so that one request is computed while another 
 - A reply within TARGET_S to a call that used its window adds the request's tokens to the window, which doubles it each
   round, until a reply is late for the first time; from then on the window grows by one request each round.
 - A reply after TARGET_S narrows the window to the tokens that the server has just computed within TARGET_S.
-- A timeout and a full queue halve the window.
+- A timeout, a full queue, and a reply after TARGET_S to a call that did not use its window, which waited for requests
+  of others, halve the window.
 - The requests that are in flight when the window narrows do not narrow it again.
 
 This is the slow start, additive increase and multiplicative decrease of TCP, with turnaround in place of packet loss.
@@ -88,7 +89,7 @@ class Pace:
         return SentRequest(tokens=tokens, outstanding=outstanding + tokens, sent_s=self._clock())
 
     def predict_s(self, tokens: int, outstanding: int) -> float:
-        """Return the turnaround to expect of a request, in seconds; 0 before the first reply."""
+        """Return the turnaround to expect of a request, in seconds; 0 while the server's speed is unknown."""
         speed = self._tokens_per_s
         return 0.0 if speed is None else (outstanding + tokens) / speed
 
@@ -96,11 +97,16 @@ class Pace:
         """Adapt to the reply to `request`, which arrived at `arrived_s`."""
         with self._lock:
             turnaround_s = max(arrived_s - request.sent_s, 1e-6)
+            is_late = turnaround_s > TARGET_S
+            # a call that did not use its window says nothing about the server's speed, nor about a larger window
+            if 2 * request.outstanding < self._window:
+                if is_late:
+                    self._narrow(request, self._window / 2)
+                return
             self._tokens_per_s = request.outstanding / turnaround_s
-            if turnaround_s > TARGET_S:
+            if is_late:
                 self._narrow(request, self._tokens_per_s * TARGET_S)
-            # a call that did not use its window says nothing about a larger one
-            elif 2 * request.outstanding >= self._window:
+            else:
                 step = request.tokens * (self.limits().tokens / self._window if self._has_been_late else 1)
                 self._window = min(self._largest, self._window + step)
 

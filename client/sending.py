@@ -41,6 +41,7 @@ class Sender:
         self._in_flight: dict[Any, _InFlight] = {}
         self._outstanding = 0
         self._completed: SimpleQueue[tuple[Any, float]] = SimpleQueue()
+        self._next: RowRequest | None = None
         self.is_out_of_time = False
         """Whether requests were left out because no reply was expected before the deadline."""
 
@@ -84,13 +85,16 @@ class Sender:
             and len(self._in_flight) < self._max_in_flight
             and self._pace.has_room(self._outstanding)
         ):
-            request = next(pending, None)
+            request = self._next or next(pending, None)
+            self._next = request
             if request is None:
                 return
             if self._pace.predict_s(request.input_ids.size, self._outstanding) > self._deadline.remaining_s:
-                self.is_out_of_time = True
-            else:
-                self._start(request)
+                # the reply to a request in flight may improve the prediction
+                self.is_out_of_time = not self._in_flight
+                return
+            self._next = None
+            self._start(request)
 
     def _start(self, request: RowRequest) -> None:
         message = write_infer_request(self._model, request.input_ids)

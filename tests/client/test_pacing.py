@@ -115,6 +115,24 @@ def test_calls_of_single_texts_do_not_widen_the_window() -> None:
     assert pace.window == LOAD.request_tokens
 
 
+def test_single_texts_say_nothing_about_the_speed_of_a_long_list(triton: FakeTriton) -> None:
+    triton.fault = lambda *_: time.sleep(0.1)
+    with EmbeddingClient(triton.url, MODEL, call_timeout_s=20) as client:
+        for _ in range(3):
+            client.embed_documents(["a"])
+        # at the speed of the single texts, 20 tokens/s, this would take minutes
+        assert client.embed_documents(["a" * 50] * 100).shape == (100, DIMENSION)
+
+
+def test_a_late_single_text_halves_the_window() -> None:
+    now_s = [0.0]
+    pace = Pace(RequestLimits(rows=64), LOAD, clock=lambda: now_s[0])
+    sent = pace.send(10, 0)
+    pace.replied(sent, 3.0)
+    assert pace.window == LOAD.request_tokens // 2
+    assert pace.predict_s(1_000, 0) == 0
+
+
 def test_the_clients_requests_become_smaller_on_a_slow_server(triton: FakeTriton) -> None:
     # one computing thread that takes 2 ms for each token
     computing = threading.Lock()
