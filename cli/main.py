@@ -22,9 +22,10 @@ _OPTIONS_OF_ERRORS = {
     "Int8AccuracyError": "--max-int8-error or --calibration",
     "ModelExistsError": "--overwrite",
     "RetrievalQualityError": "--max-ndcg-loss",
+    "ServerTimeoutError": "--timeout or --request-timeout",
     "WitnessError": "--witness none",
 }
-"""Options that change the outcome, by the class of an exporter's exception, which is loaded only by its commands."""
+"""Options that change the outcome, by the class of an exception; the exporter's are loaded only by its commands."""
 
 app = typer.Typer(
     help="Export LoRA-tuned Qwen3-Embedding and Qwen3-Reranker checkpoints to Triton, serve them, and query them.",

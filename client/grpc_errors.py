@@ -15,6 +15,7 @@ _QUEUE_FULL = "exceeds maximum queue size"
 _TOO_LARGE = "larger than max"
 # gRPC's messages
 _CONNECTION_LOST = ("keepalive", "ping timeout", "watchdog timeout")
+_CANCELLED_HERE = ("locally cancelled", "channel closed")
 
 
 @contextmanager
@@ -52,6 +53,8 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
         return ServerTimeoutError(
             f"{url}: model {model!r} did not reply within {timeout_s:g} s: increase timeout_s or send fewer texts"
         )
+    if code is grpc.StatusCode.CANCELLED and not any(phrase in lowered for phrase in _CANCELLED_HERE):
+        return ServerUnavailableError(f"{url}: the server cancelled the call to model {model!r}; retry ({details})")
     if code is grpc.StatusCode.CANCELLED:
         return ServerError(f"{url}: the call to model {model!r} was cancelled ({details})")
     return ServerError(f"{url}: model {model!r} returned {code.name}: {details}")

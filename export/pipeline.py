@@ -230,6 +230,11 @@ def _limit_batches(
 ) -> BatchLimits:
     """Choose the limits of a batch and report where they come from."""
     config, serving = sources.checkpoint.config, options.serving
+    if options.device is Device.CPU and serving.instances > 1 and not serving.threads:
+        progress.note(
+            f"each of {serving.instances} instances uses every core, which is usually slower than one instance: set "
+            "the threads of an instance to its share of the cores"
+        )
     if serving.max_batch_tokens is None:
         progress.stage("measuring the token budget of a batch")
         budget = measure_token_budget(model, options.device, config, sources.max_tokens)

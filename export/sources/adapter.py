@@ -77,7 +77,7 @@ def open_adapter(reference: AdapterReference) -> Adapter:
     Raises:
         SourceError: The adapter does not exist or cannot be read.
         UnsupportedCheckpointError: The kind of adapter is not supported.
-        AdapterMismatchError: The weight in `reference` is not finite.
+        AdapterMismatchError: The weight in `reference` is 0 or not finite.
     """
     root = resolve_directory(reference.source)
     directory = find_transformer(root)
@@ -90,8 +90,8 @@ def open_adapter(reference: AdapterReference) -> Adapter:
         re.sub(r"^base_model\.model\.", "", remove_wrappers(name)): tensor
         for name, tensor in read_safetensors(directory, WEIGHT_FILE).items()
     }
-    if not math.isfinite(reference.weight):
-        raise AdapterMismatchError(f"adapter '{reference}': the weight must be a finite number")
+    if not math.isfinite(reference.weight) or reference.weight == 0:
+        raise AdapterMismatchError(f"adapter '{reference}': the weight must be a finite number other than 0")
     return Adapter(reference=reference, root=root, directory=directory, settings=settings, tensors=tensors)
 
 

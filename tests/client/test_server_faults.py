@@ -162,9 +162,17 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
     triton.fault = lambda *_: release.wait(5)
     client = EmbeddingClient(triton.url, MODEL)
     threading.Timer(0.1, client.close).start()
-    with pytest.raises(ServerError, match=r"was cancelled|is closed"):
+    with pytest.raises(ServerError, match=r"was cancelled|is closed") as caught:
         client.embed_documents(["a"] * texts)
     release.set()
+    assert not isinstance(caught.value, ServerUnavailableError)
+
+
+@BOTH_PATHS
+def test_a_call_that_the_server_cancels_may_be_retried(triton: FakeTriton, client: EmbeddingClient, texts: int) -> None:
+    triton.fault = abort(grpc.StatusCode.CANCELLED, "cancelled")
+    with pytest.raises(ServerUnavailableError, match="the server cancelled the call"):
+        client.embed_documents(["a"] * texts)
 
 
 @pytest.mark.parametrize(

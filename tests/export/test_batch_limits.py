@@ -203,6 +203,13 @@ def test_binaries_are_built_from_the_source(architecture: ServerArchitecture) ->
     assert versions <= {b"2.2.5", b"2.17"}
 
 
+@pytest.mark.parametrize(("instances", "threads", "warns"), [(1, 0, False), (2, 0, True), (2, 1, False)])
+def test_instances_that_share_every_core_are_noted(tmp_path: Path, instances: int, threads: int, warns: bool) -> None:
+    serving = ServingOptions(max_batch_tokens=777, instances=instances, threads=threads)
+    _, _, notes = export_tiny(tmp_path, serving)
+    assert any("each of 2 instances uses every core" in note for note in notes) == warns
+
+
 def test_the_recommended_load_is_a_batch_for_each_instance_and_one_that_waits() -> None:
     assert BatchLimits(rows=64, tokens=2_048).recommended_load(8_192, 3) == RecommendedLoad(
         request_tokens=2_048, tokens_in_flight=3 * 2 * 2_048

@@ -199,8 +199,8 @@ def test_weight_of_zero_is_rejected(tmp_path: Path, tiny_source: Path) -> None:
         open_merged(tiny_source, reference(adapter, 0.0))
 
 
-@pytest.mark.parametrize("weight", [math.nan, math.inf])
-def test_weight_that_is_not_finite_is_rejected(tmp_path: Path, tiny_source: Path, weight: float) -> None:
+@pytest.mark.parametrize("weight", [math.nan, math.inf, 0.0])
+def test_weight_that_is_zero_or_not_finite_is_rejected(tmp_path: Path, tiny_source: Path, weight: float) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     with pytest.raises(AdapterMismatchError, match="finite number"):
         open_merged(tiny_source, reference(adapter, weight))
