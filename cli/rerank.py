@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -39,12 +40,20 @@ def rerank(
     from qwen3_triton.client import RerankClient
 
     texts = read_texts(source, json_lines=json_lines)
-    with RerankClient(
-        url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
-    ) as client:
+    with (
+        RerankClient(
+            url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
+        ) as client,
+        warnings.catch_warnings(),
+    ):
+        warnings.showwarning = _show_warning
         ranked = client.rerank(query, texts, instruction, top_k)
     for position, score in ranked:
         typer.echo(_json_line(position, score, texts[position]))
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    typer.echo(f"note: {message}", err=True)
 
 
 def _json_line(position: int, score: float, text: str) -> str:

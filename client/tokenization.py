@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -120,29 +121,34 @@ class PairTokenizer:
             truncate: Whether to truncate bodies that are too long.
 
         Raises:
-            InvalidInputError: A body is too long and `truncate` is False, or nothing of the document would be left.
+            InvalidInputError: A body is too long and `truncate` is False.
+
+        Warns:
+            UserWarning: Nothing of a document is left after truncation.
         """
         max_body = self.max_tokens - len(self.prefix) - len(self.suffix)
-        rows = []
+        rows, crowded = [], []
         for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(bodies), add_special_tokens=False)):
             body = encoding.ids
             if len(body) > max_body and not truncate:
                 length = len(body) - max_body + self.max_tokens
                 raise too_long(texts.describe(index), f"{length} tokens with query and prompt", self.max_tokens)
-            if len(body) > max_body:
-                self._require_room(texts, index, before_document(index), max_body)
+            if len(body) > max_body and self._leaves_no_room(before_document(index), max_body):
+                crowded.append(index)
             rows.append([*self.prefix, *body[:max_body], *self.suffix])
+        if crowded:
+            others = f" (and {len(crowded) - 1} more)" if len(crowded) > 1 else ""
+            warnings.warn(
+                f"the query leaves no room for {texts.describe(crowded[0])}{others}: query and prompt take all "
+                f"{self.max_tokens} tokens that the model accepts, so the score says nothing about the document; "
+                "shorten the query",
+                stacklevel=5,
+            )
         return join_rows(rows)
 
-    def _require_room(self, texts: Texts, index: int, before: str, max_body: int) -> None:
-        """Raise InvalidInputError if the part `before` a document that is too long leaves no room for it."""
-        used = len(self.tokenizer.encode(before, add_special_tokens=False).ids)
-        if used >= max_body:
-            fixed = self.max_tokens - max_body
-            raise InvalidInputError(
-                f"the query leaves no room for {texts.describe(index)}: query and prompt have {used + fixed} tokens, "
-                f"and the model accepts {self.max_tokens}: shorten the query"
-            )
+    def _leaves_no_room(self, before: str, max_body: int) -> bool:
+        """Whether the part `before` the document takes all of the body's tokens."""
+        return len(self.tokenizer.encode(before, add_special_tokens=False).ids) >= max_body
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -126,17 +127,20 @@ def test_only_the_body_is_truncated(
 def test_query_that_leaves_no_tokens_for_the_document(
     reranking_triton: FakeTriton, rerank_client: RerankClient
 ) -> None:
-    with pytest.raises(InvalidInputError, match=r"no room for documents\[0\] \('one'\).*shorten the query"):
-        rerank_client.rerank("q" * 500, ["one", "two"])
-    with pytest.raises(InvalidInputError, match=r"no room for pairs\[1\] \('two'\)"):
+    with pytest.warns(UserWarning, match=r"no room for documents\[0\] \('one'\) \(and 1 more\).*shorten the query"):
+        first, second = rerank_client.rerank("q" * 500, ["one", "two"])
+    assert first.score == second.score
+    assert all(batch.shape[1] == 200 for batch in reranking_triton.batches)
+    with pytest.warns(UserWarning, match=r"no room for pairs\[1\] \('two'\): "):
         rerank_client.score([("q", "one"), ("q" * 500, "two")])
-    assert reranking_triton.batches == []
 
 
 def test_query_that_leaves_one_token_for_the_document(rerank_client: RerankClient, tokenizer_file: Path) -> None:
     room = 200 - len(pair_ids(tokenizer_file, "<Instruct>: find it\n<Query>: \n<Document>: "))
-    assert len(rerank_client.rerank("q" * (room - 1), ["long document"])) == 1
-    with pytest.raises(InvalidInputError, match="no room"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(rerank_client.rerank("q" * (room - 1), ["long document"])) == 1
+    with pytest.warns(UserWarning, match="no room"):
         rerank_client.rerank("q" * room, ["long document"])
 
 

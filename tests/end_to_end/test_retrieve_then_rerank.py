@@ -109,6 +109,7 @@ def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> 
         yield Deployment(server, repository, recipe, truth)
 
 
+@pytest.mark.filterwarnings("ignore:the query leaves no room")
 @pytest.mark.parametrize("precision", GATES)
 def test_scores_equal_the_official_recipe_alone_and_batched(deployment: Deployment, precision: Precision) -> None:
     with deployment.reranker(precision) as client:

@@ -193,12 +193,6 @@ def test_untrained_embedding_adapter_with_its_saved_table_is_rejected(tmp_path: 
         open_merged(tiny_source, reference(adapter))
 
 
-def test_weight_of_zero_is_rejected(tmp_path: Path, tiny_source: Path) -> None:
-    adapter = write_adapter(tmp_path / "adapter", tiny_source)
-    with pytest.raises(AdapterMismatchError, match="changes nothing"):
-        open_merged(tiny_source, reference(adapter, 0.0))
-
-
 @pytest.mark.parametrize("weight", [math.nan, math.inf, 0.0])
 def test_weight_that_is_zero_or_not_finite_is_rejected(tmp_path: Path, tiny_source: Path, weight: float) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
