@@ -44,16 +44,13 @@ def rerank(
         RerankClient(
             url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
         ) as client,
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as caught,
     ):
-        warnings.showwarning = _show_warning
         ranked = client.rerank(query, texts, instruction, top_k)
+    for warning in caught:
+        typer.echo(f"note: {warning.message}", err=True)
     for position, score in ranked:
         typer.echo(_json_line(position, score, texts[position]))
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    typer.echo(f"note: {message}", err=True)
 
 
 def _json_line(position: int, score: float, text: str) -> str:

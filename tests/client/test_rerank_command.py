@@ -68,3 +68,13 @@ def test_bad_arguments(reranking_triton: FakeTriton, triton: FakeTriton, tmp_pat
         run(reranking_triton, "--query", "a", "--tokenizer", str(tmp_path / "missing.json"), text="b")
     with pytest.raises(ManifestError, match="for task embed, this client is for task rerank"):
         run(triton, "--query", "a", text="b")
+
+
+def test_a_query_that_leaves_no_room_is_noted(reranking_triton: FakeTriton) -> None:
+    app = typer.Typer()
+    app.command()(rerank)
+    arguments = ["--model", MODEL, "--url", reranking_triton.url, "--query", "q" * 500]
+    done = CliRunner().invoke(app, arguments, input="one\n")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("note: the query leaves no room for documents[0] ('one')")
+    assert len(done.stdout.splitlines()) == 1
