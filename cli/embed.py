@@ -15,7 +15,8 @@ from qwen3_triton.client.errors import InvalidInputError
 
 from .progress import open_progress
 from .texts import JSON_LINES_HELP, STANDARD_STREAM, TEXTS_HELP, read_texts
-from .vector_output import PartialFile, StandardOutput, VectorOutput, check_output_name
+from .vector_formats import check_format, choose_format
+from .vector_output import PartialFile, StandardOutput, VectorOutput
 
 if TYPE_CHECKING:
     from qwen3_triton.client import EmbeddingClient
@@ -79,7 +80,7 @@ def embed(
     if output == STANDARD_STREAM and resume:
         raise InvalidInputError("--resume needs a file: add --output FILE")
     if output != STANDARD_STREAM:
-        check_output_name(Path(output))
+        check_format(Path(output))
     texts = read_texts(source, json_lines=json_lines)
     with EmbeddingClient(
         url, model, tokenizer=tokenizer, repository=repository, timeout_s=request_timeout, call_timeout_s=timeout
@@ -95,7 +96,13 @@ def embed(
                 "dim": width,
                 "input": _hash_texts(texts),
             }
-            target = PartialFile(Path(output), len(texts), width, identity, resume=resume)
+            target = PartialFile(
+                Path(output),
+                len(texts),
+                choose_format(Path(output), len(texts), width),
+                identity,
+                resume=resume,
+            )
         try:
             _embed_rest(client, texts, kind, instruction, dim, target)
         except BaseException:

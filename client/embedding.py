@@ -101,7 +101,25 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         errors: Literal["raise", "nan"] = "raise",
         window_texts: int = DEFAULT_WINDOW_TEXTS,
     ) -> Generator[NDArray[np.float32], None, None]:
-        """Embed queries and yield their vectors in order, while later ones are being computed; see `iter_documents`."""
+        """Embed queries and yield their vectors in order, while later ones are being computed.
+
+        Memory and requests in flight are as for `iter_documents`.
+
+        Args:
+            texts: Queries, without prompt; may be a generator.
+            instruction: Task description for the prompt; None for the model's default.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: As for `embed_queries`.
+            window_texts: Number of consecutive texts that are sorted by length together, and rows of each array.
+
+        Yields:
+            float32 `[window_texts, dim]`, rows of L2 norm 1; the last array may have fewer rows.
+
+        Raises:
+            InvalidInputError: An argument or a text is invalid, or the server returned NaN for a text.
+            ServerError: As for `embed_queries`, after an array with the vectors that arrived without a gap.
+            ManifestError: The reply does not match the manifest.
+        """
         self._preparation.check(dim, errors)
         stream = EmbeddingStream(
             texts,

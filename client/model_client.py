@@ -65,7 +65,8 @@ class ModelClient(ABC, Generic[PreparationT]):
             timeout_s: Timeout of each request in seconds, including its time in the server's queue. Texts that wait
                 in the client do not count.
             call_timeout_s: Timeout of a whole call in seconds; None for no limit. A request that is not expected to be
-                answered in time is not sent, so that a call that ends early leaves little work behind.
+                answered in time is not sent, so that a call that ends early leaves little work behind. For an iterator,
+                the time starts when its first array is asked for.
             max_rows_per_request: Largest number of rows in a request; None for the server's limit.
             max_in_flight: Largest number of concurrent requests of one call.
             truncate: Truncate texts that are too long; if False, they raise InvalidInputError.

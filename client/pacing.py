@@ -1,7 +1,7 @@
 """Pacing of a client's requests by the turnaround that it measures.
 
-A server computes what reaches it, whether or not the client still waits for it, so a long list must wait in the client
-and not in the server's queue. A client therefore keeps at most a window of tokens in flight per call, and a request
+A server computes what reaches it, even if the client has stopped waiting, so a long list must wait in the client and
+not in the server's queue. A client therefore keeps at most a window of tokens in flight per call, and a request
 takes at most half of the window, so that one request is computed while another waits.
 
 - The window starts at the manifest's recommended tokens of one request, and never exceeds its recommended tokens in

@@ -18,6 +18,7 @@ from qwen3_triton.client import ClientError, EmbeddingClient, InvalidInputError,
 typer = pytest.importorskip("typer")
 from typer.testing import CliRunner  # noqa: E402
 
+from qwen3_triton.cli import progress  # noqa: E402
 from qwen3_triton.cli.embed import embed  # noqa: E402
 from qwen3_triton.cli.texts import read_texts  # noqa: E402
 
@@ -224,3 +225,28 @@ def test_debug_after_the_sub_command(tmp_path: Path) -> None:
     debugging = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
     assert debugging.returncode == 1
     assert "Traceback" in debugging.stderr
+
+
+def test_a_timeout_names_the_options(triton: FakeTriton, tokenizer_file: Path, tmp_path: Path) -> None:
+    triton.fault = lambda *_: time.sleep(0.2)
+    (tmp_path / "texts.txt").write_text("a\n" * 500)
+    code = "from qwen3_triton.cli.entry import run; run()"
+    arguments = ["--model", MODEL, "--url", triton.url, "--input", str(tmp_path / "texts.txt"), "--timeout", "0.5"]
+    command = [sys.executable, "-c", code, "embed", *arguments, "--tokenizer", str(tokenizer_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("(option --timeout or --request-timeout)")
+
+
+def test_progress_lines_say_the_speed_and_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    lines = progress.LineProgress(quiet=True)
+    lines.stage("embedding")
+    # rows of an earlier run do not count for the speed
+    for seconds, done in ((1, 500), (9, 540), (2, 550), (5, 600)):
+        now_s[0] += seconds
+        lines.step(done, 5000)
+    assert capsys.readouterr().err == "embedding: 540 of 5000 (4.44/s, 16:44 left)\n"

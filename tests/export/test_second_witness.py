@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 from peft_adapters import write_adapter
-from test_chat_template import TEMPLATES, write_reranker
-from test_witness import write_sentence_files
+from test_chat_template import TEMPLATES
+from test_witness import write_sentence_files, write_text_generation_reranker
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
 from transformers import AutoModel
 from written_graph import Vectors
@@ -153,23 +152,7 @@ def test_different_reading_fails_the_export(
 
 
 def test_cross_encoder_with_a_chat_template(tmp_path: Path) -> None:
-    folder = write_reranker(tmp_path / "model", next(iter(TEMPLATES.values())))
-    write_json(
-        folder / "sentence_bert_config.json",
-        {
-            "transformer_task": "text-generation",
-            "modality_config": {
-                "text": {"method": "forward", "method_output_name": "logits"},
-                "message": {"method": "forward", "method_output_name": "logits", "format": "flat"},
-            },
-            "module_output_name": "causal_logits",
-        },
-    )
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    modules[1]["type"] = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
-    write_json(folder / "modules.json", modules)
-    settings = {"model_type": "CrossEncoder", "prompts": {}, "activation_fn": "torch.nn.modules.activation.Sigmoid"}
-    write_json(folder / "config_sentence_transformers.json", settings)
+    folder = write_text_generation_reranker(tmp_path / "model", next(iter(TEMPLATES.values())))
     result, notes = export(folder, max_tokens=400)
     assert result.record.witness is not None, notes
     assert result.record.witness.tolerance == 1e-4

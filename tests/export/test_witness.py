@@ -121,9 +121,9 @@ def test_qwen2(tmp_path: Path) -> None:
     assert_same(folder, export(folder, tmp_path / "repository", max_tokens=None))
 
 
-@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
-def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str) -> None:
-    folder = write_reranker(tmp_path / "model", template)
+def write_text_generation_reranker(folder: Path, template: str) -> Path:
+    """Write a LogitScore reranker with a chat template, as `CrossEncoder` of sentence-transformers 5.4 saves it."""
+    write_reranker(folder, template)
     write_json(
         folder / "sentence_bert_config.json",
         {
@@ -135,11 +135,17 @@ def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str) -> No
             "module_output_name": "causal_logits",
         },
     )
-    modules = json.loads((folder / "modules.json").read_text())
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     modules[1]["type"] = "sentence_transformers.cross_encoder.modules.logit_score.LogitScore"
     write_json(folder / "modules.json", modules)
     settings = {"model_type": "CrossEncoder", "prompts": {}, "activation_fn": "torch.nn.modules.activation.Sigmoid"}
     write_json(folder / PROMPTS_FILE, settings)
+    return folder
+
+
+@pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
+def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str) -> None:
+    folder = write_text_generation_reranker(tmp_path / "model", template)
     pairs = [("the capital", "the city of the country"), ("query", "answer"), ("", "the document")]
     expected = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(pairs)
     result = export(folder, tmp_path / "repository", max_tokens=400)

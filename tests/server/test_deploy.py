@@ -36,6 +36,13 @@ def test_gpu_and_cpu_services_differ_only_in_the_gpu(services: dict[str, dict[st
     assert gpu == cpu
 
 
+def test_resources_are_unlimited_by_default_and_logs_are_rotated(services: dict[str, dict[str, Any]]) -> None:
+    for name in ("triton-gpu", "triton-cpu"):
+        service = services[name]
+        assert (service["cpus"], service["mem_limit"]) == ("${CPUS:-0}", "${MEMORY:-0}")
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}
+
+
 def test_image_is_the_default_release_of_exports(services: dict[str, dict[str, Any]]) -> None:
     assert services["triton-gpu"]["image"] == f"nvcr.io/nvidia/tritonserver:${{TRITON_RELEASE:-{DEFAULT_RELEASE}}}-py3"
     assert f"| `TRITON_RELEASE` | `{DEFAULT_RELEASE}` |" in (DEPLOY / "README.md").read_text(encoding="utf-8")
