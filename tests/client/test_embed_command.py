@@ -242,7 +242,7 @@ def test_progress_lines_say_the_speed_and_the_time_left(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now_s = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr("qwen3_triton.cli.progress.time.monotonic", lambda: now_s[0])
     lines = progress.LineProgress(quiet=True)
     lines.stage("embedding")
     # rows of an earlier run do not count for the speed
