@@ -6,8 +6,9 @@ takes at most half of the window, so that one request is computed while another 
 
 - The window starts at the manifest's recommended tokens of one request, and never exceeds its recommended tokens in
   flight.
-- A reply within TARGET_S to a call that used its window adds the request's tokens to the window, which doubles it each
-  round, until a reply is late for the first time; from then on the window grows by one request each round.
+- A reply within TARGET_S to a call that used its window, at least a quarter of it, adds the request's tokens to the
+  window, which doubles it each round, until a reply is late for the first time; from then on the window grows by one
+  request each round.
 - A reply after TARGET_S narrows the window to the tokens that the server has just computed within TARGET_S.
 - A timeout, a full queue, and a reply after TARGET_S to a call that did not use its window, which waited for requests
   of others, halve the window.
@@ -98,8 +99,8 @@ class Pace:
         with self._lock:
             turnaround_s = max(arrived_s - request.sent_s, 1e-6)
             is_late = turnaround_s > TARGET_S
-            # a call that did not use its window says nothing about the server's speed, nor about a larger window
-            if 2 * request.outstanding < self._window:
+            # less says nothing about the server's speed, nor about a larger window; a full request alone is enough
+            if 4 * request.outstanding < self._window:
                 if is_late:
                     self._narrow(request, self._window / 2)
                 return

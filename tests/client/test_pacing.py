@@ -108,6 +108,18 @@ def test_requests_in_flight_narrow_the_window_once() -> None:
     assert pace.window == LOAD.request_tokens // 2
 
 
+def test_one_request_at_a_time_is_enough_to_learn() -> None:
+    now_s = [0.0]
+    pace = Pace(RequestLimits(rows=64), LOAD, clock=lambda: now_s[0])
+    for _ in range(50):
+        # rows of 700 tokens fill a request of 1,024 tokens to two thirds
+        sent = pace.send(pace.limits().tokens // 700 * 700, 0)
+        now_s[0] += sent.tokens / 20_000
+        pace.replied(sent, now_s[0])
+    assert pace.window > 8 * LOAD.request_tokens
+    assert pace.predict_s(20_000, 0) == pytest.approx(1)
+
+
 def test_calls_of_single_texts_do_not_widen_the_window() -> None:
     pace = Pace(RequestLimits(rows=64), LOAD)
     for _ in range(1_000):
