@@ -12,7 +12,7 @@ takes at most half of the window, so that one request is computed while another 
 - A reply after TARGET_S narrows the window to the tokens that the server has just computed within TARGET_S.
 - A timeout, a full queue, and a reply after TARGET_S to a call that did not use its window, which waited for requests
   of others, halve the window.
-- The requests that are in flight when the window narrows do not narrow it again.
+- The requests that are in flight when the window narrows do not halve it again.
 
 This is the slow start, additive increase and multiplicative decrease of TCP, with turnaround in place of packet loss.
 """
@@ -102,11 +102,11 @@ class Pace:
             # less says nothing about the server's speed, nor about a larger window; a full request alone is enough
             if 4 * request.outstanding < self._window:
                 if is_late:
-                    self._narrow(request, self._window / 2)
+                    self._halve(request)
                 return
             self._tokens_per_s = request.outstanding / turnaround_s
             if is_late:
-                self._narrow(request, self._tokens_per_s * TARGET_S)
+                self._narrow(self._tokens_per_s * TARGET_S)
             else:
                 step = request.tokens * (self.limits().tokens / self._window if self._has_been_late else 1)
                 self._window = min(self._largest, self._window + step)
@@ -114,10 +114,14 @@ class Pace:
     def failed(self, request: SentRequest) -> None:
         """Adapt to a timeout of `request`, or to the server's refusal to queue it."""
         with self._lock:
-            self._narrow(request, self._window / 2)
+            self._halve(request)
 
-    def _narrow(self, request: SentRequest, window: float) -> None:
+    def _halve(self, request: SentRequest) -> None:
+        # requests that were in flight when the window last narrowed would narrow it again for the same reason
         if request.sent_s >= self._narrowed_s:
-            self._window = min(self._window, max(window, 2 * MIN_REQUEST_TOKENS))
-            self._narrowed_s = self._clock()
-            self._has_been_late = True
+            self._narrow(self._window / 2)
+
+    def _narrow(self, window: float) -> None:
+        self._window = min(self._window, max(window, 2 * MIN_REQUEST_TOKENS))
+        self._narrowed_s = self._clock()
+        self._has_been_late = True
