@@ -146,8 +146,14 @@ def export(
         ),
     ] = WitnessChoice.AUTO,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an existing model with the same name.")
+        bool, typer.Option("--overwrite", help="Put the next version of an existing model of this name into use.")
     ] = False,
+    keep_versions: Annotated[
+        int,
+        typer.Option(
+            min=1, help="With --overwrite: number of versions to keep, the new one included; see the command rollback."
+        ),
+    ] = 2,
 ) -> None:
     """Convert a checkpoint and optional LoRA adapters to a Triton model."""
     from ..export import (
@@ -190,6 +196,7 @@ def export(
         ),
         witness=witness,
         overwrite=overwrite,
+        keep_versions=keep_versions,
     )
     with open_progress() as progress:
         result = export_model(options, progress)

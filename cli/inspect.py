@@ -54,8 +54,10 @@ def _find_folder(model: str, repository: Path) -> ModelFolder:
 
 def _show(folder: ModelFolder, record: ExportRecord) -> None:
     manifest = record.manifest
-    versions = ", ".join(map(str, folder.versions())) or "none"
-    typer.echo(f"{folder.path} (version {versions}): {manifest.task} model, {manifest.precision} for {record.device}")
+    typer.echo(
+        f"{folder.path} ({_describe_versions(folder, manifest.model_version)}): {manifest.task} model, "
+        f"{manifest.precision} for {record.device}"
+    )
     _line("output", _describe_output(record))
     _line("input", f"rows of up to {manifest.max_tokens:,} tokens, ids 0 to {manifest.vocabulary_size - 1:,}")
     if isinstance(manifest, EmbeddingManifest):
@@ -78,6 +80,13 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
         _line("exported", f"{provenance.created} by qwen3-triton {provenance.tool_version} ({packages})")
         _line("files", f"{len(provenance.files)} checked against their hashes")
     show_reports(record)
+
+
+def _describe_versions(folder: ModelFolder, used: int | None) -> str:
+    others = ", ".join(str(version) for version in folder.versions() if version != used)
+    if used is None:
+        return f"version {others or 'none'}"
+    return f"version {used}; also has {others}" if others else f"version {used}"
 
 
 def _describe_output(record: ExportRecord) -> str:

@@ -15,6 +15,7 @@ from .inspect import inspect
 from .merge import merge
 from .rerank import rerank
 from .serve import serve
+from .versions import list_models, rollback
 
 _SERVE_OPTIONS = signature(serve).parameters.keys()
 """Fields of ServerOptions that the command line offers."""
@@ -36,6 +37,8 @@ app = typer.Typer(
 app.command()(export)
 app.command()(merge)
 app.command()(inspect)
+app.command("list")(list_models)
+app.command()(rollback)
 app.command()(serve)
 app.command()(embed)
 app.command()(rerank)
@@ -99,7 +102,7 @@ def _library_errors() -> tuple[type[Exception], ...]:
 
 def _extra() -> str:
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "export")
-    return {"serve": "server", "embed": "cli", "rerank": "cli", "inspect": "cli"}.get(command, "export")
+    return {"export": "export", "merge": "export", "serve": "server"}.get(command, "cli")
 
 
 def _fail(line: str) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .artifacts.cuda_options import cuda_provider_options
     from .artifacts.graph_file import write_graph
     from .artifacts.merged_checkpoint import write_merged_checkpoint
+    from .artifacts.versions import switch_version, version_in_use
     from .errors import (
         AdapterMismatchError,
         ExportError,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         RetrievalQualityError,
         SourceError,
         StagingError,
+        UnknownVersionError,
         UnsupportedCheckpointError,
         WitnessError,
     )
@@ -75,6 +77,7 @@ _HOMES = {
     "TaskChoice": "options",
     "Tolerance": "formats",
     "TritonRelease": "release",
+    "UnknownVersionError": "errors",
     "UnsupportedCheckpointError": "errors",
     "WeightFormat": "formats",
     "WitnessChoice": "options",
@@ -83,6 +86,8 @@ _HOMES = {
     "export_model": "pipeline",
     "ndcg_by_query": "verification.ndcg",
     "open_checkpoint": "sources.checkpoint",
+    "switch_version": "artifacts.versions",
+    "version_in_use": "artifacts.versions",
     "weight_format": "formats",
     "write_graph": "artifacts.graph_file",
     "write_merged_checkpoint": "artifacts.merged_checkpoint",
@@ -117,6 +122,7 @@ __all__ = [
     "TaskChoice",
     "Tolerance",
     "TritonRelease",
+    "UnknownVersionError",
     "UnsupportedCheckpointError",
     "WeightFormat",
     "WitnessChoice",
@@ -125,6 +131,8 @@ __all__ = [
     "export_model",
     "ndcg_by_query",
     "open_checkpoint",
+    "switch_version",
+    "version_in_use",
     "weight_format",
     "write_graph",
     "write_merged_checkpoint",

@@ -5,6 +5,7 @@ ExportError
 ├── UnsupportedCheckpointError  the checkpoint has a setting that is not supported
 ├── AdapterMismatchError        an adapter does not match its base model; lists the keys
 ├── ModelExistsError            the target already exists
+├── UnknownVersionError         the repository does not have the model or its version
 ├── StagingError                the target cannot be written atomically
 ├── Int8AccuracyError           the int8 error exceeds the limit
 ├── RetrievalQualityError       the nDCG@10 loss exceeds the limit
@@ -38,6 +39,10 @@ class AdapterMismatchError(ExportError):
 
 class ModelExistsError(ExportError):
     """The target already exists and overwriting was not requested."""
+
+
+class UnknownVersionError(ExportError):
+    """The repository does not have the model, or not this version of it."""
 
 
 class StagingError(ExportError):

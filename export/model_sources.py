@@ -58,6 +58,8 @@ def chosen_attention(options: ExportOptions) -> CudaAttention:
 
 def check_options(options: ExportOptions) -> None:
     """Raise ExportError if options cannot be combined."""
+    if options.keep_versions < 1:
+        raise ExportError(f"keep_versions is {options.keep_versions}; it must be at least 1, the new version")
     rows = options.serving.max_batch_rows or 0
     if options.device is Device.CUDA and chosen_attention(options) is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
         raise ExportError(

@@ -149,7 +149,9 @@ class ExportOptions:
     serving: ServingOptions = field(default_factory=ServingOptions)
     """Batching and instances."""
     overwrite: bool = False
-    """Replace an existing model by the next version."""
+    """Put the next version of an existing model into use."""
+    keep_versions: int = 2
+    """Versions in the folder of an overwritten model, the new one included; the others are for a rollback."""
     witness: WitnessChoice = WitnessChoice.AUTO
     """Library that reads the sources a second time."""
     parity_budget_s: float = 60.0

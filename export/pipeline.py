@@ -21,6 +21,7 @@ from .artifacts.graph_file import write_graph
 from .artifacts.memory import report_memory
 from .artifacts.provenance import record_provenance
 from .artifacts.staging import refuse_existing, staged_folder
+from .artifacts.versions import add_earlier_versions, copy_description, next_version
 from .batching.library import copy_library
 from .batching.limits import BatchLimits, check_batch_rows, limit_batches
 from .errors import ExportError
@@ -101,7 +102,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         check_batch_rows(options.serving, sources.checkpoint.config, sources.max_tokens)
     retrieval = None if evaluation is None else sources.task.retrieval_rows(evaluation, sources.max_tokens)
     int8_tolerance = _int8_tolerance(sources, options, format)
-    version = max(folder.versions(), default=0) + 1
+    version = next_version(folder)
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         scratch, staged = content.parent, ModelFolder(content)
         sources = _stage_merged(sources, scratch, progress)
@@ -127,7 +128,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             progress=progress,
         )
         limits = _limit_batches(graph.model, sources, options, format, progress)
-        manifest = sources.task.describe(_manifest_fields(sources, options, limits))
+        manifest = sources.task.describe(_manifest_fields(sources, options, limits, version))
         staged.tokenizer.write_bytes(sources.tokenizer.file.read_bytes())
         staged.config.write_text(render_config(name, manifest, options, limits, version), encoding="utf-8")
         if limits.tokens is not None:
@@ -135,7 +136,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         fp16_range = report_range(reference, lowered.rescale) if format.may_overflow else None
         record = _build_record(manifest, sources, witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
+        copy_description(staged, staged.version(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
+        add_earlier_versions(folder, staged, version, options.keep_versions)
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
 
 
@@ -274,11 +277,14 @@ def _read_evaluation(options: ExportOptions) -> RetrievalSet | None:
     return None
 
 
-def _manifest_fields(sources: ModelSources, options: ExportOptions, limits: BatchLimits) -> ManifestFields:
+def _manifest_fields(
+    sources: ModelSources, options: ExportOptions, limits: BatchLimits, version: int
+) -> ManifestFields:
     return ManifestFields(
         max_tokens=sources.max_tokens,
         vocabulary_size=sources.checkpoint.config.vocabulary,
         tokenizer=TokenizerIdentity(sha256=sources.tokenizer.sha256, origin=str(options.model)),
         precision=options.precision,
         load=limits.recommended_load(sources.max_tokens, options.serving.instances),
+        model_version=version,
     )

@@ -5,7 +5,7 @@ has the same fields, and also the sources and the reports of the export, which c
 """
 
 from .export_record import ExportRecord
-from .folder import ModelFolder
+from .folder import ModelFolder, VersionDescription
 from .identities import Provenance, SourceIdentity, TokenizerIdentity
 from .load import RecommendedLoad
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankManifest
@@ -61,6 +61,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "VersionDescription",
     "WitnessReport",
     "fill_template",
 ]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
-class ModelFolder:
-    """The folder of one model in a repository: `<repository>/<name>/`."""
+class VersionDescription:
+    """The three files that describe one version of a model, and are exchanged together when another one is served."""
 
     path: Path
 
@@ -27,13 +27,27 @@ class ModelFolder:
         """The tokenizer whose hash is in the manifest."""
         return self.path / "tokenizer.json"
 
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        """All three."""
+        return self.config, self.manifest, self.tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder(VersionDescription):
+    """The folder of one model in a repository: `<repository>/<name>/`. Its description is of the version in use."""
+
     def graph(self, version: int) -> Path:
         """Return the path of a version's ONNX graph; its weights are next to it in `model.onnx.data`."""
-        return self.path / str(version) / "model.onnx"
+        return self.version(version).path / "model.onnx"
 
     def batch_strategy(self, version: int) -> Path:
         """Return the path of the library that limits the tokens of a version's batches."""
-        return self.path / str(version) / "batchstrategy.so"
+        return self.version(version).path / "batchstrategy.so"
+
+    def version(self, version: int) -> VersionDescription:
+        """Return the description that a version's folder keeps for a rollback."""
+        return VersionDescription(self.path / str(version))
 
     def versions(self) -> list[int]:
         """Return the version numbers in the folder, ascending; empty if the folder does not exist."""

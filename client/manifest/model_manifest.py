@@ -40,6 +40,8 @@ class Manifest:
     """Number format of the weights."""
     load: RecommendedLoad | None = None
     """Load that one client should put on the server; None in manifests of earlier exports."""
+    model_version: int | None = None
+    """Version of the model that the manifest describes; None in manifests of earlier exports."""
 
     def to_fields(self) -> dict[str, Any]:
         """Return the manifest as a JSON object."""
@@ -90,6 +92,8 @@ def read_manifest(fields: Mapping[str, Any]) -> EmbeddingManifest | RerankManife
     """Create the manifest from the JSON object `fields`; raise ManifestError if it is malformed."""
     try:
         require_integers(fields, "dimension", "min_dimension", "max_tokens", "vocabulary_size")
+        if fields.get("model_version") is not None:
+            require_integers(fields, "model_version")
         nested = {
             "tokenizer": TokenizerIdentity(**known_fields(TokenizerIdentity, fields["tokenizer"])),
             "precision": Precision(str(fields["precision"])),

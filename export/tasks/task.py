@@ -50,6 +50,7 @@ class ManifestFields(TypedDict):
     tokenizer: TokenizerIdentity
     precision: Precision
     load: RecommendedLoad
+    model_version: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

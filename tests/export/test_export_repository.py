@@ -23,6 +23,7 @@ from written_graph import min_cosine, official_vectors, random_rows
 
 from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ParityReport, Precision, RecommendedLoad
 from qwen3_triton.client.manifest import ModelFolder
+from qwen3_triton.client.manifest.integrity import find_changed_files
 from qwen3_triton.export import (
     AdapterReference,
     Device,
@@ -66,21 +67,24 @@ def files_of(folder: Path) -> dict[str, str]:
     }
 
 
+DESCRIPTION = ["config.pbtxt", "manifest.json", "tokenizer.json"]
+
+
 def assert_complete(folder: ModelFolder, version: int = 1) -> None:
-    """Assert that the folder has exactly one complete version, whose graph runs."""
-    assert sorted(files_of(folder.path)) == [
-        f"{version}/batchstrategy.so",
-        f"{version}/model.onnx",
-        f"{version}/model.onnx.data",
-        "config.pbtxt",
-        "manifest.json",
-        "tokenizer.json",
-    ]
-    assert folder.versions() == [version]
+    """Assert that `version` is in use, that one version is kept before it, and that both are complete."""
+    versions = [number for number in (version - 1, version) if number]
+    assert folder.versions() == versions
+    graph = ["batchstrategy.so", "model.onnx", "model.onnx.data"]
+    expected = [f"{number}/{name}" for number in versions for name in [*graph, *DESCRIPTION]]
+    assert sorted(files_of(folder.path)) == sorted([*expected, *DESCRIPTION])
+    assert [file.read_bytes() for file in folder.files] == [file.read_bytes() for file in folder.version(version).files]
     config = text_format.Parse(folder.config.read_text(encoding="utf-8"), triton.ModelConfig())
     assert Manifest.from_json(config.parameters["manifest"].string_value) == read_manifest(folder)
+    assert read_manifest(folder).model_version == version
     assert list(config.version_policy.specific.versions) == [version]
-    assert np.isfinite(WrittenModel(folder.graph(version), threads=1).run(ROWS)).all()
+    assert find_changed_files(folder, read_record(folder)) == []
+    for number in versions:
+        assert np.isfinite(WrittenModel(folder.graph(number), threads=1).run(ROWS)).all()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,7 +334,7 @@ def assert_all_or_nothing(repository: Path) -> bool:
 def assert_complete_and_clean(parent: Path) -> None:
     """Assert that the model is complete and that nothing is left of the killed export."""
     folder = ModelFolder(parent / "repository" / "model")
-    assert_complete(folder, folder.versions()[0])
+    assert_complete(folder, folder.versions()[-1])
     assert [entry.name for entry in parent.iterdir()] == ["repository"]
 
 
