@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import chain, islice
 from threading import Lock
 from typing import Any
@@ -12,7 +12,7 @@ import grpc
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from .call_deadline import CallDeadline
-from .errors import InvalidInputError, ServerTimeoutError, ServerUnavailableError
+from .errors import InvalidInputError, ModelNotLoadedError, ServerTimeoutError, ServerUnavailableError
 from .grpc_errors import map_grpc_errors
 from .http_probe import speaks_http
 from .pacing import Pace
@@ -72,10 +72,26 @@ class TritonChannel:
                 f"{self.url}: this is an HTTP port: give the port of Triton's gRPC service, 8001 by default"
             ) from exc
 
+    def check_version(self, version: str) -> None:
+        """Raise ModelNotLoadedError unless the server serves this version of the model, or any if it is empty."""
+        request = service_pb2.ModelReadyRequest(name=self.model, version=version)
+        with self._use() as stub:
+            ready = stub.ModelReady(request, timeout=self.timeout_s).ready
+        if not ready:
+            raise self._not_served(version)
+
     def infer_all(
-        self, requests: Iterable[RowRequest], pace: Pace, *, max_in_flight: int, deadline: CallDeadline
+        self,
+        requests: Iterable[RowRequest],
+        version: str,
+        pace: Pace,
+        *,
+        max_in_flight: int,
+        deadline: CallDeadline,
     ) -> Generator[RowReply, None, None]:
         """Yield replies in order of arrival, with as many requests in flight as `pace` and `max_in_flight` allow.
+
+        All replies are those of `version`, unless it is empty.
 
         No request is sent that is not expected to be answered before `deadline`. Requests in flight are cancelled after
         the first error, and when the generator is closed early.
@@ -90,22 +106,36 @@ class TritonChannel:
                 sender = Sender(
                     stub,
                     self.model,
+                    version,
                     pace,
                     timeout_s=self.timeout_s,
                     max_in_flight=max_in_flight,
                     deadline=deadline,
                 )
                 if len(first_two) == 2:
-                    yield from sender.infer_many(chain(first_two, pending))
+                    with closing(sender.infer_many(chain(first_two, pending))) as replies:
+                        for reply in replies:
+                            yield self._checked(reply, version)
                 # a single request uses a blocking call: gRPC starts a thread for a call with a future
                 elif first_two:
-                    yield sender.infer_one(first_two[0])
+                    yield self._checked(sender.infer_one(first_two[0]), version)
         except ServerTimeoutError as exc:
             if deadline.remaining_s:
                 raise
             raise deadline.error(self.url, self.model) from exc
         if sender.is_out_of_time:
             raise deadline.error(self.url, self.model)
+
+    def _checked(self, reply: RowReply, version: str) -> RowReply:
+        """Return `reply`; raise ModelNotLoadedError if another version than `version` computed it."""
+        # a proxy may not forward the version
+        if version and reply.response.model_version not in ("", version):
+            raise self._not_served(version)
+        return reply
+
+    def _not_served(self, version: str) -> ModelNotLoadedError:
+        which = f"version {version} of model" if version else "model"
+        return ModelNotLoadedError(f"{self.url}: {which} {self.model!r} is not loaded: wait until it is ready")
 
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
-from .messages import ManifestT, read_served_model
+from .messages import ManifestT, ServedModel, read_served_model
 from .pacing import Pace
 from .replies import RowReply
 from .requests import RowRequest, limit_requests
@@ -66,24 +66,39 @@ class ConnectedModel(Generic[ManifestT]):
 
     manifest: ManifestT
     tokenizer: Tokenizer
+    version: str
+    """Version that requests ask for; empty for the newest one."""
     pace: Pace
     truncate: bool
 
 
-def connect_model(config: Any, manifest_type: type[ManifestT], options: ClientOptions) -> ConnectedModel[ManifestT]:
+def connect_model(
+    config: Any, manifest_type: type[ManifestT], options: ClientOptions, before: ConnectedModel[ManifestT] | None
+) -> ConnectedModel[ManifestT]:
     """Load what a client needs to use the model that `config`, a ModelConfig message, describes.
+
+    The tokenizer of `before`, the version that the client used before, is used again if it is the same.
 
     Raises:
         ManifestError: The manifest is missing, newer or not a `manifest_type`, or the tokenizer is unavailable.
         InvalidInputError: An option is invalid.
     """
     served = read_served_model(config, manifest_type)
-    identity = served.manifest.tokenizer
-    file = find_tokenizer(served.name, identity.origin, tokenizer=options.tokenizer, repository=options.repository)
     limits = limit_requests(served.max_batch_rows, options.max_rows_per_request, served.max_batch_tokens)
     return ConnectedModel(
         manifest=served.manifest,
-        tokenizer=load_tokenizer(file, identity),
+        tokenizer=_load_tokenizer(served, options, before),
+        version=served.version,
         pace=Pace(limits, served.manifest.load),
         truncate=options.truncate,
     )
+
+
+def _load_tokenizer(
+    served: ServedModel[ManifestT], options: ClientOptions, before: ConnectedModel[ManifestT] | None
+) -> Tokenizer:
+    identity = served.manifest.tokenizer
+    if before is not None and before.manifest.tokenizer.sha256 == identity.sha256:
+        return before.tokenizer
+    file = find_tokenizer(served.name, identity.origin, tokenizer=options.tokenizer, repository=options.repository)
+    return load_tokenizer(file, identity)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .connected_model import ClientOptions, connect_model
-from .embedding_call import EmbeddingPreparation
-from .embedding_stream import EmbeddingStream
+from .call_deadline import CallDeadline
+from .connected_model import ConnectedModel, connect_model
+from .embedding_call import EmbeddingCall, EmbeddingPreparation
+from .embedding_stream import EmbeddingStream, check_windows
+from .errors import ModelChangedError, ModelNotLoadedError
 from .manifest import EmbeddingManifest
 from .model_client import ModelClient
+from .texts import repeatable
 
 DEFAULT_WINDOW_TEXTS = 1_024
 """Texts that an iterator sorts by length together."""
@@ -41,8 +45,8 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
 
     @property
     def manifest(self) -> EmbeddingManifest:
-        """Manifest of the model, read from the server when the client connected."""
-        return self._preparation.manifest
+        """Manifest of the version that the client uses, read from the server."""
+        return self._current.preparation.manifest
 
     def embed_queries(
         self,
@@ -69,7 +73,8 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.queries(texts, instruction, dim, errors))
+        repeated = repeatable(texts)
+        return self._infer(lambda prepared: prepared.queries(repeated, instruction, dim, errors))
 
     def embed_documents(
         self, texts: Iterable[str], dim: int | None = None, *, errors: Literal["raise", "nan"] = "raise"
@@ -90,7 +95,8 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.documents(texts, dim, errors))
+        repeated = repeatable(texts)
+        return self._infer(lambda prepared: prepared.documents(repeated, dim, errors))
 
     def iter_queries(
         self,
@@ -120,14 +126,12 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: As for `embed_queries`, after an array with the vectors that arrived without a gap.
             ManifestError: The reply does not match the manifest.
         """
-        self._preparation.check(dim, errors)
-        stream = EmbeddingStream(
+        self._check_stream(texts, dim, errors, window_texts)
+        return self._iterate(
             texts,
-            lambda window, first: self._preparation.queries(window, instruction, dim, errors, first=first),
-            self._preparation.output,
+            lambda prepared, window, first: prepared.queries(window, instruction, dim, errors, first=first),
             window_texts,
         )
-        return self._iterate(stream)
 
     def iter_documents(
         self,
@@ -156,19 +160,37 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             ServerError: As for `embed_documents`, after an array with the vectors that arrived without a gap.
             ManifestError: The reply does not match the manifest.
         """
-        self._preparation.check(dim, errors)
-        stream = EmbeddingStream(
+        self._check_stream(texts, dim, errors, window_texts)
+        return self._iterate(
             texts,
-            lambda window, first: self._preparation.documents(window, dim, errors, first=first),
-            self._preparation.output,
+            lambda prepared, window, first: prepared.documents(window, dim, errors, first=first),
             window_texts,
         )
-        return self._iterate(stream)
 
-    def _iterate(self, stream: EmbeddingStream) -> Generator[NDArray[np.float32], None, None]:
-        with closing(self._replies(stream.requests(), stream.output)) as replies:
-            yield from stream.collect(replies)
+    def _check_stream(self, texts: Iterable[str], dim: int | None, errors: str, window_texts: int) -> None:
+        """Raise InvalidInputError when an iterator is created, rather than when its first array is asked for."""
+        check_windows(texts, window_texts)
+        self._current.preparation.check(dim, errors)
 
-    @staticmethod
-    def _prepare(config: Any, options: ClientOptions) -> EmbeddingPreparation:
-        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, options))
+    def _iterate(
+        self,
+        texts: Iterable[str],
+        prepare: Callable[[EmbeddingPreparation, list[str], int], EmbeddingCall],
+        window_texts: int,
+    ) -> Generator[NDArray[np.float32], None, None]:
+        deadline = CallDeadline.start(self._options.call_timeout_s)
+        # unlike a call that returns one array, an iterator cannot start again once it has yielded
+        preparation = self._current.refresh()
+        stream = EmbeddingStream(texts, partial(prepare, preparation), preparation.output, window_texts)
+        try:
+            with closing(self._replies(stream.requests(), stream.output, preparation, deadline)) as replies:
+                yield from stream.collect(replies)
+        except ModelNotLoadedError as exc:
+            self._current.follow(preparation, exc)
+            raise ModelChangedError(
+                f"another version of the model was deployed while version {preparation.model.version} computed an "
+                "iterator's vectors: compute all of them again, so that they are of one version"
+            ) from exc
+
+    def _prepare(self, config: Any, before: ConnectedModel[EmbeddingManifest] | None) -> EmbeddingPreparation:
+        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, before))

@@ -44,9 +44,8 @@ class EmbeddingPreparation:
     """Prepares calls of one model. Performs no I/O, so that every transport can share it."""
 
     def __init__(self, model: ConnectedModel[EmbeddingManifest]) -> None:
-        self._model = model
+        self.model = model
         self.manifest = model.manifest
-        self.pace = model.pace
         self._tokenizer = RowTokenizer(
             tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
@@ -75,6 +74,6 @@ class EmbeddingPreparation:
 
     def _call(self, texts: Texts, prompted: list[str], dim: int | None, errors: str) -> EmbeddingCall:
         checked_dim, on_nan = check_dimension(self.manifest, dim), check_errors(errors)
-        tokens = self._tokenizer.tokenize(texts, prompted, truncate=self._model.truncate)
-        requests = pack_requests(tokens, self._model.pace.limits)
+        tokens = self._tokenizer.tokenize(texts, prompted, truncate=self.model.truncate)
+        requests = pack_requests(tokens, self.model.pace.limits)
         return EmbeddingCall(texts=texts, dim=checked_dim, errors=on_nan, manifest=self.manifest, requests=requests)

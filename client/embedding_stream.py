@@ -36,6 +36,14 @@ class _Window:
         return finish_results(self.vectors[:count], self.is_valid[:count], call.texts, "embedding", call.errors)
 
 
+def check_windows(texts: Iterable[str], window_texts: int) -> None:
+    """Raise InvalidInputError if a stream cannot have these arguments."""
+    if isinstance(texts, str | bytes):
+        raise InvalidInputError("texts is a single string, expected an iterable of strings: wrap it in [ ]")
+    if window_texts < 1:
+        raise InvalidInputError(f"window_texts is {window_texts}; it must be at least 1")
+
+
 class EmbeddingStream:
     """One pass over an iterable of texts: its requests, and the vectors from their replies.
 
@@ -57,10 +65,6 @@ class EmbeddingStream:
             output: Output tensor of the replies.
             window_texts: Texts of one window.
         """
-        if isinstance(texts, str | bytes):
-            raise InvalidInputError("texts is a single string, expected an iterable of strings: wrap it in [ ]")
-        if window_texts < 1:
-            raise InvalidInputError(f"window_texts is {window_texts}; it must be at least 1")
         self.output = output
         self._texts = iter(texts)
         self._prepare = prepare

@@ -4,7 +4,9 @@ ClientError
 ├── ManifestError               the manifest is missing, malformed or too new, or for another task or tokenizer
 ├── InvalidInputError           an argument is invalid, or the server returned NaN for a text
 └── ServerError                 the server could not be reached, or failed to process a valid request
-    ├── ServerUnavailableError  server unreachable, or model not loaded; retry
+    ├── ServerUnavailableError  server unreachable; retry
+    │   └── ModelNotLoadedError the server does not have the model, or not (any longer) this version; retry
+    ├── ModelChangedError       another version of the model was deployed
     ├── ServerOverloadedError   queue full; retry later
     └── ServerTimeoutError      no reply within `timeout_s`, or the call would take longer than `call_timeout_s`
 """
@@ -38,6 +40,17 @@ class ServerError(ClientError):
 
 class ServerUnavailableError(ServerError):
     """The server is unreachable, or the model is not loaded. Retrying may help."""
+
+
+class ModelNotLoadedError(ServerUnavailableError):
+    """The server does not have the model, or does not serve the version that the client asked for."""
+
+
+class ModelChangedError(ServerError):
+    """Another version of the model was deployed, and its results must not be mixed with earlier ones.
+
+    The client raises it if it was told to refuse new versions, and for an iterator that had begun with the old one.
+    """
 
 
 class ServerOverloadedError(ServerError):

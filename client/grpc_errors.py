@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import grpc
 
-from .errors import ServerError, ServerOverloadedError, ServerTimeoutError, ServerUnavailableError
+from .errors import ModelNotLoadedError, ServerError, ServerOverloadedError, ServerTimeoutError, ServerUnavailableError
 
 # Triton's messages, whose status codes differ between versions
 _NOT_LOADED = ("no available versions", "unknown model", "is not ready")
@@ -35,7 +35,7 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
     code, details = error.code(), error.details() or ""
     lowered = details.lower()
     if any(phrase in lowered for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
-        return ServerUnavailableError(
+        return ModelNotLoadedError(
             f"{url}: model {model!r} is not loaded: check the name, or wait until it is ready ({details})"
         )
     if _QUEUE_FULL in lowered or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in lowered):

@@ -22,6 +22,8 @@ class ServedModel(Generic[ManifestT]):
 
     name: str
     manifest: ManifestT
+    version: str
+    """The model version that the manifest describes; empty if unknown, which means the newest one on the wire."""
     max_batch_rows: int
     """Largest number of rows in a request."""
     max_batch_tokens: int | None
@@ -48,9 +50,18 @@ def read_served_model(config: Any, manifest_type: type[ManifestT]) -> ServedMode
     return ServedModel(
         name=config.name,
         manifest=manifest,
+        version=_read_version(config, manifest),
         max_batch_rows=config.max_batch_size,
         max_batch_tokens=_read_token_budget(config),
     )
+
+
+def _read_version(config: Any, manifest: Manifest) -> str:
+    if manifest.model_version is not None:
+        return str(manifest.model_version)
+    # earlier exports name their only version in the policy
+    versions = list(config.version_policy.specific.versions)
+    return str(versions[0]) if len(versions) == 1 else ""
 
 
 def _read_token_budget(config: Any) -> int | None:
@@ -65,11 +76,13 @@ def _read_token_budget(config: Any) -> int | None:
     return int(text)
 
 
-def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:
-    """Return a ModelInferRequest with INT64 `[rows, width]` token ids."""
+def write_infer_request(model: str, version: str, input_ids: NDArray[np.int64]) -> Any:
+    """Return a ModelInferRequest with INT64 `[rows, width]` token ids; an empty `version` asks for the newest."""
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name=INPUT_IDS, datatype="INT64", shape=input_ids.shape)
     content = input_ids.astype("<i8", copy=False).tobytes()
-    return service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[content])
+    return service_pb2.ModelInferRequest(
+        model_name=model, model_version=version, inputs=[tensor], raw_input_contents=[content]
+    )
 
 
 def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from .call_deadline import CallDeadline
 from .channel import TritonChannel
-from .connected_model import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, ClientOptions
+from .connected_model import DEFAULT_MAX_IN_FLIGHT, DEFAULT_TIMEOUT_S, Call, ClientOptions, ConnectedModel
+from .current_model import CurrentModel, OnNewVersion, PreparationT
+from .errors import ModelChangedError, ModelNotLoadedError
 from .lost_rows import ExpectedOutput, infer_with_resends
-from .pacing import Pace
 from .replies import RowReply
 from .requests import RowRequest
 
-PreparationT = TypeVar("PreparationT", bound="Preparation")
 ResultT = TypeVar("ResultT")
 
-
-class Preparation(Protocol):
-    """What prepares the calls of one model."""
-
-    @property
-    def pace(self) -> Pace:
-        """The pace that all calls share."""
+_MOST_VERSIONS = 3
+"""How many versions a call may be computed with before it fails."""
 
 
 class ModelClient(ABC, Generic[PreparationT]):
@@ -36,9 +31,10 @@ class ModelClient(ABC, Generic[PreparationT]):
     Creating a client reads the model's manifest from the server and fails if the client cannot use the model. A call is
     split into concurrent requests, whose size and number follow the server's speed (see `pacing`); results are in the
     caller's order. If a call fails, the exception's attribute `partial` has the results that arrived. The client does
-    not retry failed requests, so the
-    caller decides whether to retry after ServerUnavailableError and ServerOverloadedError. The one exception is rows
-    that the server lost because of another client's invalid request: they are sent again.
+    not retry failed requests, so the caller decides whether to retry after ServerUnavailableError and
+    ServerOverloadedError, with two exceptions: rows that the server lost because of another client's invalid request
+    are sent again, and a call starts again if another version of the model was deployed in the meantime, so that its
+    results are all of the same version.
     """
 
     def __init__(
@@ -53,6 +49,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         max_rows_per_request: int | None = None,
         max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
         truncate: bool = True,
+        on_new_version: OnNewVersion = "follow",
     ) -> None:
         """Connect to a model.
 
@@ -70,6 +67,9 @@ class ModelClient(ABC, Generic[PreparationT]):
             max_rows_per_request: Largest number of rows in a request; None for the server's limit.
             max_in_flight: Largest number of concurrent requests of one call.
             truncate: Truncate texts that are too long; if False, they raise InvalidInputError.
+            on_new_version: What happens after another version of the model was deployed. `"follow"` reads its manifest
+                and uses it, with a warning in the log; `"refuse"` raises ModelChangedError, for example because an
+                index has vectors of the old version.
 
         Raises:
             ServerError: The server is unreachable or returned an error; see the subclasses.
@@ -87,15 +87,19 @@ class ModelClient(ABC, Generic[PreparationT]):
         )
         self._channel = TritonChannel(url, model, timeout_s=timeout_s)
         try:
-            self._preparation = self._prepare(self._channel.model_config(), self._options)
+            self._current = CurrentModel(self._channel, self._prepare, on_new_version)
         except BaseException:
             self._channel.close()
             raise
 
-    @staticmethod
     @abstractmethod
-    def _prepare(config: Any, options: ClientOptions) -> PreparationT:
-        """Return what prepares calls of the model that `config`, a ModelConfig message, describes."""
+    def _prepare(self, config: Any, before: ConnectedModel[Any] | None) -> PreparationT:
+        """Return what prepares calls of the model that `config`, a ModelConfig message, describes.
+
+        Args:
+            config: The message.
+            before: The version that the client used before, if any.
+        """
 
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
@@ -109,16 +113,31 @@ class ModelClient(ABC, Generic[PreparationT]):
     ) -> None:
         self.close()
 
-    def _infer(self, call: Call[ResultT]) -> ResultT:
-        # closing the generator cancels the requests in flight when a reply is invalid
-        with closing(self._replies(call.requests, call.output)) as replies:
-            return call.finish(replies)
+    def _infer(self, prepare: Callable[[PreparationT], Call[ResultT]]) -> ResultT:
+        """Return the result of the call that `prepare` returns, computed by one version of the model."""
+        deadline = CallDeadline.start(self._options.call_timeout_s)
+        for _ in range(_MOST_VERSIONS):
+            preparation = self._current.preparation
+            call = prepare(preparation)
+            try:
+                # closing the generator cancels the requests in flight when a reply is invalid
+                with closing(self._replies(call.requests, call.output, preparation, deadline)) as replies:
+                    return call.finish(replies)
+            except ModelNotLoadedError as exc:
+                self._current.follow(preparation, exc)
+        raise ModelChangedError(
+            f"{self._channel.url}: model {self._channel.model!r} was changed {_MOST_VERSIONS} times during one call: "
+            "call again when all servers have the same version"
+        )
 
-    def _replies(self, requests: Iterable[RowRequest], output: ExpectedOutput) -> Generator[RowReply, None, None]:
+    def _replies(
+        self, requests: Iterable[RowRequest], output: ExpectedOutput, preparation: PreparationT, deadline: CallDeadline
+    ) -> Generator[RowReply, None, None]:
         infer = partial(
             self._channel.infer_all,
-            pace=self._preparation.pace,
+            version=preparation.model.version,
+            pace=preparation.model.pace,
             max_in_flight=self._options.max_in_flight,
-            deadline=CallDeadline.start(self._options.call_timeout_s),
+            deadline=deadline,
         )
         return infer_with_resends(infer, requests, output)

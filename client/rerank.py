@@ -8,10 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .connected_model import ClientOptions, connect_model
+from .connected_model import ConnectedModel, connect_model
 from .manifest import RerankManifest
 from .model_client import ModelClient
 from .rerank_call import RankedDocument, RerankPreparation
+from .texts import repeatable
 
 
 class RerankClient(ModelClient[RerankPreparation]):
@@ -35,8 +36,8 @@ class RerankClient(ModelClient[RerankPreparation]):
 
     @property
     def manifest(self) -> RerankManifest:
-        """Manifest of the model, read from the server when the client connected."""
-        return self._preparation.manifest
+        """Manifest of the version that the client uses, read from the server."""
+        return self._current.preparation.manifest
 
     def rerank(
         self,
@@ -65,7 +66,8 @@ class RerankClient(ModelClient[RerankPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.rank(query, documents, instruction, top_k, errors))
+        repeated = repeatable(documents)
+        return self._infer(lambda prepared: prepared.rank(query, repeated, instruction, top_k, errors))
 
     def score(
         self,
@@ -90,8 +92,8 @@ class RerankClient(ModelClient[RerankPreparation]):
             ServerError: The server is unreachable or returned an error; see the subclasses.
             ManifestError: The reply does not match the manifest.
         """
-        return self._infer(self._preparation.score(pairs, instruction, errors))
+        repeated = repeatable(pairs)
+        return self._infer(lambda prepared: prepared.score(repeated, instruction, errors))
 
-    @staticmethod
-    def _prepare(config: Any, options: ClientOptions) -> RerankPreparation:
-        return RerankPreparation(connect_model(config, RerankManifest, options))
+    def _prepare(self, config: Any, before: ConnectedModel[RerankManifest] | None) -> RerankPreparation:
+        return RerankPreparation(connect_model(config, RerankManifest, self._options, before))

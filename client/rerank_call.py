@@ -77,9 +77,8 @@ class RerankPreparation:
     """Prepares calls of one model. Performs no I/O, so that every transport can share it."""
 
     def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
-        self._model = model
+        self.model = model
         self.manifest = model.manifest
-        self.pace = model.pace
         prompts = self.manifest.prompts
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
@@ -104,9 +103,9 @@ class RerankPreparation:
             documents,
             bodies,
             lambda index: prompt_before_document(self.manifest.prompts, queries[index], instruction),
-            truncate=self._model.truncate,
+            truncate=self.model.truncate,
         )
-        requests = pack_requests(tokens, self._model.pace.limits)
+        requests = pack_requests(tokens, self.model.pace.limits)
         return ScoreCall(texts=documents, errors=check_errors(errors), manifest=self.manifest, requests=requests)
 
 

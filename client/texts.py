@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from .errors import InvalidInputError
 
 _SHOWN_CHARACTERS = 40
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ def check_texts(texts: Iterable[str], argument: str = "texts", first: int = 0) -
     for index, text in enumerate(checked, first):
         check_text(text, f"{argument}[{index}]")
     return Texts(checked, argument, first)
+
+
+def repeatable(texts: Iterable[T]) -> Iterable[T]:
+    """Return `texts`, or a list of them if they can be read only once."""
+    return texts if isinstance(texts, str | bytes | Sequence) else list(texts)
 
 
 def check_text(text: object, name: str) -> str:

@@ -18,7 +18,7 @@ from .errors import (
     ServerExitedError,
     ServerNotReadyError,
 )
-from .triton import ServerOptions, TritonServer, start_triton
+from .triton import ModelControl, ServerOptions, TritonServer, start_triton
 
 __all__ = [
     "Addresses",
@@ -26,6 +26,7 @@ __all__ = [
     "EnvironmentInstallError",
     "InvalidAddressError",
     "LocalServerError",
+    "ModelControl",
     "ModelLoadError",
     "PortInUseError",
     "ServerEnvironment",

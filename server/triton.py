@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +24,17 @@ from .repository import find_models
 _POLL_S = 0.05
 _PORT_ATTEMPTS = 3
 _EXIT_MARGIN_S = 3
+
+
+class ModelControl(StrEnum):
+    """What the server does when the repository changes."""
+
+    NONE = "none"
+    """Nothing: models are loaded at the start."""
+    POLL = "poll"
+    """Look for changes in an interval, and load what has changed."""
+    EXPLICIT = "explicit"
+    """Load and unload a model on request; all models are loaded at the start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,10 @@ class ServerOptions:
     """Timeout for loading all models in seconds, without the installation of the server."""
     exit_timeout_s: int = 10
     """Time in seconds that queued requests have to finish when the server is stopped, before it is killed."""
+    model_control: ModelControl = ModelControl.NONE
+    """What the server does when the repository changes."""
+    poll_interval_s: int = 15
+    """Interval in seconds in which POLL looks for changes."""
     log_file: Path | None = None
     """File for Triton's log; None for a temporary file that is deleted when the server stops."""
 
@@ -224,6 +240,11 @@ def _command(
         "--disable-auto-complete-config",
         "--allow-gpu-metrics=false",
     ]
+    triton += [f"--model-control-mode={options.model_control}"]
+    if options.model_control is ModelControl.POLL:
+        triton += [f"--repository-poll-secs={options.poll_interval_s}"]
+    elif options.model_control is ModelControl.EXPLICIT:
+        triton += ["--load-model=*"]
     for service, port in listen.items():
         triton += [f"--{service}-address={addresses.host}", f"--{service}-port={port}"]
     return supervisor + triton

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from qwen3_triton.client import Manifest
 
 MODEL = "demo"
 BAD_ID = ord("#") - ord("!")
@@ -45,6 +48,11 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.dimension = dimension
         self.max_batch_size = max_batch_size
         self.max_batch_tokens: str | None = None
+        self.version = "1"
+        """The version that is served; requests without a version get it."""
+        self.policy_versions: list[int] = []
+        self.ignores_version = False
+        """Whether requests for another version are computed by the served one, as behind a careless proxy."""
         self.batches: list[NDArray[np.int64]] = []
         self.fault: Fault | None = None
         self.change_output: ChangeOutput = lambda output: output
@@ -62,19 +70,34 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     def __exit__(self, *_: object) -> None:
         self._server.stop(0)
 
+    def deploy(self, manifest: Manifest, version: int) -> None:
+        """Serve another version from now on."""
+        self.manifest_json = dataclasses.replace(manifest, model_version=version).to_json()
+        self.version = str(version)
+
     def ModelConfig(self, request: Any, context: Any) -> Any:
         if request.name != MODEL:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         reply = service_pb2.ModelConfigResponse()
         reply.config.name = MODEL
         reply.config.max_batch_size = self.max_batch_size
+        reply.config.version_policy.specific.versions.extend(self.policy_versions)
         if self.manifest_json is not None:
             reply.config.parameters["manifest"].string_value = self.manifest_json
         if self.max_batch_tokens is not None:
             reply.config.parameters["max_batch_tokens"].string_value = self.max_batch_tokens
         return reply
 
+    def ModelReady(self, request: Any, _context: Any) -> Any:
+        ready = request.name == MODEL and request.version in ("", self.version)
+        return service_pb2.ModelReadyResponse(ready=ready)
+
     def ModelInfer(self, request: Any, context: Any) -> Any:
+        if request.model_version not in ("", self.version) and not self.ignores_version:
+            context.abort(
+                grpc.StatusCode.UNAVAILABLE,
+                f"Request for unknown model: '{MODEL}' version {request.model_version} is not at ready state",
+            )
         tensor = request.inputs[0]
         assert (tensor.name, tensor.datatype, len(request.inputs)) == ("input_ids", "INT64", 1)
         input_ids = np.frombuffer(request.raw_input_contents[0], np.int64).reshape(tuple(tensor.shape))
@@ -90,7 +113,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             with self._lock:
                 self._in_flight -= 1
         output = self.change_output(self._output(input_ids))
-        return write_reply(output, "score") if self.dimension is None else write_reply(output)
+        reply = write_reply(output, "score") if self.dimension is None else write_reply(output)
+        reply.model_version = self.version
+        return reply
 
     def _output(self, input_ids: NDArray[np.int64]) -> NDArray[np.float32]:
         rows = [row[row >= 0].tolist() for row in input_ids]

@@ -20,6 +20,7 @@ from qwen3_triton.client import (
     EmbeddingManifest,
     InvalidInputError,
     ManifestError,
+    ModelNotLoadedError,
     RerankClient,
     RerankManifest,
     ServerError,
@@ -50,7 +51,7 @@ def test_server_is_unreachable() -> None:
 
 
 def test_unknown_model(triton: FakeTriton) -> None:
-    with pytest.raises(ServerUnavailableError, match=rf"{triton.url}: model 'other' is not loaded"):
+    with pytest.raises(ModelNotLoadedError, match=rf"{triton.url}: model 'other' is not loaded"):
         EmbeddingClient(triton.url, "other")
 
 
@@ -66,7 +67,7 @@ def test_url_with_a_scheme() -> None:
         (
             grpc.StatusCode.NOT_FOUND,
             "Request for unknown model: 'demo' has no available versions",
-            ServerUnavailableError,
+            ModelNotLoadedError,
         ),
         (grpc.StatusCode.UNAVAILABLE, "Server is stopping", ServerUnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", ServerOverloadedError),
