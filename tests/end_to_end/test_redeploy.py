@@ -120,6 +120,7 @@ def test_rollbacks_under_load(deployment: Deployment) -> None:
             done.set()
         for call in calls:
             call.result()
+        np.testing.assert_allclose(client.embed_queries(QUERIES), truth[2], atol=1e-5)
         assert client.manifest.model_version == 2
     versions: Counter[int] = Counter()
     for vectors in found:
