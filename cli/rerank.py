@@ -28,9 +28,7 @@ def rerank(
     ] = 60.0,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(
-            help="The model's tokenizer.json. Default: from --repository, or else from its origin in the manifest."
-        ),
+        typer.Option(help="The model's tokenizer.json. Default: from --repository, or else from the server."),
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Local model repository to read the model's tokenizer from.")

@@ -100,5 +100,11 @@ def _load_tokenizer(
     identity = served.manifest.tokenizer
     if before is not None and before.manifest.tokenizer.sha256 == identity.sha256:
         return before.tokenizer
-    file = find_tokenizer(served.name, identity.origin, tokenizer=options.tokenizer, repository=options.repository)
+    file = find_tokenizer(
+        served.name,
+        identity.origin,
+        served.packed_tokenizer,
+        tokenizer=options.tokenizer,
+        repository=options.repository,
+    )
     return load_tokenizer(file, identity)

@@ -12,6 +12,7 @@ from tritonclient.grpc import service_pb2
 
 from .errors import ManifestError
 from .manifest import INPUT_IDS, MANIFEST_PARAMETER, TOKEN_BUDGET_PARAMETER, Manifest
+from .manifest.packed_tokenizer import TOKENIZER_PARAMETER
 
 ManifestT = TypeVar("ManifestT", bound=Manifest)
 
@@ -24,6 +25,8 @@ class ServedModel(Generic[ManifestT]):
     manifest: ManifestT
     version: str
     """The model version that the manifest describes; empty if unknown, which means the newest one on the wire."""
+    packed_tokenizer: str | None
+    """The tokenizer, see `packed_tokenizer`; None if the model's configuration does not have it."""
     max_batch_rows: int
     """Largest number of rows in a request."""
     max_batch_tokens: int | None
@@ -51,6 +54,9 @@ def read_served_model(config: Any, manifest_type: type[ManifestT]) -> ServedMode
         name=config.name,
         manifest=manifest,
         version=_read_version(config, manifest),
+        packed_tokenizer=config.parameters[TOKENIZER_PARAMETER].string_value
+        if TOKENIZER_PARAMETER in config.parameters
+        else None,
         max_batch_rows=config.max_batch_size,
         max_batch_tokens=_read_token_budget(config),
     )

@@ -58,7 +58,8 @@ class ModelClient(ABC, Generic[PreparationT]):
             model: Name of the model on the server.
             tokenizer: A tokenizer.json, or the directory that contains it.
             repository: Local model repository that contains the model and its tokenizer. Without `tokenizer` and
-                `repository`, the tokenizer is loaded from the origin named in the manifest.
+                `repository`, the tokenizer is that in the model's configuration on the server or, for models of
+                earlier exports, from the origin named in the manifest.
             timeout_s: Timeout of each request in seconds, including its time in the server's queue. Texts that wait
                 in the client do not count.
             call_timeout_s: Timeout of a whole call in seconds; None for no limit. A request that is not expected to be

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer
 from .errors import InvalidInputError, ManifestError
 from .manifest import TokenizerIdentity
 from .texts import Texts
+from .tokenizer_source import TokenizerFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,27 +173,24 @@ def too_long(name: str, length: str, max_tokens: int) -> InvalidInputError:
     )
 
 
-def load_tokenizer(file: Path, identity: TokenizerIdentity) -> Tokenizer:
+def load_tokenizer(file: TokenizerFile, identity: TokenizerIdentity) -> Tokenizer:
     """Load a tokenizer.json, with its padding and truncation disabled.
 
     Raises:
-        InvalidInputError: The file cannot be read.
         ManifestError: Its SHA-256 differs from `identity`, or this version of tokenizers cannot load it.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as exc:
-        raise InvalidInputError(f"tokenizer: cannot read {file}: {exc.strerror or exc}") from exc
-    digest = hashlib.sha256(content).hexdigest()
+    digest = hashlib.sha256(file.content).hexdigest()
     if digest != identity.sha256:
         raise ManifestError(
-            f"{file} is not the model's tokenizer: its SHA-256 is {digest}, the manifest has {identity.sha256}; "
+            f"{file.name} is not the model's tokenizer: its SHA-256 is {digest}, the manifest has {identity.sha256}; "
             "pass the tokenizer.json next to the model's config.pbtxt as tokenizer="
         )
     try:
-        tokenizer = Tokenizer.from_buffer(content)
+        tokenizer = Tokenizer.from_buffer(file.content)
     except Exception as exc:  # tokenizers raises plain Exception
-        raise ManifestError(f"{file}: this version of tokenizers cannot load it ({exc}); upgrade tokenizers") from exc
+        raise ManifestError(
+            f"{file.name}: this version of tokenizers cannot load it ({exc}); upgrade tokenizers"
+        ) from exc
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

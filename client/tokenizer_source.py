@@ -1,57 +1,81 @@
-"""Locating a model's tokenizer: an explicit path, a local repository, or the origin in the manifest."""
+"""Sources of a model's tokenizer: an explicit path, a local repository, the server, or the origin in the manifest."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InvalidInputError, ManifestError
 from .manifest import ModelFolder
+from .manifest.packed_tokenizer import unpack_tokenizer
 
 _FILE = "tokenizer.json"
 _PASS_TOKENIZER = "pass the tokenizer.json next to the model's config.pbtxt as tokenizer="
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[^@\s]+))?")
 
 
-def find_tokenizer(
-    model: str, origin: str, *, tokenizer: Path | str | None = None, repository: Path | str | None = None
-) -> Path:
-    """Return the path of the model's `tokenizer.json`; the caller must check its hash.
+@dataclass(frozen=True, slots=True)
+class TokenizerFile:
+    """A `tokenizer.json` whose hash has not been checked yet."""
 
-    The first source that is given is used, without falling back to the others: `tokenizer`, `repository`, `origin` as a
-    local directory, `origin` as a hub id. Only the last one accesses the network.
+    name: str
+    """Path of the file, or another name for error messages."""
+    content: bytes
+
+    @classmethod
+    def read(cls, file: Path, argument: str = "tokenizer") -> TokenizerFile:
+        """Read `file`; raise InvalidInputError, which names the caller's `argument`, if that fails."""
+        if not file.is_file():
+            raise InvalidInputError(f"{argument}: {file} does not exist")
+        try:
+            return cls(str(file), file.read_bytes())
+        except OSError as exc:
+            raise InvalidInputError(f"{argument}: cannot read {file}: {exc.strerror or exc}") from exc
+
+
+def find_tokenizer(
+    model: str,
+    origin: str,
+    packed: str | None = None,
+    *,
+    tokenizer: Path | str | None = None,
+    repository: Path | str | None = None,
+) -> TokenizerFile:
+    """Return the model's `tokenizer.json`; the caller must check its hash.
+
+    The first source that is given is used, without falling back to the others: `tokenizer`, `repository`, `packed`,
+    `origin` as a local directory, `origin` as a hub id. Only the last one accesses the network.
 
     Args:
         model: Name of the model.
-        origin: The manifest's origin of the tokenizer: a directory or `owner/name[@revision]`.
+        origin: The manifest's origin of the tokenizer: `owner/name[@revision]` on the hub, or the name of a directory,
+            which manifests of earlier exports have with its path.
+        packed: The tokenizer in the model's configuration; None if it is not there.
         tokenizer: The file, or the directory that contains it.
         repository: Local model repository.
 
     Raises:
         InvalidInputError: There is no tokenizer at the given path.
-        ManifestError: The tokenizer cannot be loaded from `origin`.
+        ManifestError: `packed` is malformed, or the tokenizer cannot be loaded from `origin`.
     """
     if tokenizer is not None:
         path = Path(tokenizer)
-        return _existing(path / _FILE if path.is_dir() else path, "tokenizer=")
+        return TokenizerFile.read(path / _FILE if path.is_dir() else path, "tokenizer=")
     if repository is not None:
-        return _existing(ModelFolder(Path(repository) / model).tokenizer, "repository=")
+        return TokenizerFile.read(ModelFolder(Path(repository) / model).tokenizer, "repository=")
+    if packed is not None:
+        return TokenizerFile(f"the tokenizer that the server has for model {model!r}", unpack_tokenizer(packed))
     local = Path(origin)
-    if (local / _FILE).is_file():
-        return local / _FILE
+    if local.is_absolute() and (local / _FILE).is_file():
+        return TokenizerFile.read(local / _FILE)
     matched = _HUB_ID.fullmatch(origin)
     if matched is None:
         raise ManifestError(
             f"the tokenizer of model {model!r} came from {origin!r}, which is neither a directory on this machine "
             f"nor a hub id: {_PASS_TOKENIZER}"
         )
-    return _download(matched["repository"], matched["revision"])
-
-
-def _existing(file: Path, argument: str) -> Path:
-    if not file.is_file():
-        raise InvalidInputError(f"{argument}: {file} does not exist")
-    return file
+    return TokenizerFile.read(_download(matched["repository"], matched["revision"]))
 
 
 def _download(repository: str, revision: str | None) -> Path:

@@ -16,6 +16,7 @@ from ..client.manifest import (
     TokenizerIdentity,
     WitnessReport,
 )
+from ..client.manifest.packed_tokenizer import pack_tokenizer
 from .artifacts.config_pbtxt import render_config
 from .artifacts.graph_file import write_graph
 from .artifacts.memory import report_memory
@@ -129,8 +130,13 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         )
         limits = _limit_batches(graph.model, sources, options, format, progress)
         manifest = sources.task.describe(_manifest_fields(sources, options, limits, version))
-        staged.tokenizer.write_bytes(sources.tokenizer.file.read_bytes())
-        staged.config.write_text(render_config(name, manifest, options, limits, version), encoding="utf-8")
+        tokenizer = sources.tokenizer.file.read_bytes()
+        staged.tokenizer.write_bytes(tokenizer)
+        packed = pack_tokenizer(tokenizer)
+        if packed is None:
+            progress.note("the tokenizer is too large for config.pbtxt: clients need a copy of tokenizer.json")
+        config = render_config(name, manifest, packed, options, limits, version)
+        staged.config.write_text(config, encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         fp16_range = report_range(reference, lowered.rescale) if format.may_overflow else None
@@ -283,7 +289,7 @@ def _manifest_fields(
     return ManifestFields(
         max_tokens=sources.max_tokens,
         vocabulary_size=sources.checkpoint.config.vocabulary,
-        tokenizer=TokenizerIdentity(sha256=sources.tokenizer.sha256, origin=str(options.model)),
+        tokenizer=TokenizerIdentity(sha256=sources.tokenizer.sha256, origin=options.model.public_name),
         precision=options.precision,
         load=limits.recommended_load(sources.max_tokens, options.serving.instances),
         model_version=version,

@@ -13,7 +13,7 @@ class TokenizerIdentity:
     sha256: str
     """SHA-256 of the file, in hexadecimal."""
     origin: str
-    """Hub id or directory that the file came from."""
+    """Hub id that the file came from, or the name of a directory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

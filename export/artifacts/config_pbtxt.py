@@ -15,6 +15,7 @@ from ...client.manifest import (
     Manifest,
     Precision,
 )
+from ...client.manifest.packed_tokenizer import TOKENIZER_PARAMETER
 from ..batching.limits import BatchLimits
 from ..options import ExportOptions
 from ..release import TritonRelease
@@ -25,8 +26,15 @@ _GPU_WARMUP_TOKENS = (512, 128, 16)
 _SAME_AS_REQUESTED = "1"
 
 
-def render_config(name: str, manifest: Manifest, options: ExportOptions, limits: BatchLimits, version: int) -> str:
-    """Return the text of `config.pbtxt` for model `name`, whose only version is `version`."""
+def render_config(
+    name: str,
+    manifest: Manifest,
+    packed_tokenizer: str | None,
+    options: ExportOptions,
+    limits: BatchLimits,
+    version: int,
+) -> str:
+    """Return the text of `config.pbtxt` for model `name`, of which `version` is in use."""
     serving = options.serving
     config = triton.ModelConfig(
         name=name,
@@ -54,6 +62,8 @@ def render_config(name: str, manifest: Manifest, options: ExportOptions, limits:
     _add_warmup(config, manifest, options.device, limits)
     for key, value in _parameters(manifest, options, limits).items():
         config.parameters[key].string_value = value
+    if packed_tokenizer is not None:
+        config.parameters[TOKENIZER_PARAMETER].string_value = packed_tokenizer
     text: str = text_format.MessageToString(config, as_utf8=True)
     return text
 

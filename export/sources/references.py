@@ -30,6 +30,12 @@ class SourceReference:
         location, _, revision = text.rpartition("@")
         return cls(location, revision) if location and revision else cls(text)
 
+    @property
+    def public_name(self) -> str:
+        """The hub id with its revision, or the name of the local folder without its path."""
+        local = Path(self.location).expanduser()
+        return local.resolve().name if local.is_dir() else str(self)
+
     def __str__(self) -> str:
         return f"{self.location}@{self.revision}" if self.revision else self.location
 

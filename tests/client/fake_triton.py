@@ -50,6 +50,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.max_batch_tokens: str | None = None
         self.version = "1"
         """The version that is served; requests without a version get it."""
+        self.packed_tokenizer: str | None = None
         self.policy_versions: list[int] = []
         self.ignores_version = False
         """Whether requests for another version are computed by the served one, as behind a careless proxy."""
@@ -84,6 +85,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         reply.config.version_policy.specific.versions.extend(self.policy_versions)
         if self.manifest_json is not None:
             reply.config.parameters["manifest"].string_value = self.manifest_json
+        if self.packed_tokenizer is not None:
+            reply.config.parameters["tokenizer.json.xz"].string_value = self.packed_tokenizer
         if self.max_batch_tokens is not None:
             reply.config.parameters["max_batch_tokens"].string_value = self.max_batch_tokens
         return reply

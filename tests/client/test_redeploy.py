@@ -27,6 +27,7 @@ from qwen3_triton.client import (
     TokenizerIdentity,
 )
 from qwen3_triton.client.tokenization import load_tokenizer
+from qwen3_triton.client.tokenizer_source import TokenizerFile
 
 TEXTS = [f"text {number}" for number in range(40)]
 
@@ -161,7 +162,7 @@ def test_tokenizer_is_loaded_again_only_if_it_changed(
 ) -> None:
     loaded = []
 
-    def load(file: Path, identity: TokenizerIdentity) -> Tokenizer:
+    def load(file: TokenizerFile, identity: TokenizerIdentity) -> Tokenizer:
         loaded.append(file)
         return load_tokenizer(file, identity)
 

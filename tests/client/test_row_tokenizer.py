@@ -10,6 +10,7 @@ from sample_manifest import END_TOKEN, END_TOKEN_ID, make_manifest
 from qwen3_triton.client import EmbeddingManifest, InvalidInputError, ManifestError, TokenizerIdentity
 from qwen3_triton.client.texts import check_texts
 from qwen3_triton.client.tokenization import RowTokenizer, load_tokenizer
+from qwen3_triton.client.tokenizer_source import TokenizerFile
 
 QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokenizer.json"
 
@@ -17,7 +18,7 @@ QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokeniz
 def tokenize(
     file: Path, manifest: EmbeddingManifest, texts: list[str], max_tokens: int = 200, truncate: bool = True
 ) -> list[list[int]]:
-    loaded = load_tokenizer(file, manifest.tokenizer)
+    loaded = load_tokenizer(TokenizerFile.read(file), manifest.tokenizer)
     limited = RowTokenizer(tokenizer=loaded, end_token_id=manifest.end_token_id, max_tokens=max_tokens)
     rows = limited.tokenize(check_texts(texts), texts, truncate=truncate)
     return [rows.row(index).tolist() for index in range(len(texts))]
@@ -79,7 +80,7 @@ def test_random_texts_end_once_and_fit(tokenizer_file: Path, manifest: Embedding
 
 def test_no_end_token_policy(tokenizer_file: Path, tmp_path: Path) -> None:
     plain = tmp_path / "tokenizer.json"
-    content = load_tokenizer(tokenizer_file, make_manifest(tokenizer_file).tokenizer)
+    content = load_tokenizer(TokenizerFile.read(tokenizer_file), make_manifest(tokenizer_file).tokenizer)
     content.post_processor = None
     content.save(str(plain))
     manifest = make_manifest(plain, end_token_id=None)
@@ -92,7 +93,7 @@ def test_no_end_token_policy(tokenizer_file: Path, tmp_path: Path) -> None:
 
 def test_wrong_hash(tokenizer_file: Path) -> None:
     with pytest.raises(ManifestError, match="not the model's tokenizer"):
-        load_tokenizer(tokenizer_file, TokenizerIdentity(sha256="f" * 64, origin="x"))
+        load_tokenizer(TokenizerFile.read(tokenizer_file), TokenizerIdentity(sha256="f" * 64, origin="x"))
 
 
 def test_right_hash_of_a_file_that_is_not_a_tokenizer(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_right_hash_of_a_file_that_is_not_a_tokenizer(tmp_path: Path) -> None:
     file.write_text("{}")
     identity = TokenizerIdentity(sha256=hashlib.sha256(b"{}").hexdigest(), origin="x")
     with pytest.raises(ManifestError, match="upgrade tokenizers"):
-        load_tokenizer(file, identity)
+        load_tokenizer(TokenizerFile.read(file), identity)
 
 
 @pytest.mark.skipif(not QWEN3.is_file(), reason="needs Qwen3's tokenizer.json")

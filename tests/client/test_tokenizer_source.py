@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import base64
+import dataclasses
+import lzma
+import random
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,30 +14,76 @@ from typing import Any
 import pytest
 from fake_triton import MODEL, FakeTriton
 
-from qwen3_triton.client import EmbeddingClient, InvalidInputError, ManifestError
-from qwen3_triton.client.tokenizer_source import find_tokenizer
+from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInputError, ManifestError
+from qwen3_triton.client.manifest import packed_tokenizer
+from qwen3_triton.client.manifest.packed_tokenizer import LARGEST_PACKED, pack_tokenizer, unpack_tokenizer
+from qwen3_triton.client.tokenizer_source import TokenizerFile, find_tokenizer
 
 
 def test_file_or_directory(tokenizer_file: Path) -> None:
-    assert find_tokenizer(MODEL, "x/y", tokenizer=tokenizer_file) == tokenizer_file
-    assert find_tokenizer(MODEL, "x/y", tokenizer=str(tokenizer_file.parent)) == tokenizer_file
+    found = TokenizerFile(str(tokenizer_file), tokenizer_file.read_bytes())
+    assert find_tokenizer(MODEL, "x/y", tokenizer=tokenizer_file) == found
+    assert find_tokenizer(MODEL, "x/y", tokenizer=str(tokenizer_file.parent)) == found
 
 
 def test_local_repository(tokenizer_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / MODEL
     folder.mkdir()
     shutil.copy(tokenizer_file, folder)
-    assert find_tokenizer(MODEL, "x/y", repository=tmp_path) == folder / "tokenizer.json"
+    assert find_tokenizer(MODEL, "x/y", repository=tmp_path).name == str(folder / "tokenizer.json")
 
 
-def test_origin_is_a_local_directory(tokenizer_file: Path) -> None:
-    assert find_tokenizer(MODEL, str(tokenizer_file.parent)) == tokenizer_file
+def test_origin_is_a_local_directory(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier exports recorded the path. A relative one depends on the working directory, so it is not used."""
+    assert find_tokenizer(MODEL, str(tokenizer_file.parent)).name == str(tokenizer_file)
+    monkeypatch.chdir(tokenizer_file.parent.parent)
+    with pytest.raises(ManifestError, match="as tokenizer="):
+        find_tokenizer(MODEL, tokenizer_file.parent.name)
+
+
+def test_served_tokenizer(triton: FakeTriton, manifest: EmbeddingManifest, tokenizer_file: Path) -> None:
+    """The client needs no file where the server has the tokenizer."""
+    identity = dataclasses.replace(manifest.tokenizer, origin="checkpoint")
+    triton.manifest_json = dataclasses.replace(manifest, tokenizer=identity).to_json()
+    with pytest.raises(ManifestError, match="came from 'checkpoint'"):
+        EmbeddingClient(triton.url, MODEL)
+    triton.packed_tokenizer = pack_tokenizer(tokenizer_file.read_bytes())
+    with EmbeddingClient(triton.url, MODEL) as client:
+        assert client.embed_documents(["a"]).shape == (1, manifest.dimension)
+    triton.packed_tokenizer = pack_tokenizer(tokenizer_file.read_bytes() + b"\n")
+    with pytest.raises(ManifestError, match="the tokenizer that the server has for model 'demo' is not the model's"):
+        EmbeddingClient(triton.url, MODEL)
+
+
+def test_packed_tokenizer() -> None:
+    content = "漢字".encode() * 10_000
+    packed = pack_tokenizer(content)
+    assert packed is not None
+    assert len(packed) < 1_000
+    assert unpack_tokenizer(packed) == content
+    assert pack_tokenizer(random.Random(0).randbytes(LARGEST_PACKED)) is None
+
+
+@pytest.mark.parametrize("spoil", [lambda packed: packed[:-8], lambda packed: "%" + packed, lambda _: ""])
+def test_malformed_packed_tokenizer(spoil: Callable[[str], str]) -> None:
+    packed = pack_tokenizer(b"tokenizer" * 100)
+    assert packed is not None
+    with pytest.raises(ManifestError, match="the served tokenizer is"):
+        unpack_tokenizer(spoil(packed))
+
+
+def test_packed_tokenizer_that_explodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed_tokenizer, "_LARGEST_FILE", 1 << 20)
+    packed = base64.b64encode(lzma.compress(bytes(64 << 20), preset=0)).decode()
+    assert len(packed) < 100_000
+    with pytest.raises(ManifestError, match="the served tokenizer is"):
+        unpack_tokenizer(packed)
 
 
 @pytest.mark.parametrize("argument", ["tokenizer", "repository"])
 def test_given_path_must_exist(tokenizer_file: Path, tmp_path: Path, argument: str) -> None:
     with pytest.raises(InvalidInputError, match=f"{argument}=: .* does not exist"):
-        find_tokenizer(MODEL, str(tokenizer_file.parent), **{argument: tmp_path})
+        find_tokenizer(MODEL, str(tokenizer_file.parent), None, **{argument: tmp_path})
 
 
 @pytest.mark.parametrize("origin", ["/missing/checkpoint", "./missing", "C:\\missing", "name", ""])
@@ -65,7 +116,7 @@ def hub(tokenizer_file: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     [("Qwen/Qwen3-Embedding-0.6B", "Qwen/Qwen3-Embedding-0.6B", None), ("a/b@v1.0", "a/b", "v1.0")],
 )
 def test_hub(hub: list[Any], tokenizer_file: Path, origin: str, repository: str, revision: str | None) -> None:
-    assert find_tokenizer(MODEL, origin) == tokenizer_file
+    assert find_tokenizer(MODEL, origin).name == str(tokenizer_file)
     assert hub == [((repository, "tokenizer.json"), {"revision": revision})]
 
 

@@ -40,7 +40,7 @@ LIMITS = BatchLimits(rows=64, tokens=4096)
 
 def render(serving: ServingOptions, version: int, manifest: Manifest, limits: BatchLimits) -> str:
     options = ExportOptions(model=SourceReference("models/tiny"), serving=serving)
-    return render_config("tiny", manifest, options, limits, version)
+    return render_config("tiny", manifest, "dG9rZW5pemVy", options, limits, version)
 
 
 def parse(
@@ -67,6 +67,7 @@ def test_default_config() -> None:
         "intra_op_thread_count": "0",
         "inter_op_thread_count": "1",
         "max_batch_tokens": "4096",
+        "tokenizer.json.xz": "dG9rZW5pemVy",
     }
 
 

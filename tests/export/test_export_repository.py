@@ -24,6 +24,7 @@ from written_graph import min_cosine, official_vectors, random_rows
 from qwen3_triton.client import EmbeddingManifest, ExportRecord, Manifest, ParityReport, Precision, RecommendedLoad
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.client.manifest.integrity import find_changed_files
+from qwen3_triton.client.manifest.packed_tokenizer import unpack_tokenizer
 from qwen3_triton.export import (
     AdapterReference,
     Device,
@@ -427,3 +428,14 @@ def test_manifest_is_readable_json(exported: Exported) -> None:
     text = exported.result.folder.manifest.read_text(encoding="utf-8")
     assert "東京" in text
     assert json.loads(text)["schema_version"] == 1
+
+
+def test_served_configuration_has_the_tokenizer_and_no_local_paths(exported: Exported) -> None:
+    """Clients and everybody else who may ask the server for the configuration see it."""
+    folder = exported.result.folder
+    text = folder.config.read_text(encoding="utf-8")
+    config = text_format.Parse(text, triton.ModelConfig())
+    assert unpack_tokenizer(config.parameters["tokenizer.json.xz"].string_value) == folder.tokenizer.read_bytes()
+    assert read_manifest(folder).tokenizer.origin == "tiny"
+    assert str(exported.source.parent) not in text
+    assert str(exported.source.parent) in folder.manifest.read_text(encoding="utf-8")
