@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from ..server import ModelControl
+
 
 def serve(
     repository: Annotated[Path, typer.Argument(help="Triton model repository, as written by `export`.")] = Path(
@@ -19,13 +21,29 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port of the gRPC endpoint, which clients use.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint for Prometheus metrics.")] = 8002,
+    model_control: Annotated[
+        ModelControl,
+        typer.Option(
+            help="What to do when the repository changes: nothing, poll it and load what changed, or load a model on "
+            "request (explicit)."
+        ),
+    ] = ModelControl.NONE,
+    poll_interval_s: Annotated[
+        int, typer.Option("--poll-interval", min=1, help="Seconds between two looks at the repository with poll.")
+    ] = 15,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C."""
     from qwen3_triton.server import ServerOptions, start_triton
 
     options = ServerOptions(
-        host=host, grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port, log_file=log_file
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        model_control=model_control,
+        poll_interval_s=poll_interval_s,
+        log_file=log_file,
     )
     with _exit_on_signals(), start_triton(repository, options, progress=_print_progress) as server:
         addresses = server.addresses

@@ -36,7 +36,7 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
 
     Example:
         ```python
-        with EmbeddingClient("localhost:8001", model="mymodel", repository="model_repository") as client:
+        with EmbeddingClient("localhost:8001", model="mymodel") as client:
             queries = client.embed_queries(["how do I sort a list?"], dim=256)  # float32 [1, 256]
             documents = client.embed_documents(["def sort(items): ..."], dim=256)
             cosines = queries @ documents.T

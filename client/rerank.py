@@ -28,7 +28,7 @@ class RerankClient(ModelClient[RerankPreparation]):
 
     Example:
         ```python
-        with RerankClient("localhost:8001", model="myreranker", repository="model_repository") as client:
+        with RerankClient("localhost:8001", model="myreranker") as client:
             for position, score in client.rerank("how do I sort a list?", documents, top_k=3):
                 print(f"{score:.3f}", documents[position])
         ```

@@ -1,6 +1,6 @@
 """A `tokenizer.json` as text for the `parameters` of `config.pbtxt`, where clients of any machine can read it.
 
-The file of Qwen3 has 11.4 MB, and 1.9 MB as text: less than the 4 MiB that gRPC allows a reply by default.
+The file of Qwen3 has 11.4 MB, and 2.5 MB as text: less than the 4 MiB that gRPC allows a reply by default.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ TOKENIZER_PARAMETER = "tokenizer.json.xz"
 LARGEST_PACKED = 3 << 20
 """Most characters of a packed tokenizer."""
 _LARGEST_FILE = 256 << 20
+_PRESET = 1
+"""xz's default would save a quarter of the size and take twelve times as long, 8 s for Qwen3."""
 
 
 def pack_tokenizer(content: bytes) -> str | None:
     """Return the packed form of a `tokenizer.json`; None if it is too large for `config.pbtxt`."""
-    packed = base64.b64encode(lzma.compress(content)).decode("ascii")
+    packed = base64.b64encode(lzma.compress(content, preset=_PRESET)).decode("ascii")
     return packed if len(packed) <= LARGEST_PACKED else None
 
 
