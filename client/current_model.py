@@ -91,10 +91,14 @@ class CurrentModel(Generic[PreparationT]):
             if preparation is None:
                 raise error
             before, after = used.model.version, preparation.model.version
-            changed = f"{self._channel.url}: model {self._channel.model!r} was changed from version {before} to {after}"
+            url, model = self._channel.url, self._channel.model
             if self._refuses:
-                raise ModelChangedError(f"{changed}: create a new client to use it") from error
-            _log.warning("%s; its manifest was read again", changed)
+                raise ModelChangedError(
+                    f"{url}: model {model!r} was changed from version {before} to {after}: create a new client to use it"
+                ) from error
+            _log.warning(
+                "%s: model %r was changed from version %s to %s; its manifest was read again", url, model, before, after
+            )
             self.preparation = preparation
 
     def _read_other(self, used: PreparationT) -> PreparationT | None:
