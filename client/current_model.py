@@ -94,7 +94,8 @@ class CurrentModel(Generic[PreparationT]):
             url, model = self._channel.url, self._channel.model
             if self._refuses:
                 raise ModelChangedError(
-                    f"{url}: model {model!r} was changed from version {before} to {after}: create a new client to use it"
+                    f"{url}: model {model!r} was changed from version {before} to {after}: create a new client to use "
+                    "it"
                 ) from error
             _log.warning(
                 "%s: model %r was changed from version %s to %s; its manifest was read again", url, model, before, after
