@@ -130,7 +130,7 @@ def _embed_rest(
         progress.stage("embedding")
         for vectors in arrays:
             target.append(vectors)
-            progress.step(target.done, len(texts))
+            progress.step(target.done, len(texts), client.tokens_computed)
     target.finish()
 
 

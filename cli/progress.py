@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import (
@@ -27,14 +28,33 @@ def open_progress(*, quiet: bool = False) -> LineProgress | BarProgress:
     return BarProgress(quiet=quiet) if sys.stderr.isatty() else LineProgress(quiet=quiet)
 
 
+@dataclass(slots=True)
+class _Speed:
+    """Speed of a stage since its first report, so that the steps of an earlier run do not count."""
+
+    started_s: float
+    done: int
+    tokens: int
+
+    def per_s(self, count: int, now_s: float) -> float:
+        """Return `count` per second."""
+        return count / max(now_s - self.started_s, 1e-9)
+
+    def describe(self, done: int, tokens: int, now_s: float) -> str:
+        """Return steps per second, and tokens per second if there are any; empty after the first report."""
+        if done <= self.done or now_s <= self.started_s:
+            return ""
+        speed = f"{self.per_s(done - self.done, now_s):.3g}/s"
+        return f"{speed}, {self.per_s(tokens - self.tokens, now_s):,.0f} tokens/s" if tokens else speed
+
+
 class LineProgress:
     """Prints one line per stage unless it is quiet, and one line of progress every ten seconds."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._stage = ""
-        self._started_s = 0.0
-        self._first: int | None = None
+        self._speed: _Speed | None = None
         self._printed_s = 0.0
 
     def __enter__(self) -> LineProgress:
@@ -45,28 +65,27 @@ class LineProgress:
 
     def stage(self, text: str) -> None:
         """Start a stage and print its name."""
-        self._stage, self._started_s, self._first = text, time.monotonic(), None
-        self._printed_s = self._started_s
+        self._stage, self._speed, self._printed_s = text, None, time.monotonic()
         if not self._quiet:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
 
-    def step(self, done: int, total: int) -> None:
-        """Print the progress of the stage, at most every ten seconds."""
+    def step(self, done: int, total: int, tokens: int = 0) -> None:
+        """Print the progress of the stage, at most every ten seconds; `tokens` have been computed so far."""
         now = time.monotonic()
-        if self._first is None:
-            self._first, self._started_s = done, now
+        if self._speed is None:
+            self._speed = _Speed(now, done, tokens)
         if now - self._printed_s >= _LINE_EVERY_S:
             self._printed_s = now
-            sys.stderr.write(f"{self._stage}: {done} of {total}{self._pace(done - self._first, total - done, now)}\n")
+            sys.stderr.write(f"{self._stage}: {done} of {total}{self._pace(done, total, tokens, now)}\n")
             sys.stderr.flush()
 
-    def _pace(self, done: int, left: int, now_s: float) -> str:
-        """Return the speed and the time left, from the `done` steps since the first report."""
-        if done < 1 or now_s <= self._started_s:
+    def _pace(self, done: int, total: int, tokens: int, now_s: float) -> str:
+        """Return the speed and the time left."""
+        speed = "" if self._speed is None else self._speed.describe(done, tokens, now_s)
+        if self._speed is None or not speed:
             return ""
-        speed = done / (now_s - self._started_s)
-        return f" ({speed:.3g}/s, {_duration(left / speed)} left)"
+        return f" ({speed}, {_duration((total - done) / self._speed.per_s(done - self._speed.done, now_s))} left)"
 
     def note(self, text: str) -> None:
         """Print a note."""
@@ -84,9 +103,11 @@ class BarProgress:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[speed]}"),
         )
         self._bars = Bars(*columns, console=self._console, transient=quiet)
         self._task: TaskID | None = None
+        self._speed: _Speed | None = None
 
     def __enter__(self) -> BarProgress:
         self._bars.start()
@@ -99,12 +120,16 @@ class BarProgress:
         """Finish the current bar and start another."""
         if self._task is not None:
             self._bars.stop_task(self._task)
-        self._task = self._bars.add_task(text, total=None)
+        self._task, self._speed = self._bars.add_task(text, total=None, speed=""), None
 
-    def step(self, done: int, total: int) -> None:
-        """Update the bar of the stage."""
+    def step(self, done: int, total: int, tokens: int = 0) -> None:
+        """Update the bar of the stage; `tokens` have been computed so far, and the speed is shown if there are any."""
+        now = time.monotonic()
+        if self._speed is None:
+            self._speed = _Speed(now, done, tokens)
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total)
+            speed = self._speed.describe(done, tokens, now) if tokens else ""
+            self._bars.update(self._task, completed=done, total=total, speed=speed)
 
     def note(self, text: str) -> None:
         """Print a note above the bars."""

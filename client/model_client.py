@@ -7,8 +7,11 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+
+import numpy as np
 
 from .call_deadline import CallDeadline
 from .channel import TritonChannel
@@ -86,6 +89,8 @@ class ModelClient(ABC, Generic[PreparationT]):
             max_in_flight=max_in_flight,
             truncate=truncate,
         )
+        self._tokens_computed = 0
+        self._lock = Lock()
         self._channel = TritonChannel(url, model, timeout_s=timeout_s)
         try:
             self._current = CurrentModel(self._channel, self._prepare, on_new_version)
@@ -101,6 +106,11 @@ class ModelClient(ABC, Generic[PreparationT]):
             config: The message.
             before: The version that the client used before, if any.
         """
+
+    @property
+    def tokens_computed(self) -> int:
+        """Number of tokens that the server has computed for this client so far, prompts and end tokens included."""
+        return self._tokens_computed
 
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
@@ -141,4 +151,8 @@ class ModelClient(ABC, Generic[PreparationT]):
             max_in_flight=self._options.max_in_flight,
             deadline=deadline,
         )
-        return infer_with_resends(infer, requests, output)
+        with closing(infer_with_resends(infer, requests, output)) as replies:
+            for reply in replies:
+                with self._lock:
+                    self._tokens_computed += int(np.count_nonzero(reply.request.input_ids >= 0))
+                yield reply

@@ -250,3 +250,22 @@ def test_progress_lines_say_the_speed_and_the_time_left(
         now_s[0] += seconds
         lines.step(done, 5000)
     assert capsys.readouterr().err == "embedding: 540 of 5000 (4.44/s, 16:44 left)\n"
+    lines.stage("embedding")
+    for seconds, done in ((1, 500), (9, 540), (2, 550), (5, 600)):
+        now_s[0] += seconds
+        lines.step(done, 5000, (done - 500) * 250)
+    assert capsys.readouterr().err == "embedding: 540 of 5000 (4.44/s, 1,111 tokens/s, 16:44 left)\n"
+
+
+def test_a_bar_shows_the_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now_s = [100.0]
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setattr("qwen3_triton.cli.progress.time.monotonic", lambda: now_s[0])
+    with progress.BarProgress() as bars:
+        bars.stage("embedding")
+        bars.step(500, 5000, 1_000)
+        now_s[0] += 10
+        bars.step(600, 5000, 21_000)
+    assert "600/5000" in (shown := capsys.readouterr().err)
+    assert "10/s, 2,000 tokens/s" in shown

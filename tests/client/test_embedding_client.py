@@ -226,3 +226,12 @@ def test_manifest_is_read_from_the_server(client: EmbeddingClient, manifest: Emb
 def test_bad_arguments(triton: FakeTriton, argument: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(argument))):
         EmbeddingClient(triton.url, MODEL, **argument)
+
+
+def test_computed_tokens_are_counted_without_padding(client: EmbeddingClient) -> None:
+    assert client.tokens_computed == 0
+    client.embed_documents(["a", "abcdef", ""])
+    # a token for each byte, and the end token
+    assert client.tokens_computed == 2 + 7 + 1
+    list(client.iter_documents(["ab"]))
+    assert client.tokens_computed == 13
