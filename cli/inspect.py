@@ -10,6 +10,7 @@ import typer
 
 from ..client.errors import ManifestError
 from ..client.manifest import EmbeddingManifest, ExportRecord, ModelFolder, PairPrompts, Prompts
+from ..client.manifest.input_files import describe_error, read_whole
 from ..client.manifest.integrity import find_changed_files
 from .reports import show_reports
 
@@ -27,11 +28,11 @@ def inspect(
 ) -> None:
     """Describe an exported model, and compare its files with the hashes in its manifest. Fails if a file differs."""
     folder = _find_folder(model, repository)
-    record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
+    text = _read_manifest(folder)
+    record = ExportRecord.from_json(text)
     changed = find_changed_files(folder, record)
     if as_json:
-        fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
-        typer.echo(json.dumps({"manifest": fields, "changed_files": changed}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({"manifest": json.loads(text), "changed_files": changed}, ensure_ascii=False, indent=2))
     else:
         _show(folder, record)
     if changed:
@@ -44,12 +45,19 @@ def _find_folder(model: str, repository: Path) -> ModelFolder:
     candidates = [repository / model, Path(model)]
     for candidate in candidates:
         folder = ModelFolder(candidate)
-        if folder.manifest.is_file():
+        if folder.manifest.exists():
             return folder
     tried = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
     raise ManifestError(
         f"no exported model {model!r}: {tried} do not exist; give its name and --repository, or its folder"
     )
+
+
+def _read_manifest(folder: ModelFolder) -> str:
+    try:
+        return read_whole(folder.manifest).decode("utf-8")
+    except (OSError, ValueError) as exc:
+        raise ManifestError(f"{folder.manifest}: not readable ({describe_error(exc)}); export the model again") from exc
 
 
 def _show(folder: ModelFolder, record: ExportRecord) -> None:

@@ -37,7 +37,7 @@ def find_tokenizer(
     if repository is not None:
         return _existing(ModelFolder(Path(repository) / model).tokenizer, "repository=")
     local = Path(origin)
-    if (local / _FILE).is_file():
+    if (local / _FILE).exists():
         return local / _FILE
     matched = _HUB_ID.fullmatch(origin)
     if matched is None:
@@ -49,7 +49,7 @@ def find_tokenizer(
 
 
 def _existing(file: Path, argument: str) -> Path:
-    if not file.is_file():
+    if not file.exists():
         raise InvalidInputError(f"{argument}: {file} does not exist")
     return file
 
