@@ -27,11 +27,11 @@ def inspect(
 ) -> None:
     """Describe an exported model, and compare its files with the hashes in its manifest. Fails if a file differs."""
     folder = _find_folder(model, repository)
-    record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
+    text = folder.read_manifest()
+    record = ExportRecord.from_json(text)
     changed = find_changed_files(folder, record)
     if as_json:
-        fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
-        typer.echo(json.dumps({"manifest": fields, "changed_files": changed}, ensure_ascii=False, indent=2))
+        typer.echo(json.dumps({"manifest": json.loads(text), "changed_files": changed}, ensure_ascii=False, indent=2))
     else:
         _show(folder, record)
     if changed:
@@ -44,7 +44,7 @@ def _find_folder(model: str, repository: Path) -> ModelFolder:
     candidates = [repository / model, Path(model)]
     for candidate in candidates:
         folder = ModelFolder(candidate)
-        if folder.manifest.is_file():
+        if folder.manifest.exists():
             return folder
     tried = " and ".join(str(ModelFolder(candidate).manifest) for candidate in candidates)
     raise ManifestError(

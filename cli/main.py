@@ -9,6 +9,7 @@ import typer
 
 from .. import __version__
 from ..client.errors import ClientError
+from ..client.manifest.panics import panics_as_errors
 from .embed import embed
 from .export import export
 from .inspect import inspect
@@ -16,6 +17,7 @@ from .merge import merge
 from .rerank import rerank
 from .serve import serve
 from .versions import list_models, rollback
+from .write_errors import explain_write_error, is_disk_full
 
 _SERVE_OPTIONS = signature(serve).parameters.keys()
 """Fields of ServerOptions that the command line offers."""
@@ -66,7 +68,8 @@ def run() -> None:
     # accepted anywhere, because messages advise to add it
     sys.argv[1:] = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        app()
+        with panics_as_errors():
+            app()
     except KeyboardInterrupt:
         sys.exit(130)
     except ModuleNotFoundError as exc:
@@ -81,6 +84,8 @@ def run() -> None:
 
 def _error_line(exc: Exception) -> str:
     text = str(exc).strip() or type(exc).__name__
+    if isinstance(exc, OSError) and is_disk_full(exc):
+        return f"cannot write {exc.filename or 'the output'}: {explain_write_error(exc)}"
     if not isinstance(exc, _library_errors()):
         return f"unexpected {type(exc).__name__}: {text} (use --debug to see the traceback)"
     option = getattr(exc, "option", None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import sys
 from pathlib import Path
 
 from qwen3_triton.client.errors import InvalidInputError
+from qwen3_triton.client.manifest.input_files import describe_error, parse_json
 
 STANDARD_STREAM = "-"
 TEXTS_HELP = (
@@ -30,10 +32,10 @@ def read_texts(source: str, *, json_lines: bool = False) -> list[str]:
         InvalidInputError: The file cannot be read, is not UTF-8, or has an invalid line; the message says which.
     """
     try:
-        content = sys.stdin.buffer.read() if source == STANDARD_STREAM else Path(source).read_bytes()
+        content = sys.stdin.buffer.read() if source == STANDARD_STREAM else _read_file(Path(source))
         text = content.decode("utf-8-sig")
     except OSError as exc:
-        raise InvalidInputError(f"--input: cannot read {source}: {exc.strerror or exc}") from exc
+        raise InvalidInputError(f"--input: cannot read {source}: {describe_error(exc)}") from exc
     except UnicodeDecodeError as exc:
         raise InvalidInputError(f"--input: {source} is not UTF-8 at byte {exc.start}: convert it to UTF-8") from exc
     # str.splitlines would also split at form feeds and U+2028 inside a text
@@ -43,9 +45,16 @@ def read_texts(source: str, *, json_lines: bool = False) -> list[str]:
     return [_read_json_text(line, f"--input: {source} line {number}") for number, line in enumerate(lines, 1)]
 
 
+def _read_file(file: Path) -> bytes:
+    """Return the content of a file or a pipe, but not of a device, which may have no end."""
+    if (file.is_char_device() or file.is_block_device()) and not file.samefile(os.devnull):
+        raise OSError(errno.EINVAL, f"a device, not a file or a pipe; {STANDARD_STREAM} is standard input", str(file))
+    return file.read_bytes()
+
+
 def _read_json_text(line: str, place: str) -> str:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError as exc:
         raise InvalidInputError(f"{place} is not JSON ({exc})") from exc
     text = value.get("text") if isinstance(value, dict) else value

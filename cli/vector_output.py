@@ -14,6 +14,7 @@ import typer
 from qwen3_triton.client.errors import InvalidInputError
 
 from .vector_formats import VectorFormat, json_lines
+from .write_errors import explain_write_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,15 +119,22 @@ class PartialFile:
             return (
                 f"{self.done:,} of {self._rows:,} vectors are in {self._partial}: run again with --resume to continue"
             )
-        self._partial.unlink(missing_ok=True)
-        self._identity.unlink(missing_ok=True)
+        self._remove()
         return None
 
+    def _remove(self) -> None:
+        self._partial.unlink(missing_ok=True)
+        self._identity.unlink(missing_ok=True)
+
     def _create(self, identity: Mapping[str, object]) -> BinaryIO:
-        self._identity.write_text(json.dumps(identity), encoding="utf-8")
-        stream = self._partial.open("wb")
-        self._format.write_header(stream)
-        stream.flush()
+        try:
+            self._identity.write_text(json.dumps(identity), encoding="utf-8")
+            stream = self._partial.open("wb")
+            self._format.write_header(stream)
+            stream.flush()
+        except OSError:
+            self._remove()
+            raise
         return stream
 
     def _continue(self, identity: Mapping[str, object], resume: bool) -> BinaryIO:
@@ -155,4 +163,4 @@ class PartialFile:
         return value if isinstance(value, dict) else {}
 
     def _cannot_write(self, error: OSError) -> InvalidInputError:
-        return InvalidInputError(f"--output: cannot write {self._file}: {error.strerror or error}")
+        return InvalidInputError(f"--output: cannot write {self._file}: {explain_write_error(error)}")

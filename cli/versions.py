@@ -64,7 +64,7 @@ def _describe(folder: ModelFolder, version: int, used: int) -> tuple[str, str, s
     model, exported = "without a description; it cannot be put into use", _NO_VALUE
     if description.manifest.is_file():
         try:
-            record = ExportRecord.from_json(description.manifest.read_text(encoding="utf-8"))
+            record = ExportRecord.from_json(description.read_manifest())
         except ManifestError as exc:
             model = str(exc)
         else:

@@ -168,9 +168,9 @@ class TritonChannel:
 
 
 def _check_url(url: str) -> None:
-    """Raise InvalidInputError if `url` has a scheme, or a port that does not exist."""
-    if "://" in url:
+    """Raise InvalidInputError if `url` is empty, has a scheme, or a port that does not exist."""
+    if not url.strip() or "://" in url:
         raise InvalidInputError(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
     port = url.rpartition(":")[2]
-    if port.isdigit() and not 0 < int(port[:9]) < 65_536:
+    if port.removeprefix("-").isdigit() and not 0 < int(port[:9]) < 65_536:
         raise InvalidInputError(f"url {url!r}: a port is a number from 1 to 65535")

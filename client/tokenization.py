@@ -10,10 +10,11 @@ from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from .errors import InvalidInputError, ManifestError
 from .manifest import TokenizerIdentity
+from .manifest.panics import PanicError, panics_as_errors
 from .texts import Texts
 from .tokenizer_source import TokenizerFile
 
@@ -64,9 +65,9 @@ class RowTokenizer:
             truncate: Whether to truncate rows that are too long.
 
         Raises:
-            InvalidInputError: A row has no tokens, or is too long and `truncate` is False.
+            InvalidInputError: A row has no tokens, is too long and `truncate` is False, or cannot be tokenized.
         """
-        encodings = self.tokenizer.encode_batch_fast(list(prompted))
+        encodings = _encode(self.tokenizer, prompted, texts.describe, add_special_tokens=True)
         rows = [encoding.ids for encoding in encodings]
         for index, row in enumerate(rows):
             length = self._truncate_and_end(row)
@@ -121,14 +122,17 @@ class PairTokenizer:
             truncate: Whether to truncate bodies that are too long.
 
         Raises:
-            InvalidInputError: A body is too long and `truncate` is False.
+            InvalidInputError: A body is too long and `truncate` is False, or cannot be tokenized.
 
         Warns:
             UserWarning: Nothing of a document is left after truncation.
         """
         max_body = self.max_tokens - len(self.prefix) - len(self.suffix)
         rows, crowded = [], []
-        for index, encoding in enumerate(self.tokenizer.encode_batch_fast(list(bodies), add_special_tokens=False)):
+        encodings = _encode(
+            self.tokenizer, bodies, lambda index: f"{texts.describe(index)} with its query", add_special_tokens=False
+        )
+        for index, encoding in enumerate(encodings):
             body = encoding.ids
             if len(body) > max_body and not truncate:
                 length = len(body) - max_body + self.max_tokens
@@ -148,22 +152,54 @@ class PairTokenizer:
 
     def _leaves_no_room(self, before: str, max_body: int) -> bool:
         """Whether the part `before` the document takes all of the body's tokens."""
-        return len(self.tokenizer.encode(before, add_special_tokens=False).ids) >= max_body
+        [encoding] = _encode(self.tokenizer, [before], lambda _: "the query", add_special_tokens=False)
+        return len(encoding.ids) >= max_body
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:
     """Create the pair tokenizer for a manifest's prefix and suffix.
 
     Raises:
-        ManifestError: Prefix and suffix leave no tokens for a body.
+        ManifestError: Prefix and suffix leave no tokens for a body, or cannot be tokenized.
     """
-    fixed = [tokenizer.encode(text, add_special_tokens=False).ids for text in (prefix, suffix)]
+    try:
+        with panics_as_errors():
+            fixed = [tokenizer.encode(text, add_special_tokens=False).ids for text in (prefix, suffix)]
+    except PanicError as exc:
+        raise ManifestError(f"the model's tokenizer cannot process its prompt ({exc}): export the model again") from exc
     if sum(map(len, fixed)) >= max_tokens:
         raise ManifestError(
             f"the model accepts {max_tokens} tokens, but its prompt alone has {sum(map(len, fixed))}: "
             "export it with a larger max_tokens"
         )
     return PairTokenizer(tokenizer=tokenizer, prefix=fixed[0], suffix=fixed[1], max_tokens=max_tokens)
+
+
+def _encode(
+    tokenizer: Tokenizer, texts: Sequence[str], describe: Callable[[int], str], *, add_special_tokens: bool
+) -> list[Encoding]:
+    """Tokenize `texts`; raise InvalidInputError with the description of a text at which the tokenizer panics.
+
+    It does so where its regular expression takes more than ten million steps, such as in ten million spaces.
+    """
+    try:
+        with panics_as_errors():
+            return tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+    except PanicError as exc:
+        name = describe(_find_panic(tokenizer, texts))
+        raise InvalidInputError(f"{name} cannot be tokenized ({exc}): split it, or shorten runs of spaces") from exc
+
+
+def _find_panic(tokenizer: Tokenizer, texts: Sequence[str]) -> int:
+    """Return the position of the longest of `texts` at which the tokenizer panics."""
+    *suspects, last = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
+    for index in suspects:
+        try:
+            with panics_as_errors():
+                tokenizer.encode(texts[index])
+        except PanicError:
+            return index
+    return last
 
 
 def too_long(name: str, length: str, max_tokens: int) -> InvalidInputError:
@@ -186,7 +222,8 @@ def load_tokenizer(file: TokenizerFile, identity: TokenizerIdentity) -> Tokenize
             "pass the tokenizer.json next to the model's config.pbtxt as tokenizer="
         )
     try:
-        tokenizer = Tokenizer.from_buffer(file.content)
+        with panics_as_errors():
+            tokenizer = Tokenizer.from_buffer(file.content)
     except Exception as exc:  # tokenizers raises plain Exception
         raise ManifestError(
             f"{file.name}: this version of tokenizers cannot load it ({exc}); upgrade tokenizers"

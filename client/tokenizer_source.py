@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .errors import InvalidInputError, ManifestError
 from .manifest import ModelFolder
+from .manifest.input_files import describe_error, read_whole
 from .manifest.packed_tokenizer import unpack_tokenizer
 
 _FILE = "tokenizer.json"
@@ -26,12 +27,12 @@ class TokenizerFile:
     @classmethod
     def read(cls, file: Path, argument: str = "tokenizer") -> TokenizerFile:
         """Read `file`; raise InvalidInputError, which names the caller's `argument`, if that fails."""
-        if not file.is_file():
+        if not file.exists():
             raise InvalidInputError(f"{argument}: {file} does not exist")
         try:
-            return cls(str(file), file.read_bytes())
+            return cls(str(file), read_whole(file))
         except OSError as exc:
-            raise InvalidInputError(f"{argument}: cannot read {file}: {exc.strerror or exc}") from exc
+            raise InvalidInputError(f"{argument}: cannot read {file}: {describe_error(exc)}") from exc
 
 
 def find_tokenizer(
@@ -67,7 +68,7 @@ def find_tokenizer(
     if packed is not None:
         return TokenizerFile(f"the tokenizer that the server has for model {model!r}", unpack_tokenizer(packed))
     local = Path(origin)
-    if local.is_absolute() and (local / _FILE).is_file():
+    if local.is_absolute() and (local / _FILE).exists():
         return TokenizerFile.read(local / _FILE)
     matched = _HUB_ID.fullmatch(origin)
     if matched is None:

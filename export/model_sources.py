@@ -28,6 +28,7 @@ from .sources.sentence_transformers import (
 )
 from .sources.setting_files import SettingFiles
 from .sources.tokenizer import CheckpointTokenizer, read_tokenizer
+from .sources.trained_base import describe_other_base, other_bases
 from .tasks.embedding import EmbeddingTask
 from .tasks.prompts import override_instruction, override_templates, rerank_prompts
 from .tasks.reranking import RerankTask
@@ -81,6 +82,9 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     checkpoint = open_checkpoint(options.model)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
     reject_adapter_beside_weights(checkpoint, adapters)
+    bases = other_bases(checkpoint, adapters)
+    for adapter, base in bases.items():
+        progress.note(describe_other_base(adapter, base, checkpoint))
     if checkpoint.unknown_settings:
         progress.note(
             f"config.json has settings that are not known to be neutral and are not applied: "
@@ -95,7 +99,8 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
         task=task,
         adapters=adapters,
         max_tokens=_max_tokens(options, checkpoint, task.length),
-        origins=_origins(options, checkpoint, adapters, files, task),
+        origins=_origins(options, checkpoint, adapters, files, task)
+        | {f"base of adapter {adapter}": base for adapter, base in bases.items()},
     )
 
 

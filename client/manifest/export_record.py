@@ -39,7 +39,8 @@ class ExportRecord:
     adapters: tuple[SourceIdentity, ...] = ()
     """LoRA adapters merged into the checkpoint, in order."""
     origins: Mapping[str, str] = field(default_factory=dict)
-    """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from."""
+    """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from; an adapter →
+    the model that it was trained on, if that is another than the checkpoint."""
     parity: ParityReport | ScoreParityReport
     """Comparison with the fp32 reference."""
     witness: WitnessReport | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ManifestError
+from .input_files import parse_json
 
 
 def read_object(text: str, newest_schema: int) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def read_object(text: str, newest_schema: int) -> dict[str, Any]:
         ManifestError: `text` is not such an object, or its version is newer than `newest_schema`.
     """
     try:
-        fields = json.loads(text)
+        fields = parse_json(text)
         version = fields["schema_version"]
     except (ValueError, TypeError, KeyError) as exc:
         raise ManifestError(f"not a qwen3-triton manifest: {exc}") from exc

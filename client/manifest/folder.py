@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..errors import ManifestError
+from .input_files import describe_error, read_whole
+
 
 @dataclass(frozen=True, slots=True)
 class VersionDescription:
@@ -31,6 +34,15 @@ class VersionDescription:
     def files(self) -> tuple[Path, Path, Path]:
         """All three."""
         return self.config, self.manifest, self.tokenizer
+
+    def read_manifest(self) -> str:
+        """Return the text of `manifest.json`; raise ManifestError if it cannot be read."""
+        try:
+            return read_whole(self.manifest).decode("utf-8")
+        except (OSError, ValueError) as exc:
+            raise ManifestError(
+                f"{self.manifest}: not readable ({describe_error(exc)}); export the model again"
+            ) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ import base64
 import lzma
 
 from ..errors import ManifestError
+from .input_files import MAX_BYTES
 
 TOKENIZER_PARAMETER = "tokenizer.json.xz"
 """Key in the `parameters` of `config.pbtxt`: the file, compressed in the xz format, in base64. Absent if too large."""
 
 LARGEST_PACKED = 3 << 20
 """Most characters of a packed tokenizer."""
-_LARGEST_FILE = 256 << 20
+
 _PRESET = 1
 """xz's default would save a quarter of the size and take twelve times as long, 8 s for Qwen3."""
 
@@ -32,13 +33,13 @@ def unpack_tokenizer(packed: str) -> bytes:
     Raises:
         ManifestError: `packed` is malformed, or the file would be unreasonably large.
     """
-    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LARGEST_FILE)
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_BYTES)
     try:
-        content = decompressor.decompress(base64.b64decode(packed, validate=True), _LARGEST_FILE)
+        content = decompressor.decompress(base64.b64decode(packed, validate=True), MAX_BYTES)
     except (ValueError, lzma.LZMAError) as exc:
         raise ManifestError(f"the served tokenizer is malformed ({exc}); export the model again") from exc
     if not decompressor.eof:
         raise ManifestError(
-            f"the served tokenizer is incomplete or has more than {_LARGEST_FILE >> 20} MiB; export the model again"
+            f"the served tokenizer is incomplete or has more than {MAX_BYTES >> 20} MiB; export the model again"
         )
     return content

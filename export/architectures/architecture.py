@@ -23,8 +23,8 @@ class Architecture:
     """Whether queries and keys pass an RMSNorm over each head before rope."""
     qkv_biases: bool
     """Whether the query, key and value projections have biases."""
-    default_head_dim: Callable[[Mapping[str, Any]], int]
-    """Return `head_dim` for a config.json without that field."""
+    default_head_dim: Callable[[int, int], int]
+    """Return `head_dim` for a config.json without that field, from `hidden` and `heads`."""
     reject: Callable[[Mapping[str, Any]], str | None]
     """Return the reason why a config.json is not supported; None if it is."""
     official_prompts: bool

@@ -17,7 +17,7 @@ QWEN3 = Architecture(
     model_type="qwen3",
     head_norms=True,
     qkv_biases=False,
-    default_head_dim=lambda _: 128,
+    default_head_dim=lambda _hidden, _heads: 128,
     reject=_reject,
     official_prompts=True,
 )

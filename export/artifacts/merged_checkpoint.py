@@ -22,6 +22,7 @@ from ..sources.checkpoint import Checkpoint, open_checkpoint
 from ..sources.modules import MODULES_FILE, read_modules
 from ..sources.precedence import reject_adapter_beside_weights, setting_files
 from ..sources.setting_files import SETTING_FILES, SettingFiles
+from ..sources.trained_base import describe_other_base, other_bases
 from ..sources.weights import LazyTensor, Weights
 from .staging import refuse_existing, staged_folder
 
@@ -69,6 +70,8 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     base = open_checkpoint(options.model)
     adapters = [open_adapter(reference) for reference in options.adapters]
     reject_adapter_beside_weights(base, adapters)
+    for adapter, trained_on in other_bases(base, adapters).items():
+        progress.note(describe_other_base(adapter, trained_on, base))
     files = setting_files(base, adapters)
     merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")
@@ -140,6 +143,8 @@ def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress
         tensors = {}
         for name in names:
             tensor = merged.weights[name].load().to(_stored_dtype(base, name)).contiguous()
+            if not torch.isfinite(tensor).all():
+                raise AdapterMismatchError(f"{name}: the merged values do not fit into {tensor.dtype} of the base")
             changed = changed or _differs(base.weights.get(name), merged.weights[name], tensor)
             stored_name = _stored_name(base, merged, name)
             tensors[stored_name] = tensor

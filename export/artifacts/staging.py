@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
+
+from safetensors import SafetensorError
 
 from ..errors import ModelExistsError, StagingError
 
@@ -28,6 +31,8 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _TARGET_EXISTS = (errno.ENOTEMPTY, errno.EEXIST)
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_RUST_ERROR_NUMBER = re.compile(r"\(os error (\d+)\)")
+_NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 
 @contextmanager
@@ -47,19 +52,34 @@ def staged_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
             content = held.enter_context(_locked_folder(root)) / _CONTENT
             content.mkdir()
         except OSError as exc:
-            raise StagingError(f"cannot write next to {target.parent}: {exc}; choose another repository") from exc
+            raise StagingError(
+                f"cannot write next to {target.parent}: {exc.strerror or exc}; choose another repository"
+            ) from exc
         try:
             yield content
             _flush(content)
             _move_in(content, target, overwrite=overwrite)
-        except OSError as exc:
-            if exc.errno in _TARGET_EXISTS:
+        except (OSError, SafetensorError) as exc:
+            number = _error_number(exc)
+            if number in _TARGET_EXISTS:
                 raise ModelExistsError(
                     f"{target} was created in the meantime; overwrite it, or use another name"
                 ) from exc
-            if exc.errno in _DISK_ERRORS:
-                raise StagingError(f"{target} could not be written: {exc}") from exc
+            if number in _DISK_ERRORS:
+                raise StagingError(
+                    f"{target} could not be written: {os.strerror(number)}; free space there, or write to another disk"
+                ) from exc
             raise
+
+
+def _error_number(error: Exception) -> int | None:
+    """Return the errno, which safetensors has in its text only, and NumPy's error of an incomplete write not at all."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if _NUMPY_SHORT_WRITE.search(str(error)):
+        return errno.ENOSPC
+    found = _RUST_ERROR_NUMBER.search(str(error))
+    return None if found is None else int(found[1])
 
 
 @contextmanager

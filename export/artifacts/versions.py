@@ -32,7 +32,7 @@ def version_in_use(folder: ModelFolder) -> int:
     versions = folder.versions()
     if not versions or not folder.manifest.is_file():
         raise UnknownVersionError(f"{folder.path} has no exported model; export one, or check the name and repository")
-    stated = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8")).manifest.model_version
+    stated = ExportRecord.from_json(folder.read_manifest()).manifest.model_version
     # earlier releases had one version in a folder, and did not record its number
     return versions[-1] if stated is None else stated
 

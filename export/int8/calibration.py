@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
+from ...client.manifest.input_files import describe_error, parse_json, require_regular
 from ..errors import SourceError
 
 BUILT_IN = "built-in"
@@ -43,9 +43,10 @@ def read_calibration(file: Path | None) -> CalibrationTexts:
     if file is None:
         return _parse(_built_in("calibration.jsonl"), BUILT_IN, as_json=True)
     try:
+        require_regular(file)
         content = file.read_bytes()
     except OSError as exc:
-        raise SourceError(f"calibration texts {file}: not readable ({exc.strerror})") from exc
+        raise SourceError(f"calibration texts {file}: not readable ({describe_error(exc)})") from exc
     return _parse(content, str(file), as_json=file.suffix in (".jsonl", ".json"))
 
 
@@ -82,7 +83,7 @@ def _parse(content: bytes, reference: str, *, as_json: bool) -> CalibrationTexts
 
 def _text_of(line: str, number: int, reference: str) -> str:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
         text = value.get("text") if isinstance(value, dict) else None
     except ValueError:
         text = None

@@ -62,7 +62,8 @@ def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, L
     """Return `weights` with all adapters merged. Merged tensors are fp32 and computed when they are read.
 
     Raises:
-        AdapterMismatchError: Keys match no tensor, shapes differ, or an adapter changes nothing.
+        AdapterMismatchError: Keys match no tensor, shapes differ, or an adapter changes nothing. Reading a merged
+            tensor raises it, too, if the values are not finite.
     """
     merged = dict(weights)
     for adapter in adapters:
@@ -86,9 +87,17 @@ def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTenso
     return LazyTensor(
         base.shape,
         torch.float32,
-        lambda: merged.fp32() + change.delta(base),
+        lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
         lambda rows: merged.fp32_rows(rows) + change.delta_rows(base, rows),
     )
+
+
+def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(values).all():
+        raise AdapterMismatchError(
+            f"{name} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too large?"
+        )
+    return values
 
 
 def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:
@@ -131,13 +140,13 @@ def _complete(pair: Mapping[str, LazyTensor]) -> bool:
 def _pair_change(adapter: Adapter, module: str, pair: Mapping[str, LazyTensor]) -> _Change:
     table = "embedding_A" in pair
     side = "embedding_" if table else ""
-    factor = adapter.reference.weight * adapter.scaling(module)
     down, up = pair[side + "A"], pair[side + "B"]
     if down.shape[0] != adapter.rank(module):
         raise AdapterMismatchError(
             f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, but adapter_config.json has "
             f"{adapter.rank(module)}; are both files of the same adapter?"
         )
+    factor = adapter.reference.weight * adapter.scaling(module)
     return _Change(_target(module), down, up, factor, table)
 
 

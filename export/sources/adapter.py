@@ -16,6 +16,7 @@ from .folder_kind import explain_adapter
 from .modules import find_transformer
 from .references import AdapterReference, resolve_directory
 from .setting_rules import ADAPTER_RULES, check_keys
+from .stated_numbers import StatedNumbers, shorten
 from .weights import LazyTensor, hash_files, read_safetensors, remove_wrappers
 
 CONFIG_FILE = "adapter_config.json"
@@ -103,5 +104,23 @@ def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
             f"{where}: {', '.join(sorted(unknown))} may change what the adapter computes and is not supported; "
             "merge it with PEFT first and export the result"
         )
-    if "r" not in settings or "lora_alpha" not in settings:
-        raise UnsupportedCheckpointError(f"{where}: r or lora_alpha is missing")
+    StatedNumbers(settings, where).size("r")
+    StatedNumbers(settings, where).finite("lora_alpha")
+    for field in ("rank_pattern", "alpha_pattern"):
+        patterns = settings.get(field) or {}
+        if not isinstance(patterns, dict):
+            raise UnsupportedCheckpointError(f"{where}: {field} is {shorten(patterns)}, not a JSON object")
+        numbers = StatedNumbers(patterns, f"{where}: {field}")
+        for pattern in patterns:
+            if field == "rank_pattern":
+                numbers.size(pattern)
+            else:
+                numbers.finite(pattern)
+            _check_pattern(pattern, f"{where}: {field}")
+
+
+def _check_pattern(pattern: str, where: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as exc:
+        raise UnsupportedCheckpointError(f"{where}: {shorten(pattern)} is not a regular expression ({exc})") from exc

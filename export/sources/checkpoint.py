@@ -90,6 +90,10 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
 
 
 def _check_shapes(weights: dict[str, LazyTensor], config: DecoderConfig, directory: Path) -> None:
+    if config.layers > len(weights):
+        raise UnsupportedCheckpointError(
+            f"{directory}: config.json has num_hidden_layers {config.layers}, but there are only {len(weights)} tensors"
+        )
     expected = config.tensor_shapes()
     missing = [name for name in expected if name not in weights]
     if missing:

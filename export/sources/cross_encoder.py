@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ..errors import UnsupportedCheckpointError
 from .config import read_json
 from .modules import MODULES_FILE, Module, read_modules
-from .sentence_transformers import PROMPTS_FILE, StatedLength, read_length
+from .sentence_transformers import PROMPTS_FILE, StatedLength, read_length, read_prompts
 from .setting_files import SettingFiles
 
 LOGIT_SCORE = "LogitScore"
@@ -73,7 +73,7 @@ def _read_instruction(files: SettingFiles, *, prompted: bool) -> str | None:
     file = files.find(PROMPTS_FILE)
     settings = {} if file is None else read_json(file)
     name = settings.get("default_prompt_name")
-    prompt = (settings.get("prompts") or {}).get(name) if name else None
+    prompt = read_prompts(settings, str(file)).get(str(name)) if name else None
     if not prompt:
         return None
     if not prompted:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
+
+from ...client.manifest.input_files import read_json_file
 
 _ADAPTER_CONFIG = "adapter_config.json"
 _CHECKPOINTS = "checkpoint-*"
@@ -12,11 +13,11 @@ _CHECKPOINTS = "checkpoint-*"
 
 def explain_model(path: Path) -> str | None:
     """Return why `path` cannot be a checkpoint and what to give instead; None if it has a config.json."""
-    if path.is_file():
+    if not path.is_dir():
         return _explain_file(path, "checkpoint")
-    if (path / "config.json").is_file():
+    if (path / "config.json").exists():
         return None
-    if (path / _ADAPTER_CONFIG).is_file():
+    if (path / _ADAPTER_CONFIG).exists():
         base = _base_name(path)
         return (
             f"{path} is an adapter{f' of {base}' if base else ''}, not a model; give the base as the model, and this "
@@ -30,9 +31,9 @@ def explain_model(path: Path) -> str | None:
 
 def explain_adapter(path: Path) -> str | None:
     """Return why `path` cannot be an adapter and what to give instead; None if it has an adapter_config.json."""
-    if path.is_file():
+    if not path.is_dir():
         return _explain_file(path, "adapter")
-    if (path / _ADAPTER_CONFIG).is_file():
+    if (path / _ADAPTER_CONFIG).exists():
         return None
     runs = [run for run in _checkpoints(path) if (run / _ADAPTER_CONFIG).is_file()]
     if runs:
@@ -75,7 +76,7 @@ def _names(folders: list[Path]) -> str:
 
 def _base_name(path: Path) -> str | None:
     try:
-        fields: Any = json.loads((path / _ADAPTER_CONFIG).read_text(encoding="utf-8"))
+        fields: Any = read_json_file(path / _ADAPTER_CONFIG)
         name = fields.get("base_model_name_or_path")
     except (OSError, ValueError, AttributeError):
         return None

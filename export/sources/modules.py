@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...client.manifest.input_files import read_json_file
 from ..errors import SourceError
 from .setting_files import SettingFiles
 
@@ -30,7 +30,7 @@ def read_modules(files: SettingFiles) -> list[Module]:
 def find_transformer(root: Path) -> Path:
     """Return the folder of config, weights and tokenizer below `root`: a subfolder if modules.json says so."""
     listing = root / MODULES_FILE
-    if not listing.is_file() or (root / "config.json").is_file() or (root / "adapter_config.json").is_file():
+    if not listing.exists() or (root / "config.json").exists() or (root / "adapter_config.json").exists():
         return root
     found = [module.directory for module in _parse(listing) if module.kind == TRANSFORMER]
     return found[0] if found and found[0].is_dir() else root
@@ -38,7 +38,7 @@ def find_transformer(root: Path) -> Path:
 
 def _parse(listing: Path) -> list[Module]:
     try:
-        modules = json.loads(listing.read_text(encoding="utf-8"))
+        modules = read_json_file(listing)
         parsed = [(str(module["type"]).rsplit(".", 1)[-1], str(module["path"])) for module in modules]
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise SourceError(f"{listing}: not a list of sentence-transformers modules ({exc!r})") from exc

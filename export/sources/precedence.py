@@ -20,7 +20,7 @@ def setting_files(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Settin
 def reject_adapter_beside_weights(checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> None:
     """Raise UnsupportedCheckpointError if the checkpoint's folder has an adapter that is not merged explicitly."""
     beside = checkpoint.directory / ADAPTER_CONFIG
-    if beside.is_file() and checkpoint.directory.resolve() not in {adapter.directory.resolve() for adapter in adapters}:
+    if beside.exists() and checkpoint.directory.resolve() not in {adapter.directory.resolve() for adapter in adapters}:
         raise UnsupportedCheckpointError(
             f"{beside}: transformers would apply this adapter to the weights beside it; pass the folder as an adapter "
             "as well to merge it, or remove the adapter's files if they do not belong there"

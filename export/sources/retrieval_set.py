@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...client.manifest import SourceIdentity
+from ...client.manifest.input_files import parse_json
 from ..errors import SourceError
 from .weights import hash_files
 
@@ -112,7 +112,7 @@ def _read_texts(file: Path) -> list[NamedText]:
 
 def _parse_text(line: str, location: str) -> NamedText:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except ValueError:
         value = None
     fields = value if isinstance(value, dict) else {}

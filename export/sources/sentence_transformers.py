@@ -13,6 +13,7 @@ from ..errors import UnsupportedCheckpointError
 from .config import read_json
 from .modules import MODULES_FILE, Module, read_modules
 from .setting_files import SettingFiles
+from .stated_numbers import StatedNumbers, shorten
 
 QUERY_TEMPLATE = "Instruct: {instruction}\nQuery:{text}"
 """Query template of Qwen3-Embedding (model card)."""
@@ -77,9 +78,9 @@ class StatedLength:
 def read_length(files: SettingFiles) -> StatedLength | None:
     """Return the length limit: `max_seq_length`, otherwise the tokenizer's `model_max_length`; None without either."""
     file = files.find(LENGTH_FILE)
-    stated = None if file is None else read_json(file).get("max_seq_length")
-    if file is not None and stated:
-        return StatedLength(int(stated), file)
+    stated = {} if file is None else read_json(file)
+    if file is not None and stated.get("max_seq_length"):
+        return StatedLength(StatedNumbers(stated, str(file)).size("max_seq_length"), file)
     tokenizer = files.find("tokenizer_config.json")
     limit = None if tokenizer is None else read_json(tokenizer).get("model_max_length")
     if tokenizer is not None and isinstance(limit, int | float) and 0 < limit < _UNLIMITED:
@@ -104,8 +105,8 @@ def _check_pooling(module: Module) -> None:
     modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
     single = pooling.get("pooling_mode")
     if single is not None:
-        modes += [single] if isinstance(single, str) else list(single)
-    if set(modes) != {"lasttoken"}:
+        modes += single if isinstance(single, list) else [single]
+    if set(map(str, modes)) != {"lasttoken"}:
         raise UnsupportedCheckpointError(
             f"{file}: pooling '{' + '.join(map(str, modes)) or 'none'}' is not supported, only the last token's"
         )
@@ -123,7 +124,7 @@ def _check_settings(stated: Mapping[str, Any], file: Path) -> None:
 
 def _parse_prompts(stated: Mapping[str, Any], where: str) -> Prompts:
     """The prompts of `encode_query` and `encode_document`."""
-    prompts = {str(name): str(text or "") for name, text in stated["prompts"].items()}
+    prompts = read_prompts(stated, where)
     query = prompts.get("query")
     document = next((prompts[name] for name in DOCUMENT_PROMPTS if name in prompts), None)
     default = str(stated.get("default_prompt_name") or "")
@@ -140,6 +141,14 @@ def _parse_prompts(stated: Mapping[str, Any], where: str) -> Prompts:
     head = query[: matched.start("instruction")]
     template = f"{head}{{instruction}}\nQuery:{matched['space']}{{text}}"
     return Prompts(query=template, document=_literal(document, where), default_instruction=matched["instruction"])
+
+
+def read_prompts(stated: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return the prompts by name; raise UnsupportedCheckpointError if they are not a JSON object."""
+    prompts = stated.get("prompts") or {}
+    if not isinstance(prompts, dict):
+        raise UnsupportedCheckpointError(f"{where}: prompts is {shorten(prompts)}, not a JSON object")
+    return {str(name): str(text or "") for name, text in prompts.items()}
 
 
 def _literal(prompt: str, where: str) -> str:

@@ -6,12 +6,12 @@ adapter replaces that of the base. Adapters that have the same file must agree o
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UnsupportedCheckpointError
+from ...client.manifest.input_files import describe_error, read_json_file, read_whole
+from ..errors import SourceError, UnsupportedCheckpointError
 
 SETTING_FILES = (
     "added_tokens.json",
@@ -46,18 +46,22 @@ class SettingFiles:
         """Return the file `name` that applies; None if no folder has one.
 
         Raises:
+            SourceError: The adapters' files cannot be read.
             UnsupportedCheckpointError: Two adapters have the file with different content.
         """
-        stated = [folder / name for folder in self.adapters if (folder / name).is_file()]
+        stated = [folder / name for folder in self.adapters if (folder / name).exists()]
         for other in stated[1:]:
             _require_same(stated[0], other)
-        found = [*stated, *(folder / name for folder in self.base if (folder / name).is_file())]
+        found = [*stated, *(folder / name for folder in self.base if (folder / name).exists())]
         return found[0] if found else None
 
 
 def _require_same(one: Path, other: Path) -> None:
-    if one.read_bytes() == other.read_bytes():
-        return
+    try:
+        if read_whole(one) == read_whole(other):
+            return
+    except OSError as exc:
+        raise SourceError(f"{exc.filename}: not readable ({describe_error(exc)})") from exc
     first, second = _parse(one), _parse(other)
     if first is not None and first == second:
         return
@@ -69,7 +73,7 @@ def _require_same(one: Path, other: Path) -> None:
 
 def _parse(file: Path) -> Any:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json_file(file)
     except (OSError, ValueError):
         return None
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import UnsupportedCheckpointError
+from .stated_numbers import shorten
 
 
 class Treatment(StrEnum):
@@ -62,13 +63,8 @@ def check_keys(raw: Mapping[str, Any], rules: Iterable[Rule], where: str) -> lis
     for key, value in raw.items():
         rule = known.get(key)
         if rule is not None and rule.treatment is Treatment.CHECKED and not rule.is_neutral(value):
-            raise UnsupportedCheckpointError(f"{where}: {key} {_shorten(value)} is not supported; {rule.remedy}")
+            raise UnsupportedCheckpointError(f"{where}: {key} {shorten(value)} is not supported; {rule.remedy}")
     return [key for key, value in raw.items() if key not in known and value not in (None, False, [], {}, "")]
-
-
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 _BASE_CHANGING = (
@@ -87,7 +83,11 @@ ADAPTER_RULES = (
     applied("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", note="scaling of B·A for each module"),
     applied("modules_to_save", note="the tensors that the adapter holds whole replace those of the base"),
     applied("task_type", note="SEQ_CLS and FEATURE_EXTRACTION decide the task"),
-    applied("base_model_name_or_path", note="names the base in error messages and recognises Qwen3-Embedding"),
+    applied(
+        "base_model_name_or_path",
+        "revision",
+        note="recognizes Qwen3-Embedding; a note says so if it names another model than the base",
+    ),
     checked(
         "peft_type",
         note="LORA",
@@ -133,7 +133,6 @@ ADAPTER_RULES = (
         "megatron_core",
         "peft_version",
         "qalora_group_size",
-        "revision",
         "runtime_config",
         "target_modules",
         "velora_config",
@@ -191,7 +190,9 @@ CONFIG_RULES = (
         "auto_map",
         note="no custom model class",
         remedy="custom model code is never run; remove auto_map if the code only repeats the architecture",
-        is_neutral=lambda value: not any(name.startswith("AutoModel") for name in value or {}),
+        is_neutral=lambda value: (
+            isinstance(value or {}, dict) and not any(name.startswith("AutoModel") for name in value or {})
+        ),
     ),
     checked(
         "quantization",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import transformers
 from tokenizers import Tokenizer
 
 from ...client.manifest import PairPrompts
+from ...client.manifest.input_files import describe_error, read_json_file, read_whole
+from ...client.manifest.panics import PanicError, panics_as_errors
 from ..errors import SourceError, UnsupportedCheckpointError
 from .config import read_json
 from .probe_texts import PROBE_TEXTS
+from .setting_files import SETTING_FILES
 
 _NEWER_CLASS = "TokenizersBackend"
 _PROBES = ("a", "b c", "")
@@ -36,7 +40,8 @@ class CheckpointTokenizer:
 
     def rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return the token ids of each text by the official recipe, truncated to `max_tokens`."""
-        encoded = self.official(list(texts), truncation=True, max_length=max_tokens, padding=False)
+        with _panics_named(self.file):
+            encoded = self.official(list(texts), truncation=True, max_length=max_tokens, padding=False)
         return [list(map(int, row)) for row in encoded["input_ids"]]
 
     def pair_rows(self, prompts: PairPrompts, bodies: Sequence[str], max_tokens: int) -> list[list[int]]:
@@ -52,9 +57,14 @@ class CheckpointTokenizer:
                 f"max_tokens {max_tokens}: the reranker's prompt alone has {len(prefix) + len(suffix)} tokens; "
                 "use a larger max_tokens"
             )
-        encoded = self.official(
-            list(bodies), truncation="longest_first", max_length=body_tokens, padding=False, add_special_tokens=False
-        )
+        with _panics_named(self.file):
+            encoded = self.official(
+                list(bodies),
+                truncation="longest_first",
+                max_length=body_tokens,
+                padding=False,
+                add_special_tokens=False,
+            )
         rows = [[*prefix, *map(int, body), *suffix] for body in encoded["input_ids"]]
         plain = [
             self._encode(prompts.prefix) + self._encode(body)[:body_tokens] + self._encode(prompts.suffix)
@@ -81,7 +91,8 @@ class CheckpointTokenizer:
 
     def part_ids(self, text: str) -> list[int]:
         """Return the ids of a part of a prompt by the official recipe, without special tokens around it."""
-        return list(map(int, self.official.encode(text, add_special_tokens=False)))
+        with _panics_named(self.file):
+            return list(map(int, self.official.encode(text, add_special_tokens=False)))
 
     def _encode(self, text: str) -> list[int]:
         return self.plain.encode(text, add_special_tokens=False).ids
@@ -93,25 +104,28 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
     Raises:
         SourceError: There is no tokenizer.json, or it cannot be read.
         UnsupportedCheckpointError: tokenizers and transformers disagree, the tokenizer adds other tokens than one end
-            token, or an id is outside the vocabulary.
+            token, an id is outside the vocabulary, or the probe texts cannot be tokenized.
     """
     file = directory / "tokenizer.json"
-    if not file.is_file():
+    if not file.exists():
         raise SourceError(
             f"{directory}: no tokenizer.json; write one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
+    _check_files(directory)
     from transformers import AutoTokenizer
 
     try:
-        plain = Tokenizer.from_file(str(file))
-        official = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        with panics_as_errors():
+            plain = Tokenizer.from_file(str(file))
+            official = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as exc:
         raise SourceError(f"{file}: not readable as a tokenizer ({_reason(exc)})") from exc
     plain.no_padding()
     plain.no_truncation()
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    tokenizer = CheckpointTokenizer(file, digest, _appended_id(plain), plain, official)
-    ours = [encoding.ids for encoding in plain.encode_batch(list(PROBE_TEXTS))]
+    with _panics_named(file):
+        tokenizer = CheckpointTokenizer(file, digest, _appended_id(plain), plain, official)
+        ours = [encoding.ids for encoding in plain.encode_batch(list(PROBE_TEXTS))]
     if tokenizer.rows(PROBE_TEXTS, 1 << 30) != ours:
         raise UnsupportedCheckpointError(_disagreement(file))
     highest = max(plain.get_vocab(with_added_tokens=True).values(), default=-1)
@@ -121,6 +135,31 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
             "is it another model's tokenizer?"
         )
     return tokenizer
+
+
+@contextmanager
+def _panics_named(file: Path) -> Iterator[None]:
+    """Raise UnsupportedCheckpointError in place of a panic: a regular expression takes too many steps."""
+    try:
+        with panics_as_errors():
+            yield
+    except PanicError as exc:
+        raise UnsupportedCheckpointError(
+            f"{file}: cannot tokenize a text ({exc}); use the tokenizer.json of the base model"
+        ) from exc
+
+
+def _check_files(directory: Path) -> None:
+    """Raise SourceError if a file that transformers would open cannot be read, or has JSON nested too deeply."""
+    for name in SETTING_FILES:
+        file = directory / name
+        if not file.exists():
+            continue
+        try:
+            # tokenizers itself limits the depth of its file
+            read_json_file(file) if file.suffix == ".json" and name != "tokenizer.json" else read_whole(file)
+        except (OSError, ValueError) as exc:
+            raise SourceError(f"{file}: not readable ({describe_error(exc)})") from exc
 
 
 def _disagreement(file: Path) -> str:
@@ -135,7 +174,7 @@ def _disagreement(file: Path) -> str:
 def _stated_additions(file: Path) -> list[str]:
     """Return the settings beside `file` that ask for tokens around a text; the steps in `file` decide."""
     config = file.with_name("tokenizer_config.json")
-    stated = read_json(config) if config.is_file() else {}
+    stated = read_json(config) if config.exists() else {}
     return [f"{name} true" for name in ("add_bos_token", "add_eos_token") if stated.get(name) is True]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
+from ...client.manifest.input_files import describe_error, require_regular
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -83,6 +84,10 @@ def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
 
 def _read_file(file: Path) -> dict[str, LazyTensor]:
     tensors = {}
+    try:
+        require_regular(file)
+    except OSError as exc:
+        raise SourceError(f"{file}: not readable as safetensors ({describe_error(exc)})") from exc
     try:
         with safe_open(file, framework="pt") as opened:
             for name in opened.keys():  # noqa: SIM118 - not a mapping, has only keys()

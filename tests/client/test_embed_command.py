@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -83,6 +84,7 @@ def test_instruction_for_documents(triton: FakeTriton) -> None:
         ("a.jsonl", b'"fine"\n\n"more"\n', "line 2 is not JSON"),
         ("a.jsonl", b'{"txt": "a"}', "line 1 is neither"),
         ("a.jsonl", b"3", "line 1 is neither"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON .nested more than 64 levels deep"),
     ],
 )
 def test_bad_input_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -94,6 +96,19 @@ def test_bad_input_files(tmp_path: Path, name: str, content: bytes, message: str
 def test_missing_input_file(tmp_path: Path) -> None:
     with pytest.raises(ClientError, match="cannot read"):
         read_texts(str(tmp_path / "missing.txt"))
+
+
+def test_texts_from_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "texts"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["sh", "-c", 'printf "one\\ntwo" > "$0"', str(pipe)]):
+        assert read_texts(str(pipe)) == ["one", "two"]
+
+
+def test_texts_from_a_device() -> None:
+    assert read_texts(os.devnull) == []
+    with pytest.raises(InvalidInputError, match="--input: cannot read /dev/zero: a device, not a file or a pipe"):
+        read_texts("/dev/zero")
 
 
 def fail_at(triton: FakeTriton, number: int) -> None:

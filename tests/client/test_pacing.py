@@ -227,7 +227,13 @@ def test_invalid_timeouts(triton: FakeTriton, name: str, value: float) -> None:
 
 @pytest.mark.parametrize(
     ("url", "message"),
-    [("grpc://host:8001", "without a scheme"), ("host:99999", "from 1 to 65535"), ("host:0", "from 1 to 65535")],
+    [
+        ("grpc://host:8001", "without a scheme"),
+        ("", "give HOST:PORT"),
+        ("host:99999", "from 1 to 65535"),
+        ("host:0", "from 1 to 65535"),
+        ("host:-1", "from 1 to 65535"),
+    ],
 )
 def test_invalid_urls(url: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import random
 from pathlib import Path
 
 import pytest
-from sample_manifest import END_TOKEN, END_TOKEN_ID, make_manifest
+from sample_manifest import END_TOKEN, END_TOKEN_ID, make_manifest, make_rerank_manifest
 
 from qwen3_triton.client import EmbeddingManifest, InvalidInputError, ManifestError, TokenizerIdentity
 from qwen3_triton.client.texts import check_texts
-from qwen3_triton.client.tokenization import RowTokenizer, load_tokenizer
-from qwen3_triton.client.tokenizer_source import TokenizerFile
+from qwen3_triton.client.tokenization import RowTokenizer, load_tokenizer, make_pair_tokenizer
+from qwen3_triton.client.tokenizer_source import TokenizerFile, find_tokenizer
 
 QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokenizer.json"
 
@@ -89,6 +91,52 @@ def test_no_end_token_policy(tokenizer_file: Path, tmp_path: Path) -> None:
     assert [len(ended), len(truncated)] == [2, 3]
     with pytest.raises(InvalidInputError, match=r"texts\[1\] \(''\) has no tokens"):
         tokenize(plain, manifest, ["a", ""])
+
+
+@pytest.fixture
+def exploding_file(tokenizer_file: Path, tmp_path: Path) -> Path:
+    """A tokenizer whose expression takes 2^90 steps for 90 letters x, of which the library takes ten million."""
+    state = json.loads(tokenizer_file.read_text())
+    split = {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": "Isolated", "invert": False}
+    state["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [split, state["pre_tokenizer"]]}
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps(state))
+    return file
+
+
+def test_text_that_the_tokenizer_gives_up_is_named(exploding_file: Path) -> None:
+    manifest = make_manifest(exploding_file)
+    texts = ["a" * 500, "x" * 90, "b"]
+    with pytest.raises(InvalidInputError, match=r"texts\[1\] \('x+…'\) cannot be tokenized \(.*retry.*\): split it"):
+        tokenize(exploding_file, manifest, texts)
+    assert [len(row) for row in tokenize(exploding_file, manifest, ["a" * 50, "b"])] == [51, 2]
+
+
+def test_prompt_that_the_tokenizer_gives_up_is_named(exploding_file: Path) -> None:
+    manifest = make_rerank_manifest(exploding_file)
+    tokenizer = load_tokenizer(TokenizerFile.read(exploding_file), manifest.tokenizer)
+    with pytest.raises(ManifestError, match="tokenizer cannot process its prompt"):
+        make_pair_tokenizer(tokenizer, "x" * 90, "", 200)
+    pairs = make_pair_tokenizer(tokenizer, "p", "s", 200)
+    with pytest.raises(InvalidInputError, match=r"documents\[0\] \('d'\) with its query cannot be tokenized"):
+        pairs.tokenize(check_texts(["d"], "documents"), [f"{'x' * 90} d"], lambda _: "", truncate=True)
+
+
+def test_ten_million_spaces_are_named(project_root: Path) -> None:
+    file = project_root / "examples" / "demo" / "checkpoint" / "tokenizer.json"
+    with pytest.raises(InvalidInputError, match=r"texts\[0\] \(' +…'\) cannot be tokenized .*shorten runs of spaces"):
+        tokenize(file, make_manifest(file), [" " * 10_100_000])
+
+
+def test_nul_is_a_character(tokenizer_file: Path, manifest: EmbeddingManifest) -> None:
+    assert [len(row) for row in tokenize(tokenizer_file, manifest, ["a\0b", "\0"])] == [4, 2]
+
+
+def test_tokenizer_that_is_a_pipe(tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.json"
+    os.mkfifo(file)
+    with pytest.raises(InvalidInputError, match=r"cannot read .*tokenizer\.json: not a regular file"):
+        find_tokenizer("m", "x/y", tokenizer=file)
 
 
 def test_wrong_hash(tokenizer_file: Path) -> None:

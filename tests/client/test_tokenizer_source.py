@@ -73,7 +73,7 @@ def test_malformed_packed_tokenizer(spoil: Callable[[str], str]) -> None:
 
 
 def test_packed_tokenizer_that_explodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packed_tokenizer, "_LARGEST_FILE", 1 << 20)
+    monkeypatch.setattr(packed_tokenizer, "MAX_BYTES", 1 << 20)
     packed = base64.b64encode(lzma.compress(bytes(64 << 20), preset=0)).decode()
     assert len(packed) < 100_000
     with pytest.raises(ManifestError, match="the served tokenizer is"):

@@ -154,14 +154,14 @@ def test_incomplete_file_is_named(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantized"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ({"rope_theta": None}, "rope_theta"),
-        ({"hidden_size": "wide"}, "a field is not a number"),
+        ({"hidden_size": "wide"}, "hidden_size is 'wide', not an integer"),
         (
             {"use_sliding_window": True, "max_window_layers": "none", "sliding_window": 32},
-            "not a number",
+            "max_window_layers is 'none', not an integer",
         ),
         (
             {"use_sliding_window": False, "layer_types": ["sliding_attention"] * 2, "sliding_window": None},
-            "not a number",
+            "'sliding_window' is missing",
         ),
     ],
 )

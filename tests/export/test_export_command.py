@@ -14,6 +14,7 @@ import pytest
 from peft_adapters import write_adapter
 from retrieval_sets import write_set
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
 from qwen3_triton.cli import main
 from qwen3_triton.client.manifest import Manifest, ModelFolder, RerankManifest
@@ -131,6 +132,16 @@ def test_max_tokens_beyond_the_positions_is_an_error(here: Runner, tmp_path: Pat
     result = here("export", tiny_source, "--max-tokens", 257)
     assert_one_error_line(result, holding="max_tokens 257: must be 2 to 256")
     assert not (tmp_path / "model_repository").exists()
+
+
+def test_panic_of_a_library_is_one_line(here: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(x+x+)+y"), "isolated")
+    monkeypatch.setattr(main, "app", lambda: tokenizer.encode("x" * 90))
+    result = here("export", "model")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: unexpected PanicError: ")
+    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("model", ["no-such-folder", "./no/such/folder"])

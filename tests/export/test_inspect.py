@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -122,12 +123,21 @@ def test_manifest_without_provenance_is_shown(folder: ModelFolder) -> None:
     assert "recorded neither its version nor file hashes" in shown.stdout
 
 
+def test_manifest_that_is_a_pipe_is_a_one_line_error(folder: ModelFolder) -> None:
+    folder.manifest.unlink()
+    os.mkfifo(folder.manifest)
+    found = inspect(folder.path)
+    assert (found.returncode, found.stdout) == (1, "")
+    assert found.stderr == (f"error: {folder.manifest}: not readable (not a regular file); export the model again\n")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "no exported model 'model'"),
         ("{", "not a qwen3-triton manifest"),
         ('{"schema_version": 2}', "upgrade qwen3-triton"),
+        ("[" * 100_000, "nested more than 64 levels deep"),
     ],
 )
 def test_invalid_model_is_a_one_line_error(folder: ModelFolder, content: str | None, message: str) -> None:

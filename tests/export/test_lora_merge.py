@@ -265,7 +265,7 @@ def test_settings_without_a_rank_are_rejected(tmp_path: Path, tiny_source: Path)
     settings = json.loads((adapter / "adapter_config.json").read_text())
     del settings["lora_alpha"]
     write_json(adapter / "adapter_config.json", settings)
-    with pytest.raises(UnsupportedCheckpointError, match="r or lora_alpha is missing"):
+    with pytest.raises(UnsupportedCheckpointError, match="'lora_alpha' is missing"):
         open_adapter(reference(adapter))
 
 
