@@ -73,9 +73,11 @@ class TritonChannel:
             ) from exc
 
     def infer_all(
-        self, requests: Iterable[RowRequest], pace: Pace, *, max_in_flight: int, deadline: CallDeadline
+        self, requests: Iterable[RowRequest], output: str, pace: Pace, *, max_in_flight: int, deadline: CallDeadline
     ) -> Generator[RowReply, None, None]:
         """Yield replies in order of arrival, with as many requests in flight as `pace` and `max_in_flight` allow.
+
+        Replies have only the output tensor named `output`.
 
         No request is sent that is not expected to be answered before `deadline`. Requests in flight are cancelled after
         the first error, and when the generator is closed early.
@@ -90,6 +92,7 @@ class TritonChannel:
                 sender = Sender(
                     stub,
                     self.model,
+                    output,
                     pace,
                     timeout_s=self.timeout_s,
                     max_in_flight=max_in_flight,

@@ -65,11 +65,14 @@ def _read_token_budget(config: Any) -> int | None:
     return int(text)
 
 
-def write_infer_request(model: str, input_ids: NDArray[np.int64]) -> Any:
-    """Return a ModelInferRequest with INT64 `[rows, width]` token ids."""
+def write_infer_request(model: str, input_ids: NDArray[np.int64], output: str) -> Any:
+    """Return a ModelInferRequest of the output named `output` for INT64 `[rows, width]` token ids."""
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name=INPUT_IDS, datatype="INT64", shape=input_ids.shape)
+    requested = service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=output)
     content = input_ids.astype("<i8", copy=False).tobytes()
-    return service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[content])
+    return service_pb2.ModelInferRequest(
+        model_name=model, inputs=[tensor], outputs=[requested], raw_input_contents=[content]
+    )
 
 
 def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:

@@ -117,6 +117,7 @@ class ModelClient(ABC, Generic[PreparationT]):
     def _replies(self, requests: Iterable[RowRequest], output: ExpectedOutput) -> Generator[RowReply, None, None]:
         infer = partial(
             self._channel.infer_all,
+            output=output.name,
             pace=self._preparation.pace,
             max_in_flight=self._options.max_in_flight,
             deadline=CallDeadline.start(self._options.call_timeout_s),

@@ -30,10 +30,19 @@ class Sender:
     """Sends the requests of one call. Raises gRPC's own errors."""
 
     def __init__(
-        self, stub: Any, model: str, pace: Pace, *, timeout_s: float, max_in_flight: int, deadline: CallDeadline
+        self,
+        stub: Any,
+        model: str,
+        output: str,
+        pace: Pace,
+        *,
+        timeout_s: float,
+        max_in_flight: int,
+        deadline: CallDeadline,
     ) -> None:
         self._stub = stub
         self._model = model
+        self._output = output
         self._pace = pace
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
@@ -47,7 +56,7 @@ class Sender:
 
     def infer_one(self, request: RowRequest) -> RowReply:
         """Send one request and wait for the reply."""
-        message = write_infer_request(self._model, request.input_ids)
+        message = write_infer_request(self._model, request.input_ids, self._output)
         sent = self._pace.send(request.input_ids.size, 0)
         try:
             response = self._stub.ModelInfer(message, timeout=self._request_timeout_s())
@@ -97,7 +106,7 @@ class Sender:
             self._start(request)
 
     def _start(self, request: RowRequest) -> None:
-        message = write_infer_request(self._model, request.input_ids)
+        message = write_infer_request(self._model, request.input_ids, self._output)
         sent = self._pace.send(request.input_ids.size, self._outstanding)
         call = self._stub.ModelInfer.future(message, timeout=self._request_timeout_s())
         self._in_flight[call] = _InFlight(request, sent)
