@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 from served_demo import SERVED_MAX_TOKENS, ServedDemo
 from tritonclient.utils import InferenceServerException
 
-from qwen3_triton.client import EmbeddingClient, RerankClient
+from qwen3_triton.client import EmbeddingClient, Manifest, RerankClient
 
 TEXTS = [
     *("", "{text} {instruction}", "a <|endoftext|> within", "at the end <|endoftext|><|endoftext|>", "読み込む"),
-    *(f"def f{number}(x):\n" + "    x = x + 1\n" * 2 * number for number in range(40)),
+    *(f"def f{number}(x):\n" + "    x = x + 1\n" * 2 * number for number in range(0, 40, 5)),
 ]
 DOCUMENTS = ["", "{query} <|im_end|> {document}", *TEXTS[5:]]
 
@@ -168,6 +169,15 @@ def test_binary_example_returns_status_in_strict_json(
     expected = recipe.infer([[1879, 374, recipe.end_token_id]]).as_numpy("embedding")
     np.testing.assert_allclose(names["vectors"][:1], expected, atol=1e-6)
     assert np.isnan(names["vectors"][1]).all()
+
+
+def test_manifest_is_in_the_configuration_over_http(recipe: Recipe) -> None:
+    with urllib.request.urlopen(f"{recipe.demo.server.http_url}/v2/models/embedder/config", timeout=60) as reply:
+        config = parse_strictly(reply.read())
+    with recipe.embedder() as client:
+        assert Manifest.from_json(config["parameters"]["manifest"]["string_value"]) == client.manifest
+    assert config["max_batch_size"] > 0
+    assert int(config["parameters"]["max_batch_tokens"]["string_value"]) > 0
 
 
 @pytest.mark.parametrize("outputs", [(), ("embedding",), ("row_status",), ("row_status", "embedding")], ids=str)
