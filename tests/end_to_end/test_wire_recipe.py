@@ -171,6 +171,20 @@ def test_binary_example_returns_status_in_strict_json(
     assert np.isnan(names["vectors"][1]).all()
 
 
+def test_all_outputs_are_binary_on_request(recipe: Recipe) -> None:
+    tensor = {"name": "input_ids", "datatype": "INT64", "shape": [1, 2], "data": [5, 6]}
+    request = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    url = f"{recipe.demo.server.http_url}/v2/models/embedder/infer"
+    with urllib.request.urlopen(url, json.dumps(request).encode(), timeout=60) as reply:
+        header = parse_strictly(reply.read(int(reply.headers["Inference-Header-Content-Length"])))
+        for output in header["outputs"]:
+            content = reply.read(output["parameters"]["binary_data_size"])
+            found = np.frombuffer(content, {"FP32": "<f4", "INT32": "<i4"}[output["datatype"]])
+            np.testing.assert_array_equal(found, recipe.infer([[5, 6]]).as_numpy(output["name"]).ravel())
+        assert {output["name"] for output in header["outputs"]} == {"embedding", "row_status"}
+        assert not reply.read()
+
+
 def test_manifest_is_in_the_configuration_over_http(recipe: Recipe) -> None:
     with urllib.request.urlopen(f"{recipe.demo.server.http_url}/v2/models/embedder/config", timeout=60) as reply:
         config = parse_strictly(reply.read())
