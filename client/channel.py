@@ -15,6 +15,7 @@ from .call_deadline import CallDeadline
 from .errors import InvalidInputError, ModelNotLoadedError, ServerTimeoutError, ServerUnavailableError
 from .grpc_errors import map_grpc_errors
 from .http_probe import speaks_http
+from .messages import InferTarget
 from .pacing import Pace
 from .replies import RowReply
 from .requests import RowRequest
@@ -84,6 +85,7 @@ class TritonChannel:
         self,
         requests: Iterable[RowRequest],
         version: str,
+        output: str,
         pace: Pace,
         *,
         max_in_flight: int,
@@ -91,7 +93,7 @@ class TritonChannel:
     ) -> Generator[RowReply, None, None]:
         """Yield replies in order of arrival, with as many requests in flight as `pace` and `max_in_flight` allow.
 
-        All replies are those of `version`, unless it is empty.
+        All replies are those of `version`, unless it is empty, and have only the output tensor named `output`.
 
         No request is sent that is not expected to be answered before `deadline`. Requests in flight are cancelled after
         the first error, and when the generator is closed early.
@@ -105,8 +107,7 @@ class TritonChannel:
             with self._use() as stub:
                 sender = Sender(
                     stub,
-                    self.model,
-                    version,
+                    InferTarget(self.model, version, output),
                     pace,
                     timeout_s=self.timeout_s,
                     max_in_flight=max_in_flight,

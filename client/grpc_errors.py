@@ -7,12 +7,21 @@ from contextlib import contextmanager
 
 import grpc
 
-from .errors import ModelNotLoadedError, ServerError, ServerOverloadedError, ServerTimeoutError, ServerUnavailableError
+from .errors import (
+    ClientError,
+    ManifestError,
+    ModelNotLoadedError,
+    ServerError,
+    ServerOverloadedError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 
 # Triton's messages, whose status codes differ between versions
 _NOT_LOADED = ("no available versions", "unknown model", "is not ready")
 _QUEUE_FULL = "exceeds maximum queue size"
 _TOO_LARGE = "larger than max"
+_NO_OUTPUT = "unexpected inference output"
 # gRPC's messages
 _CONNECTION_LOST = ("keepalive", "ping timeout", "watchdog timeout")
 _CANCELLED_HERE = ("locally cancelled", "channel closed")
@@ -20,7 +29,12 @@ _CANCELLED_HERE = ("locally cancelled", "channel closed")
 
 @contextmanager
 def map_grpc_errors(url: str, model: str, timeout_s: float) -> Iterator[None]:
-    """Translate gRPC errors raised inside the context to ServerError or a subclass, with the original as cause."""
+    """Translate gRPC errors raised inside the context, with the original as cause.
+
+    Raises:
+        ServerError: A request failed; see the subclasses.
+        ManifestError: The model does not have the output that was requested.
+    """
     try:
         yield
     except ValueError as exc:
@@ -31,7 +45,7 @@ def map_grpc_errors(url: str, model: str, timeout_s: float) -> Iterator[None]:
         raise _translate(exc, url, model, timeout_s) from exc
 
 
-def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> ServerError:
+def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> ClientError:
     code, details = error.code(), error.details() or ""
     lowered = details.lower()
     if any(phrase in lowered for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
@@ -44,6 +58,11 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
         return ServerUnavailableError(
             f"{url}: the connection was lost without notice, as behind a load balancer that forgets idle connections: "
             f"call again ({details})"
+        )
+    if _NO_OUTPUT in lowered:
+        return ManifestError(
+            f"{url}: model {model!r} does not have the output of this client's manifest: the model may have been "
+            f"replaced; create a new client ({details})"
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServerUnavailableError(

@@ -82,12 +82,28 @@ def _read_token_budget(config: Any) -> int | None:
     return int(text)
 
 
-def write_infer_request(model: str, version: str, input_ids: NDArray[np.int64]) -> Any:
-    """Return a ModelInferRequest with INT64 `[rows, width]` token ids; an empty `version` asks for the newest."""
+@dataclass(frozen=True, slots=True)
+class InferTarget:
+    """What a request asks for."""
+
+    model: str
+    version: str
+    """Empty for the newest."""
+    output: str
+    """Name of the only output tensor of the reply."""
+
+
+def write_infer_request(target: InferTarget, input_ids: NDArray[np.int64]) -> Any:
+    """Return a ModelInferRequest with INT64 `[rows, width]` token ids."""
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name=INPUT_IDS, datatype="INT64", shape=input_ids.shape)
+    requested = service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=target.output)
     content = input_ids.astype("<i8", copy=False).tobytes()
     return service_pb2.ModelInferRequest(
-        model_name=model, model_version=version, inputs=[tensor], raw_input_contents=[content]
+        model_name=target.model,
+        model_version=target.version,
+        inputs=[tensor],
+        outputs=[requested],
+        raw_input_contents=[content],
     )
 
 

@@ -147,6 +147,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         infer = partial(
             self._channel.infer_all,
             version=preparation.model.version,
+            output=output.name,
             pace=preparation.model.pace,
             max_in_flight=self._options.max_in_flight,
             deadline=deadline,

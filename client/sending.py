@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import grpc
 
 from .call_deadline import CallDeadline
-from .messages import write_infer_request
+from .messages import InferTarget, write_infer_request
 from .pacing import Pace, SentRequest
 from .replies import RowReply
 from .requests import RowRequest
@@ -32,8 +32,7 @@ class Sender:
     def __init__(
         self,
         stub: Any,
-        model: str,
-        version: str,
+        target: InferTarget,
         pace: Pace,
         *,
         timeout_s: float,
@@ -41,8 +40,7 @@ class Sender:
         deadline: CallDeadline,
     ) -> None:
         self._stub = stub
-        self._model = model
-        self._version = version
+        self._target = target
         self._pace = pace
         self._timeout_s = timeout_s
         self._max_in_flight = max_in_flight
@@ -56,7 +54,7 @@ class Sender:
 
     def infer_one(self, request: RowRequest) -> RowReply:
         """Send one request and wait for the reply."""
-        message = write_infer_request(self._model, self._version, request.input_ids)
+        message = write_infer_request(self._target, request.input_ids)
         sent = self._pace.send(request.input_ids.size, 0)
         try:
             response = self._stub.ModelInfer(message, timeout=self._request_timeout_s())
@@ -106,7 +104,7 @@ class Sender:
             self._start(request)
 
     def _start(self, request: RowRequest) -> None:
-        message = write_infer_request(self._model, self._version, request.input_ids)
+        message = write_infer_request(self._target, request.input_ids)
         sent = self._pace.send(request.input_ids.size, self._outstanding)
         call = self._stub.ModelInfer.future(message, timeout=self._request_timeout_s())
         self._in_flight[call] = _InFlight(request, sent)

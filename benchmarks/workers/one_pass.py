@@ -24,7 +24,7 @@ def main(file: str, provider: str) -> None:
     lengths = [1, 300, 17, 256, 64]
     ids = np.arange(sum(lengths), dtype=np.int64) % 500
     feed = {"input_ids": ids, "row_lengths": np.asarray(lengths, np.int32)}
-    (vectors,) = session.run(None, {**feed, "request_lengths": np.asarray([len(ids)], np.int32)})
+    (vectors,) = session.run(["embedding"], {**feed, "request_lengths": np.asarray([len(ids)], np.int32)})
     norms = np.linalg.norm(vectors, axis=1)
     sys.stdout.write(f"norms {norms.min():.6f} to {norms.max():.6f}\n")
     if not np.allclose(norms, 1.0, atol=1e-5):

@@ -26,9 +26,11 @@ from .wire import (
     PADDING_ID,
     REQUEST_LENGTHS,
     ROW_LENGTHS,
+    ROW_STATUS,
     TOKEN_BUDGET_PARAMETER,
     Device,
     Precision,
+    RowStatus,
     Task,
 )
 
@@ -39,6 +41,7 @@ __all__ = [
     "PADDING_ID",
     "REQUEST_LENGTHS",
     "ROW_LENGTHS",
+    "ROW_STATUS",
     "SCHEMA_VERSION",
     "TOKEN_BUDGET_PARAMETER",
     "Device",
@@ -57,6 +60,7 @@ __all__ = [
     "RecommendedLoad",
     "RerankManifest",
     "RetrievalReport",
+    "RowStatus",
     "ScoreParityReport",
     "SourceIdentity",
     "Task",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 MANIFEST_PARAMETER = "manifest"
 """Key of the JSON in the `parameters` of `config.pbtxt`."""
@@ -25,8 +25,22 @@ LOST_ROW_BITS = 0x7FC00001
 A row that is itself invalid has the ordinary quiet NaN, 0x7FC00000.
 """
 
+ROW_STATUS = "row_status"
+"""INT32 `[rows, 1]`, the second output of every model: a RowStatus for each row; earlier exports lack it."""
+
 PADDING_ID = -1
 """Padding id that this client sends; every negative id means the same."""
+
+
+class RowStatus(IntEnum):
+    """Values of ROW_STATUS."""
+
+    VALID = 0
+    """The row has a result."""
+    INVALID = 1
+    """NaN: no token, an id outside the vocabulary, too many tokens, or an overflow inside the model."""
+    LOST = 2
+    """NaN: the row's ids did not reach the graph; send the row again."""
 
 
 class Task(StrEnum):
@@ -37,7 +51,7 @@ class Task(StrEnum):
 
     @property
     def output(self) -> str:
-        """Name of the FP32 output: `embedding` `[rows, D]` or `score` `[rows, 1]`."""
+        """Name of the FP32 output with the results: `embedding` `[rows, D]` or `score` `[rows, 1]`."""
         return "embedding" if self is Task.EMBED else "score"
 
 

@@ -10,6 +10,7 @@ from ...client.manifest import (
     MANIFEST_PARAMETER,
     REQUEST_LENGTHS,
     ROW_LENGTHS,
+    ROW_STATUS,
     TOKEN_BUDGET_PARAMETER,
     Device,
     Manifest,
@@ -50,6 +51,7 @@ def render_config(
     ):
         config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
     config.output.add(name=manifest.task.output, data_type=triton.TYPE_FP32, dims=[manifest.dimension])
+    config.output.add(name=ROW_STATUS, data_type=triton.TYPE_INT32, dims=[1])
     config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
     on_gpu = options.device is Device.CUDA
     kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU

@@ -69,6 +69,7 @@ CUDA_KERNELS = (
     CudaKernel("Less", 13, (_INT64,)),
     CudaKernel("LessOrEqual", 16, (_INT64,)),
     CudaKernel("If", 16, (_BOOL,)),
+    CudaKernel("IsNaN", 13, (_FP32,)),
     CudaKernel("LpNormalization", 1, (_FP32, _FP16), _V1_27),
     CudaKernel("MatMul", 13, _FLOATS),
     CudaKernel("Max", 13, (*_FLOATS, _INT64)),
@@ -99,7 +100,7 @@ CUDA_KERNELS = (
     CudaKernel("Transpose", 21, _FLOATS, _V1_24),
     CudaKernel("Unsqueeze", 13, (*_FLOATS, _INT64, _BOOL)),
     CudaKernel("Unsqueeze", 21, (*_FLOATS, _INT64, _BOOL), _V1_24),
-    CudaKernel("Where", 16, (_FP32, _INT64)),
+    CudaKernel("Where", 16, (_FP32, _INT64, _INT32)),
     CudaKernel("GatedRMSNorm", 1, _HALVES, _V1_29, domain=MICROSOFT),
     CudaKernel("GroupQueryAttention", 1, _HALVES, domain=MICROSOFT),
     CudaKernel("MatMulNBits", 1, _FLOATS, domain=MICROSOFT),
@@ -155,5 +156,5 @@ def _main_types(name: str, dtype: ir.DataType) -> set[ir.DataType]:
     if name.startswith(_BOOKKEEPING):
         return {_INT64, _BOOL, dtype}
     if name.startswith(_HEAD):
-        return {_FP32, _BOOL}
+        return {_FP32, _INT32, _BOOL}
     return {dtype}

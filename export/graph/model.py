@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...client.manifest import Task
+from ...client.manifest import ROW_STATUS, Task
 from ..architectures import DecoderConfig
 from ..errors import ExportError, list_keys
 from ..formats import WeightFormat
@@ -19,7 +19,7 @@ from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, norm_to_o
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
 from .rope import RopeTables
-from .tokens import PackedTokens, declare_inputs, keep_on_host, pack_tokens, restore_rows
+from .tokens import PackedTokens, declare_inputs, keep_on_host, pack_tokens, report_rows, restore_rows
 
 _IR_VERSION = 10
 
@@ -41,7 +41,8 @@ class GraphOptions:
 
 
 def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
-    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1].
+    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1], and
+    `row_status` INT32 [R, 1].
 
     `weights` are read when the model is written. They must have been rescaled by `options.rescale` and, for
     reranking, have the `score.weight` of `passes.rerank_head`.
@@ -76,20 +77,27 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
             lambda b, tokens, attention: _decode(b, parts, tokens, attention, options.task),
         )
     _require_fp32_layers(g, options.format)
-    with g.scope("head"):
-        output = restore_rows(g, packed, outputs)
-    output.name = options.task.output
     width = 1 if options.task is Task.RERANK else config.hidden
-    output.type, output.shape = ir.TensorType(FP32), ir.Shape(["rows", width])
+    with g.scope("head"):
+        results = restore_rows(g, packed, outputs)
+        status = report_rows(g, packed, results, width)
+    _declare_output(results, options.task.output, FP32, width)
+    _declare_output(status, ROW_STATUS, ir.DataType.INT32, 1)
     graph = ir.Graph(
         list(inputs),
-        [output],
+        [results, status],
         nodes=g.nodes,
         initializers=list(g.initializers.values()),
         opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},
         name=f"qwen3_{options.task.output}",
     )
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
+
+
+def _declare_output(value: ir.Value, name: str, dtype: ir.DataType, width: int) -> None:
+    """Make `value` the output `name` of `dtype` [R, width]."""
+    value.name = name
+    value.type, value.shape = ir.TensorType(dtype), ir.Shape(["rows", width])
 
 
 def _require_fp32_layers(g: GraphBuilder, format: WeightFormat) -> None:

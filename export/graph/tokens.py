@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ...client.manifest import INPUT_IDS, LOST_ROW_BITS, REQUEST_LENGTHS, ROW_LENGTHS
+from ...client.manifest import INPUT_IDS, LOST_ROW_BITS, REQUEST_LENGTHS, ROW_LENGTHS, RowStatus
 from ..onnx_builder import GraphBuilder
 
 INT64 = ir.DataType.INT64
@@ -173,9 +173,21 @@ def max_row_length(g: GraphBuilder, packed: PackedTokens) -> ir.Value:
 
 def restore_rows(g: GraphBuilder, packed: PackedTokens, outputs: ir.Value) -> ir.Value:
     """Return FP32 [R, D] from `outputs` FP32 [G, D]: NaN for bad rows, with another bit pattern for lost ones."""
-    rows = g.op("Gather", outputs, packed.rank_of_row, axis=0)
-    good = g.op("Unsqueeze", packed.row_is_good, g.constant([1]))
+    rows = g.op("Gather", outputs, packed.rank_of_row, axis=0, name="results_of_rows")
+    good = g.op("Unsqueeze", packed.row_is_good, g.constant([1]), name="good")
     nan = g.table("constant.nan", np.asarray(np.nan, np.float32))
     lost_nan = g.table("constant.lost", np.asarray(LOST_ROW_BITS, np.uint32).view(np.float32))
     lost = g.op("Unsqueeze", packed.row_is_lost, g.constant([1]))
-    return g.op("Where", good, rows, g.op("Where", lost, lost_nan, nan))
+    return g.op("Where", good, rows, g.op("Where", lost, lost_nan, nan, name="nan"), name="restored")
+
+
+def report_rows(g: GraphBuilder, packed: PackedTokens, results: ir.Value, width: int) -> ir.Value:
+    """Return INT32 [R, 1]: the RowStatus of each row of `results` FP32 [R, width], as `restore_rows` returns them.
+
+    A product with ones is NaN if a component of the row is, and needs no cuDNN on a GPU. Results are never infinite.
+    """
+    valid, invalid, lost = (g.constant(status, np.int32) for status in RowStatus)
+    ones = g.table("constant.ones", np.ones((width, 1), np.float32))
+    is_nan = g.op("IsNaN", g.op("MatMul", results, ones, name="row_sum"), name="is_nan")
+    is_lost = g.op("Unsqueeze", packed.row_is_lost, g.constant([1]))
+    return g.op("Where", is_nan, g.op("Where", is_lost, lost, invalid, name="nan_status"), valid, name="status")

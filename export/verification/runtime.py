@@ -40,6 +40,7 @@ class WrittenModel:
         options.log_severity_level = 3
         providers = [CPU_PROVIDER] if cuda is None else [(CUDA_PROVIDER, dict(cuda)), CPU_PROVIDER]
         self._session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+        self._result = self._session.get_outputs()[0].name
         self.description = description
         """Description of the runtime for reports."""
 
@@ -49,8 +50,8 @@ class WrittenModel:
         return CUDA_PROVIDER in self._session.get_providers()
 
     def run(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Run one batch of rows of token ids, in which negative ids are padding: float32 [rows, D]."""
-        (output,) = self._session.run(None, batch_inputs(rows))
+        """Return the embeddings or scores of one batch of token ids; negative ids are padding: float32 [rows, D]."""
+        (output,) = self._session.run([self._result], batch_inputs(rows))
         return np.asarray(output, dtype=np.float32)
 
     def run_alone(self, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:

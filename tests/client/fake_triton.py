@@ -103,6 +103,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             )
         tensor = request.inputs[0]
         assert (tensor.name, tensor.datatype, len(request.inputs)) == ("input_ids", "INT64", 1)
+        name = "score" if self.dimension is None else "embedding"
+        # row_status is not needed, and models of earlier exports do not have it
+        [requested] = [output.name for output in request.outputs]
+        if requested != name:
+            message = f"[request id: <id_unknown>] unexpected inference output '{requested}' for model '{MODEL}'"
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, message)
         input_ids = np.frombuffer(request.raw_input_contents[0], np.int64).reshape(tuple(tensor.shape))
         with self._lock:
             number = len(self.batches)
@@ -116,7 +122,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             with self._lock:
                 self._in_flight -= 1
         output = self.change_output(self._output(input_ids))
-        reply = write_reply(output, "score") if self.dimension is None else write_reply(output)
+        reply = write_reply(output, name)
         reply.model_version = self.version
         return reply
 

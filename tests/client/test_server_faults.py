@@ -193,8 +193,14 @@ def test_reply_with_wrong_shape_or_type(triton: FakeTriton, client: EmbeddingCli
 
 
 def test_reply_without_the_output(client: EmbeddingClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fake_triton.write_reply", lambda vectors: write_reply(vectors, "score"))
+    monkeypatch.setattr("fake_triton.write_reply", lambda vectors, _: write_reply(vectors, "score"))
     with pytest.raises(ManifestError, match="has no output embedding"):
+        client.embed_documents(["a", "b"])
+
+
+def test_model_was_replaced_by_one_of_another_task(triton: FakeTriton, client: EmbeddingClient) -> None:
+    triton.dimension = None
+    with pytest.raises(ManifestError, match=r"does not have the output .* create a new client .*'embedding'"):
         client.embed_documents(["a", "b"])
 
 

@@ -20,7 +20,7 @@ from examples.demo.retrieval_set import write_retrieval_set
 from examples.demo.run import MAX_NDCG_LOSS
 from examples.demo.tasks import ADAPTER_TASK, BASE_TASK, DemoTask
 from qwen3_triton.client import EmbeddingClient, ExportRecord, InvalidInputError, Manifest, Precision
-from qwen3_triton.client.manifest import INPUT_IDS, MANIFEST_PARAMETER
+from qwen3_triton.client.manifest import INPUT_IDS, MANIFEST_PARAMETER, ROW_STATUS, RowStatus
 from qwen3_triton.export import AdapterReference, EvaluationOptions, ExportOptions, SourceReference, export_model
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.verification.parity import cosines
@@ -99,7 +99,12 @@ def _make_request(rng: random.Random, vocabulary: int, *, with_bad_row: bool) ->
 def _infer(client: triton.InferenceServerClient, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     tensor = triton.InferInput(INPUT_IDS, list(ids.shape), "INT64")
     tensor.set_data_from_numpy(ids)
-    return np.asarray(client.infer("demo-fp32", [tensor]).as_numpy("embedding"))
+    reply = client.infer("demo-fp32", [tensor])
+    vectors = np.asarray(reply.as_numpy("embedding"))
+    # no row is lost: the local server rejects requests without ids
+    status = np.where(np.isnan(vectors).any(axis=1), RowStatus.INVALID, RowStatus.VALID)
+    np.testing.assert_array_equal(reply.as_numpy(ROW_STATUS), status[:, None])
+    return vectors
 
 
 def _statistics_after(client: triton.InferenceServerClient, inference_count: int) -> service_pb2.ModelStatistics:

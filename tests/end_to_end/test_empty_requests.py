@@ -42,7 +42,10 @@ class Served:
     def start(self, ids: NDArray[np.int64]) -> grpc.Future:
         """Send a request of `ids` [rows, width]."""
         tensor = service_pb2.ModelInferRequest.InferInputTensor(name="input_ids", datatype="INT64", shape=ids.shape)
-        request = service_pb2.ModelInferRequest(model_name=MODEL, inputs=[tensor], raw_input_contents=[ids.tobytes()])
+        output = service_pb2.ModelInferRequest.InferRequestedOutputTensor(name="embedding")
+        request = service_pb2.ModelInferRequest(
+            model_name=MODEL, inputs=[tensor], outputs=[output], raw_input_contents=[ids.tobytes()]
+        )
         return self.stub.ModelInfer.future(request, timeout=TIMEOUT_S)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from served_demo import SERVED_MAX_TOKENS, ServedDemo
 
 from qwen3_triton.client import EmbeddingClient, InvalidInputError, Precision, RerankClient
-from qwen3_triton.export import ExportOptions, SourceReference, export_model
-from qwen3_triton.server import TritonServer, start_triton
+from qwen3_triton.server import TritonServer
 
-MAX_TOKENS = 320
 GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2}
 BATCHED = {Precision.FP32: 1e-6, Precision.FP16: 1e-3}
 INSTRUCTION = "Given a description of what a function does, retrieve its Python code"
@@ -46,7 +45,7 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 
 
 class Recipe:
-    """The transformers code of the model card, in fp32 and row by row, with MAX_TOKENS."""
+    """The transformers code of the model card, in fp32 and row by row, with SERVED_MAX_TOKENS."""
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,7 +56,7 @@ class Recipe:
 
     def rows(self, pairs: Sequence[tuple[str, str]]) -> list[list[int]]:
         bodies = [f"<Instruct>: {INSTRUCTION}\n<Query>: {query}\n<Document>: {document}" for query, document in pairs]
-        body_tokens = MAX_TOKENS - len(self.prefix) - len(self.suffix)
+        body_tokens = SERVED_MAX_TOKENS - len(self.prefix) - len(self.suffix)
         cut = self._tokenizer(bodies, padding=False, truncation="longest_first", max_length=body_tokens)["input_ids"]
         return [self.prefix + ids + self.suffix for ids in cut]
 
@@ -86,27 +85,9 @@ class Deployment:
 
 
 @pytest.fixture(scope="module")
-def deployment(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iterator[Deployment]:
-    repository = tmp_path_factory.mktemp("side-by-side") / "models"
-    demo = project_root / "examples" / "demo"
-    for name, folder, precision in (
-        ("embedder", "checkpoint", Precision.FP32),
-        ("reranker-fp32", "reranker", Precision.FP32),
-        ("reranker-fp16", "reranker", Precision.FP16),
-    ):
-        export_model(
-            ExportOptions(
-                model=SourceReference(str(demo / folder)),
-                repository=repository,
-                name=name,
-                precision=precision,
-                max_tokens=MAX_TOKENS,
-            )
-        )
-    recipe = Recipe(demo / "reranker")
-    truth = recipe.scores(PAIRS)
-    with start_triton(repository) as server:
-        yield Deployment(server, repository, recipe, truth)
+def deployment(served_demo: ServedDemo, project_root: Path) -> Deployment:
+    recipe = Recipe(project_root / "examples" / "demo" / "reranker")
+    return Deployment(served_demo.server, served_demo.repository, recipe, recipe.scores(PAIRS))
 
 
 @pytest.mark.filterwarnings("ignore:the query leaves no room")
@@ -130,7 +111,7 @@ def test_document_beyond_the_limit_keeps_the_suffix(deployment: Deployment) -> N
     query = "append to a list"
     [row] = deployment.recipe.rows([(query, LONG)])
     suffix = deployment.recipe.suffix
-    assert len(row) == MAX_TOKENS
+    assert len(row) == SERVED_MAX_TOKENS
     assert row[-len(suffix) :] == suffix
     with deployment.reranker() as client:
         found = client.score([(query, LONG), (query, LONG + "\nmore of it")], instruction=INSTRUCTION)

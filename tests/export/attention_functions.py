@@ -244,7 +244,12 @@ GatedRMSNorm <activation, epsilon> (rows, gain, gate) => (output)
 
 
 def open_decomposed(file: Path) -> WrittenModel:
-    """Open a copy of the graph at `file` in which these operators are functions; the weights file is shared."""
+    """Open the graph at `file` with functions for these operators, see `decompose`."""
+    return WrittenModel(decompose(file), threads=2)
+
+
+def decompose(file: Path) -> Path:
+    """Write a copy of the graph at `file` in which these operators are functions; the weights file is shared."""
     model = onnx.load(file, load_external_data=False)
     functions = {}
     for node in all_nodes(model.graph):
@@ -256,7 +261,7 @@ def open_decomposed(file: Path) -> WrittenModel:
     model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, 1))
     copy = file.with_name("decomposed.onnx")
     onnx.save(model, copy)
-    return WrittenModel(copy, threads=2)
+    return copy
 
 
 def _function_of(node: onnx.NodeProto) -> str | None:

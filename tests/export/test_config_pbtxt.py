@@ -87,8 +87,10 @@ def test_rows_of_any_width_share_a_batch() -> None:
     ]
     assert all(entry.data_type == triton.TYPE_INT32 for entry in config.batch_input)
     assert all(list(entry.source_input) == ["input_ids"] for entry in config.batch_input)
-    [output] = config.output
-    assert (output.name, output.data_type, list(output.dims)) == ("embedding", triton.TYPE_FP32, [40])
+    assert [(output.name, output.data_type, list(output.dims)) for output in config.output] == [
+        ("embedding", triton.TYPE_FP32, [40]),
+        ("row_status", triton.TYPE_INT32, [1]),
+    ]
 
 
 def test_warm_up_sends_valid_ids() -> None:

@@ -10,10 +10,11 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import random_rows, write_graph
 
 from qwen3_triton.client import Precision
-from qwen3_triton.client.manifest import LOST_ROW_BITS
+from qwen3_triton.client.manifest import LOST_ROW_BITS, RowStatus
 from qwen3_triton.export.graph import CudaProfile
 
 BAD_ROW_BITS = 0x7FC00000
+STATUS_OF_BITS = {BAD_ROW_BITS: RowStatus.INVALID, LOST_ROW_BITS: RowStatus.LOST}
 VOCABULARY = 300
 Requests = list[list[list[int]]]
 
@@ -33,7 +34,10 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def run(session: onnxruntime.InferenceSession, requests: Requests, stale: int = 0) -> NDArray[np.float32]:
-    """Run a batch of `requests`; ids after the first empty request are random, seeded by `stale`."""
+    """Run a batch of `requests`; ids after the first empty request are random, seeded by `stale`.
+
+    Checks that the status of each row agrees with its bits.
+    """
     rng = np.random.default_rng(stale)
     ids: list[int] = []
     intact = True
@@ -46,7 +50,10 @@ def run(session: onnxruntime.InferenceSession, requests: Requests, stale: int = 
         "row_lengths": np.asarray([len(row) for request in requests for row in request], np.int32),
         "request_lengths": np.asarray([sum(map(len, request)) for request in requests], np.int32),
     }
-    vectors: NDArray[np.float32] = session.run(None, feed)[0]
+    vectors: NDArray[np.float32]
+    vectors, status = session.run(["embedding", "row_status"], feed)
+    expected = [[STATUS_OF_BITS.get(first, RowStatus.VALID)] for first in vectors[:, 0].view(np.uint32).tolist()]
+    assert status.tolist() == expected
     return vectors
 
 

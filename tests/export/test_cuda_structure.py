@@ -380,8 +380,16 @@ def test_installed_runtime_accepts_types_and_shapes_of_bf16_graphs(
 # --- bookkeeping
 
 
-def bookkeeping_on_gpu(graph: onnx.GraphProto) -> set[str]:
-    """Return the nodes before the branches that ONNX Runtime places on the GPU, by the rule of GetCpuPreferredNodes.
+@dataclass(frozen=True)
+class Placement:
+    """The nodes outside the branches that ONNX Runtime places on the GPU, and the values that it copies there."""
+
+    on_gpu: set[str]
+    copied: set[str]
+
+
+def place_nodes(graph: onnx.GraphProto, prefix: str) -> Placement:
+    """Place the nodes whose names begin with `prefix`, by the rule of GetCpuPreferredNodes.
 
     A node moves to the CPU if all its inputs are graph inputs, small initializers or values in host memory, at least
     one is the latter, and the CUDA kernel reads none of those from host memory anyway. The rule is in
@@ -390,15 +398,19 @@ def bookkeeping_on_gpu(graph: onnx.GraphProto) -> set[str]:
     free = {value.name for value in graph.input}
     free |= {tensor.name for tensor in graph.initializer if math.prod(tensor.dims) <= 100}
     host: set[str] = set()
-    on_gpu = set()
-    for node in (node for node in graph.node if node.name.startswith("rows.") and node.name != CHOICE):
+    placement = Placement(set(), set())
+    for node in graph.node:
         found = [index for index, name in enumerate(node.input) if name in host]
         moves = found and all(name in host | free for name in node.input)
-        if node.op_type == "Shape" or (moves and not READ_ON_HOST.get(node.op_type, set()) & set(found)):
+        read_on_host = READ_ON_HOST.get(node.op_type, set())
+        if node.name == CHOICE:
+            continue
+        if node.op_type == "Shape" or (moves and not read_on_host & set(found)):
             host |= set(node.output)
-        else:
-            on_gpu.add(node.name)
-    return on_gpu
+        elif node.name.startswith(prefix):
+            placement.on_gpu.add(node.name)
+            placement.copied.update(node.input[index] for index in found if index not in read_on_host)
+    return placement
 
 
 @pytest.mark.parametrize("precision", Precision)
@@ -406,7 +418,16 @@ def test_bookkeeping_before_the_branches_is_on_the_host(graphs: Graphs, precisio
     for profile in profiles():
         graph = graphs.load(precision, profile)
         # the only tensor on the GPU; its shape is the length of the longest row
-        assert bookkeeping_on_gpu(graph) == {"rows.columns"}
+        assert place_nodes(graph, "rows.").on_gpu == {"rows.columns"}
+
+
+def test_rows_are_restored_and_reported_by_five_kernels(graphs: Graphs) -> None:
+    for precision, profile in itertools.product(Precision, profiles()):
+        if profile.dense_batches:
+            placement = place_nodes(graphs.load(precision, profile), "head.")
+            names = ("results_of_rows", "restored", "row_sum", "is_nan", "status")
+            assert placement.on_gpu == {f"head.{name}" for name in names}
+            assert placement.copied == {"rows.rank_of_row", "head.good", "head.nan", "head.nan_status"}
 
 
 def test_inputs_are_read_by_the_bookkeeping_through_values_in_host_memory(graphs: Graphs) -> None:
@@ -426,7 +447,7 @@ def test_bookkeeping_would_be_on_the_gpu_without_the_zero(graphs: Graphs) -> Non
     assert renamed.keys() == {"rows.host_ids", "rows.host_row_lengths", "rows.host_request_lengths"}
     for node in graph.node:
         node.input[:] = [renamed.get(name, name) for name in node.input]
-    assert len(bookkeeping_on_gpu(graph)) > 25
+    assert len(place_nodes(graph, "rows.").on_gpu) > 25
 
 
 # --- the table of kernels

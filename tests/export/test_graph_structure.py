@@ -173,7 +173,10 @@ def test_inputs_and_output_follow_the_wire_contract(proto: onnx.ModelProto) -> N
         ("row_lengths", onnx.TensorProto.INT32, ["rows"]),
         ("request_lengths", onnx.TensorProto.INT32, ["requests"]),
     ]
-    assert described(list(proto.graph.output)) == [("embedding", onnx.TensorProto.FLOAT, ["rows", 40])]
+    assert described(list(proto.graph.output)) == [
+        ("embedding", onnx.TensorProto.FLOAT, ["rows", 40]),
+        ("row_status", onnx.TensorProto.INT32, ["rows", 1]),
+    ]
 
 
 def test_weights_are_external_data(graph: WrittenGraph, proto: onnx.ModelProto, precision: Precision) -> None:

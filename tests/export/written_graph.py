@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 
 from qwen3_triton.client import Precision
+from qwen3_triton.client.manifest import Task
 from qwen3_triton.export import Device, SourceReference
 from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.artifacts.onnx_file import write_onnx
@@ -57,6 +58,7 @@ def write_graph(
     cuda: CudaProfile | None = None,
     norm_output_scale: float | None = None,
     format: WeightFormat | None = None,
+    task: Task = Task.EMBED,
 ) -> WrittenGraph:
     """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
@@ -64,6 +66,7 @@ def write_graph(
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, config, rescale), config))
     rope = compute_rope_tables(checkpoint, max_tokens)
     options = GraphOptions(
+        task=task,
         format=format or graph_format(precision, cuda, fp32_layers, norm_output_scale),
         max_tokens=max_tokens,
         rescale=rescale,
