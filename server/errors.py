@@ -5,6 +5,7 @@ LocalServerError
 ├── EmptyRepositoryError     the model repository does not exist or has no models
 ├── InvalidAddressError      the server cannot listen on the host or port
 │   └── PortInUseError       another process listens on the port
+├── InvalidModelNameError    the server cannot load a model with such a name
 ├── ModelLoadError           at least one model did not load; has the cause for each
 ├── ServerExitedError        the process exited unexpectedly; has the end of its log
 └── ServerNotReadyError      the models were not loaded within `ready_timeout_s`; has the end of the log
@@ -43,6 +44,10 @@ class PortInUseError(InvalidAddressError):
         super().__init__(message, option=option)
         self.port = port
         """The port in use."""
+
+
+class InvalidModelNameError(LocalServerError):
+    """The name of a model has characters that the local server cannot process."""
 
 
 class ModelLoadError(LocalServerError):

@@ -17,7 +17,7 @@ from .backend_directory import ensure_backend_directory
 from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
 from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
 from .log import ServerLog
-from .readiness import ModelStates, fetch_states, find_causes, find_port_in_use
+from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use
 from .repository import find_models
 
 _POLL_S = 0.05
@@ -141,6 +141,7 @@ def start_triton(
         EmptyRepositoryError: The repository does not exist, or has no models.
         EnvironmentInstallError: The server cannot be installed on this machine.
         InvalidAddressError: The server cannot listen on the host or a port; PortInUseError if a port is in use.
+        InvalidModelNameError: The server cannot load a model with such a name.
         ModelLoadError: A model did not load.
         ServerExitedError: The server exited unexpectedly.
         ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
@@ -171,6 +172,7 @@ def start_triton(
                     raise
                 continue
             undo.pop_all()
+            server._process.send_signal(supervise.WATCH_SIGNAL)
             return server
     raise AssertionError("the last attempt returns or raises")
 
@@ -189,10 +191,11 @@ def _launch(
 ) -> TritonServer:
     """Start the processes without waiting for the models."""
     backends = ensure_backend_directory(environment)
-    command = _command(repository, options, addresses, environment, backends)
+    command = _command(options, addresses, environment, backends)
     log = ServerLog(options.log_file)
     process = subprocess.Popen(
         command,
+        cwd=repository,
         env=environment.variables(),
         stdin=subprocess.DEVNULL,
         stdout=log.file,
@@ -202,19 +205,14 @@ def _launch(
     return TritonServer(process, addresses, log)
 
 
-def _command(
-    repository: Path,
-    options: ServerOptions,
-    addresses: Addresses,
-    environment: ServerEnvironment,
-    backends: Path,
-) -> list[str]:
+def _command(options: ServerOptions, addresses: Addresses, environment: ServerEnvironment, backends: Path) -> list[str]:
     supervisor = [sys.executable, "-I", "-S", str(Path(supervise.__file__).resolve())]
     supervisor += [str(os.getpid()), str(options.exit_timeout_s + _EXIT_MARGIN_S)]
     listen = {"http": addresses.http_port, "grpc": addresses.grpc_port, "metrics": addresses.metrics_port}
     triton = [
         str(environment.triton / "bin" / "tritonserver"),
-        f"--model-repository={repository}",
+        # relative to the working directory, because Triton starts stubs with unquoted paths through a shell
+        "--model-repository=.",
         f"--backend-directory={backends}",
         f"--cache-directory={environment.triton / 'caches'}",
         f"--exit-timeout-secs={options.exit_timeout_s}",
@@ -271,6 +269,12 @@ def _exit_error(
     if port is not None and addresses is not None:
         options = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}
         return port_in_use(addresses.host, port, options.get(port, "metrics_port"))
+    failure = find_failure(log.text())
+    if failure is not None:
+        return ServerExitedError(
+            f"{failure}; the server was stopped, because it would fail every request for this model: start it again",
+            log_tail=log.tail(),
+        )
     tail = log.tail()
     last = tail.splitlines()[-1] if tail else "its log is empty"
     remedy = f"see {log.path}" if log.path else "set log_file to keep the complete log"
