@@ -20,14 +20,25 @@ def serve(
     http_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="Port of the HTTP endpoint for Prometheus metrics.")] = 8002,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Triton's log.")] = False,
+    verify_files: Annotated[
+        bool,
+        typer.Option("--verify-files", help="First compare the files of every model with the hashes in its manifest."),
+    ] = False,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C."""
     from qwen3_triton.server import ServerOptions, start_triton
 
     options = ServerOptions(
-        host=host, grpc_port=grpc_port, http_port=http_port, metrics_port=metrics_port, log_file=log_file
+        host=host,
+        grpc_port=grpc_port,
+        http_port=http_port,
+        metrics_port=metrics_port,
+        log_file=log_file,
+        verify_files=verify_files,
     )
-    with _exit_on_signals(), start_triton(repository, options, progress=_print_progress) as server:
+    show_log = _print_line if verbose else None
+    with _exit_on_signals(), start_triton(repository, options, progress=_print_line, show_log=show_log) as server:
         addresses = server.addresses
         typer.echo(
             f"ready: {', '.join(server.models)}\n"
@@ -39,7 +50,7 @@ def serve(
         server.wait()
 
 
-def _print_progress(line: str) -> None:
+def _print_line(line: str) -> None:
     typer.echo(line, err=True)
 
 

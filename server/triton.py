@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ from .addresses import Addresses, choose_addresses, port_in_use
 from .backend_directory import ensure_backend_directory
 from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
 from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
+from .file_verification import verify_files
 from .log import ServerLog
 from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use
 from .repository import find_models
@@ -43,6 +45,8 @@ class ServerOptions:
     """Time in seconds that queued requests have to finish when the server is stopped, before it is killed."""
     log_file: Path | None = None
     """File for Triton's log; None for a temporary file that is deleted when the server stops."""
+    verify_files: bool = False
+    """Whether to compare the files of every model with the hashes in its manifest before the server starts."""
 
 
 class TritonServer:
@@ -125,6 +129,7 @@ def start_triton(
     options: ServerOptions | None = None,
     *,
     progress: Progress = ignore_progress,
+    show_log: Callable[[str], None] | None = None,
     environment: ServerEnvironment | None = None,
 ) -> TritonServer:
     """Start a server for every model in a repository and wait until all of them are ready.
@@ -135,6 +140,7 @@ def start_triton(
         repository: Triton model repository; every sub-directory is a model.
         options: Options of the server; None for the defaults.
         progress: Called with one line of text per step.
+        show_log: Called with each line of Triton's log, in a separate thread; None to show nothing.
         environment: Installed environment; None to install or reuse the default one.
 
     Raises:
@@ -142,6 +148,7 @@ def start_triton(
         EnvironmentInstallError: The server cannot be installed on this machine.
         InvalidAddressError: The server cannot listen on the host or a port; PortInUseError if a port is in use.
         InvalidModelNameError: The server cannot load a model with such a name.
+        ModelFilesError: `options.verify_files` is set, and a file is missing or differs.
         ModelLoadError: A model did not load.
         ServerExitedError: The server exited unexpectedly.
         ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
@@ -157,12 +164,16 @@ def start_triton(
     names = find_models(repository)
     # reports a port in use before the installation, which takes up to a minute
     _choose(options)
+    if options.verify_files:
+        progress(f"verifying the files of {', '.join(names)}")
+        verify_files(repository, names)
     environment = environment or ensure_environment(progress)
     for attempt in range(_PORT_ATTEMPTS):
         addresses = _choose(options)
         progress(f"loading {', '.join(names)}")
         with contextlib.ExitStack() as undo:
-            server = undo.enter_context(_launch(repository, options, addresses, environment))
+            log = undo.enter_context(ServerLog(options.log_file, show_log))
+            server = undo.enter_context(_launch(repository, options, addresses, environment, log))
             try:
                 server.models = _wait_until_ready(server, repository, names, options.ready_timeout_s)
             except PortInUseError as exc:
@@ -187,12 +198,11 @@ def _choose(options: ServerOptions) -> Addresses:
 
 
 def _launch(
-    repository: Path, options: ServerOptions, addresses: Addresses, environment: ServerEnvironment
+    repository: Path, options: ServerOptions, addresses: Addresses, environment: ServerEnvironment, log: ServerLog
 ) -> TritonServer:
     """Start the processes without waiting for the models."""
     backends = ensure_backend_directory(environment)
     command = _command(options, addresses, environment, backends)
-    log = ServerLog(options.log_file)
     process = subprocess.Popen(
         command,
         cwd=repository,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ..errors import ManifestError
 from .export_record import ExportRecord
 from .folder import ModelFolder
 
@@ -29,6 +30,26 @@ def find_changed_files(folder: ModelFolder, record: ExportRecord) -> list[str]:
         elif _hash(file) != digest:
             found.append(f"{path} has changed")
     return found
+
+
+def find_unverified_files(folder: ModelFolder) -> list[str]:
+    """Return the differences between `folder` and the hashes in its manifest; one line of text for each.
+
+    Unlike `find_changed_files`, a manifest without hashes is a difference, and so is a version that Triton would serve
+    but that has no hashes.
+    """
+    try:
+        record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return [f"{folder.manifest.name} is missing"]
+    except (ManifestError, UnicodeDecodeError) as exc:
+        return [f"{folder.manifest.name}: {exc}"]
+    if record.provenance is None:
+        return [f"{folder.manifest.name} has no hashes of files"]
+    newest = f"{max(folder.versions(), default=1)}/"
+    if not any(path.startswith(newest) for path in record.provenance.files):
+        return [f"{folder.manifest.name} has no hashes of {newest}"]
+    return find_changed_files(folder, record)
 
 
 def _hash(file: Path) -> str:

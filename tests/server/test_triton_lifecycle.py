@@ -42,7 +42,7 @@ EXIT_TIMEOUT_S = 20
 def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the command in a separate process until the server is ready; kill it at the end if it still runs."""
     ports = free_ports(3)
-    command = serve_command(repository, *ports)
+    command = [*serve_command(repository, *ports), "--verbose"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -149,7 +149,8 @@ def test_command_ends_with_the_reason_if_a_stub_is_killed(sums_repository: Path)
         os.kill(stub_of(supervisor), signal.SIGKILL)
         assert process.wait(EXIT_TIMEOUT_S) == 1
         assert process.stderr is not None
-        *_, line = process.stderr.read().splitlines()
+        *log, line = process.stderr.read().splitlines()
+        assert any("successfully loaded 'sums'" in logged for logged in log)
         assert re.match(r"error: the process of .*model instance.* was killed by signal 9", line)
         await_nothing_left(supervisor)
 
@@ -277,9 +278,11 @@ def test_log_that_cannot_be_written(sums_repository: Path) -> None:
 
 def test_two_servers_run_at_the_same_time(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
     log_file = tmp_path / "logs" / "triton.log"
-    with start_triton(sums_repository, ServerOptions(log_file=log_file)) as other:
+    shown: list[str] = []
+    with start_triton(sums_repository, ServerOptions(log_file=log_file), show_log=shown.append) as other:
         assert other.grpc_url != server.grpc_url
         assert other.models == ("sums",)
         other.stop()
         assert server.running
     assert "successfully loaded 'sums'" in log_file.read_text()
+    assert shown == log_file.read_text().splitlines()
