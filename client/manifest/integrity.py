@@ -35,8 +35,7 @@ def find_changed_files(folder: ModelFolder, record: ExportRecord) -> list[str]:
 def find_unverified_files(folder: ModelFolder) -> list[str]:
     """Return the differences between `folder` and the hashes in its manifest; one line of text for each.
 
-    Unlike `find_changed_files`, a manifest without hashes is a difference, and so is a version that Triton would serve
-    but that has no hashes.
+    Unlike for `find_changed_files`, a manifest that is missing or has no hashes is a difference.
     """
     try:
         record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
@@ -46,9 +45,6 @@ def find_unverified_files(folder: ModelFolder) -> list[str]:
         return [f"{folder.manifest.name}: {exc}"]
     if record.provenance is None:
         return [f"{folder.manifest.name} has no hashes of files"]
-    newest = f"{max(folder.versions(), default=1)}/"
-    if not any(path.startswith(newest) for path in record.provenance.files):
-        return [f"{folder.manifest.name} has no hashes of {newest}"]
     return find_changed_files(folder, record)
 
 
