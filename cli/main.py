@@ -25,6 +25,7 @@ _OPTIONS_OF_ERRORS = {
     "Int8AccuracyError": "--max-int8-error or --calibration",
     "ModelExistsError": "--overwrite",
     "RetrievalQualityError": "--max-ndcg-loss",
+    "ServerNotReadyError": "--verbose",
     "ServerTimeoutError": "--timeout or --request-timeout",
     "WitnessError": "--witness none",
 }

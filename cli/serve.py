@@ -32,6 +32,11 @@ def serve(
         int, typer.Option("--poll-interval", min=1, help="Seconds between two looks at the repository with poll.")
     ] = 15,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show Triton's log.")] = False,
+    verify_files: Annotated[
+        bool,
+        typer.Option("--verify-files", help="First compare the files of every model with the hashes in its manifest."),
+    ] = False,
 ) -> None:
     """Serve a model repository with Triton on this machine until Ctrl-C."""
     from qwen3_triton.server import ServerOptions, start_triton
@@ -44,8 +49,10 @@ def serve(
         model_control=model_control,
         poll_interval_s=poll_interval_s,
         log_file=log_file,
+        verify_files=verify_files,
     )
-    with _exit_on_signals(), start_triton(repository, options, progress=_print_progress) as server:
+    show_log = _print_line if verbose else None
+    with _exit_on_signals(), start_triton(repository, options, progress=_print_line, show_log=show_log) as server:
         addresses = server.addresses
         typer.echo(
             f"ready: {', '.join(server.models)}\n"
@@ -57,7 +64,7 @@ def serve(
         server.wait()
 
 
-def _print_progress(line: str) -> None:
+def _print_line(line: str) -> None:
     typer.echo(line, err=True)
 
 

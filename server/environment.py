@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,7 @@ SUPPORTED_PYTHONS = ((3, 11), (3, 12))
 
 CACHE_VARIABLE = "QWEN3_TRITON_CACHE"
 _MARKER = "complete"
+_SAFE_PATH = re.compile(r"[A-Za-z0-9/._+@%,=~-]*")
 _PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 _LIBPYTHON = f"lib{_PYTHON}.so.1.0"
 
@@ -103,9 +105,16 @@ def ensure_environment(progress: Progress = ignore_progress, *, cache: Path | No
         cache: Directory to install into; None for `$QWEN3_TRITON_CACHE`, or `qwen3-triton` in the user's cache.
 
     Raises:
-        EnvironmentInstallError: The platform is not supported, or a step of the installation failed.
+        EnvironmentInstallError: The platform or the path of the cache is not supported, or a step of the
+            installation failed.
     """
-    cache = cache or cache_directory()
+    # absolute, because the server has another working directory
+    cache = (cache or cache_directory()).resolve()
+    if not _SAFE_PATH.fullmatch(str(cache)):
+        raise EnvironmentInstallError(
+            f"the server cannot run from {str(cache)!r}, because Triton starts its Python backend with unquoted paths: "
+            f"set {CACHE_VARIABLE} to a directory whose path has only ASCII letters, digits, '.', '_' and '-'"
+        )
     environment = ServerEnvironment(cache / f"server-{_fingerprint()}")
     if environment.complete:
         return environment

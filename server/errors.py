@@ -5,6 +5,8 @@ LocalServerError
 ├── EmptyRepositoryError     the model repository does not exist or has no models
 ├── InvalidAddressError      the server cannot listen on the host or port
 │   └── PortInUseError       another process listens on the port
+├── InvalidModelNameError    the server cannot load a model with such a name
+├── ModelFilesError          files of a model differ from the hashes in its manifest; has the differences
 ├── ModelLoadError           at least one model did not load; has the cause for each
 ├── ServerExitedError        the process exited unexpectedly; has the end of its log
 └── ServerNotReadyError      the models were not loaded within `ready_timeout_s`; has the end of the log
@@ -12,7 +14,7 @@ LocalServerError
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class LocalServerError(Exception):
@@ -43,6 +45,19 @@ class PortInUseError(InvalidAddressError):
         super().__init__(message, option=option)
         self.port = port
         """The port in use."""
+
+
+class InvalidModelNameError(LocalServerError):
+    """The name of a model has characters that the local server cannot process."""
+
+
+class ModelFilesError(LocalServerError):
+    """The files of at least one model differ from the hashes in its manifest, or it has no hashes."""
+
+    def __init__(self, message: str, *, differences: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(message, option="verify_files")
+        self.differences = dict(differences)
+        """Lines of text with the differences, by model name."""
 
 
 class ModelLoadError(LocalServerError):

@@ -1,4 +1,4 @@
-"""State of the models while Triton starts, read from its HTTP endpoints and its log."""
+"""State of the models and reasons of failures, read from Triton's HTTP endpoints and its log."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from .addresses import Addresses
+from .supervise import FAILURE_PREFIX
 
 _TIMEOUT_S = 5.0
 _MESSAGE = re.compile(
@@ -71,6 +72,12 @@ def find_port_in_use(log: str) -> int | None:
     """Return the port that Triton could not bind, or None if that is not why it exited."""
     found = _PORT_IN_USE.search(log)
     return int(found["port"]) if found else None
+
+
+def find_failure(log: str) -> str | None:
+    """Return why the supervisor has killed Triton, or None if it has not."""
+    found = [line.removeprefix(FAILURE_PREFIX) for line in log.splitlines() if line.startswith(FAILURE_PREFIX)]
+    return found[-1] if found else None
 
 
 def _logged_causes(log: str) -> dict[str, str]:

@@ -7,8 +7,13 @@ It is a process between the caller and Triton, because a caller killed with SIGK
     caller ── supervise ── tritonserver ── one stub per model instance
 
 It stops Triton on SIGTERM or SIGINT, or when the caller has exited for any reason. Then it kills the remaining
-processes of Triton's process group and removes Triton's shared memory. If the supervisor itself is killed, the
-kernel's parent-death signal kills Triton, the stubs exit on their own, and the next start removes the shared memory.
+processes of Triton's process group and removes Triton's shared memory. If the supervisor itself is killed, the kernel
+kills the process group, and the next start removes the shared memory. The stubs cannot be relied on to notice: one that
+is computing waits forever for a Triton that no longer runs.
+
+Triton neither replaces a stub that was killed nor becomes unhealthy: every request for the model fails. After
+WATCH_SIGNAL, which the caller sends when the models are loaded, the supervisor kills Triton if a stub has died or stays
+stopped, and writes the reason to the log.
 
 Uses only the standard library and no other module of the package, so that it starts isolated in a few milliseconds.
 """
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -28,9 +34,16 @@ SHARED_MEMORY = Path("/dev/shm")
 _STEM = "qwen3-triton"
 _POLL_S = 0.2
 _REAP_S = 5.0
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _STOP_SIGNALS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+WATCH_SIGNAL = signal.SIGUSR1
+FAILURE_PREFIX = "qwen3-triton supervisor: "
+"""Start of the line in the log that says why the supervisor has killed Triton."""
+_DEAD, _STOPPED = "Z", "T"
+# consecutive polls; Triton itself reaps the stubs that exit during its shutdown
+_PATIENCE = {_DEAD: 3, _STOPPED: 25}
+_STATE, _PARENT, _WAIT_STATUS = 0, 1, 49
+_NAME_ARGUMENT = 8
 
 
 def shared_memory_prefix(pid: int) -> str:
@@ -59,18 +72,21 @@ def remove_stale_shared_memory() -> None:
 def supervise(command: list[str], *, parent_pid: int, exit_timeout_s: float) -> int:
     """Run `command` until it exits, a stop signal arrives or `parent_pid` has exited; return its exit status."""
     prefix = shared_memory_prefix(os.getpid())
-    libc = ctypes.CDLL(None, use_errno=True)
     # orphaned stubs become children of this process, which can then wait for their exit
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD})
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS | {signal.SIGCHLD, WATCH_SIGNAL})
+    # only this process has the write end: the pipe is closed when it exits, however it exits
+    lifeline, _ = os.pipe()
 
     def prepare_child() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _kill_group_when_closed(lifeline)
 
     remove_stale_shared_memory()
     command = [*command, f"--backend-config=python,shm-region-prefix-name={prefix}"]
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=prepare_child)
+    child = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=prepare_child, pass_fds=[lifeline]
+    )
     try:
         return _wait(child, parent_pid, exit_timeout_s)
     finally:
@@ -80,18 +96,79 @@ def supervise(command: list[str], *, parent_pid: int, exit_timeout_s: float) -> 
         remove_shared_memory(prefix)
 
 
+def _kill_group_when_closed(read_end: int) -> None:
+    """Make the kernel kill the calling process's group when the last write end of the pipe is closed."""
+    fcntl.fcntl(read_end, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(read_end, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(read_end, fcntl.F_SETFL, os.O_ASYNC)
+
+
 def _wait(child: subprocess.Popen[bytes], parent_pid: int, exit_timeout_s: float) -> int:
     """Wait until `child` exits; terminate it on a stop signal, and kill it `exit_timeout_s` later."""
     deadline: float | None = None
+    stubs: StubWatch | None = None
     while (status := child.poll()) is None:
-        received = signal.sigtimedwait(_STOP_SIGNALS | {signal.SIGCHLD}, _POLL_S)
-        stop_requested = received is not None and received.si_signo in _STOP_SIGNALS
-        if deadline is None and (stop_requested or os.getppid() != parent_pid):
+        received = signal.sigtimedwait(_STOP_SIGNALS | {signal.SIGCHLD, WATCH_SIGNAL}, _POLL_S)
+        number = received.si_signo if received is not None else None
+        if deadline is None and (number in _STOP_SIGNALS or os.getppid() != parent_pid):
             child.terminate()
             deadline = time.monotonic() + exit_timeout_s
         elif deadline is not None and time.monotonic() > deadline:
             child.kill()
+        elif number == WATCH_SIGNAL:
+            stubs = StubWatch(child.pid)
+        elif deadline is None and stubs is not None and (failure := stubs.find_failure()):
+            # a shutdown would wait for the stub until the exit timeout
+            child.kill()
+            os.write(1, os.fsencode(f"{FAILURE_PREFIX}{failure}\n"))
+            stubs = None
     return status if status >= 0 else 128 - status
+
+
+class StubWatch:
+    """The stubs of a `tritonserver`, which exit only when the server stops."""
+
+    def __init__(self, triton: int) -> None:
+        pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+        self._instances = {pid: _instance(pid) for pid in pids if _stat(pid)[_PARENT] == str(triton)}
+        self._polls = dict.fromkeys(self._instances, 0)
+
+    def find_failure(self) -> str | None:
+        """Return why a model instance no longer works, or None. To be called once for each poll."""
+        for pid, instance in self._instances.items():
+            fields = _stat(pid)
+            patience = _PATIENCE.get(fields[_STATE])
+            self._polls[pid] = 0 if patience is None else self._polls[pid] + 1
+            if patience is not None and self._polls[pid] >= patience:
+                return f"the process of {instance} {_what_happened(fields)}"
+        return None
+
+
+def _what_happened(fields: list[str]) -> str:
+    if fields[_STATE] == _STOPPED:
+        return f"was stopped by a signal and did not continue within {_PATIENCE[_STOPPED] * _POLL_S:g} s"
+    status = int(fields[_WAIT_STATUS])
+    if number := os.WTERMSIG(status):
+        cause = ", for example because memory ran out" if number == signal.SIGKILL else ""
+        return f"was killed by signal {number}{cause}"
+    return f"exited with status {os.WEXITSTATUS(status)}"
+
+
+def _instance(stub: int) -> str:
+    """Return the model instance of a stub, which is an argument of its command; a dead process has none."""
+    arguments = _read(f"/proc/{stub}/cmdline").split("\0")
+    return f"model instance {arguments[_NAME_ARGUMENT]}" if len(arguments) > _NAME_ARGUMENT else "a model instance"
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of `/proc/<pid>/stat` after the command; empty ones if the process does not exist."""
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split() or [""] * (_WAIT_STATUS + 1)
+
+
+def _read(path: str) -> str:
+    with contextlib.suppress(OSError):
+        return os.fsdecode(Path(path).read_bytes())
+    return ""
 
 
 def _reap(deadline: float) -> None:

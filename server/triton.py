@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,8 +18,9 @@ from .addresses import Addresses, choose_addresses, port_in_use
 from .backend_directory import ensure_backend_directory
 from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
 from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
+from .file_verification import verify_files
 from .log import ServerLog
-from .readiness import ModelStates, fetch_states, find_causes, find_port_in_use
+from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use
 from .repository import find_models
 
 _POLL_S = 0.05
@@ -59,6 +61,8 @@ class ServerOptions:
     """Interval in seconds in which POLL looks for changes."""
     log_file: Path | None = None
     """File for Triton's log; None for a temporary file that is deleted when the server stops."""
+    verify_files: bool = False
+    """Whether to compare the files of every model with the hashes in its manifest before the server starts."""
 
 
 class TritonServer:
@@ -141,6 +145,7 @@ def start_triton(
     options: ServerOptions | None = None,
     *,
     progress: Progress = ignore_progress,
+    show_log: Callable[[str], None] | None = None,
     environment: ServerEnvironment | None = None,
 ) -> TritonServer:
     """Start a server for every model in a repository and wait until all of them are ready.
@@ -151,12 +156,15 @@ def start_triton(
         repository: Triton model repository; every sub-directory is a model.
         options: Options of the server; None for the defaults.
         progress: Called with one line of text per step.
+        show_log: Called with each line of Triton's log, in a separate thread; None to show nothing.
         environment: Installed environment; None to install or reuse the default one.
 
     Raises:
         EmptyRepositoryError: The repository does not exist, or has no models.
         EnvironmentInstallError: The server cannot be installed on this machine.
         InvalidAddressError: The server cannot listen on the host or a port; PortInUseError if a port is in use.
+        InvalidModelNameError: The server cannot load a model with such a name.
+        ModelFilesError: `options.verify_files` is set, and a file is missing or differs.
         ModelLoadError: A model did not load.
         ServerExitedError: The server exited unexpectedly.
         ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
@@ -172,12 +180,16 @@ def start_triton(
     names = find_models(repository)
     # reports a port in use before the installation, which takes up to a minute
     _choose(options)
+    if options.verify_files:
+        progress(f"verifying the files of {', '.join(names)}")
+        verify_files(repository, names)
     environment = environment or ensure_environment(progress)
     for attempt in range(_PORT_ATTEMPTS):
         addresses = _choose(options)
         progress(f"loading {', '.join(names)}")
         with contextlib.ExitStack() as undo:
-            server = undo.enter_context(_launch(repository, options, addresses, environment))
+            log = undo.enter_context(ServerLog(options.log_file, show_log))
+            server = undo.enter_context(_launch(repository, options, addresses, environment, log))
             try:
                 server.models = _wait_until_ready(server, repository, names, options.ready_timeout_s)
             except PortInUseError as exc:
@@ -187,6 +199,7 @@ def start_triton(
                     raise
                 continue
             undo.pop_all()
+            server._process.send_signal(supervise.WATCH_SIGNAL)
             return server
     raise AssertionError("the last attempt returns or raises")
 
@@ -201,14 +214,14 @@ def _choose(options: ServerOptions) -> Addresses:
 
 
 def _launch(
-    repository: Path, options: ServerOptions, addresses: Addresses, environment: ServerEnvironment
+    repository: Path, options: ServerOptions, addresses: Addresses, environment: ServerEnvironment, log: ServerLog
 ) -> TritonServer:
     """Start the processes without waiting for the models."""
     backends = ensure_backend_directory(environment)
-    command = _command(repository, options, addresses, environment, backends)
-    log = ServerLog(options.log_file)
+    command = _command(options, addresses, environment, backends)
     process = subprocess.Popen(
         command,
+        cwd=repository,
         env=environment.variables(),
         stdin=subprocess.DEVNULL,
         stdout=log.file,
@@ -218,19 +231,14 @@ def _launch(
     return TritonServer(process, addresses, log)
 
 
-def _command(
-    repository: Path,
-    options: ServerOptions,
-    addresses: Addresses,
-    environment: ServerEnvironment,
-    backends: Path,
-) -> list[str]:
+def _command(options: ServerOptions, addresses: Addresses, environment: ServerEnvironment, backends: Path) -> list[str]:
     supervisor = [sys.executable, "-I", "-S", str(Path(supervise.__file__).resolve())]
     supervisor += [str(os.getpid()), str(options.exit_timeout_s + _EXIT_MARGIN_S)]
     listen = {"http": addresses.http_port, "grpc": addresses.grpc_port, "metrics": addresses.metrics_port}
     triton = [
         str(environment.triton / "bin" / "tritonserver"),
-        f"--model-repository={repository}",
+        # relative to the working directory, because Triton starts stubs with unquoted paths through a shell
+        "--model-repository=.",
         f"--backend-directory={backends}",
         f"--cache-directory={environment.triton / 'caches'}",
         f"--exit-timeout-secs={options.exit_timeout_s}",
@@ -292,6 +300,12 @@ def _exit_error(
     if port is not None and addresses is not None:
         options = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}
         return port_in_use(addresses.host, port, options.get(port, "metrics_port"))
+    failure = find_failure(log.text())
+    if failure is not None:
+        return ServerExitedError(
+            f"{failure}; the server was stopped, because it would fail every request for this model: start it again",
+            log_tail=log.tail(),
+        )
     tail = log.tail()
     last = tail.splitlines()[-1] if tail else "its log is empty"
     remedy = f"see {log.path}" if log.path else "set log_file to keep the complete log"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ..errors import ManifestError
 from .export_record import ExportRecord
 from .folder import ModelFolder
 
@@ -29,6 +30,22 @@ def find_changed_files(folder: ModelFolder, record: ExportRecord) -> list[str]:
         elif _hash(file) != digest:
             found.append(f"{path} has changed")
     return found
+
+
+def find_unverified_files(folder: ModelFolder) -> list[str]:
+    """Return the differences between `folder` and the hashes in its manifest; one line of text for each.
+
+    Unlike for `find_changed_files`, a manifest that is missing or has no hashes is a difference.
+    """
+    try:
+        record = ExportRecord.from_json(folder.manifest.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return [f"{folder.manifest.name} is missing"]
+    except (ManifestError, UnicodeDecodeError) as exc:
+        return [f"{folder.manifest.name}: {exc}"]
+    if record.provenance is None:
+        return [f"{folder.manifest.name} has no hashes of files"]
+    return find_changed_files(folder, record)
 
 
 def _hash(file: Path) -> str:

@@ -79,6 +79,10 @@ def _parameters(manifest: Manifest, options: ExportOptions, limits: BatchLimits)
     for key, limit in ((TOKEN_BUDGET_PARAMETER, limits.tokens), ("max_batch_cells", limits.cells)):
         if limit is not None:
             parameters[key] = str(limit)
+    if options.device is Device.CPU:
+        # ONNX Runtime would keep a plan of the allocations for every combination of shapes, so that memory grows
+        # with each new batch; ragged batches hardly ever repeat one
+        parameters["enable_mem_pattern"] = "0"
     if options.device is Device.CUDA:
         # the backend overwrites these two in the accelerator's parameters, and reads only the model's
         parameters["arena_extend_strategy"] = _SAME_AS_REQUESTED

@@ -66,6 +66,7 @@ def test_default_config() -> None:
     assert {key: value.string_value for key, value in config.parameters.items() if key != "manifest"} == {
         "intra_op_thread_count": "0",
         "inter_op_thread_count": "1",
+        "enable_mem_pattern": "0",
         "max_batch_tokens": "4096",
         "tokenizer.json.xz": "dG9rZW5pemVy",
     }

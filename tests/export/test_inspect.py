@@ -1,4 +1,4 @@
-"""`qwen3-triton inspect`: the description of a model, and detection of changed files."""
+"""`qwen3-triton inspect`, and the server's verification: description of a model, and detection of changed files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 import qwen3_triton
 from qwen3_triton.client import ExportRecord
 from qwen3_triton.client.manifest import ModelFolder
+from qwen3_triton.client.manifest.integrity import find_unverified_files
 from qwen3_triton.export import AdapterReference, ExportOptions, ServingOptions, SourceReference, export_model
+from qwen3_triton.server import ModelFilesError, ServerOptions, start_triton
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
@@ -107,6 +109,29 @@ def test_changed_and_missing_files_are_named(folder: ModelFolder) -> None:
     assert json.loads(found.stdout)["changed_files"] == expected
     assert found.stderr.count("\n") == 1
     assert f"error: {folder.path}: {'; '.join(expected)} since the export" in found.stderr
+
+
+def test_server_verifies_files_before_it_starts(folder: ModelFolder) -> None:
+    options = ServerOptions(verify_files=True)
+    with start_triton(folder.path.parent, options) as server:
+        assert server.models == ("model",)
+    folder.config.write_text(folder.config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    folder.graph(1).unlink()
+    with pytest.raises(ModelFilesError, match="1 of 1 models") as caught:
+        start_triton(folder.path.parent, options)
+    assert caught.value.differences == {"model": ["1/model.onnx is missing", "config.pbtxt has changed"]}
+
+
+def test_model_without_hashes_is_not_verified(folder: ModelFolder) -> None:
+    fields = json.loads(folder.manifest.read_text(encoding="utf-8"))
+    del fields["provenance"]
+    folder.manifest.write_text(json.dumps(fields), encoding="utf-8")
+    assert find_unverified_files(folder) == ["manifest.json has no hashes of files"]
+    folder.manifest.unlink()
+    assert find_unverified_files(folder) == ["manifest.json is missing"]
+    folder.manifest.write_text("{}", encoding="utf-8")
+    [malformed] = find_unverified_files(folder)
+    assert malformed.startswith("manifest.json: ")
 
 
 def test_additional_files_are_not_an_error(folder: ModelFolder) -> None:

@@ -54,6 +54,12 @@ def test_complete_installation_is_reused(tmp_path: Path, monkeypatch: pytest.Mon
     assert not lines
 
 
+@pytest.mark.parametrize("name", ["with space", "ümlaut", "a:b"])
+def test_cache_that_the_server_cannot_run_from(tmp_path: Path, name: str) -> None:
+    with pytest.raises(EnvironmentInstallError, match="QWEN3_TRITON_CACHE"):
+        ensure_environment(cache=tmp_path / name)
+
+
 def test_installation_without_its_interpreter_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "_run", fake_step)
     made = ensure_environment(cache=tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,13 +14,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_models
+import tritonclient.grpc as grpc
 from leftovers import await_nothing_left, child_of, processes_of, shared_memory_of
 
 from qwen3_triton.server import (
     EmptyRepositoryError,
     InvalidAddressError,
+    InvalidModelNameError,
     LocalServerError,
     ModelLoadError,
     PortInUseError,
@@ -28,9 +32,9 @@ from qwen3_triton.server import (
     TritonServer,
     start_triton,
 )
-from qwen3_triton.server.supervise import SHARED_MEMORY, shared_memory_prefix
+from qwen3_triton.server.supervise import SHARED_MEMORY, StubWatch, shared_memory_prefix
 
-SERVE = "import typer; from qwen3_triton.cli.serve import serve; typer.run(serve)"
+SERVE = "from qwen3_triton.cli.main import run; run()"
 EXIT_TIMEOUT_S = 20
 
 
@@ -38,7 +42,7 @@ EXIT_TIMEOUT_S = 20
 def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the command in a separate process until the server is ready; kill it at the end if it still runs."""
     ports = free_ports(3)
-    command = serve_command(repository, *ports)
+    command = [*serve_command(repository, *ports), "--verbose"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -52,7 +56,7 @@ def serving(repository: Path) -> Iterator[subprocess.Popen[str]]:
 
 def serve_command(repository: Path, grpc_port: int, http_port: int, metrics_port: int) -> list[str]:
     ports = [f"--grpc-port={grpc_port}", f"--http-port={http_port}", f"--metrics-port={metrics_port}"]
-    return [sys.executable, "-c", SERVE, str(repository), *ports]
+    return [sys.executable, "-c", SERVE, "serve", str(repository), *ports]
 
 
 def free_ports(count: int) -> list[int]:
@@ -65,6 +69,11 @@ def free_ports(count: int) -> list[int]:
 
 def triton_of(supervisor: int) -> int:
     (pid,) = (pid for pid, command in processes_of(supervisor).items() if "/bin/tritonserver " in command)
+    return pid
+
+
+def stub_of(supervisor: int, instance: str = "sums_0_0") -> int:
+    (pid,) = (pid for pid, command in processes_of(supervisor).items() if f" {instance} " in command)
     return pid
 
 
@@ -119,6 +128,50 @@ def test_killed_server_is_reported_and_leaves_nothing(
         await_nothing_left(server.pid, shared_memory=False)
     assert not shared_memory_of(server.pid)
     server.stop()
+
+
+def test_no_stub_outlives_a_killed_supervisor_while_it_computes(sums_repository: Path) -> None:
+    tiny_models.write_slow(sums_repository)
+    with start_triton(sums_repository) as server, grpc.InferenceServerClient(server.grpc_url) as client:
+        tensor = grpc.InferInput("input_ids", [1, 64], "INT64")
+        tensor.set_data_from_numpy(np.ones((1, 64), np.int64))
+        for _ in range(20):
+            client.async_infer("slow", [tensor], callback=lambda **_: None)
+        while client.get_inference_statistics("slow").model_stats[0].inference_count == 0:
+            time.sleep(0.01)
+        kill_supervisor(server)
+        await_nothing_left(server.pid, shared_memory=False)
+
+
+def test_command_ends_with_the_reason_if_a_stub_is_killed(sums_repository: Path) -> None:
+    with serving(sums_repository) as process:
+        supervisor = child_of(process.pid)
+        os.kill(stub_of(supervisor), signal.SIGKILL)
+        assert process.wait(EXIT_TIMEOUT_S) == 1
+        assert process.stderr is not None
+        *log, line = process.stderr.read().splitlines()
+        assert any("successfully loaded 'sums'" in logged for logged in log)
+        assert re.match(r"error: the process of .*model instance.* was killed by signal 9", line)
+        await_nothing_left(supervisor)
+
+
+def test_stub_that_stays_stopped_is_a_failure(server: TritonServer) -> None:
+    stub = stub_of(server.pid, "sums_0_0")
+    watch = StubWatch(triton_of(server.pid))
+    os.kill(stub, signal.SIGSTOP)
+    try:
+        while Path(f"/proc/{stub}/stat").read_text().split()[2] != "T":
+            time.sleep(0.01)
+        assert watch.find_failure() is None
+        failures = [watch.find_failure() for _ in range(50)]
+    finally:
+        os.kill(stub, signal.SIGCONT)
+    assert (
+        failures[-1] == "the process of model instance sums_0_0 was stopped by a signal and did not continue within 5 s"
+    )
+    while Path(f"/proc/{stub}/stat").read_text().split()[2] == "T":
+        time.sleep(0.01)
+    assert watch.find_failure() is None
 
 
 def test_next_start_removes_shared_memory_of_exited_servers(sums_repository: Path) -> None:
@@ -199,6 +252,24 @@ def test_repository_without_models_is_rejected(tmp_path: Path) -> None:
         start_triton(tmp_path)
 
 
+def test_repository_with_any_path(tmp_path: Path) -> None:
+    repository = tmp_path / "a path, \"quoted\" 'twice',\n$(of) [more] lines; ümläute \udcff" / "repository"
+    tiny_models.write_sums(repository)
+    tiny_models.write_batch_totals(repository, max_batch_tokens=64)
+    with start_triton(repository) as server, grpc.InferenceServerClient(server.grpc_url) as client:
+        assert server.models == ("sums", "totals")
+        tensor = grpc.InferInput("input_ids", [1, 3], "INT64")
+        tensor.set_data_from_numpy(np.ones((1, 3), np.int64))
+        assert client.infer("sums", [tensor]).as_numpy("total") == 3
+
+
+@pytest.mark.parametrize("name", ["my model", "modèle", "a'b"])
+def test_name_that_the_server_cannot_load(sums_repository: Path, name: str) -> None:
+    tiny_models.write_sums(sums_repository, name)
+    with pytest.raises(InvalidModelNameError, match=re.escape(repr(name))):
+        start_triton(sums_repository)
+
+
 def test_log_that_cannot_be_written(sums_repository: Path) -> None:
     (sums_repository.parent / "file").touch()
     with pytest.raises(LocalServerError, match="choose another log_file"):
@@ -207,9 +278,11 @@ def test_log_that_cannot_be_written(sums_repository: Path) -> None:
 
 def test_two_servers_run_at_the_same_time(server: TritonServer, sums_repository: Path, tmp_path: Path) -> None:
     log_file = tmp_path / "logs" / "triton.log"
-    with start_triton(sums_repository, ServerOptions(log_file=log_file)) as other:
+    shown: list[str] = []
+    with start_triton(sums_repository, ServerOptions(log_file=log_file), show_log=shown.append) as other:
         assert other.grpc_url != server.grpc_url
         assert other.models == ("sums",)
         other.stop()
         assert server.running
     assert "successfully loaded 'sums'" in log_file.read_text()
+    assert shown == log_file.read_text().splitlines()
