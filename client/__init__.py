@@ -34,6 +34,7 @@ from .manifest import (
     SourceIdentity,
     Task,
     TokenizerIdentity,
+    Verification,
     WitnessReport,
 )
 from .partial_results import PartialResults
@@ -72,6 +73,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "Verification",
     "WitnessReport",
 ]
 

@@ -16,6 +16,7 @@ from .reports import (
     RangeReport,
     RetrievalReport,
     ScoreParityReport,
+    Verification,
     WitnessReport,
 )
 from .templates import PairPrompts, Prompts, fill_template
@@ -61,6 +62,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "Verification",
     "WitnessReport",
     "fill_template",
 ]
