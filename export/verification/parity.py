@@ -17,7 +17,7 @@ from .runtime import WrittenModel, pad_row
 _LARGEST_PADDING = 7
 _RUNS = 3
 """Runs of all rows in batches, each in another order."""
-_ATTENTION_WEIGHTS = 1 << 27
+_ATTENTION_WEIGHTS = 1 << 26
 """Most attention weights of one head in a batch of more than two rows, rows × square of the longest row. The CPU
 provider stores them all where it runs a graph for GPUs."""
 
