@@ -259,7 +259,7 @@ def test_max_tokens_outside_the_positions_is_rejected(tmp_path: Path, tiny_sourc
 def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
     record = export_model(options).record
-    assert (record.manifest.max_tokens, record.parity.longest_tokens) == (tokens, tokens)
+    assert (record.manifest.max_tokens, record.verified_tokens) == (tokens, tokens)
 
 
 def test_default_max_tokens_comes_from_the_checkpoint(tmp_path: Path) -> None:
