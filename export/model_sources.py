@@ -78,7 +78,8 @@ def _reject_comparisons(options: ExportOptions) -> None:
     for option, chosen in needs_reference.items():
         if chosen:
             raise ExportError(
-                f"{option} is a comparison with transformers, and verify is none; leave it out, or verify quick or full"
+                f"{option} needs the comparison with transformers, and verify is none; "
+                "leave it out, or verify quick or full"
             )
 
 

@@ -168,7 +168,7 @@ def test_none_rescales_fp16_like_quick(tmp_path: Path) -> None:
 def test_none_rejects_what_compares_with_the_reference(
     tmp_path: Path, source: Path, changes: dict[str, Any], option: str
 ) -> None:
-    with pytest.raises(ExportError, match=f"^{option} is a comparison with transformers, and verify is none"):
+    with pytest.raises(ExportError, match=f"^{option} needs the comparison with transformers, and verify is none"):
         export(source, tmp_path, verify=Verification.NONE, **changes)
     assert list(tmp_path.iterdir()) == []
 
