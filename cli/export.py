@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..client.manifest import Device, Precision
+from ..client.manifest import Device, Precision, Verification
 from ..export.options import (
     CudaAttention,
     EvaluationOptions,
@@ -138,6 +138,13 @@ def export(
     gpu_memory_gb: Annotated[
         float | None, typer.Option(min=0.1, help="GPU memory limit per instance in GB; no limit if not given.")
     ] = None,
+    verify: Annotated[
+        Verification,
+        typer.Option(
+            help="Texts on which the written model is compared with transformers in fp32: full, of up to --max-tokens; "
+            "quick, of up to a length that follows from the model's size; none."
+        ),
+    ] = Verification.QUICK,
     witness: Annotated[
         WitnessChoice,
         typer.Option(
@@ -194,6 +201,7 @@ def export(
             threads=threads,
             gpu_memory_bytes=None if gpu_memory_gb is None else int(gpu_memory_gb * 1e9),
         ),
+        verify=verify,
         witness=witness,
         overwrite=overwrite,
         keep_versions=keep_versions,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from ..client.manifest import (
     ExportRecord,
@@ -12,13 +14,16 @@ from ..client.manifest import (
     RangeReport,
     RetrievalReport,
     ScoreParityReport,
+    Verification,
     WitnessReport,
 )
 
 
 def show_reports(record: ExportRecord) -> None:
-    """Print parity, and quantization and retrieval where they were measured."""
-    _show_parity(record.parity)
+    """Print how far the model was verified, and the reports of what was measured."""
+    if record.parity is not None:
+        _show_parity(record.parity, record.verification)
+    _show_unverified(record)
     if record.witness is not None:
         _show_witness(record.witness)
     if record.fp16_range is not None:
@@ -29,7 +34,20 @@ def show_reports(record: ExportRecord) -> None:
         _show_retrieval(record.retrieval, record.manifest.precision)
 
 
-def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
+def _show_unverified(record: ExportRecord) -> None:
+    """Print in red on a terminal which texts were not compared, if any; the plain text elsewhere."""
+    verified, longest = record.verified_tokens, record.manifest.max_tokens
+    if record.parity is None:
+        warning = "not verified: the written graph was not compared with transformers (--verify none)"
+    elif verified < longest:
+        advice = "" if record.verification is Verification.FULL else "; --verify full compares them"
+        warning = f"  not verified: texts of {verified + 1:,} to {longest:,} tokens{advice}"
+    else:
+        return
+    Console(highlight=False).print(Text(warning, style="red"), soft_wrap=True)
+
+
+def _show_parity(parity: ParityReport | ScoreParityReport, verification: Verification | None) -> None:
     if isinstance(parity, ParityReport):
         inputs = f"{parity.texts} texts"
         deviation = f"cosine {parity.min_batched_cosine:.7f}"
@@ -44,7 +62,8 @@ def _show_parity(parity: ParityReport | ScoreParityReport) -> None:
             f"largest difference of a score {parity.max_score_error:.1e} (allowed: {parity.score_tolerance:g}), "
             f"mean {parity.mean_score_error:.1e}, scores {parity.min_score:.3f} to {parity.max_score:.3f}"
         )
-    typer.echo(f"parity with {parity.reference}: {inputs}, up to {parity.longest_tokens} tokens")
+    choice = "" if verification is None else f", verify {verification}"
+    typer.echo(f"parity with {parity.reference}{choice}: {inputs}, up to {parity.longest_tokens} tokens")
     typer.echo(f"  {figures}")
     same = "bit-identical" if parity.batched_bit_identical else deviation
     typer.echo(f"  alone and batched: {same}  ({parity.runtime})")
@@ -72,7 +91,7 @@ def _show_quantization(report: QuantizationReport) -> None:
             f"  {held_out.texts} held-out texts: min cosine {held_out.min_cosine:.5f} "
             f"(required: {1 - held_out.cosine_tolerance:.7g}), mean {held_out.mean_cosine:.5f}"
         )
-    else:
+    elif held_out is not None:
         typer.echo(
             f"  {held_out.pairs} held-out pairs: largest difference of a score {held_out.max_score_error:.1e} "
             f"(allowed: {held_out.score_tolerance:g}), mean {held_out.mean_score_error:.1e}"

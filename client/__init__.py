@@ -36,6 +36,7 @@ from .manifest import (
     SourceIdentity,
     Task,
     TokenizerIdentity,
+    Verification,
     WitnessReport,
 )
 from .partial_results import PartialResults
@@ -76,6 +77,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "Verification",
     "WitnessReport",
 ]
 

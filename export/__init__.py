@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..client.manifest import Device
+    from ..client.manifest import Device, Verification
     from .artifacts.cuda_options import cuda_provider_options
     from .artifacts.graph_file import write_graph
     from .artifacts.merged_checkpoint import write_merged_checkpoint
@@ -79,6 +79,7 @@ _HOMES = {
     "TritonRelease": "release",
     "UnknownVersionError": "errors",
     "UnsupportedCheckpointError": "errors",
+    "Verification": ".client.manifest",
     "WeightFormat": "formats",
     "WitnessChoice": "options",
     "WitnessError": "errors",
@@ -124,6 +125,7 @@ __all__ = [
     "TritonRelease",
     "UnknownVersionError",
     "UnsupportedCheckpointError",
+    "Verification",
     "WeightFormat",
     "WitnessChoice",
     "WitnessError",

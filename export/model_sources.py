@@ -11,7 +11,7 @@ from ..client.manifest import Device, Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
 from .graph.cuda_profile import faster_attention
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
-from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice
+from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice, WitnessChoice
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
@@ -67,6 +67,23 @@ def check_options(options: ExportOptions) -> None:
             f"max_batch_rows {rows}: attention over pages supports at most {MAX_PAGED_ROWS} rows; "
             "use fewer rows, or attention over rows"
         )
+    if not options.verify.compares:
+        _reject_comparisons(options)
+
+
+def _reject_comparisons(options: ExportOptions) -> None:
+    """Raise ExportError if options need the reference, which is not computed without verification."""
+    needs_reference = {
+        f"the witness {options.witness}": options.witness not in (WitnessChoice.AUTO, WitnessChoice.NONE),
+        "an evaluation": options.evaluation.folder is not None,
+        "max_error of int8": options.int8.max_error is not None,
+    }
+    for option, chosen in needs_reference.items():
+        if chosen:
+            raise ExportError(
+                f"{option} needs the comparison with transformers, and verify is none; "
+                "leave it out, or verify quick or full"
+            )
 
 
 def model_name(options: ExportOptions) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from ..client.manifest import Device, Precision
+from ..client.manifest import Device, Precision, Verification
 from .release import DEFAULT_RELEASE, TritonRelease
 from .sources.references import AdapterReference, SourceReference
 
@@ -154,8 +154,9 @@ class ExportOptions:
     """Versions in the folder of an overwritten model, the new one included; the others are for a rollback."""
     witness: WitnessChoice = WitnessChoice.AUTO
     """Library that reads the sources a second time."""
-    parity_budget_s: float = 60.0
-    """Time of the reference for the longest probe text, in seconds; the text is shortened to fit."""
+    verify: Verification = Verification.QUICK
+    """How much of the written model is compared with transformers in fp32. NONE cannot be combined with what needs the
+    comparison: an evaluation, `int8.max_error`, and a witness other than AUTO, which is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,8 +67,8 @@ class ExportResult:
 def export_model(options: ExportOptions, progress: Progress | None = None) -> ExportResult:
     """Export a checkpoint with its adapters to a Triton model repository.
 
-    The written graph is compared with transformers in fp32 before the model's folder is created, atomically, in the
-    repository. If an exception is raised, the repository is unchanged.
+    The written graph is compared with transformers in fp32, as far as `options.verify` says, before the model's folder
+    is created, atomically, in the repository. If an exception is raised, the repository is unchanged.
 
     Args:
         options: What to export, and how.
@@ -110,12 +110,12 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         reference = compute_reference(
             sources,
             retrieval=retrieval,
-            held_out=calibration is not None,
-            survey=format.may_overflow,
-            budget_s=options.parity_budget_s,
+            verify=options.verify,
+            calibrated=calibration is not None,
+            may_overflow=format.may_overflow,
             progress=progress,
         )
-        witness = consult_witness(sources, reference, options.witness, scratch, progress)
+        witness = consult_witness(sources, reference.probes, options.witness, scratch, progress)
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
         evidence = verify_graph(
@@ -139,7 +139,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         staged.config.write_text(config, encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
-        fp16_range = report_range(reference, lowered.rescale) if format.may_overflow else None
+        fp16_range = None if reference.survey is None else report_range(reference.survey, lowered.rescale)
         record = _build_record(manifest, sources, witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         copy_description(staged, staged.version(version))
@@ -173,7 +173,7 @@ def _lower(
     return format.lower(
         LoweringInputs(
             checkpoint=sources.checkpoint,
-            peaks=reference.peaks,
+            peaks=None if reference.survey is None else reference.survey.peaks,
             calibration_rows=subsample(rows, CALIBRATION_TOKENS),
             max_cosine_error=sources.task.cosine_limit(int8_tolerance, format.tolerance),
             scratch=scratch,
@@ -219,6 +219,7 @@ def _build_record(
         checkpoint=sources.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         origins=sources.origins,
+        verification=options.verify,
         parity=evidence.parity,
         witness=witness,
         fp16_range=fp16_range,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..client.manifest import RangeReport, WitnessReport
+from ..client.manifest import RangeReport, Verification, WitnessReport
 from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
 from .options import WitnessChoice
@@ -18,6 +17,8 @@ from .passes.rescale import ActivationPeaks, Rescale
 from .progress import Progress, SilentProgress
 from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
+from .verification.lengths import longest_text
+from .verification.optimum_witness import LONGEST_ROW as LONGEST_OPTIMUM_ROW
 from .verification.optimum_witness import PACKAGE as OPTIMUM
 from .verification.optimum_witness import last_states
 from .verification.reference import ReferenceModel
@@ -26,65 +27,69 @@ from .verification.vocabulary_survey import outstanding_tokens
 from .verification.witness import PACKAGE, WitnessUnavailableError, witness_folder
 
 _BATCH_ROWS = 4
-_SHORTEST_PROBE = 64
 _SURVEY_BATCH_ROWS = 32
 _AFTER_PROMPT = 32
 """Surveyed tokens that are also tried after a prompt."""
+_STAGE = "computing the reference in transformers fp32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VocabularySurvey:
-    """Largest activations of rows with a single token of the vocabulary, alone and after a prompt."""
+class ActivationSurvey:
+    """Largest activations of the probe texts, and of single tokens of the vocabulary alone and after a prompt."""
 
+    texts: int
     tokens: int
     peaks: ActivationPeaks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferenceEvidence:
-    """Outputs of transformers in fp32, which the written model is compared with."""
+    """Outputs of transformers in fp32; those that the written model is compared with are None without verification."""
 
-    probes: ReferenceRun
+    probes: ReferenceRun | None = None
     """Probe texts, and a long text at the end."""
-    held_out: ReferenceRun | None
+    held_out: ReferenceRun | None = None
     """Texts that calibration does not use; None for formats without calibration."""
-    ndcg: float | None
+    ndcg: float | None = None
     """nDCG@10 over the retrieval set; None if there is no set."""
-    survey: VocabularySurvey | None
-    """Single tokens of the vocabulary; None for formats that do not overflow."""
-
-    @property
-    def peaks(self) -> ActivationPeaks:
-        """Largest activations over the probe texts and the survey."""
-        found = self.probes.outputs.peaks
-        return found if self.survey is None else found.joined(self.survey.peaks)
+    survey: ActivationSurvey | None = None
+    """None for formats that do not overflow."""
 
 
 def compute_reference(
     sources: ModelSources,
     *,
     retrieval: RetrievalRows | None,
-    held_out: bool,
-    survey: bool,
-    budget_s: float,
+    verify: Verification,
+    calibrated: bool,
+    may_overflow: bool,
     progress: Progress,
 ) -> ReferenceEvidence:
-    """Run the reference on the probe texts and, if requested, on held-out texts, single tokens and a retrieval set.
+    """Run the reference on the texts that the written model is compared on, and on those that its precision needs.
 
-    The longest probe text is shortened so that it takes about `budget_s` seconds.
+    Args:
+        sources: The model.
+        retrieval: A retrieval set to evaluate, if any.
+        verify: Whether the written model is compared, and up to which length.
+        calibrated: Whether the precision is calibrated, so that held-out texts are compared as well.
+        may_overflow: Whether the precision needs the largest activations, also without verification.
+        progress: Receives a stage for each group of texts, whose steps are layers.
     """
-    progress.stage("computing the reference in transformers fp32")
+    if not verify.compares and not may_overflow:
+        return ReferenceEvidence()
+    progress.stage("opening the reference in transformers fp32")
     model = ReferenceModel(sources.checkpoint)
+    probes = _run_probes(model, sources, verify, progress)
     return ReferenceEvidence(
-        probes=_run_probes(model, sources, budget_s, progress),
-        held_out=_run_held_out(model, sources, progress) if held_out else None,
-        survey=_survey_vocabulary(model, sources, progress) if survey else None,
+        probes=probes if verify.compares else None,
+        held_out=_run_held_out(model, sources, progress) if calibrated and verify.compares else None,
+        survey=_survey_activations(model, sources, probes, progress) if may_overflow else None,
         ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 
 
 def consult_witness(
-    sources: ModelSources, reference: ReferenceEvidence, choice: WitnessChoice, scratch: Path, progress: Progress
+    sources: ModelSources, probes: ReferenceRun | None, choice: WitnessChoice, scratch: Path, progress: Progress
 ) -> WitnessReport | None:
     """Compare the reference with another library; return None if that is off or not possible.
 
@@ -92,17 +97,18 @@ def consult_witness(
         WitnessError: Their outputs differ.
         WitnessUnavailableError: `choice` requires it, and it cannot load the sources.
     """
-    if choice is WitnessChoice.NONE:
+    if choice is WitnessChoice.NONE or probes is None:
         return None
     if choice is WitnessChoice.OPTIMUM:
         progress.stage(f"exporting with {OPTIMUM} as a second witness")
-        library, states = last_states(sources.checkpoint, reference.probes.rows, scratch / "witness")
-        return sources.task.compare_states(library, states, reference.probes, sources.checkpoint)
+        run = probes.up_to(LONGEST_OPTIMUM_ROW)
+        library, states = last_states(sources.checkpoint, run.rows, scratch / "witness")
+        return sources.task.compare_states(library, states, run, sources.checkpoint)
     files = setting_files(sources.checkpoint, sources.adapters)
     try:
         folder = witness_folder(sources.checkpoint, sources.adapters, files, scratch)
         progress.stage(f"comparing the reference with {PACKAGE}")
-        return sources.task.consult(folder, reference.probes, sources.max_tokens)
+        return sources.task.consult(folder, probes, sources.max_tokens)
     except WitnessUnavailableError as exc:
         if choice is not WitnessChoice.AUTO:
             raise
@@ -110,38 +116,46 @@ def consult_witness(
         return None
 
 
-def report_range(reference: ReferenceEvidence, rescale: Rescale) -> RangeReport:
+def report_range(survey: ActivationSurvey, rescale: Rescale) -> RangeReport:
     """Report how far the activations are from overflow in fp16 after `rescale`."""
     return RangeReport(
         residual_exponent=rescale.residual,
         mlp_exponent=rescale.intermediate,
-        headroom=rescale.headroom(reference.peaks),
-        texts=len(reference.probes.rows),
-        tokens=reference.survey.tokens if reference.survey else 0,
+        headroom=rescale.headroom(survey.peaks),
+        texts=survey.texts,
+        tokens=survey.tokens,
     )
 
 
-def _run_probes(model: ReferenceModel, sources: ModelSources, budget_s: float, progress: Progress) -> ReferenceRun:
+def held_out_rows(sources: ModelSources) -> list[list[int]]:
+    """Return the rows of texts that calibration does not use."""
+    return sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
+
+
+def _run_probes(model: ReferenceModel, sources: ModelSources, verify: Verification, progress: Progress) -> ReferenceRun:
     task = sources.task
     rows = task.probe_rows(sources.max_tokens)
-    started = time.monotonic()
+    long_row = task.long_row(longest_text(verify, sources.checkpoint.config, sources.max_tokens))
+    progress.stage(f"{_STAGE}: {len(rows)} texts of up to {max(map(len, rows)):,} tokens")
     outputs = task.run_reference(model, rows, _BATCH_ROWS, progress.step)
-    per_token_s = (time.monotonic() - started) / sum(map(len, rows))
-    long_row = task.long_row(_affordable_tokens(per_token_s, budget_s, sources.max_tokens))
+    progress.stage(f"{_STAGE}: a text of {len(long_row):,} tokens")
     longer = task.run_reference(model, [long_row], 1, progress.step)
     return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
 
 
-def _survey_vocabulary(model: ReferenceModel, sources: ModelSources, progress: Progress) -> VocabularySurvey:
+def _survey_activations(
+    model: ReferenceModel, sources: ModelSources, probes: ReferenceRun, progress: Progress
+) -> ActivationSurvey:
     progress.stage("surveying the vocabulary for large activations")
     tokens = outstanding_tokens(sources.checkpoint)
     rows = [row for row in sources.task.rows_of_tokens(tokens, _AFTER_PROMPT) if len(row) <= sources.max_tokens]
     found = sources.task.run_reference(model, rows, _SURVEY_BATCH_ROWS, progress.step)
-    return VocabularySurvey(tokens=len(tokens), peaks=found.peaks)
+    return ActivationSurvey(texts=len(probes.rows), tokens=len(tokens), peaks=probes.outputs.peaks.joined(found.peaks))
 
 
 def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:
-    rows = sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
+    rows = held_out_rows(sources)
+    progress.stage(f"{_STAGE}: {len(rows)} held-out texts of up to {max(map(len, rows)):,} tokens")
     return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, _BATCH_ROWS, progress.step))
 
 
@@ -152,11 +166,3 @@ def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: Retr
         return sources.task.run_reference(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
 
     return measure_ndcg(retrieval, embed, progress.step)
-
-
-def _affordable_tokens(per_token_s: float, budget_s: float, max_tokens: int) -> int:
-    """Halve `max_tokens` until a text fits the budget; attention doubles the cost per token of a long text."""
-    tokens = max_tokens
-    while tokens > _SHORTEST_PROBE and 2 * per_token_s * tokens > budget_s:
-        tokens //= 2
-    return tokens

@@ -13,7 +13,8 @@ from .int8.plan import measure_errors
 from .int8.report import report_quantization, require_int8_error
 from .model_sources import ModelSources
 from .progress import Progress
-from .reference_evidence import ReferenceEvidence
+from .reference_evidence import ReferenceEvidence, held_out_rows
+from .tasks.task import ReferenceRun
 from .verification.parity import require_parity
 from .verification.retrieval import RetrievalRows, measure_ndcg, report_retrieval, require_ndcg
 from .verification.runtime import WrittenModel
@@ -21,9 +22,9 @@ from .verification.runtime import WrittenModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenEvidence:
-    """Reports of the verification, all within their tolerances."""
+    """Reports of the verification, all within their tolerances; None where nothing was compared."""
 
-    parity: ParityReport | ScoreParityReport
+    parity: ParityReport | ScoreParityReport | None
     quantization: QuantizationReport | None
     retrieval: RetrievalReport | None
 
@@ -53,19 +54,21 @@ def verify_graph(
     max_ndcg_loss: float | None,
     progress: Progress,
 ) -> WrittenEvidence:
-    """Compare the written graph with the reference.
+    """Compare the written graph with what there is of the reference.
 
     Raises:
         ParityError: Probe texts deviate by more than the format's tolerance.
         Int8AccuracyError: Held-out texts deviate by more than `int8_tolerance`.
         RetrievalQualityError: The loss of nDCG@10 exceeds `max_ndcg_loss`.
     """
-    progress.stage("comparing the written file with the reference")
-    parity = sources.task.measure(graph.model, reference.probes, graph.format.tolerance)
-    require_parity(parity)
-    quantization = None
+    parity, quantization = None, None
+    if reference.probes is not None:
+        longest = max(map(len, reference.probes.rows))
+        progress.stage(f"comparing the written file with the reference, on texts of up to {longest:,} tokens")
+        parity = sources.task.measure(graph.model, reference.probes, graph.format.tolerance, progress.step)
+        require_parity(parity)
     if calibration is not None:
-        quantization = _verify_quantization(graph, sources, reference, calibration, int8_tolerance, progress)
+        quantization = _verify_quantization(graph, sources, reference.held_out, calibration, int8_tolerance, progress)
     found = None
     if retrieval is not None and reference.ndcg is not None:
         progress.stage(f"evaluating retrieval with the {graph.format.precision} graph")
@@ -83,15 +86,17 @@ def verify_graph(
 def _verify_quantization(
     graph: WrittenGraph,
     sources: ModelSources,
-    reference: ReferenceEvidence,
+    held_out: ReferenceRun | None,
     calibration: CalibrationTexts,
     tolerance: Tolerance,
     progress: Progress,
 ) -> QuantizationReport:
-    plan, held_out = graph.lowered.int8_plan, reference.held_out
-    if plan is None or held_out is None:
+    plan, report = graph.lowered.int8_plan, None
+    if plan is None:
         raise ValueError("the graph was lowered without calibration")
-    report = sources.task.measure(graph.model, held_out, tolerance)
-    require_int8_error(report)
-    errors = measure_errors(plan.checkpoint, held_out.rows, progress)
+    if held_out is not None:
+        progress.stage("comparing the written file with the reference, on held-out texts")
+        report = sources.task.measure(graph.model, held_out, tolerance, progress.step)
+        require_int8_error(report)
+    errors = measure_errors(plan.checkpoint, held_out_rows(sources), progress)
     return report_quantization(plan, errors, report, calibration, graph.file, sources.max_tokens)

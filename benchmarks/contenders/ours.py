@@ -75,7 +75,6 @@ def export_graph(context: RunContext, precision: Precision, task: Task = Task.EM
             task=TaskChoice(task.value),
             precision=precision,
             max_tokens=max_tokens,
-            parity_budget_s=5.0,
         )
         try:
             export_model(options, StageLines(context.log))

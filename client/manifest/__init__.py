@@ -16,6 +16,7 @@ from .reports import (
     RangeReport,
     RetrievalReport,
     ScoreParityReport,
+    Verification,
     WitnessReport,
 )
 from .templates import PairPrompts, Prompts, fill_template
@@ -65,6 +66,7 @@ __all__ = [
     "SourceIdentity",
     "Task",
     "TokenizerIdentity",
+    "Verification",
     "VersionDescription",
     "WitnessReport",
     "fill_template",

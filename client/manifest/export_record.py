@@ -19,6 +19,7 @@ from .reports import (
     RangeReport,
     RetrievalReport,
     ScoreParityReport,
+    Verification,
     WitnessReport,
 )
 from .wire import Device, Task
@@ -41,8 +42,10 @@ class ExportRecord:
     origins: Mapping[str, str] = field(default_factory=dict)
     """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from; an adapter →
     the model that it was trained on, if that is another than the checkpoint."""
-    parity: ParityReport | ScoreParityReport
-    """Comparison with the fp32 reference."""
+    verification: Verification | None = None
+    """How much was compared with the reference; None if the exporting version did not record it."""
+    parity: ParityReport | ScoreParityReport | None
+    """Comparison with the fp32 reference; None without verification."""
     witness: WitnessReport | None = None
     """Comparison of the reference with another library; None if there was none."""
     fp16_range: RangeReport | None = None
@@ -53,6 +56,11 @@ class ExportRecord:
     """Present for embedding models that were exported with a retrieval set."""
     provenance: Provenance | None = None
     """None if the exporting version did not record it."""
+
+    @property
+    def verified_tokens(self) -> int:
+        """Tokens of the longest text that was compared with the reference; 0 if none was."""
+        return 0 if self.parity is None else self.parity.longest_tokens
 
     def to_json(self) -> str:
         """Return one JSON object that has the fields of the manifest next to the others; see `from_json`."""
@@ -80,6 +88,7 @@ class ExportRecord:
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
     quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
     provenance, witness, fp16_range = (fields.get(name) for name in ("provenance", "witness", "fp16_range"))
+    verification, parity = fields.get("verification"), fields["parity"]
     return {
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
@@ -87,7 +96,8 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "origins": {
             name: origin for name, origin in as_object(fields.get("origins", {})).items() if isinstance(origin, str)
         },
-        "parity": report(**known_fields(report, fields["parity"])),
+        "verification": None if verification is None else Verification(str(verification)),
+        "parity": None if parity is None else report(**known_fields(report, parity)),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
         "fp16_range": None if fp16_range is None else RangeReport(**known_fields(RangeReport, fp16_range)),
         "quantization": None if quantization is None else _quantization(quantization, report),
@@ -102,9 +112,10 @@ def _source(value: object) -> SourceIdentity:
 
 def _quantization(value: object, report: type[ParityReport] | type[ScoreParityReport]) -> QuantizationReport:
     fields = known_fields(QuantizationReport, value)
+    held_out = fields["held_out"]
     nested = {
         "calibration": _source(fields["calibration"]),
-        "held_out": report(**known_fields(report, fields["held_out"])),
+        "held_out": None if held_out is None else report(**known_fields(report, held_out)),
         "layer_errors": tuple(
             LayerErrors(**known_fields(LayerErrors, layer)) for layer in as_list(fields, "layer_errors")
         ),

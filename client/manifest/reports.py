@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from .identities import SourceIdentity
+
+
+class Verification(StrEnum):
+    """How much of the written model an export compares with the reference."""
+
+    FULL = "full"
+    """Texts of up to `max_tokens`."""
+    QUICK = "quick"
+    """Texts of up to a length that follows from the size of the model alone."""
+    NONE = "none"
+    """Nothing."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether anything is compared."""
+        return self is not Verification.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +143,9 @@ class QuantizationReport:
     calibration: SourceIdentity
     """`built-in`, or the file given, with the SHA-256 of its bytes."""
     calibration_texts: int
-    held_out: ParityReport | ScoreParityReport
-    """The written model against the reference; its tolerance is what the export had to meet."""
+    held_out: ParityReport | ScoreParityReport | None
+    """The written model against the reference; its tolerance is what the export had to meet. None without
+    verification."""
     table_error: float
     """Error of 8-bit token embeddings, relative to the embeddings."""
     layer_errors: tuple[LayerErrors, ...]

@@ -55,6 +55,12 @@ class DecoderConfig:
         """kv_heads × head_dim."""
         return self.kv_heads * self.head_dim
 
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds per token of the matrix products with weights."""
+        attention = self.hidden * (2 * self.query_width + 2 * self.kv_width)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Return name → shape of every tensor of the decoder, heads excluded; matrices are [out, in]."""
         return self.architecture.shapes(self)

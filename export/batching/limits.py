@@ -48,9 +48,7 @@ def choose_token_budget(device: Device, tokens_per_s: float) -> int:
 
 def estimate_gpu_tokens_per_s(config: DecoderConfig) -> float:
     """Estimate the speed of a data-centre GPU from the matrix products of one token."""
-    attention = config.hidden * (2 * config.query_width + 2 * config.kv_width)
-    multiply_adds = config.layers * (attention + 3 * config.hidden * config.intermediate)
-    return _ESTIMATED_GPU_FLOPS / (2 * multiply_adds)
+    return _ESTIMATED_GPU_FLOPS / (2 * config.multiply_adds)
 
 
 def check_batch_rows(serving: ServingOptions, config: DecoderConfig, max_tokens: int) -> None:

@@ -21,8 +21,8 @@ class LoweringInputs:
     """Inputs of the passes; each format uses some of them."""
 
     checkpoint: Checkpoint
-    peaks: ActivationPeaks
-    """Largest activations of the reference."""
+    peaks: ActivationPeaks | None
+    """Largest activations of the reference; None for formats that do not overflow."""
     calibration_rows: Sequence[Sequence[int]] = ()
     """Rows of token ids; empty for formats without calibration."""
     max_cosine_error: float
@@ -50,6 +50,8 @@ def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWei
     Raises:
         UnsupportedCheckpointError: A weight, or an activation that the rescale does not affect, is out of range.
     """
+    if inputs.peaks is None:
+        raise ValueError("the rescale needs the largest activations")
     rescale = choose_rescale(inputs.peaks)
     if rescale != NO_RESCALE:
         inputs.progress.note(

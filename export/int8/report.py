@@ -18,7 +18,7 @@ from .products import ProductGroup
 def report_quantization(
     plan: Int8Plan,
     measured: Sequence[GroupError],
-    held_out: ParityReport | ScoreParityReport,
+    held_out: ParityReport | ScoreParityReport | None,
     calibration: CalibrationTexts,
     file: Path,
     max_tokens: int,
@@ -28,7 +28,7 @@ def report_quantization(
     Args:
         plan: Plan that the graph was written from.
         measured: Errors of all groups over held-out texts, the embedding table first.
-        held_out: Parity over held-out texts.
+        held_out: Parity over held-out texts; None without verification.
         calibration: Calibration texts.
         file: The .onnx file; its folder has no other files.
         max_tokens: Positions of the rope tables.

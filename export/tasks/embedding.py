@@ -86,10 +86,10 @@ class EmbeddingTask:
         return [[token, *end] for token in tokens] + [[*prompt, token, *end] for token in tokens[:after_prompt]]
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute the reference embeddings."""
-        return model.embed(rows, batch_rows, on_rows)
+        return model.embed(rows, batch_rows, on_layers)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return every text as a document, and every third one as a query as well."""
@@ -118,9 +118,11 @@ class EmbeddingTask:
         """Return the limit of the output, which is the normalized final state."""
         return tolerance.cosine
 
-    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport:
+    def measure(
+        self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance, on_runs: Callable[[int, int], None]
+    ) -> ParityReport:
         """Measure the cosines to the reference embeddings."""
-        return measure_parity(model, run.rows, run.outputs.vectors, tolerance)
+        return measure_parity(model, run.rows, run.outputs.vectors, tolerance, on_runs)
 
     def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
         """Compare the reference's embeddings of queries and documents with those of sentence-transformers."""

@@ -95,10 +95,10 @@ class RerankTask:
         return [[token] for token in tokens] + [[*before, token, *after] for token in tokens[:after_prompt]]
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute the reference scores."""
-        return model.score(rows, batch_rows, on_rows)
+        return model.score(rows, batch_rows, on_layers)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return every text as a query with the next one as its document."""
@@ -120,9 +120,11 @@ class RerankTask:
         """Scale the format's limit: a score's error is linear in that of the final state, 1 - cosine quadratic."""
         return standard.cosine * min(tolerance.score / standard.score, 1.0) ** 2
 
-    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ScoreParityReport:
+    def measure(
+        self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance, on_runs: Callable[[int, int], None]
+    ) -> ScoreParityReport:
         """Measure the differences from the reference scores."""
-        return measure_score_parity(model, run.rows, run.outputs.vectors, tolerance)
+        return measure_score_parity(model, run.rows, run.outputs.vectors, tolerance, on_runs)
 
     def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
         """Compare the reference's scores with those of sentence-transformers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,12 @@ class ReferenceRun:
     rows: list[list[int]]
     outputs: ReferenceOutputs
 
+    def up_to(self, tokens: int) -> ReferenceRun:
+        """Return the rows of at most `tokens`, with their vectors and the activations of all rows."""
+        kept = [index for index, row in enumerate(self.rows) if len(row) <= tokens]
+        outputs = dataclasses.replace(self.outputs, vectors=self.outputs.vectors[kept])
+        return ReferenceRun(rows=[self.rows[index] for index in kept], outputs=outputs)
+
 
 class ExportTask(Protocol):
     """The parts of an export that depend on the task."""
@@ -89,9 +96,9 @@ class ExportTask(Protocol):
         """Return a row of each of `tokens` alone, and a row of each of the first `after_prompt` after a prompt."""
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
-        """Run the reference on `rows`."""
+        """Run the reference on `rows`; `on_layers(done, total)` is called after each layer of each batch."""
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return the rows of calibration or held-out texts, as sent by a client."""
@@ -108,8 +115,13 @@ class ExportTask(Protocol):
         `standard` is the tolerance of the format.
         """
 
-    def measure(self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance) -> ParityReport | ScoreParityReport:
-        """Compare the written model with the reference, for rows alone and batched."""
+    def measure(
+        self, model: WrittenModel, run: ReferenceRun, tolerance: Tolerance, on_runs: Callable[[int, int], None]
+    ) -> ParityReport | ScoreParityReport:
+        """Compare the written model with the reference, for rows alone and batched.
+
+        `on_runs(done, total)` is called after each run of all rows.
+        """
 
     def consult(self, source: WitnessFolder, run: ReferenceRun, max_tokens: int) -> WitnessReport:
         """Compare the reference's outputs of the probe texts with those of sentence-transformers.

@@ -22,6 +22,8 @@ from ..sources.checkpoint import Checkpoint
 from .witness import WitnessUnavailableError, hide_messages
 
 PACKAGE = "optimum-onnx"
+LONGEST_ROW = 2048
+"""Tokens. The traced graph stores attention weights of every token to every token."""
 _STATES = "last_hidden_state"
 _INPUTS = ("input_ids", "attention_mask", "position_ids")
 

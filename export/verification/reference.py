@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -51,19 +53,19 @@ class ReferenceModel:
         self._score_rows = None if head is None else head.fp32()
 
     def embed(
-        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute embeddings in left-padded batches, like the code of the model card.
 
-        `on_rows(done, total)` is called after each batch.
+        `on_layers(done, total)` is called after each layer of each batch.
         """
-        return self._run(rows, batch_rows, on_rows, lambda last: torch.nn.functional.normalize(last, dim=-1))
+        return self._run(rows, batch_rows, on_layers, lambda last: torch.nn.functional.normalize(last, dim=-1))
 
     def score(
-        self, rows: Sequence[Sequence[int]], batch_rows: int, on_rows: Callable[[int, int], None]
+        self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute scores from the logits of no and yes, like the code of the model card; batched as in `embed`."""
-        return self._run(rows, batch_rows, on_rows, self._score_last)
+        return self._run(rows, batch_rows, on_layers, self._score_last)
 
     def _score_last(self, last: torch.Tensor) -> torch.Tensor:
         """Return scores [n, 1] from final hidden states [n, hidden]."""
@@ -78,14 +80,14 @@ class ReferenceModel:
         self,
         rows: Sequence[Sequence[int]],
         batch_rows: int,
-        on_rows: Callable[[int, int], None],
+        on_layers: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
     ) -> ReferenceOutputs:
         outputs, watch = [], _PeakWatch(self._model, self._config)
-        with torch.inference_mode(), watch:
-            for first in range(0, len(rows), batch_rows):
+        firsts = range(0, len(rows), batch_rows)
+        with torch.inference_mode(), watch, _layers_counted(self._model, len(firsts), on_layers):
+            for first in firsts:
                 outputs.append(head(self._last_states(rows[first : first + batch_rows], watch)))
-                on_rows(min(first + batch_rows, len(rows)), len(rows))
         return ReferenceOutputs(torch.cat(outputs).numpy(), watch.peaks())
 
     def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
@@ -95,6 +97,22 @@ class ReferenceModel:
         watch.mask = mask.bool()
         hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         return hidden[:, -1]
+
+
+@contextmanager
+def _layers_counted(model: Any, batches: int, on_layers: Callable[[int, int], None]) -> Iterator[None]:
+    """Call `on_layers(done, total)` after each layer of `batches` forward passes of `model`."""
+    done, total = count(1), batches * len(model.layers)
+
+    def report(*_: object) -> None:
+        on_layers(next(done), total)
+
+    handles = [layer.register_forward_hook(report) for layer in model.layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _PeakWatch:

@@ -125,7 +125,7 @@ def make_record(manifest: EmbeddingManifest | RerankManifest, **changes: Any) ->
     return dataclasses.replace(record, **changes)
 
 
-def make_quantization(parity: ParityReport | ScoreParityReport) -> QuantizationReport:
+def make_quantization(parity: ParityReport | ScoreParityReport | None) -> QuantizationReport:
     """Return a report with `parity` as its held-out comparison."""
     return QuantizationReport(
         calibration=SourceIdentity(reference="built-in", sha256="2" * 64),

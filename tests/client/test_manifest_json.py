@@ -16,6 +16,7 @@ from qwen3_triton.client import (
     RangeReport,
     RecommendedLoad,
     RerankManifest,
+    Verification,
     WitnessReport,
 )
 
@@ -67,10 +68,17 @@ def test_retrieval_report_round_trip(manifest: EmbeddingManifest) -> None:
         assert ExportRecord.from_json(evaluated.to_json()) == evaluated
 
 
+def test_verification_round_trip(manifest: EmbeddingManifest) -> None:
+    for verification, parity in ((Verification.FULL, make_record(manifest).parity), (Verification.NONE, None)):
+        record = make_record(manifest, verification=verification, parity=parity, quantization=make_quantization(parity))
+        assert ExportRecord.from_json(record.to_json()) == record
+        assert record.verified_tokens == (9 if parity else 0)
+
+
 def test_reads_a_record_without_optional_reports(manifest: EmbeddingManifest) -> None:
     record = make_record(manifest)
     fields = json.loads(record.to_json())
-    del fields["retrieval"], fields["quantization"]
+    del fields["retrieval"], fields["quantization"], fields["verification"]
     assert ExportRecord.from_json(json.dumps(fields)) == record
 
 
@@ -88,6 +96,7 @@ def test_rejects_a_malformed_retrieval_report(manifest: EmbeddingManifest, chang
         {"adapters": {}},
         {"adapters": ["a"]},
         {"parity": []},
+        {"verification": "some"},
         {"checkpoint": 3},
         {"witness": {}},
         {"fp16_range": 3},

@@ -226,5 +226,6 @@ def test_server_returns_the_exported_manifest(deployment: Deployment) -> None:
     assert Manifest.from_json(config.parameters[MANIFEST_PARAMETER].string_value) == record.manifest
     with deployment.client(Precision.FP16) as client:
         assert client.manifest == record.manifest
+    assert record.parity is not None
     assert record.parity.passed
     assert record.adapters[0].sha256 != record.checkpoint.sha256

@@ -90,8 +90,10 @@ def test_report_names_the_runtime_of_the_check(
     notes = Notes()
     options = cuda_options(tiny_source, tmp_path / "repository", precision, cuda_attention=attention)
     result = export_model(options, notes)
-    assert result.record.parity.runtime == f"{RUNTIME_NAME} {description}"
-    assert result.record.parity.passed
+    parity = result.record.parity
+    assert parity is not None
+    assert parity.runtime == f"{RUNTIME_NAME} {description}"
+    assert parity.passed
     [note] = [note for note in notes.notes if note.startswith("no GPU here: ")]
     assert ("fp32 twin" in note) == (description == TWIN)
     assert any(note.startswith("GPU memory: weights") for note in notes.notes)

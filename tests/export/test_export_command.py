@@ -177,6 +177,19 @@ def test_reranker_export_prints_its_parity(here: Runner, tmp_path: Path) -> None
     assert manifest.prompts.default_instruction == "Find it"
 
 
+def test_export_and_inspect_say_that_nothing_was_verified(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    exported = here("export", tiny_source, "--verify", "none", "--max-tokens", "48")
+    assert exported.returncode == 0
+    assert "computing the reference" not in exported.stderr
+    inspected = here("inspect", "tiny")
+    assert inspected.returncode == 0
+    for result in (exported, inspected):
+        assert "not verified: the written graph was not compared with transformers" in result.stdout
+        assert "parity" not in result.stdout
+    manifest = json.loads(ModelFolder(tmp_path / "model_repository" / "tiny").manifest.read_text())
+    assert (manifest["verification"], manifest["parity"]) == ("none", None)
+
+
 def test_template_of_an_embedding_model_is_an_error(here: Runner, tiny_source: Path) -> None:
     result = here("export", tiny_source, "--template", "line")
     assert_one_error_line(result, holding="a pair template applies to rerankers")
@@ -194,6 +207,7 @@ def test_prompt_longer_than_max_tokens_is_an_error(here: Runner, tmp_path: Path)
         ["export"],
         ["export", "x", "--precision", "fp64"],
         ["export", "x", "--device", "tpu"],
+        ["export", "x", "--verify", "some"],
         ["export", "x", "--max-tokens", "1"],
         ["export", "x", "--max-tokens", "many"],
         ["export", "x", "--max-batch-rows", "0"],

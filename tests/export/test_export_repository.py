@@ -264,7 +264,7 @@ def test_max_tokens_outside_the_positions_is_rejected(tmp_path: Path, tiny_sourc
 def test_smallest_and_largest_max_tokens(tmp_path: Path, tiny_source: Path, tokens: int) -> None:
     options = dataclasses.replace(tiny_options(tiny_source, tmp_path / "repository"), max_tokens=tokens)
     record = export_model(options).record
-    assert (record.manifest.max_tokens, record.parity.longest_tokens) == (tokens, tokens)
+    assert (record.manifest.max_tokens, record.verified_tokens) == (tokens, tokens)
 
 
 def test_default_max_tokens_comes_from_the_checkpoint(tmp_path: Path) -> None:
@@ -350,9 +350,11 @@ def test_killed_at_every_step(forks: ExportForks, tmp_path: Path, tiny_source: P
     calls = Calls()
     export_model(tiny_options(tiny_source, tmp_path / "counted" / "repository"), calls)
     writing = next(number for number, call in enumerate(calls.made) if call.startswith("writing"))
-    staging = next(number for number, call in enumerate(calls.made) if call.startswith("computing"))
+    staging = next(number for number, call in enumerate(calls.made) if call.startswith("opening"))
+    comparing = next(number for number, call in enumerate(calls.made) if call.startswith("comparing"))
     leftovers = []
-    killed_at = [0, 1, writing - 1, *range(writing, len(calls.made))]
+    # the four runs of the comparison write nothing
+    killed_at = [0, 1, writing - 1, *range(writing, comparing + 1), *range(comparing + 5, len(calls.made))]
     for die_at in killed_at:
         pid = forks.start(tiny_source, repository, overwrite=overwrite, die_at=die_at)
         assert forks.join(pid) == -signal.SIGKILL

@@ -184,4 +184,5 @@ def test_embedding_export_ignores_an_adapter_on_the_lm_head(tmp_path: Path, kind
     adapter = write_adapter(tmp_path / "adapter", source, **CAUSAL_KINDS[kind])
     options = options_for(source, tmp_path / "a", adapters=reference(adapter), task=TaskChoice.EMBED)
     result = export_model(options)
+    assert result.record.parity is not None
     assert result.record.parity.passed

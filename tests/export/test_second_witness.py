@@ -56,7 +56,6 @@ def export(folder: Path, *adapters: Path, **options: Any) -> tuple[ExportResult,
         repository=folder.parent / "repository",
         name="model",
         overwrite=True,
-        parity_budget_s=1.0,
     )
     return export_model(dataclasses.replace(chosen, **options), notes), notes.notes
 

@@ -232,7 +232,9 @@ def test_transformer_in_a_subfolder(tmp_path: Path) -> None:
         MergeOptions(model=SourceReference(str(root)), adapters=references(adapter), output=tmp_path / "merged")
     )
     assert (merged / "0_Transformer" / "model.safetensors").is_file()
-    assert export(merged, tmp_path / "b").record.parity.passed
+    parity = export(merged, tmp_path / "b").record.parity
+    assert parity is not None
+    assert parity.passed
 
 
 def test_module_path_outside_of_the_folder_is_rejected(tmp_path: Path) -> None:
