@@ -6,7 +6,7 @@ from ...client.manifest import Verification
 from ..architectures import DecoderConfig
 
 _QUICK_FLOP = 2e12
-"""Most FLOP of the reference for the longest text, about 20 s on two cores; a multiply-add is two."""
+"""Most FLOP of the reference for the longest text; a multiply-add is two."""
 _QUICK_LEAST = 512
 """Tokens that are compared for any model: fewer than the other probe texts have together, which take longer."""
 

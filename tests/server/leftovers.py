@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -26,6 +27,12 @@ def child_of(parent: int) -> int:
     """Return the pid of the only child of `parent`."""
     (found,) = (pid for pid in _commands() if _parent(pid) == parent)
     return found
+
+
+def processor_time_s(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds, which other processes hardly affect."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def await_nothing_left(supervisor: int, *, shared_memory: bool = True) -> None:
