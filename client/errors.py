@@ -5,7 +5,7 @@ ClientError
 ├── InvalidInputError           an argument is invalid, or the server returned NaN for a text
 └── ServerError                 the server could not be reached, or failed to process a valid request
     ├── ServerUnavailableError  server unreachable, or model not loaded; retry
-    ├── ServerOverloadedError   queue full; retry later
+    ├── ServerOverloadedError   queue full, or too long a wait in it; retry later
     └── ServerTimeoutError      no reply within `timeout_s`, or the call would take longer than `call_timeout_s`
 """
 
@@ -41,7 +41,8 @@ class ServerUnavailableError(ServerError):
 
 
 class ServerOverloadedError(ServerError):
-    """The server rejected the request because its queue is full. Retry later."""
+    """The server rejected the request because its queue is full, or because the request waited there for longer than the
+    server allows. It was not computed; retry later."""
 
 
 class ServerTimeoutError(ServerError):

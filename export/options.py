@@ -81,6 +81,15 @@ class ServingOptions:
     queue_delay_us: int = 0
     """Time that a request may wait for others while an instance is free, in microseconds. Requests that arrive while
     all instances are busy are batched in any case."""
+    max_queue_size: int | None = None
+    """Most requests, of any number of rows, that may wait in Triton's queue; it rejects more. None: no limit."""
+    queue_timeout_ms: int | None = None
+    """Longest time in milliseconds that a request may wait in Triton's queue before Triton rejects it; None: no limit.
+
+    Neither limit is set by default, because either makes Triton's scheduler wait for a free instance without being
+    notified of one: in all releases that were checked (24.10 to 26.06), requests may wait for half a second more although
+    the server is idle. Without limits, this project's client keeps its queue short, and the deadline of any gRPC client
+    removes its requests from the queue."""
     instances: int = 1
     """Number of model instances, each with its own `threads`. Several instances on all cores are slower than one."""
     threads: int = 0
