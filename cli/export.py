@@ -135,16 +135,16 @@ def export(
         int | None,
         typer.Option(
             min=1,
-            help="Requests that may wait in Triton's queue; more are rejected. No limit if not given: a limit may delay "
-            "requests by half a second, see docs/serving.md.",
+            help="Requests that may wait in Triton's queue; it rejects more. No limit if not given: with a limit, "
+            "requests may be delayed by half a second.",
         ),
     ] = _SERVING.max_queue_size,
     queue_timeout_ms: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Milliseconds that a request may wait in Triton's queue before it is rejected. No limit if not given, "
-            "for the same reason.",
+            help="Milliseconds after which a request that waits in Triton's queue is rejected. No limit if not given: "
+            "with a limit, requests may be delayed by half a second.",
         ),
     ] = _SERVING.queue_timeout_ms,
     instances: Annotated[

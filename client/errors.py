@@ -41,8 +41,8 @@ class ServerUnavailableError(ServerError):
 
 
 class ServerOverloadedError(ServerError):
-    """The server rejected the request because its queue is full, or because the request waited there for longer than the
-    server allows. It was not computed; retry later."""
+    """The server rejected the request because its queue is full, or because the request waited too long in it. The
+    request was not computed. Retry later."""
 
 
 class ServerTimeoutError(ServerError):

@@ -43,7 +43,7 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
         return ServerOverloadedError(f"{url}: the queue of model {model!r} is full; retry later ({details})")
     if _QUEUE_TIMEOUT in lowered and code is grpc.StatusCode.UNAVAILABLE:
         return ServerOverloadedError(
-            f"{url}: a request to model {model!r} waited longer than the server's queue timeout; retry later ({details})"
+            f"{url}: a request to model {model!r} waited longer than the server allows; retry later ({details})"
         )
     if any(phrase in lowered for phrase in _CONNECTION_LOST):
         return ServerUnavailableError(

@@ -86,10 +86,9 @@ class ServingOptions:
     queue_timeout_ms: int | None = None
     """Longest time in milliseconds that a request may wait in Triton's queue before Triton rejects it; None: no limit.
 
-    Neither limit is set by default, because either makes Triton's scheduler wait for a free instance without being
-    notified of one: in all releases that were checked (24.10 to 26.06), requests may wait for half a second more although
-    the server is idle. Without limits, this project's client keeps its queue short, and the deadline of any gRPC client
-    removes its requests from the queue."""
+    Neither limit is set by default: with either of them, Triton 24.10 to 26.06 may leave a request in the queue for
+    half a second although an instance is free. Without them, the pacing of this project's client keeps the queue short,
+    and Triton drops requests whose client has cancelled them or reached its deadline."""
     instances: int = 1
     """Number of model instances, each with its own `threads`. Several instances on all cores are slower than one."""
     threads: int = 0

@@ -237,8 +237,8 @@ def _limit_batches(
         )
     if serving.max_queue_size is not None or serving.queue_timeout_ms is not None:
         progress.note(
-            "limits of the queue may delay requests by half a second: Triton 24.10 to 26.06 does not notice at once that "
-            "an instance is free"
+            "limits of the queue may delay requests by half a second: with them, Triton 24.10 to 26.06 does not always "
+            "notice that an instance is free"
         )
     if serving.max_batch_tokens is None:
         progress.stage("measuring the token budget of a batch")

@@ -101,7 +101,7 @@ def embed_when_possible(client: EmbeddingClient, texts: list[str]) -> np.ndarray
     ("callers", "reason", "details"),
     [
         (8, "the queue of model 'limited' is full; retry later", "Exceeds maximum queue size"),
-        (1, "waited longer than the server's queue timeout; retry later", "Request timeout expired"),
+        (1, "waited longer than the server allows; retry later", "Request timeout expired"),
     ],
     ids=["full queue", "queue timeout"],
 )
