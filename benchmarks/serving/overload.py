@@ -76,7 +76,7 @@ class OverloadOptions:
 
     precision: Precision = Precision.INT8
     callers: tuple[int, ...] = (1, 4)
-    requests: int = 150
+    requests: int = 100
     """Requests of these callers in one repetition."""
     burst: int = 32
     """Requests sent at once."""
