@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -177,9 +177,10 @@ class _BulkCase:
     label: str
     single: QueueSetting
     """Setting of the model that computes the single texts."""
-    bulk: QueueSetting | None
-    """Setting of the model that computes the bulk job; None for no job."""
-    start: Callable[[], AbstractContextManager[None]]
+    bulk: QueueSetting
+    """Setting of the model that computes the bulk job."""
+    start: Callable[[QueueSetting], AbstractContextManager[None]]
+    """Starts the bulk job on that model."""
 
 
 def measure_overload(workload: Workload, options: OverloadOptions, context: RunContext) -> OverloadResults:
@@ -198,8 +199,8 @@ def measure_overload(workload: Workload, options: OverloadOptions, context: RunC
         channel = cleanup.enter_context(grpc.insecure_channel(server.grpc_url))
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         served = _Served(url=server.grpc_url, stub=stub, repository=repository, texts=texts, rows=rows)
-        plans = [*_plan_queues(served, options), *_plan_bulk_jobs(served, options, cleanup)]
-        _repeat(plans, options.repetitions, context.log)
+        plans = [*_plan_queues(served, options), *_plan_bulk_jobs(served, options)]
+        _repeat(plans, options.repetitions, served, context.log)
     return OverloadResults(cases=tuple(plan.case() for plan in plans))
 
 
@@ -244,39 +245,43 @@ def _plan_queues(served: _Served, options: OverloadOptions) -> list[_Plan]:
     ]
 
 
-def _plan_bulk_jobs(served: _Served, options: OverloadOptions, cleanup: ExitStack) -> list[_Plan]:
+def _plan_bulk_jobs(served: _Served, options: OverloadOptions) -> list[_Plan]:
     """Plan single texts beside bulk jobs; those beside this project's client, the baseline, come first."""
-    client = cleanup.enter_context(
-        EmbeddingClient(served.url, NO_LIMITS.model, repository=served.repository, timeout_s=_TIMEOUT_S)
-    )
+
+    @contextmanager
+    def paced(bulk: QueueSetting) -> Iterator[None]:
+        with (
+            EmbeddingClient(served.url, bulk.model, repository=served.repository, timeout_s=_TIMEOUT_S) as client,
+            paced_job(client, served.texts),
+        ):
+            yield
 
     def unpaced(bulk: QueueSetting) -> AbstractContextManager[None]:
         return unpaced_job(served.stub, bulk.model, served.rows)
 
+    copy, levels = SECOND_COPY, TWO_LEVELS
     cases = [
-        _BulkCase(
-            label="paced client", single=NO_LIMITS, bulk=NO_LIMITS, start=partial(paced_job, client, served.texts)
-        ),
-        _BulkCase(label="no bulk job", single=NO_LIMITS, bulk=None, start=nullcontext),
-        _BulkCase(label="unpaced client", single=NO_LIMITS, bulk=NO_LIMITS, start=partial(unpaced, NO_LIMITS)),
-        *(
-            _BulkCase(label=f"unpaced client, {bulk.label}", single=single, bulk=bulk, start=partial(unpaced, bulk))
-            for single, bulk in ((TWO_LEVELS, TWO_LEVELS), (NO_LIMITS, SECOND_COPY))
-        ),
+        _BulkCase(label="paced client", single=NO_LIMITS, bulk=NO_LIMITS, start=paced),
+        _BulkCase(label=f"paced client, {copy.label}", single=NO_LIMITS, bulk=copy, start=paced),
+        _BulkCase(label="unpaced client", single=NO_LIMITS, bulk=NO_LIMITS, start=unpaced),
+        _BulkCase(label=f"unpaced client, {copy.label}", single=NO_LIMITS, bulk=copy, start=unpaced),
+        _BulkCase(label=f"unpaced client, {levels.label}", single=levels, bulk=levels, start=unpaced),
     ]
+    alone = partial(open_loop, partial(served.send, NO_LIMITS), served.rows, options.rate_per_s, options.beside_bulk)
     load = f"{options.rate_per_s:g} texts/s beside a bulk job"
-    return [_Plan(setting=case.label, load=load, run=partial(_beside_bulk, served, case, options)) for case in cases]
+    return [
+        *(_Plan(setting=case.label, load=load, run=partial(_beside_bulk, served, case, options)) for case in cases),
+        _Plan(setting="no bulk job", load=load, run=lambda: _Sent(requests=alone(_SEED))),
+    ]
 
 
 def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> _Sent:
-    served.wait_until_idle()
-    send = partial(served.send, case.single)
-    with case.start():
+    with case.start(case.bulk):
         time.sleep(options.lead_s)
-        before, started_s = served.computed_rows(case.bulk or case.single), time.perf_counter()
-        requests = open_loop(send, served.rows, options.rate_per_s, options.beside_bulk, _SEED)
-        if case.bulk is None:
-            return _Sent(requests=requests)
+        before, started_s = served.computed_rows(case.bulk), time.perf_counter()
+        requests = open_loop(
+            partial(served.send, case.single), served.rows, options.rate_per_s, options.beside_bulk, _SEED
+        )
         elapsed_s = time.perf_counter() - started_s
         computed = served.computed_rows(case.bulk) - before
     if case.bulk is case.single:
@@ -284,11 +289,12 @@ def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> 
     return _Sent(requests=requests, bulk_texts_per_s=round(max(computed, 0) / elapsed_s, 3))
 
 
-def _repeat(plans: list[_Plan], repetitions: int, log: Callable[[str], None]) -> None:
+def _repeat(plans: list[_Plan], repetitions: int, served: _Served, log: Callable[[str], None]) -> None:
     rng = random.Random(_SEED)
     for repetition in range(repetitions):
         order = list(plans)
         rng.shuffle(order)
         for plan in order:
             log(f"{plan.setting}, {plan.load}: repetition {repetition + 1} of {repetitions}")
+            served.wait_until_idle()
             plan.repetitions.append(plan.run())
