@@ -20,12 +20,13 @@ import grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from qwen3_triton.client import EmbeddingClient, Precision
+from qwen3_triton.client import EmbeddingClient, Precision, ServerError
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.server import LocalServerError, start_triton
 
 from ..contenders.contender import ContenderUnavailableError, RunContext
 from ..contenders.ours import MODEL_NAME, export_graph
+from ..contenders.reasons import public_reason
 from ..record import OverloadCase, Request, Requests
 from ..rows import Rows
 from ..samples import MIN_REPETITIONS
@@ -133,6 +134,11 @@ class _Plan:
     run: Callable[[], _Sent]
     repetitions: list[_Sent] = field(default_factory=list)
 
+    @property
+    def name(self) -> str:
+        """Name of the case in progress lines and among what was not measured."""
+        return f"{self.setting}, {self.load}"
+
     def case(self) -> OverloadCase:
         """Return the measurements as a part of the record."""
         speeds = [each.bulk_texts_per_s for each in self.repetitions]
@@ -200,8 +206,9 @@ def measure_overload(workload: Workload, options: OverloadOptions, context: RunC
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         served = _Served(url=server.grpc_url, stub=stub, repository=repository, texts=texts, rows=rows)
         plans = [*_plan_queues(served, options), *_plan_bulk_jobs(served, options)]
-        _repeat(plans, options.repetitions, served, context.log)
-    return OverloadResults(cases=tuple(plan.case() for plan in plans))
+        failures = _repeat(plans, options.repetitions, served, context.log)
+    cases = tuple(plan.case() for plan in plans if plan.name not in failures)
+    return OverloadResults(cases=cases, not_measured=failures)
 
 
 def link_model(source: ModelFolder, repository: Path, setting: QueueSetting) -> None:
@@ -289,12 +296,21 @@ def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> 
     return _Sent(requests=requests, bulk_texts_per_s=round(max(computed, 0) / elapsed_s, 3))
 
 
-def _repeat(plans: list[_Plan], repetitions: int, served: _Served, log: Callable[[str], None]) -> None:
-    rng = random.Random(_SEED)
+def _repeat(plans: Sequence[_Plan], repetitions: int, served: _Served, log: Callable[[str], None]) -> dict[str, str]:
+    """Measure all plans, and return the reasons of those that failed, which are not repeated."""
+    rng, failures = random.Random(_SEED), dict[str, str]()
     for repetition in range(repetitions):
         order = list(plans)
         rng.shuffle(order)
         for plan in order:
-            log(f"{plan.setting}, {plan.load}: repetition {repetition + 1} of {repetitions}")
-            served.wait_until_idle()
-            plan.repetitions.append(plan.run())
+            if plan.name in failures:
+                continue
+            log(f"{plan.name}: repetition {repetition + 1} of {repetitions}")
+            try:
+                served.wait_until_idle()
+                plan.repetitions.append(plan.run())
+            except grpc.RpcError as exc:
+                failures[plan.name] = f"{exc.code().name}: {exc.details()}"
+            except ServerError as exc:
+                failures[plan.name] = public_reason(str(exc))
+    return failures
