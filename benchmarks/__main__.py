@@ -75,7 +75,7 @@ def run(
     workload: Annotated[list[str] | None, _workloads(STANDARD)] = None,
     model: _Model = "0.6b-4-layers",
     part: Annotated[
-        list[str] | None, typer.Option(help="Any of passes, serving, scaling, quality; by default all.")
+        list[str] | None, typer.Option(help="Any of passes, serving, overload, scaling, quality; by default all.")
     ] = None,
     contender: _Contenders = None,
     resume: Annotated[
@@ -87,7 +87,7 @@ def run(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="tokenizer.json of the model in the part serving; by default a byte-level tokenizer.",
+            help="tokenizer.json of the model in the parts serving and overload; by default a byte-level tokenizer.",
         ),
     ] = None,
     quick: Annotated[
@@ -104,6 +104,7 @@ def run(
     from .run import Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
     from .serving.measure import LoadOptions
+    from .serving.overload import OverloadOptions
     from .text_tokenizer import UnusableTokenizerError, read_tokenizer
 
     names = list(QUICK_WORKLOADS) if quick else list(dict.fromkeys(workload or STANDARD))
@@ -111,8 +112,8 @@ def run(
     _require_known([model], SHAPES, "--model")
     parts = tuple(Part) if not part else tuple(part)
     _require_known(parts, tuple(Part), "--part")
-    if tokenizer and Part.SERVING not in parts:
-        raise typer.BadParameter("only the part serving uses it", param_hint="--tokenizer")
+    if tokenizer and not {Part.SERVING, Part.OVERLOAD}.intersection(parts):
+        raise typer.BadParameter("only the parts serving and overload use it", param_hint="--tokenizer")
     try:
         text_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
     except UnusableTokenizerError as exc:
@@ -135,6 +136,7 @@ def run(
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
+        overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         scaling=ScalingOptions.quick(SHAPES["tiny"]) if quick else ScalingOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),

@@ -42,6 +42,7 @@ SHAPES: Mapping[str, ModelShape] = MappingProxyType(
         "0.6b": _FULL_06B,
         # the small vocabulary saves memory; the cost of an embedding lookup does not depend on its size
         "0.6b-4-layers": dataclasses.replace(_FULL_06B, layers=4, vocabulary=8192),
+        "0.6b-1-layer": dataclasses.replace(_FULL_06B, layers=1, vocabulary=8192),
         "4b": _FULL_4B,
         "8b": _FULL_8B,
         "tiny": ModelShape(layers=2, hidden=64, intermediate=128, heads=4, kv_heads=2, head_dim=32, vocabulary=512),

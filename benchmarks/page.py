@@ -12,6 +12,7 @@ from .tables import (
     loads_table,
     machine_line,
     model_line,
+    overload_table,
     quality_table,
     scaling_table,
     served_line,
@@ -49,6 +50,13 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
             _image("texts per second against p99 latency", plots, plot_names.LATENCY),
             _image("texts per second against requests in flight", plots, plot_names.CLIENTS),
             loads_table(record.loads).to_markdown(),
+        ]
+    if record.overload:
+        parts += [
+            "## Overload",
+            "Latency of single texts with limits and priorities in Triton's queue, and beside a bulk job; "
+            "[Serving](serving.md#overload) explains the settings.",
+            overload_table(record.overload).to_markdown(),
         ]
     if record.quality:
         parts += [

@@ -202,6 +202,18 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OverloadCase:
+    """Single texts to a served model under one load, with one setting of the server or of its other clients."""
+
+    setting: str
+    load: str
+    """The first case with a load is the baseline of all cases with it."""
+    repetitions: tuple[Requests, ...]
+    bulk_texts_per_s: tuple[float, ...] = ()
+    """Speed of the bulk job beside the single texts, by repetition; empty if there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerInfo:
     """The tokenizer of the served model."""
 
@@ -267,8 +279,9 @@ class Record:
     environment: Environment
     comparisons: tuple[Comparison, ...] = ()
     served_tokenizer: TokenizerInfo | None = None
-    """Tokenizer used for `loads`; None is the byte-level tokenizer of the benchmark checkpoint."""
+    """Tokenizer used for `loads` and `overload`; None is the byte-level tokenizer of the benchmark checkpoint."""
     loads: tuple[Load, ...] = ()
+    overload: tuple[OverloadCase, ...] = ()
     quality: tuple[QualityScore, ...] = ()
     scaling: tuple[ScalingCurve, ...] = ()
     not_measured: Mapping[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from .tables import (
     loads_table,
     machine_line,
     model_line,
+    overload_table,
     quality_table,
     scaling_table,
     served_line,
@@ -58,6 +59,8 @@ def render_record(record: Record) -> str:
     ]
     if record.loads:
         parts.append(f"served: {served_line(record)}\n{loads_table(record.loads).to_text()}")
+    if record.overload:
+        parts.append(f"single texts\n{overload_table(record.overload).to_text()}")
     if record.quality:
         parts.append(f"nDCG@10 of the model '{record.quality[0].model}'\n{quality_table(record.quality).to_text()}")
     if record.scaling:

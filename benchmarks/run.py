@@ -19,10 +19,11 @@ from .record import Comparison, Record
 from .samples import MIN_REPETITIONS
 from .scaling import ScalingOptions, ScalingResults, measure_scaling
 from .serving.measure import LoadOptions, ServingResults, measure_serving
+from .serving.overload import OverloadOptions, OverloadResults, measure_overload
 from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
-_StepResult = Comparison | ServingResults | ScalingResults | QualityResults
+_StepResult = Comparison | ServingResults | OverloadResults | ScalingResults | QualityResults
 
 
 class Part(StrEnum):
@@ -32,6 +33,8 @@ class Part(StrEnum):
     """Retrieval quality of the demo model in every precision."""
     SERVING = "serving"
     """This project's models served by a real Triton, under load."""
+    OVERLOAD = "overload"
+    """Single texts with limits of Triton's queue, and beside a bulk job."""
     PASSES = "passes"
     """All contenders on all workloads, side by side."""
     SCALING = "scaling"
@@ -45,7 +48,7 @@ class RunOptions:
     shape: ModelShape
     workloads: Sequence[Workload]
     served: Workload
-    """Workload of the part serving."""
+    """Workload of the parts serving and overload."""
     recipes: Sequence[Recipe]
     scaling_recipes: Sequence[Recipe]
     """Recipes of the part scaling."""
@@ -55,6 +58,7 @@ class RunOptions:
     repetitions: int = MIN_REPETITIONS
     warmups: int = 1
     serving: LoadOptions = field(default_factory=LoadOptions)
+    overload: OverloadOptions = field(default_factory=OverloadOptions)
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     command: str = ""
@@ -119,10 +123,13 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
     """Execute `steps` and yield each one's name and result."""
     if Part.QUALITY in steps:
         yield Part.QUALITY, measure_quality(options.quality, context)
-    if Part.SERVING in steps:
+    if Part.SERVING in steps or Part.OVERLOAD in steps:
         checkpoint = cached_checkpoint(options.shape, options.cache, options.serving.tokenizer)
         served = dataclasses.replace(context, checkpoint=checkpoint)
+    if Part.SERVING in steps:
         yield Part.SERVING, measure_serving(options.served, options.serving, served)
+    if Part.OVERLOAD in steps:
+        yield Part.OVERLOAD, measure_overload(options.served, options.overload, served)
     comparison_options = ComparisonOptions(
         shape=options.shape, repetitions=options.repetitions, warmups=options.warmups
     )
@@ -141,6 +148,8 @@ def _add_result(record: Record, result: _StepResult) -> Record:
     extended = dataclasses.replace(record, not_measured={**record.not_measured, **result.not_measured})
     if isinstance(result, ServingResults):
         return dataclasses.replace(extended, loads=result.loads)
+    if isinstance(result, OverloadResults):
+        return dataclasses.replace(extended, overload=result.cases)
     if isinstance(result, ScalingResults):
         return dataclasses.replace(extended, scaling=result.curves)
     return dataclasses.replace(extended, quality=result.scores)

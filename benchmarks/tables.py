@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen3_triton.client.manifest import Task
 
-from .record import Comparison, Entry, Load, QualityScore, Record, ScalingCurve
+from .record import Comparison, Entry, Load, OverloadCase, QualityScore, Record, ScalingCurve
 from .samples import (
     Quartiles,
     load_throughput,
@@ -202,6 +202,32 @@ def loads_table(loads: Sequence[Load]) -> Table:
 def load_name(load: Load) -> str:
     """Describe the controlled variable of a load."""
     return f"{load.in_flight} in flight" if load.in_flight else f"{load.rate_per_s:.1f} arrivals/s"
+
+
+def overload_table(cases: Sequence[OverloadCase]) -> Table:
+    """Tabulate the latency of single texts, relative to the first case with the same load."""
+    baselines = {case.load: case for case in reversed(cases)}
+    rows = []
+    for case in cases:
+        latencies = successful_latencies(case.repetitions)
+        times, ratio = percentiles(latencies), paired_ratio(_p99s(case), _p99s(baselines[case.load]))
+        rows.append(
+            (
+                case.load,
+                case.setting,
+                *(f"{seconds * 1e3:,.1f}" for seconds in (times.p50, times.p95, times.p99, max(latencies))),
+                f"{ratio.median:.2f}",
+                f"{ratio.low:.2f} to {ratio.high:.2f}",
+                f"{quartiles(case.bulk_texts_per_s).median:,.1f}" if case.bulk_texts_per_s else "-",
+                str(sum(load_throughput(each).failed for each in case.repetitions)),
+            )
+        )
+    header = ("load", "setting", "p50 ms", "p95 ms", "p99 ms", "max ms", "p99 vs first", "quartiles", "bulk texts/s")
+    return Table((*header, "failed"), tuple(rows), 2)
+
+
+def _p99s(case: OverloadCase) -> list[float]:
+    return [percentiles(successful_latencies([requests])).p99 for requests in case.repetitions]
 
 
 def quality_table(scores: Sequence[QualityScore]) -> Table:

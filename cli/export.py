@@ -131,6 +131,22 @@ def export(
             min=0, help="Longest time in microseconds that a request waits for others while the model is idle."
         ),
     ] = _SERVING.queue_delay_us,
+    max_queue_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Requests that may wait in Triton's queue; it rejects more. No limit if not given: with a limit, "
+            "requests may be delayed by half a second.",
+        ),
+    ] = _SERVING.max_queue_size,
+    queue_timeout_ms: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Milliseconds after which a request that waits in Triton's queue is rejected. No limit if not given: "
+            "with a limit, requests may be delayed by half a second.",
+        ),
+    ] = _SERVING.queue_timeout_ms,
     instances: Annotated[
         int, typer.Option(min=1, help="Number of model instances; on a CPU set --threads as well.")
     ] = _SERVING.instances,
@@ -197,6 +213,8 @@ def export(
             token_budget=token_budget,
             server_architecture=server_arch,
             queue_delay_us=queue_delay_us,
+            max_queue_size=max_queue_size,
+            queue_timeout_ms=queue_timeout_ms,
             instances=instances,
             threads=threads,
             gpu_memory_bytes=None if gpu_memory_gb is None else int(gpu_memory_gb * 1e9),

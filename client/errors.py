@@ -7,7 +7,7 @@ ClientError
     ├── ServerUnavailableError  server unreachable; retry
     │   └── ModelNotLoadedError the server does not have the model, or not (any longer) this version; retry
     ├── ModelChangedError       another version of the model was deployed
-    ├── ServerOverloadedError   queue full; retry later
+    ├── ServerOverloadedError   queue full, or too long a wait in it; retry later
     └── ServerTimeoutError      no reply within `timeout_s`, or the call would take longer than `call_timeout_s`
 """
 
@@ -54,7 +54,8 @@ class ModelChangedError(ServerError):
 
 
 class ServerOverloadedError(ServerError):
-    """The server rejected the request because its queue is full. Retry later."""
+    """The server rejected the request because its queue is full, or because the request waited too long in it. The
+    request was not computed. Retry later."""
 
 
 class ServerTimeoutError(ServerError):

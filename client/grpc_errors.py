@@ -20,6 +20,7 @@ from .errors import (
 # Triton's messages, whose status codes differ between versions
 _NOT_LOADED = ("no available versions", "unknown model", "is not ready")
 _QUEUE_FULL = "exceeds maximum queue size"
+_QUEUE_TIMEOUT = "request timeout expired"
 _TOO_LARGE = "larger than max"
 _NO_OUTPUT = "unexpected inference output"
 # gRPC's messages
@@ -54,6 +55,10 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
         )
     if _QUEUE_FULL in lowered or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE not in lowered):
         return ServerOverloadedError(f"{url}: the queue of model {model!r} is full; retry later ({details})")
+    if _QUEUE_TIMEOUT in lowered and code is grpc.StatusCode.UNAVAILABLE:
+        return ServerOverloadedError(
+            f"{url}: a request to model {model!r} waited longer than the server allows; retry later ({details})"
+        )
     if any(phrase in lowered for phrase in _CONNECTION_LOST):
         return ServerUnavailableError(
             f"{url}: the connection was lost without notice, as behind a load balancer that forgets idle connections: "

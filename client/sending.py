@@ -17,7 +17,7 @@ from .requests import RowRequest
 _CONGESTED = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.UNAVAILABLE,  # Triton's code for a full queue
+    grpc.StatusCode.UNAVAILABLE,  # Triton's code for a full queue, and for too long a wait in it
 )
 
 

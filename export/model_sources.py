@@ -11,7 +11,7 @@ from ..client.manifest import Device, Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
 from .graph.cuda_profile import faster_attention
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
-from .options import CudaAttention, ExportOptions, PairTemplate, TaskChoice, WitnessChoice
+from .options import CudaAttention, ExportOptions, PairTemplate, ServingOptions, TaskChoice, WitnessChoice
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
@@ -36,6 +36,9 @@ from .tasks.task import ExportTask, recognise_task
 
 DEFAULT_MAX_TOKENS = 8192
 """`max_length` in the code of Qwen3-Embedding's model card."""
+_LARGEST_QUEUE = 2**32 - 1
+"""`max_queue_size` is an uint32 in Triton's configuration."""
+_LONGEST_TIMEOUT_MS = 86_400_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
@@ -67,8 +70,26 @@ def check_options(options: ExportOptions) -> None:
             f"max_batch_rows {rows}: attention over pages supports at most {MAX_PAGED_ROWS} rows; "
             "use fewer rows, or attention over rows"
         )
+    _check_queue(options.serving)
     if not options.verify.compares:
         _reject_comparisons(options)
+
+
+def _check_queue(serving: ServingOptions) -> None:
+    size, timeout_ms = serving.max_queue_size, serving.queue_timeout_ms
+    if size is not None and not 1 <= size <= _LARGEST_QUEUE:
+        raise ExportError(f"max_queue_size {size}: must be from 1 to {_LARGEST_QUEUE}, or None for no limit")
+    if timeout_ms is None:
+        return
+    if not 1 <= timeout_ms <= _LONGEST_TIMEOUT_MS:
+        raise ExportError(
+            f"queue_timeout_ms {timeout_ms}: must be from 1 to {_LONGEST_TIMEOUT_MS} (a day), or None for no limit"
+        )
+    if 1000 * timeout_ms <= serving.queue_delay_us:
+        raise ExportError(
+            f"queue_timeout_ms {timeout_ms}: requests would be rejected before they have waited queue_delay_us "
+            f"{serving.queue_delay_us} for others; use a longer timeout or a shorter delay"
+        )
 
 
 def _reject_comparisons(options: ExportOptions) -> None:

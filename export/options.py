@@ -81,6 +81,14 @@ class ServingOptions:
     queue_delay_us: int = 0
     """Time that a request may wait for others while an instance is free, in microseconds. Requests that arrive while
     all instances are busy are batched in any case."""
+    max_queue_size: int | None = None
+    """Most requests, of any number of rows, that may wait in Triton's queue; it rejects more. None: no limit."""
+    queue_timeout_ms: int | None = None
+    """Longest time in milliseconds that a request may wait in Triton's queue before Triton rejects it; None: no limit.
+
+    Neither limit is set by default: with either of them, Triton 24.10 to 26.06 may leave a request in the queue for
+    half a second although an instance is free. Without them, the pacing of this project's client keeps the queue short,
+    and Triton drops requests whose client has cancelled them or reached its deadline."""
     instances: int = 1
     """Number of model instances, each with its own `threads`. Several instances on all cores are slower than one."""
     threads: int = 0

@@ -245,6 +245,11 @@ def _limit_batches(
             f"each of {serving.instances} instances uses every core, which is usually slower than one instance: set "
             "the threads of an instance to its share of the cores"
         )
+    if serving.max_queue_size is not None or serving.queue_timeout_ms is not None:
+        progress.note(
+            "limits of the queue may delay requests by half a second: with them, Triton 24.10 to 26.06 does not always "
+            "notice that an instance is free"
+        )
     if serving.max_batch_tokens is None:
         progress.stage("measuring the token budget of a batch")
         budget = measure_token_budget(model, options.device, config, sources.max_tokens)

@@ -18,7 +18,7 @@ from ...client.manifest import (
 )
 from ...client.manifest.packed_tokenizer import TOKENIZER_PARAMETER
 from ..batching.limits import BatchLimits
-from ..options import ExportOptions
+from ..options import ExportOptions, ServingOptions
 from ..release import TritonRelease
 from .cuda_options import cuda_provider_options
 
@@ -52,7 +52,7 @@ def render_config(
         config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
     config.output.add(name=manifest.task.output, data_type=triton.TYPE_FP32, dims=[manifest.dimension])
     config.output.add(name=ROW_STATUS, data_type=triton.TYPE_INT32, dims=[1])
-    config.dynamic_batching.max_queue_delay_microseconds = serving.queue_delay_us
+    _add_batching(config, serving)
     on_gpu = options.device is Device.CUDA
     kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU
     config.instance_group.add(kind=kind, count=serving.instances)
@@ -68,6 +68,16 @@ def render_config(
         config.parameters[TOKENIZER_PARAMETER].string_value = packed_tokenizer
     text: str = text_format.MessageToString(config, as_utf8=True)
     return text
+
+
+def _add_batching(config: triton.ModelConfig, serving: ServingOptions) -> None:
+    batching = config.dynamic_batching
+    batching.max_queue_delay_microseconds = serving.queue_delay_us
+    if serving.max_queue_size is not None:
+        batching.default_queue_policy.max_queue_size = serving.max_queue_size
+    if serving.queue_timeout_ms is not None:
+        batching.default_queue_policy.timeout_action = triton.ModelQueuePolicy.REJECT
+        batching.default_queue_policy.default_timeout_microseconds = 1000 * serving.queue_timeout_ms
 
 
 def _parameters(manifest: Manifest, options: ExportOptions, limits: BatchLimits) -> dict[str, str]:

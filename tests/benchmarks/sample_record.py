@@ -11,6 +11,7 @@ from benchmarks.record import (
     Entry,
     Load,
     MatmulProbe,
+    OverloadCase,
     QualityScore,
     Record,
     Request,
@@ -93,6 +94,23 @@ def sample_load() -> Load:
     )
 
 
+def sample_overload() -> tuple[OverloadCase, OverloadCase]:
+    """Return a baseline whose slowest requests take 1 and 2 s, and a case whose slowest ones take 3 s each."""
+
+    def repetition(*latencies_s: float) -> Requests:
+        return Requests.of([Request(start_s=0.0, latency_s=each, text_index=0, error=None) for each in latencies_s])
+
+    return (
+        OverloadCase(setting="no limits", load="bursts", repetitions=(repetition(0.5, 1.0), repetition(2.0))),
+        OverloadCase(
+            setting="a limit",
+            load="bursts",
+            repetitions=(repetition(3.0, 0.5), repetition(3.0)),
+            bulk_texts_per_s=(10.0, 20.0),
+        ),
+    )
+
+
 def _score(dimension: int, ndcg: float) -> QualityScore:
     return QualityScore(
         model="demo",
@@ -127,6 +145,7 @@ def sample_record(*, threads: int = 2) -> Record:
         command="python -m benchmarks run",
         comparisons=(sample_comparison(),),
         loads=(sample_load(),),
+        overload=sample_overload(),
         quality=(_score(32, 0.4), _score(64, 0.5)),
         scaling=(
             ScalingCurve(

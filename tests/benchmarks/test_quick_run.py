@@ -77,6 +77,14 @@ def test_server_is_measured_in_both_loops(record: Record) -> None:
         assert all(latency > 0 for each in load.repetitions for latency in each.latency_s)
 
 
+def test_single_texts_are_measured_with_every_setting_and_beside_bulk_jobs(record: Record) -> None:
+    loads = [case.load for case in record.overload]
+    assert [loads.count(load) for load in dict.fromkeys(loads)] == [4, 4, 6]
+    for case in record.overload:
+        assert not [error for each in case.repetitions for error in each.error if error]
+        assert bool(case.bulk_texts_per_s) == (case.load == loads[-1] and case.setting != "no bulk job")
+
+
 def test_quality_of_int8_is_close_to_the_reference(record: Record) -> None:
     scores = {(score.precision, score.dimension): score for score in record.quality}
     reference, int8 = scores["transformers fp32", 256], scores["int8", 256]

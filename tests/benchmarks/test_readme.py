@@ -21,7 +21,15 @@ from benchmarks.readme import (
     replace_section,
 )
 from benchmarks.record_file import fingerprint, read_record, write_record
-from benchmarks.tables import loads_table, matmul_table, operators_table, quality_table, scaling_table, speed_table
+from benchmarks.tables import (
+    loads_table,
+    matmul_table,
+    operators_table,
+    overload_table,
+    quality_table,
+    scaling_table,
+    speed_table,
+)
 
 _PAGE, _PLOTS = Path("docs") / "performance.md", Path("benchmarks") / "plots"
 _LINKS = Links(plots=_PLOTS, page=_PAGE)
@@ -47,6 +55,7 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
         matmul_table(record.comparisons[0]),
         operators_table(record.comparisons[0]),
         loads_table(record.loads),
+        overload_table(record.overload),
         quality_table(record.quality),
         scaling_table(record.scaling),
     ):

@@ -14,7 +14,15 @@ from benchmarks.record import TokenizerInfo
 from benchmarks.record_file import write_record
 from benchmarks.report import EnvironmentMismatchError, render_record, render_report
 from benchmarks.samples import Quartiles
-from benchmarks.tables import fraction_of_peak, loads_table, ours_first, peak_flops_per_s, quality_table, ratio_to
+from benchmarks.tables import (
+    fraction_of_peak,
+    loads_table,
+    ours_first,
+    overload_table,
+    peak_flops_per_s,
+    quality_table,
+    ratio_to,
+)
 
 
 def test_ratio_is_paired() -> None:
@@ -62,6 +70,18 @@ def test_load_is_summarized_by_median_throughput_and_all_latencies() -> None:
         *("1,000.0", "2,000.0", "2,000.0"),
         "2.0",
         "1",
+    )
+
+
+def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() -> None:
+    first, other = overload_table(sample_record().overload).rows
+    assert first[:2] == ("bursts", "no limits")
+    assert first[6:] == ("1.00", "1.00 to 1.00", "-", "0")
+    assert other == (
+        *("bursts", "a limit"),
+        *("3,000.0", "3,000.0", "3,000.0", "3,000.0"),
+        *("2.25", "1.88 to 2.62"),
+        *("15.0", "0"),
     )
 
 

@@ -110,8 +110,8 @@ def test_unusable_file_is_rejected(
     assert message in output
 
 
-def test_run_without_the_part_serving_rejects_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_that_serves_no_model_rejects_it(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("run", "--quick", "--part", "scaling", "--cache", str(tmp_path), "--tokenizer", str(file))
     result = _invoke(monkeypatch, *arguments)
     assert result.exit_code == 2
-    assert "only the part serving" in " ".join(result.output.replace("│", " ").split())
+    assert "only the parts serving and overload" in " ".join(result.output.replace("│", " ").split())

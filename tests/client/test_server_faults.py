@@ -72,6 +72,7 @@ def test_url_with_a_scheme() -> None:
         (grpc.StatusCode.UNAVAILABLE, "Server is stopping", ServerUnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", ServerOverloadedError),
         (grpc.StatusCode.UNAVAILABLE, "Exceeds maximum queue size", ServerOverloadedError),
+        (grpc.StatusCode.UNAVAILABLE, "Request timeout expired", ServerOverloadedError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (5 vs. 4)", ServerError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "Request timeout expired", ServerTimeoutError),
         (grpc.StatusCode.INVALID_ARGUMENT, "unexpected shape", ServerError),
@@ -93,6 +94,19 @@ def test_failed_calls(
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert MODEL in str(raised.value) or error is ServerUnavailableError
     assert triton.url in str(raised.value)
+
+
+@BOTH_PATHS
+@pytest.mark.parametrize("details", ["Exceeds maximum queue size", "Request timeout expired"])
+def test_rejected_requests_narrow_the_window(
+    triton: FakeTriton, client: EmbeddingClient, texts: int, details: str
+) -> None:
+    pace = client._current.preparation.model.pace
+    before = pace.window
+    triton.fault = abort(grpc.StatusCode.UNAVAILABLE, details)
+    with pytest.raises(ServerOverloadedError, match="retry later"):
+        client.embed_documents(["a"] * texts)
+    assert pace.window == before // 2
 
 
 @BOTH_PATHS

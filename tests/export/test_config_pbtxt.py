@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ from qwen3_triton.client import (
     Prompts,
     TokenizerIdentity,
 )
-from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference
+from qwen3_triton.export import ExportError, ExportOptions, ServingOptions, SourceReference
 from qwen3_triton.export.artifacts.config_pbtxt import render_config
 from qwen3_triton.export.batching.limits import BatchLimits
+from qwen3_triton.export.model_sources import check_options
 
 MANIFEST = EmbeddingManifest(
     dimension=40,
@@ -130,6 +132,43 @@ def test_serving_options_are_applied() -> None:
     assert config.instance_group[0].count == 3
     assert config.parameters["intra_op_thread_count"].string_value == "2"
     assert list(config.version_policy.specific.versions) == [4]
+
+
+@pytest.mark.parametrize(
+    ("limits", "policy"),
+    [
+        ({"max_queue_size": 7}, "max_queue_size: 7"),
+        ({"queue_timeout_ms": 50}, "timeout_action: REJECT default_timeout_microseconds: 50000"),
+        (
+            {"max_queue_size": 7, "queue_timeout_ms": 50},
+            "max_queue_size: 7 timeout_action: REJECT default_timeout_microseconds: 50000",
+        ),
+    ],
+    ids=["size", "timeout", "both"],
+)
+def test_limits_of_the_queue(limits: dict[str, int], policy: str) -> None:
+    batching = parse(ServingOptions(queue_delay_us=123, **limits)).dynamic_batching
+    assert batching.max_queue_delay_microseconds == 123
+    assert batching.default_queue_policy == text_format.Parse(policy, triton.ModelQueuePolicy())
+
+
+@pytest.mark.parametrize(
+    ("serving", "message"),
+    [
+        ({"max_queue_size": 0}, "max_queue_size 0: must be from 1 to 4294967295, or None for no limit"),
+        ({"max_queue_size": 2**32}, "max_queue_size 4294967296: must be from 1"),
+        ({"queue_timeout_ms": 0}, "queue_timeout_ms 0: must be from 1 to 86400000"),
+        ({"queue_timeout_ms": -5}, "queue_timeout_ms -5: must be from 1"),
+        ({"queue_timeout_ms": 10**9}, "queue_timeout_ms 1000000000: must be from 1"),
+        (
+            {"queue_timeout_ms": 5, "queue_delay_us": 5000},
+            "queue_timeout_ms 5: requests would be rejected before they have waited queue_delay_us 5000 for others",
+        ),
+    ],
+)
+def test_impossible_limits_of_the_queue(serving: dict[str, int], message: str) -> None:
+    with pytest.raises(ExportError, match=re.escape(message)):
+        check_options(ExportOptions(model=SourceReference("models/tiny"), serving=ServingOptions(**serving)))
 
 
 def test_text_is_readable_utf8() -> None:

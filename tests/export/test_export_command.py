@@ -90,6 +90,10 @@ def test_export_prints_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
         9,
         "--queue-delay-us",
         50,
+        "--max-queue-size",
+        700,
+        "--queue-timeout-ms",
+        80,
         "--instances",
         2,
         "--threads",
@@ -116,6 +120,9 @@ def test_export_prints_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     config = folder.config.read_text()
     assert "max_batch_size: 9" in config
     assert "max_queue_delay_microseconds: 50" in config
+    assert "max_queue_size: 700" in config
+    assert "default_timeout_microseconds: 80000" in config
+    assert "note: limits of the queue may delay requests by half a second" in result.stderr
     assert "count: 2" in config
     assert 'key: "intra_op_thread_count"\n  value {\n    string_value: "1"' in config
     assert "Traceback" not in result.stderr
