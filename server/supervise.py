@@ -120,7 +120,8 @@ def _wait(child: subprocess.Popen[bytes], parent_pid: int, exit_timeout_s: float
         elif deadline is None and stubs is not None and (failure := stubs.find_failure()):
             # a shutdown would wait for the stub until the exit timeout
             child.kill()
-            os.write(1, os.fsencode(f"{FAILURE_PREFIX}{failure}\n"))
+            # on a line of its own, even if Triton was killed while it wrote one
+            os.write(1, os.fsencode(f"\n{FAILURE_PREFIX}{failure}\n"))
             stubs = None
     return status if status >= 0 else 128 - status
 

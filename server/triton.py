@@ -198,8 +198,8 @@ def start_triton(
                 if exc.port in requested or attempt + 1 == _PORT_ATTEMPTS:
                     raise
                 continue
-            undo.pop_all()
             server._process.send_signal(supervise.WATCH_SIGNAL)
+            undo.pop_all()
             return server
     raise AssertionError("the last attempt returns or raises")
 

@@ -7,19 +7,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_triton_lifecycle import free_ports
 
 from qwen3_triton.cli import main
 
 
 def run_serve(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Return the line on stderr of a command that fails."""
+    """Return the last line on stderr, the error, of a command that fails."""
     monkeypatch.setattr(sys, "argv", ["qwen3-triton", "serve", *arguments])
     with pytest.raises(SystemExit) as exited:
         main.run()
     assert exited.value.code == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    [line] = captured.err.splitlines()
+    *progress, line = captured.err.splitlines()
+    assert not any(entry.startswith("error") for entry in progress)
     return line
 
 
@@ -41,3 +43,16 @@ def test_port_in_use_names_the_option(
         line = run_serve(monkeypatch, capsys, str(sums_repository), "--http-port", str(port))
     assert line.startswith(f"error: port {port} on 127.0.0.1 is in use by another process")
     assert line.endswith("(option --http-port)")
+
+
+def test_model_without_hashes_fails_the_verification(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sums_repository: Path
+) -> None:
+    ports = [
+        f"--{service}-port={port}" for service, port in zip(("grpc", "http", "metrics"), free_ports(3), strict=True)
+    ]
+    line = run_serve(monkeypatch, capsys, str(sums_repository), "--verify-files", *ports)
+    assert line.startswith(
+        f"error: 1 of 1 models differ from their manifests: {sums_repository / 'sums'}: manifest.json"
+    )
+    assert line.endswith("(option --verify-files)")
