@@ -75,7 +75,8 @@ def run(
     workload: Annotated[list[str] | None, _workloads(STANDARD)] = None,
     model: _Model = "0.6b-4-layers",
     part: Annotated[
-        list[str] | None, typer.Option(help="Any of passes, serving, overload, scaling, quality; by default all.")
+        list[str] | None,
+        typer.Option(help="Any of passes, serving, overload, soak, scaling, quality; by default all but soak."),
     ] = None,
     contender: _Contenders = None,
     resume: Annotated[
@@ -87,7 +88,8 @@ def run(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="tokenizer.json of the model in the parts serving and overload; by default a byte-level tokenizer.",
+            help="tokenizer.json of the model in the parts serving, overload and soak; by default a byte-level "
+            "tokenizer.",
         ),
     ] = None,
     quick: Annotated[
@@ -101,19 +103,20 @@ def run(
     """Measure every contender that can run on this machine and write one record."""
     from .contenders import ALL, QUICK, SCALING
     from .quality import QualityOptions
-    from .run import Part, RunOptions, run_benchmark
+    from .run import STANDARD_PARTS, Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
     from .serving.measure import LoadOptions
     from .serving.overload import OverloadOptions
+    from .serving.soak import SoakOptions
     from .text_tokenizer import UnusableTokenizerError, read_tokenizer
 
     names = list(QUICK_WORKLOADS) if quick else list(dict.fromkeys(workload or STANDARD))
     _require_known(names, WORKLOADS, "--workload")
     _require_known([model], SHAPES, "--model")
-    parts = tuple(Part) if not part else tuple(part)
+    parts = tuple(part) if part else tuple(Part) if quick else STANDARD_PARTS
     _require_known(parts, tuple(Part), "--part")
-    if tokenizer and not {Part.SERVING, Part.OVERLOAD}.intersection(parts):
-        raise typer.BadParameter("only the parts serving and overload use it", param_hint="--tokenizer")
+    if tokenizer and not {Part.SERVING, Part.OVERLOAD, Part.SOAK}.intersection(parts):
+        raise typer.BadParameter("only the parts serving, overload and soak use it", param_hint="--tokenizer")
     try:
         text_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
     except UnusableTokenizerError as exc:
@@ -137,6 +140,7 @@ def run(
         repetitions=repetitions,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
+        soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
         scaling=ScalingOptions.quick(SHAPES["tiny"]) if quick else ScalingOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),

@@ -16,6 +16,8 @@ from .tables import (
     quality_table,
     scaling_table,
     served_line,
+    soak_memory_table,
+    soak_outcomes_table,
     speed_table,
     workload_size,
 )
@@ -57,6 +59,16 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
             "Latency of single texts with limits and priorities in Triton's queue, and beside a bulk job; "
             "[Serving](serving.md#overload) explains the settings.",
             overload_table(record.overload).to_markdown(),
+        ]
+    if record.soak and record.soak.memory:
+        minutes = record.soak.duration_s / 60
+        parts += [
+            "## Soak",
+            f"{minutes:.0f} minutes of queries, a bulk job, new connections, raw requests with invalid ids, and abandoned "
+            f"requests at the same time, in {record.soak.precision}. Memory is what processes have allocated; the backend "
+            "is the process that computes the model.",
+            soak_memory_table(record.soak).to_markdown(),
+            soak_outcomes_table(record.soak).to_markdown(),
         ]
     if record.quality:
         parts += [

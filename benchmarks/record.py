@@ -214,6 +214,30 @@ class OverloadCase:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemorySample:
+    """Resident memory that processes have allocated or share, without pages of mapped files, in MB."""
+
+    elapsed_s: float
+    server_mb: float
+    """Of `tritonserver`."""
+    backend_mb: float
+    """Of the processes that compute the models."""
+    clients_mb: float
+    """Of the process with all clients, which is the benchmark itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soak:
+    """A mixed load on a served model for a long time."""
+
+    precision: str
+    duration_s: float
+    outcomes: Mapping[str, int]
+    """Kind of request and outcome → number."""
+    memory: tuple[MemorySample, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerInfo:
     """The tokenizer of the served model."""
 
@@ -279,9 +303,10 @@ class Record:
     environment: Environment
     comparisons: tuple[Comparison, ...] = ()
     served_tokenizer: TokenizerInfo | None = None
-    """Tokenizer used for `loads` and `overload`; None is the byte-level tokenizer of the benchmark checkpoint."""
+    """Tokenizer used for `loads`, `overload` and `soak`; None is the byte-level tokenizer of the benchmark checkpoint."""
     loads: tuple[Load, ...] = ()
     overload: tuple[OverloadCase, ...] = ()
+    soak: Soak | None = None
     quality: tuple[QualityScore, ...] = ()
     scaling: tuple[ScalingCurve, ...] = ()
     not_measured: Mapping[str, str] = field(default_factory=dict)

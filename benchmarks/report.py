@@ -18,6 +18,8 @@ from .tables import (
     quality_table,
     scaling_table,
     served_line,
+    soak_memory_table,
+    soak_outcomes_table,
     speed_table,
     workload_line,
 )
@@ -61,6 +63,9 @@ def render_record(record: Record) -> str:
         parts.append(f"served: {served_line(record)}\n{loads_table(record.loads).to_text()}")
     if record.overload:
         parts.append(f"single texts\n{overload_table(record.overload).to_text()}")
+    if record.soak and record.soak.memory:
+        tables = (soak_memory_table(record.soak), soak_outcomes_table(record.soak))
+        parts.append("\n".join(["soak", *(table.to_text() for table in tables)]))
     if record.quality:
         parts.append(f"nDCG@10 of the model '{record.quality[0].model}'\n{quality_table(record.quality).to_text()}")
     if record.scaling:

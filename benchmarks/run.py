@@ -20,10 +20,11 @@ from .samples import MIN_REPETITIONS
 from .scaling import ScalingOptions, ScalingResults, measure_scaling
 from .serving.measure import LoadOptions, ServingResults, measure_serving
 from .serving.overload import OverloadOptions, OverloadResults, measure_overload
+from .serving.soak import SoakOptions, SoakResults, measure_soak
 from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
-_StepResult = Comparison | ServingResults | OverloadResults | ScalingResults | QualityResults
+_StepResult = Comparison | ServingResults | OverloadResults | SoakResults | ScalingResults | QualityResults
 
 
 class Part(StrEnum):
@@ -35,10 +36,16 @@ class Part(StrEnum):
     """This project's models served by a real Triton, under load."""
     OVERLOAD = "overload"
     """Single texts with limits of Triton's queue, and beside a bulk job."""
+    SOAK = "soak"
+    """A mixed load for half an hour, with the memory of server and clients; not part of a run unless it is named."""
     PASSES = "passes"
     """All contenders on all workloads, side by side."""
     SCALING = "scaling"
     """Cost against rows, text length and model size."""
+
+
+STANDARD_PARTS = tuple(part for part in Part if part is not Part.SOAK)
+"""Parts of a run that names none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +55,18 @@ class RunOptions:
     shape: ModelShape
     workloads: Sequence[Workload]
     served: Workload
-    """Workload of the parts serving and overload."""
+    """Workload of the parts serving, overload and soak."""
     recipes: Sequence[Recipe]
     scaling_recipes: Sequence[Recipe]
     """Recipes of the part scaling."""
     cache: Path
     threads: int
-    parts: Sequence[Part] = tuple(Part)
+    parts: Sequence[Part] = STANDARD_PARTS
     repetitions: int = MIN_REPETITIONS
     warmups: int = 1
     serving: LoadOptions = field(default_factory=LoadOptions)
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    soak: SoakOptions = field(default_factory=SoakOptions)
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     command: str = ""
@@ -123,13 +131,15 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
     """Execute `steps` and yield each one's name and result."""
     if Part.QUALITY in steps:
         yield Part.QUALITY, measure_quality(options.quality, context)
-    if Part.SERVING in steps or Part.OVERLOAD in steps:
+    if {Part.SERVING, Part.OVERLOAD, Part.SOAK}.intersection(steps):
         checkpoint = cached_checkpoint(options.shape, options.cache, options.serving.tokenizer)
         served = dataclasses.replace(context, checkpoint=checkpoint)
     if Part.SERVING in steps:
         yield Part.SERVING, measure_serving(options.served, options.serving, served)
     if Part.OVERLOAD in steps:
         yield Part.OVERLOAD, measure_overload(options.served, options.overload, served)
+    if Part.SOAK in steps:
+        yield Part.SOAK, measure_soak(options.served, options.soak, served)
     comparison_options = ComparisonOptions(
         shape=options.shape, repetitions=options.repetitions, warmups=options.warmups
     )
@@ -150,6 +160,8 @@ def _add_result(record: Record, result: _StepResult) -> Record:
         return dataclasses.replace(extended, loads=result.loads)
     if isinstance(result, OverloadResults):
         return dataclasses.replace(extended, overload=result.cases)
+    if isinstance(result, SoakResults):
+        return dataclasses.replace(extended, soak=result.soak)
     if isinstance(result, ScalingResults):
         return dataclasses.replace(extended, scaling=result.curves)
     return dataclasses.replace(extended, quality=result.scores)

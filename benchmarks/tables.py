@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen3_triton.client.manifest import Task
 
-from .record import Comparison, Entry, Load, OverloadCase, QualityScore, Record, ScalingCurve
+from .record import Comparison, Entry, Load, OverloadCase, QualityScore, Record, ScalingCurve, Soak
 from .samples import (
     Quartiles,
     load_throughput,
@@ -228,6 +228,30 @@ def overload_table(cases: Sequence[OverloadCase]) -> Table:
 
 def _p99s(case: OverloadCase) -> list[float]:
     return [percentiles(successful_latencies([requests])).p99 for requests in case.repetitions]
+
+
+def soak_outcomes_table(soak: Soak) -> Table:
+    """Tabulate what became of the requests of a soak."""
+    return Table(
+        ("requests", "outcome", "number"),
+        tuple((*key.split(": ", 1), f"{count:,}") for key, count in soak.outcomes.items()),
+        2,
+    )
+
+
+def soak_memory_table(soak: Soak) -> Table:
+    """Tabulate the memory at the start of a soak, and its mean in each third."""
+    third = max(1, len(soak.memory) // 3)
+    thirds = [soak.memory[start : start + third] for start in (0, third, len(soak.memory) - third)]
+    kinds = {"server": "server_mb", "backend": "backend_mb", "clients": "clients_mb"}
+    rows = []
+    for kind, name in kinds.items():
+        means = [sum(getattr(sample, name) for sample in samples) / len(samples) for samples in thirds]
+        rows.append(
+            (kind, *(f"{mb:,.0f}" for mb in (getattr(soak.memory[0], name), *means)), f"{means[2] - means[1]:+.1f}")
+        )
+    header = ("memory in MB", "at the start", "first third", "second third", "last third", "last - second")
+    return Table(header, tuple(rows))
 
 
 def quality_table(scores: Sequence[QualityScore]) -> Table:
