@@ -64,9 +64,9 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
         minutes = record.soak.duration_s / 60
         parts += [
             "## Soak",
-            f"{minutes:.0f} minutes of queries, a bulk job, new connections, raw requests with invalid ids, and abandoned "
-            f"requests at the same time, in {record.soak.precision}. Memory is what processes have allocated; the backend "
-            "is the process that computes the model.",
+            f"{minutes:.0f} minutes of queries, a bulk job, new connections, raw requests with invalid ids, and "
+            f"abandoned requests at the same time, in {record.soak.precision}. Memory is what processes have "
+            "allocated; the backend is the process that computes the model.",
             soak_memory_table(record.soak).to_markdown(),
             soak_outcomes_table(record.soak).to_markdown(),
         ]

@@ -303,7 +303,7 @@ class Record:
     environment: Environment
     comparisons: tuple[Comparison, ...] = ()
     served_tokenizer: TokenizerInfo | None = None
-    """Tokenizer used for `loads`, `overload` and `soak`; None is the byte-level tokenizer of the benchmark checkpoint."""
+    """Tokenizer of the parts with a server; None is the byte-level tokenizer of the benchmark checkpoint."""
     loads: tuple[Load, ...] = ()
     overload: tuple[OverloadCase, ...] = ()
     soak: Soak | None = None

@@ -187,10 +187,11 @@ def _run(loads: _Loads, server: TritonServer, options: SoakOptions, log: Callabl
             while (elapsed_s := time.monotonic() - started_s) < options.duration_s and not any(
                 job.done() for job in jobs
             ):
-                samples.append(_sample(server, elapsed_s))
+                sample = _sample(server, elapsed_s)
+                samples.append(sample)
                 log(
-                    f"{elapsed_s:.0f} s: server {samples[-1].server_mb:.0f} MB, backend {samples[-1].backend_mb:.0f} MB, "
-                    f"clients {samples[-1].clients_mb:.0f} MB"
+                    f"{elapsed_s:.0f} s: server {sample.server_mb:.0f} MB, backend {sample.backend_mb:.0f} MB, "
+                    f"clients {sample.clients_mb:.0f} MB"
                 )
                 time.sleep(options.sample_s)
         finally:

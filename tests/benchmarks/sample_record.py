@@ -11,6 +11,7 @@ from benchmarks.record import (
     Entry,
     Load,
     MatmulProbe,
+    MemorySample,
     OverloadCase,
     QualityScore,
     Record,
@@ -21,6 +22,7 @@ from benchmarks.record import (
     ScalingPoint,
     ScalingVariable,
     Scan,
+    Soak,
     WorkloadInfo,
 )
 
@@ -111,6 +113,20 @@ def sample_overload() -> tuple[OverloadCase, OverloadCase]:
     )
 
 
+def sample_soak() -> Soak:
+    """Return a run whose backend grows from 100 to 120 MB in its first third."""
+    backend_mb = [100.0, 120.0, 120.0, 120.0, 121.0, 119.0]
+    return Soak(
+        precision="fp32",
+        duration_s=1800.0,
+        outcomes={"query: right": 1_000, "raw request: answered": 7},
+        memory=tuple(
+            MemorySample(elapsed_s=300.0 * number, server_mb=10.0, backend_mb=mb, clients_mb=50.0)
+            for number, mb in enumerate(backend_mb)
+        ),
+    )
+
+
 def _score(dimension: int, ndcg: float) -> QualityScore:
     return QualityScore(
         model="demo",
@@ -146,6 +162,7 @@ def sample_record(*, threads: int = 2) -> Record:
         comparisons=(sample_comparison(),),
         loads=(sample_load(),),
         overload=sample_overload(),
+        soak=sample_soak(),
         quality=(_score(32, 0.4), _score(64, 0.5)),
         scaling=(
             ScalingCurve(

@@ -85,6 +85,15 @@ def test_single_texts_are_measured_with_every_setting_and_beside_bulk_jobs(recor
         assert bool(case.bulk_texts_per_s) == (case.load == loads[-1] and case.setting != "no bulk job")
 
 
+def test_soak_checks_results_and_samples_the_memory(record: Record) -> None:
+    assert record.soak is not None
+    outcomes = record.soak.outcomes
+    assert {key.partition(": ")[0] for key in outcomes} >= {"query", "bulk window", "new client", "raw request"}
+    assert not [key for key in outcomes if key.endswith(("wrong", "UNAVAILABLE", "INTERNAL", "UNKNOWN"))]
+    assert len(record.soak.memory) > 1
+    assert all(min(sample.server_mb, sample.backend_mb, sample.clients_mb) > 0 for sample in record.soak.memory)
+
+
 def test_quality_of_int8_is_close_to_the_reference(record: Record) -> None:
     scores = {(score.precision, score.dimension): score for score in record.quality}
     reference, int8 = scores["transformers fp32", 256], scores["int8", 256]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sample_record import sample_record
+from sample_record import sample_record, sample_soak
 
 from benchmarks.page import render_page
 from benchmarks.plots import draw_plots
@@ -28,6 +28,8 @@ from benchmarks.tables import (
     overload_table,
     quality_table,
     scaling_table,
+    soak_memory_table,
+    soak_outcomes_table,
     speed_table,
 )
 
@@ -56,6 +58,8 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
         operators_table(record.comparisons[0]),
         loads_table(record.loads),
         overload_table(record.overload),
+        soak_memory_table(sample_soak()),
+        soak_outcomes_table(sample_soak()),
         quality_table(record.quality),
         scaling_table(record.scaling),
     ):

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from sample_record import OURS, entry, sample_comparison, sample_record
+from sample_record import OURS, entry, sample_comparison, sample_record, sample_soak
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
@@ -22,6 +22,8 @@ from benchmarks.tables import (
     peak_flops_per_s,
     quality_table,
     ratio_to,
+    soak_memory_table,
+    soak_outcomes_table,
 )
 
 
@@ -83,6 +85,19 @@ def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() ->
         *("2.25", "1.88 to 2.62"),
         *("15.0", "0"),
     )
+
+
+def test_soak_has_the_memory_in_thirds_and_what_became_of_the_requests() -> None:
+    memory = soak_memory_table(sample_soak())
+    assert memory.rows[1] == ("backend", "100", "110", "120", "120", "+0.0")
+    assert [row[-1] for row in memory.rows] == ["+0.0", "+0.0", "+0.0"]
+    assert soak_outcomes_table(sample_soak()).rows == (
+        ("query", "right", "1,000"),
+        ("raw request", "answered", "7"),
+    )
+    text = render_record(sample_record())
+    assert memory.to_text() in text
+    assert soak_outcomes_table(sample_soak()).to_text() in text
 
 
 def test_loads_header_names_the_tokenizer_if_one_was_given() -> None:
