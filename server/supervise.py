@@ -42,6 +42,7 @@ FAILURE_PREFIX = "qwen3-triton supervisor: "
 _DEAD, _STOPPED = "Z", "T"
 # consecutive polls; Triton itself reaps the stubs that exit during its shutdown
 _PATIENCE = {_DEAD: 3, _STOPPED: 25}
+_SEARCH_POLLS = 25
 _STATE, _PARENT, _WAIT_STATUS = 0, 1, 49
 _NAME_ARGUMENT = 8
 
@@ -127,22 +128,39 @@ def _wait(child: subprocess.Popen[bytes], parent_pid: int, exit_timeout_s: float
 
 
 class StubWatch:
-    """The stubs of a `tritonserver`, which exit only when the server stops."""
+    """The stubs of a `tritonserver`. Triton ends and reaps those of models that it unloads."""
 
     def __init__(self, triton: int) -> None:
-        pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
-        self._instances = {pid: _instance(pid) for pid in pids if _stat(pid)[_PARENT] == str(triton)}
-        self._polls = dict.fromkeys(self._instances, 0)
+        self._triton = str(triton)
+        self._instances = self._find_stubs()
+        self._seen = set(self._instances)
+        self._polls: dict[int, int] = {}
+        self._until_search = _SEARCH_POLLS
 
     def find_failure(self) -> str | None:
         """Return why a model instance no longer works, or None. To be called once for each poll."""
+        self._until_search -= 1
+        if self._until_search == 0:
+            self._search()
         for pid, instance in self._instances.items():
             fields = _stat(pid)
             patience = _PATIENCE.get(fields[_STATE])
-            self._polls[pid] = 0 if patience is None else self._polls[pid] + 1
+            self._polls[pid] = 0 if patience is None else self._polls.get(pid, 0) + 1
             if patience is not None and self._polls[pid] >= patience:
                 return f"the process of {instance} {_what_happened(fields)}"
         return None
+
+    def _search(self) -> None:
+        """Find the stubs of models that were loaded later, and forget those that Triton has reaped."""
+        found = self._find_stubs()
+        # a stub that is seen for the first time may belong to a model that fails to load, which Triton handles itself
+        self._instances = {pid: self._instances.get(pid, name) for pid, name in found.items() if pid in self._seen}
+        self._seen = set(found)
+        self._until_search = _SEARCH_POLLS
+
+    def _find_stubs(self) -> dict[int, str]:
+        pids = [int(folder.name) for folder in Path("/proc").glob("[0-9]*")]
+        return {pid: _instance(pid) for pid in pids if _stat(pid)[_PARENT] == self._triton}
 
 
 def _what_happened(fields: list[str]) -> str:

@@ -25,6 +25,7 @@ from qwen3_triton.server import (
     InvalidAddressError,
     InvalidModelNameError,
     LocalServerError,
+    ModelControl,
     ModelLoadError,
     PortInUseError,
     ServerExitedError,
@@ -172,6 +173,44 @@ def test_stub_that_stays_stopped_is_a_failure(server: TritonServer) -> None:
     while Path(f"/proc/{stub}/stat").read_text().split()[2] == "T":
         time.sleep(0.01)
     assert watch.find_failure() is None
+
+
+def test_stub_of_a_model_that_was_loaded_later_is_watched(sums_repository: Path) -> None:
+    options = ServerOptions(model_control=ModelControl.EXPLICIT)
+    with start_triton(sums_repository, options) as server, grpc.InferenceServerClient(server.grpc_url) as client:
+        watch = StubWatch(triton_of(server.pid))
+        tiny_models.write_lookup(sums_repository)
+        client.load_model("lookup")
+        stub = stub_of(server.pid, "lookup_0_0")
+        assert [watch.find_failure() for _ in range(60)] == [None] * 60
+        # the supervisor's own watch would end the server
+        stop_supervisor(server.pid)
+        os.kill(stub, signal.SIGKILL)
+        while Path(f"/proc/{stub}/stat").read_text().split()[2] != "Z":
+            time.sleep(0.01)
+        failures = [watch.find_failure() for _ in range(10)]
+        os.kill(server.pid, signal.SIGCONT)
+        assert failures[-1] is not None
+        assert failures[-1].startswith("the process of model instance lookup_0_0 was killed by signal 9")
+
+
+def test_unloaded_models_are_not_failures(sums_repository: Path) -> None:
+    tiny_models.write_lookup(sums_repository)
+    options = ServerOptions(model_control=ModelControl.EXPLICIT)
+    with start_triton(sums_repository, options) as server, grpc.InferenceServerClient(server.grpc_url) as client:
+        watch = StubWatch(triton_of(server.pid))
+        client.unload_model("lookup")
+        while client.is_model_ready("lookup"):
+            time.sleep(0.01)
+        assert [watch.find_failure() for _ in range(60)] == [None] * 60
+        assert server.running
+
+
+def stop_supervisor(supervisor: int) -> None:
+    """Stop a supervisor, which continues on SIGCONT."""
+    os.kill(supervisor, signal.SIGSTOP)
+    while Path(f"/proc/{supervisor}/stat").read_text().split()[2] != "T":
+        time.sleep(0.01)
 
 
 def test_next_start_removes_shared_memory_of_exited_servers(sums_repository: Path) -> None:
