@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..client.manifest import Device, Task, fill_template
+from ..client.manifest import Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
-from .graph.cuda_profile import faster_attention
-from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
-from .options import CudaAttention, ExportOptions, PairTemplate, ServingOptions, TaskChoice, WitnessChoice
+from .options import ExportOptions, PairTemplate, TaskChoice
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
@@ -36,10 +33,6 @@ from .tasks.task import ExportTask, recognise_task
 
 DEFAULT_MAX_TOKENS = 8192
 """`max_length` in the code of Qwen3-Embedding's model card."""
-_LARGEST_QUEUE = 2**32 - 1
-"""`max_queue_size` is an uint32 in Triton's configuration."""
-_LONGEST_TIMEOUT_MS = 86_400_000
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,66 +46,6 @@ class ModelSources:
     max_tokens: int
     origins: Mapping[str, str]
     """What was read → where it is from."""
-
-
-def chosen_attention(options: ExportOptions) -> CudaAttention:
-    """Return the attention of a GPU model over batches of mixed lengths."""
-    return options.cuda_attention or faster_attention(options.triton_release.runtime)
-
-
-def check_options(options: ExportOptions) -> None:
-    """Raise ExportError if options cannot be combined."""
-    if options.keep_versions < 1:
-        raise ExportError(f"keep_versions is {options.keep_versions}; it must be at least 1, the new version")
-    rows = options.serving.max_batch_rows or 0
-    if options.device is Device.CUDA and chosen_attention(options) is CudaAttention.PAGES and rows > MAX_PAGED_ROWS:
-        raise ExportError(
-            f"max_batch_rows {rows}: attention over pages supports at most {MAX_PAGED_ROWS} rows; "
-            "use fewer rows, or attention over rows"
-        )
-    _check_queue(options.serving)
-    if not options.verify.compares:
-        _reject_comparisons(options)
-
-
-def _check_queue(serving: ServingOptions) -> None:
-    size, timeout_ms = serving.max_queue_size, serving.queue_timeout_ms
-    if size is not None and not 1 <= size <= _LARGEST_QUEUE:
-        raise ExportError(f"max_queue_size {size}: must be from 1 to {_LARGEST_QUEUE}, or None for no limit")
-    if timeout_ms is None:
-        return
-    if not 1 <= timeout_ms <= _LONGEST_TIMEOUT_MS:
-        raise ExportError(
-            f"queue_timeout_ms {timeout_ms}: must be from 1 to {_LONGEST_TIMEOUT_MS} (a day), or None for no limit"
-        )
-    if 1000 * timeout_ms <= serving.queue_delay_us:
-        raise ExportError(
-            f"queue_timeout_ms {timeout_ms}: requests would be rejected before they have waited queue_delay_us "
-            f"{serving.queue_delay_us} for others; use a longer timeout or a shorter delay"
-        )
-
-
-def _reject_comparisons(options: ExportOptions) -> None:
-    """Raise ExportError if options need the reference, which is not computed without verification."""
-    needs_reference = {
-        f"the witness {options.witness}": options.witness not in (WitnessChoice.AUTO, WitnessChoice.NONE),
-        "an evaluation": options.evaluation.folder is not None,
-        "max_error of int8": options.int8.max_error is not None,
-    }
-    for option, chosen in needs_reference.items():
-        if chosen:
-            raise ExportError(
-                f"{option} needs the comparison with transformers, and verify is none; "
-                "leave it out, or verify quick or full"
-            )
-
-
-def model_name(options: ExportOptions) -> str:
-    """Return the name of the model's folder in the repository; raise ExportError if it is not valid."""
-    name = options.name or Path(options.model.location).resolve().name
-    if not _NAME.fullmatch(name):
-        raise ExportError(f"'{name}' is not a valid model name; use letters, digits, '.', '_' and '-'")
-    return name
 
 
 def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:

@@ -30,7 +30,8 @@ from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
 from .graph import CudaProfile, GraphOptions
 from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
-from .model_sources import ModelSources, check_options, chosen_attention, model_name, open_sources
+from .model_sources import ModelSources, open_sources
+from .option_checks import check_options, chosen_attention, model_name
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range

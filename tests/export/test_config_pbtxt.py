@@ -21,7 +21,7 @@ from qwen3_triton.client import (
 from qwen3_triton.export import ExportError, ExportOptions, ServingOptions, SourceReference
 from qwen3_triton.export.artifacts.config_pbtxt import render_config
 from qwen3_triton.export.batching.limits import BatchLimits
-from qwen3_triton.export.model_sources import check_options
+from qwen3_triton.export.option_checks import check_options
 
 MANIFEST = EmbeddingManifest(
     dimension=40,
