@@ -135,40 +135,39 @@ def test_serving_options_are_applied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "policy"),
+    ("serving", "policy"),
     [
-        ({"max_queue_size": 7}, "max_queue_size: 7"),
-        ({"queue_timeout_ms": 50}, "timeout_action: REJECT default_timeout_microseconds: 50000"),
+        (ServingOptions(max_queue_size=7), "max_queue_size: 7"),
+        (ServingOptions(queue_timeout_ms=50), "timeout_action: REJECT default_timeout_microseconds: 50000"),
         (
-            {"max_queue_size": 7, "queue_timeout_ms": 50},
+            ServingOptions(max_queue_size=7, queue_timeout_ms=50),
             "max_queue_size: 7 timeout_action: REJECT default_timeout_microseconds: 50000",
         ),
     ],
     ids=["size", "timeout", "both"],
 )
-def test_limits_of_the_queue(limits: dict[str, int], policy: str) -> None:
-    batching = parse(ServingOptions(queue_delay_us=123, **limits)).dynamic_batching
-    assert batching.max_queue_delay_microseconds == 123
+def test_limits_of_the_queue(serving: ServingOptions, policy: str) -> None:
+    batching = parse(serving).dynamic_batching
     assert batching.default_queue_policy == text_format.Parse(policy, triton.ModelQueuePolicy())
 
 
 @pytest.mark.parametrize(
     ("serving", "message"),
     [
-        ({"max_queue_size": 0}, "max_queue_size 0: must be from 1 to 4294967295, or None for no limit"),
-        ({"max_queue_size": 2**32}, "max_queue_size 4294967296: must be from 1"),
-        ({"queue_timeout_ms": 0}, "queue_timeout_ms 0: must be from 1 to 86400000"),
-        ({"queue_timeout_ms": -5}, "queue_timeout_ms -5: must be from 1"),
-        ({"queue_timeout_ms": 10**9}, "queue_timeout_ms 1000000000: must be from 1"),
+        (ServingOptions(max_queue_size=0), "max_queue_size 0: must be from 1 to 4294967295, or None for no limit"),
+        (ServingOptions(max_queue_size=2**32), "max_queue_size 4294967296: must be from 1"),
+        (ServingOptions(queue_timeout_ms=0), "queue_timeout_ms 0: must be from 1 to 86400000"),
+        (ServingOptions(queue_timeout_ms=-5), "queue_timeout_ms -5: must be from 1"),
+        (ServingOptions(queue_timeout_ms=10**9), "queue_timeout_ms 1000000000: must be from 1"),
         (
-            {"queue_timeout_ms": 5, "queue_delay_us": 5000},
+            ServingOptions(queue_timeout_ms=5, queue_delay_us=5000),
             "queue_timeout_ms 5: requests would be rejected before they have waited queue_delay_us 5000 for others",
         ),
     ],
 )
-def test_impossible_limits_of_the_queue(serving: dict[str, int], message: str) -> None:
+def test_impossible_limits_of_the_queue(serving: ServingOptions, message: str) -> None:
     with pytest.raises(ExportError, match=re.escape(message)):
-        check_options(ExportOptions(model=SourceReference("models/tiny"), serving=ServingOptions(**serving)))
+        check_options(ExportOptions(model=SourceReference("models/tiny"), serving=serving))
 
 
 def test_text_is_readable_utf8() -> None:
