@@ -26,6 +26,8 @@ from .repository import find_models
 _POLL_S = 0.05
 _PORT_ATTEMPTS = 3
 _EXIT_MARGIN_S = 3
+_SHARED_MEMORY_BYTES = 8 << 20
+"""For the requests and replies of one model instance."""
 
 
 class ModelControl(StrEnum):
@@ -248,6 +250,8 @@ def _command(options: ServerOptions, addresses: Addresses, environment: ServerEn
         "--disable-auto-complete-config",
         "--allow-gpu-metrics=false",
     ]
+    # under load, stubs have crashed while a smaller region was growing
+    triton += [f"--backend-config=python,shm-default-byte-size={_SHARED_MEMORY_BYTES}"]
     triton += [f"--model-control-mode={options.model_control}"]
     if options.model_control is ModelControl.POLL:
         triton += [f"--repository-poll-secs={options.poll_interval_s}"]
