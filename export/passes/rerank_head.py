@@ -1,7 +1,7 @@
 """The score head of a reranker: weights with any head → weights with `score.weight` [1 or 2, hidden].
 
-score = sigmoid(h · w) for one row w; softmax over (no, yes) = sigmoid(h · (w_yes − w_no)) for two
-(Qwen3-Reranker's model card). No other rows of an LM head are read.
+score = sigmoid(h · w) for one row w, a classifier's or that of the only answer token; softmax over
+(no, yes) = sigmoid(h · (w_yes − w_no)) for two (Qwen3-Reranker's model card). No other rows of an LM head are read.
 """
 
 from __future__ import annotations
@@ -41,13 +41,16 @@ def keep_score_head(merged: Checkpoint) -> Checkpoint:
 
 
 def take_answer_rows(base: Checkpoint, merged: Checkpoint, answers: AnswerIds) -> Checkpoint:
-    """Return the checkpoint with the LM head's rows of no and yes as `score.weight` [2, hidden], its only head.
+    """Return the checkpoint with the LM head's rows of the answers as `score.weight`, its only head.
+
+    It is [2, hidden], no before yes, or [1, hidden] if the score depends on one answer.
 
     Raises:
         UnsupportedCheckpointError: There is no LM head, an answer token is outside the vocabulary, or config.json of
             the base ties an LM head that differs from the embeddings, which depends on the transformers version.
     """
-    head, rows = merged.weights.get(LM_HEAD), (answers.no, answers.yes)
+    head = merged.weights.get(LM_HEAD)
+    rows = (answers.yes,) if answers.no is None else (answers.no, answers.yes)
     if head is None:
         raise UnsupportedCheckpointError(
             f"{merged.source}: a reranker needs score.weight, lm_head.weight or tied embeddings, and there is none; "
@@ -95,5 +98,5 @@ def _with_head(merged: Checkpoint, head: LazyTensor) -> Checkpoint:
     return merged.with_weights(weights | {SCORE_HEAD: head})
 
 
-def _rows(tensor: LazyTensor, rows: tuple[int, int]) -> LazyTensor:
+def _rows(tensor: LazyTensor, rows: tuple[int, ...]) -> LazyTensor:
     return LazyTensor((len(rows), tensor.shape[1]), torch.float32, lambda: tensor.fp32_rows(rows))

@@ -17,9 +17,10 @@ _MODULES = ("Transformer", LOGIT_SCORE)
 
 @dataclass(frozen=True, slots=True)
 class AnswerIds:
-    """Token ids of the two answers, whose logits after the prompt give the score."""
+    """Token ids of the answers, whose logits after the prompt give the score."""
 
-    no: int
+    no: int | None
+    """None if the score is the sigmoid of the other logit alone."""
     yes: int
 
 
@@ -38,8 +39,8 @@ class CrossEncoderSettings:
 def read_cross_encoder_settings(files: SettingFiles) -> CrossEncoderSettings:
     """Return the settings that apply.
 
-    Raises UnsupportedCheckpointError for other modules, for a score from one token's logit alone, and for a default
-    prompt without LogitScore.
+    Raises UnsupportedCheckpointError for other modules, for answers that are not token ids, and for a default prompt
+    without LogitScore.
     """
     modules = read_modules(files)
     for module in modules:
@@ -60,10 +61,10 @@ def _read_answers(module: Module) -> AnswerIds:
     file = module.directory / "config.json"
     stated = read_json(file)
     yes, no = stated.get("true_token_id"), stated.get("false_token_id")
-    if type(yes) is not int or type(no) is not int:
+    if type(yes) is not int or not (no is None or type(no) is int):
         raise UnsupportedCheckpointError(
-            f"{file}: true_token_id {yes!r} and false_token_id {no!r} must both be token ids; the score is the "
-            "softmax of their logits"
+            f"{file}: true_token_id {yes!r} must be a token id, and false_token_id {no!r} must be one or null; the "
+            "score is the softmax of their logits, or the sigmoid of the first alone"
         )
     return AnswerIds(no=no, yes=yes)
 

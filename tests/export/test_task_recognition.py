@@ -111,10 +111,16 @@ def test_logit_score_sets_answers_and_instruction(tmp_path: Path) -> None:
     assert settings.length.tokens == 4096
 
 
-@pytest.mark.parametrize("ids", [{"true_token_id": 5}, {"true_token_id": 5, "false_token_id": None}, {}])
-def test_score_of_one_logit_is_rejected(tmp_path: Path, ids: dict[str, Any]) -> None:
+@pytest.mark.parametrize("ids", [{"true_token_id": 5}, {"true_token_id": 5, "false_token_id": None}])
+def test_score_of_one_logit(tmp_path: Path, ids: dict[str, Any]) -> None:
     write_logit_score(tmp_path, **ids)
-    with pytest.raises(UnsupportedCheckpointError, match="must both be token ids"):
+    assert read_cross_encoder_settings(SettingFiles.of_folder(tmp_path)).answers == AnswerIds(no=None, yes=5)
+
+
+@pytest.mark.parametrize("ids", [{}, {"true_token_id": None, "false_token_id": 5}, {"true_token_id": "yes"}])
+def test_answers_must_be_token_ids(tmp_path: Path, ids: dict[str, Any]) -> None:
+    write_logit_score(tmp_path, **ids)
+    with pytest.raises(UnsupportedCheckpointError, match="must be a token id, and false_token_id"):
         read_cross_encoder_settings(SettingFiles.of_folder(tmp_path))
 
 

@@ -102,7 +102,7 @@ def test_file_systems_without_hard_links(folder: ModelFolder, monkeypatch: pytes
     def refuse(source: str, target: str) -> None:
         raise PermissionError(1, "Operation not permitted", source, None, target)
 
-    monkeypatch.setattr(versions.os, "link", refuse)
+    monkeypatch.setattr("os.link", refuse)
     content = folder.graph(1).read_bytes()
     switch_version(folder, 1)
     assert folder.graph(1).read_bytes() == content

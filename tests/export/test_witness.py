@@ -143,9 +143,13 @@ def write_text_generation_reranker(folder: Path, template: str) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("one_answer", [False, True], ids=["two answers", "one answer"])
 @pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES.keys())
-def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str) -> None:
+def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str, one_answer: bool) -> None:
     folder = write_text_generation_reranker(tmp_path / "model", template)
+    if one_answer:
+        answers = json.loads((folder / "1_LogitScore" / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "1_LogitScore" / "config.json", answers | {"false_token_id": None})
     pairs = [("the capital", "the city of the country"), ("query", "answer"), ("", "the document")]
     expected = sentence_transformers.CrossEncoder(str(folder), device="cpu").predict(pairs)
     result = export(folder, tmp_path / "repository", max_tokens=400)
@@ -157,4 +161,6 @@ def test_cross_encoder_with_a_chat_template(tmp_path: Path, template: str) -> No
         body = fill_template(manifest.prompts.body, query=query, document=document, instruction="")
         parts = (manifest.prompts.prefix, body, manifest.prompts.suffix)
         rows.append([id_ for part in parts for id_ in tokenizer.encode(part, add_special_tokens=False).ids])
-    assert np.abs(WrittenModel(result.folder.graph(1)).run(rows)[:, 0] - expected).max() <= 1e-4
+    scores = WrittenModel(result.folder.graph(1)).run(rows)[:, 0]
+    assert np.abs(scores - expected).max() <= 1e-4
+    assert np.ptp(scores) > 1e-3
