@@ -24,7 +24,7 @@ from .sources.sentence_transformers import (
     read_sentence_settings,
 )
 from .sources.setting_files import SettingFiles
-from .sources.tokenizer import CheckpointTokenizer, read_tokenizer
+from .sources.tokenizer import TOKENIZER_FILE, CheckpointTokenizer, read_tokenizer
 from .sources.trained_base import describe_other_base, other_bases
 from .tasks.embedding import EmbeddingTask
 from .tasks.prompts import override_instruction, override_templates, rerank_prompts
@@ -70,13 +70,13 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
         task=task,
         adapters=adapters,
         max_tokens=_max_tokens(options, checkpoint, task.length),
-        origins=_origins(options, checkpoint, adapters, files, task)
+        origins=_origins(options, checkpoint, adapters, files, tokenizer, task)
         | {f"base of adapter {adapter}": base for adapter, base in bases.items()},
     )
 
 
 def _tokenizer_folder(checkpoint: Checkpoint, files: SettingFiles) -> Path:
-    found = files.find("tokenizer.json")
+    found = files.find(TOKENIZER_FILE) or files.find("vocab.json")
     return checkpoint.directory if found is None else found.parent
 
 
@@ -175,6 +175,7 @@ def _origins(
     checkpoint: Checkpoint,
     adapters: Sequence[Adapter],
     files: SettingFiles,
+    tokenizer: CheckpointTokenizer,
     task: ExportTask,
 ) -> dict[str, str]:
     """Return where tokenizer, modules, prompts and length limit are from."""
@@ -189,7 +190,7 @@ def _origins(
 
     limit = None if task.length is None or task.length.tokens > DEFAULT_MAX_TOKENS else task.length.file
     return {
-        "tokenizer": describe(files.find("tokenizer.json"), str(checkpoint.source)),
+        "tokenizer": describe(tokenizer.file, str(checkpoint.source)),
         "modules": describe(files.find(MODULES_FILE), "none stated: last-token pooling"),
         "prompts": describe(task.prompts_origin, "none stated"),
         "max_tokens": "options" if options.max_tokens else describe(limit, "default"),

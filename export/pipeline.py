@@ -131,7 +131,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         )
         limits = _limit_batches(graph.model, sources, options, format, progress)
         manifest = sources.task.describe(_manifest_fields(sources, options, limits, version))
-        tokenizer = sources.tokenizer.file.read_bytes()
+        tokenizer = sources.tokenizer.content
         staged.tokenizer.write_bytes(tokenizer)
         packed = pack_tokenizer(tokenizer)
         if packed is None:

@@ -263,10 +263,11 @@ FILE_RULES = (
         "also passed as an adapter, because transformers would apply them",
     ),
     FileRule(
-        name="tokenizer.json, tokenizer_config.json",
-        treatment="the tokenizer, its end token, and `model_max_length` if no other limit is stated; rejected if "
-        "transformers reads other token ids than the file itself gives; `add_bos_token` and `add_eos_token` have no "
-        "effect, as in transformers, and are reported where they ask for an end token that is not appended",
+        name="tokenizer.json (or vocab.json and merges.txt), tokenizer_config.json",
+        treatment="the tokenizer, which transformers converts if there is no tokenizer.json, its end token, and "
+        "`model_max_length` if no other limit is stated; rejected if transformers reads other token ids than the file "
+        "itself gives; `add_bos_token` and `add_eos_token` have no effect, as in transformers, and are reported where "
+        "they ask for an end token that is not appended",
     ),
     FileRule(
         name="modules.json and the folders that it names",

@@ -20,6 +20,8 @@ from .config import read_json
 from .probe_texts import PROBE_TEXTS
 from .setting_files import SETTING_FILES
 
+TOKENIZER_FILE = "tokenizer.json"
+_VOCABULARY, _MERGES = "vocab.json", "merges.txt"
 _NEWER_CLASS = "TokenizersBackend"
 _PROBES = ("a", "b c", "")
 
@@ -29,7 +31,9 @@ class CheckpointTokenizer:
     """A tokenizer as loaded by tokenizers and by transformers."""
 
     file: Path
-    """`tokenizer.json`."""
+    """`tokenizer.json`, or the `vocab.json` that it was converted from."""
+    content: bytes
+    """Content of `tokenizer.json`."""
     sha256: str
     end_token_id: int | None
     """Id that the tokenizer appends to every text; None if it appends none."""
@@ -101,30 +105,34 @@ class CheckpointTokenizer:
 def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
     """Read the tokenizer in `directory` for a model with `vocabulary` embeddings.
 
+    Without tokenizer.json, transformers converts vocab.json and merges.txt.
+
     Raises:
-        SourceError: There is no tokenizer.json, or it cannot be read.
+        SourceError: There is neither tokenizer.json nor vocab.json with merges.txt, or they cannot be read.
         UnsupportedCheckpointError: tokenizers and transformers disagree, the tokenizer adds other tokens than one end
             token, an id is outside the vocabulary, or the probe texts cannot be tokenized.
     """
-    file = directory / "tokenizer.json"
-    if not file.exists():
+    file = find_tokenizer_file(directory)
+    if file is None:
         raise SourceError(
-            f"{directory}: no tokenizer.json; write one with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+            f"{directory}: no tokenizer.json, and no vocab.json with merges.txt; write one with "
+            "AutoTokenizer.from_pretrained(...).save_pretrained(...)"
         )
     _check_files(directory)
     from transformers import AutoTokenizer
 
     try:
         with panics_as_errors():
-            plain = Tokenizer.from_file(str(file))
             official = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+            content = file.read_bytes() if file.name == TOKENIZER_FILE else _convert(official)
+            plain = Tokenizer.from_buffer(content)
     except Exception as exc:
         raise SourceError(f"{file}: not readable as a tokenizer ({_reason(exc)})") from exc
     plain.no_padding()
     plain.no_truncation()
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = hashlib.sha256(content).hexdigest()
     with _panics_named(file):
-        tokenizer = CheckpointTokenizer(file, digest, _appended_id(plain), plain, official)
+        tokenizer = CheckpointTokenizer(file, content, digest, _appended_id(plain), plain, official)
         ours = [encoding.ids for encoding in plain.encode_batch(list(PROBE_TEXTS))]
     if tokenizer.rows(PROBE_TEXTS, 1 << 30) != ours:
         raise UnsupportedCheckpointError(_disagreement(file))
@@ -135,6 +143,19 @@ def read_tokenizer(directory: Path, vocabulary: int) -> CheckpointTokenizer:
             "is it another model's tokenizer?"
         )
     return tokenizer
+
+
+def find_tokenizer_file(directory: Path) -> Path | None:
+    """Return tokenizer.json, or the vocab.json that it can be converted from; None if there is neither."""
+    file, vocabulary = directory / TOKENIZER_FILE, directory / _VOCABULARY
+    if file.exists():
+        return file
+    return vocabulary if vocabulary.exists() and (directory / _MERGES).exists() else None
+
+
+def _convert(official: Any) -> bytes:
+    """Return the tokenizer.json of a tokenizer that transformers has read from other files."""
+    return str(official.backend_tokenizer.to_str()).encode()
 
 
 @contextmanager
