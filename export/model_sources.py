@@ -12,6 +12,7 @@ from .errors import ExportError, UnsupportedCheckpointError
 from .graph.cuda_profile import faster_attention
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
 from .options import CudaAttention, ExportOptions, PairTemplate, ServingOptions, TaskChoice, WitnessChoice
+from .passes.resized_vocabulary import resize_vocabulary
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
@@ -117,8 +118,8 @@ def model_name(options: ExportOptions) -> str:
 
 def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     """Open checkpoint, tokenizer and adapters, and choose the task; raise ExportError or a subclass."""
-    checkpoint = open_checkpoint(options.model)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
+    checkpoint = resize_vocabulary(open_checkpoint(options.model), adapters)
     reject_adapter_beside_weights(checkpoint, adapters)
     bases = other_bases(checkpoint, adapters)
     for adapter, base in bases.items():

@@ -131,7 +131,7 @@ def test_classifier_adapter_without_a_head_is_rejected(tmp_path: Path) -> None:
 def merge(source: Path, adapter: Path, output: Path) -> Path:
     return write_merged_checkpoint(
         MergeOptions(model=SourceReference(str(source)), adapters=reference(adapter), output=output)
-    )
+    ).folder
 
 
 @CAUSAL_CASES
