@@ -43,11 +43,12 @@ def show_merges(merges: Iterable[MergeReport]) -> None:
     for merge in merges:
         unchanged = f", {merge.unchanged} unchanged" if merge.unchanged else ""
         typer.echo(
-            f"merged {merge.adapter}: {merge.changed} tensors changed{unchanged}, |dW|/|W| {merge.relative_change:.2e}"
+            f"adapter {merge.adapter}: {merge.changed} tensors changed{unchanged}, by {merge.relative_change:.2g} of "
+            "the norm of their weights"
         )
         typer.echo(
-            f"  smallest {merge.smallest:.2e} ({merge.smallest_tensor}), "
-            f"largest {merge.largest:.2e} ({merge.largest_tensor})"
+            f"  smallest {merge.smallest:.2g} ({merge.smallest_tensor}), largest {merge.largest:.2g} "
+            f"({merge.largest_tensor})"
         )
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from ...client.manifest import MergeReport
 from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
-from ..errors import AdapterMismatchError
+from ..errors import AdapterMismatchError, list_keys
 from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
 from ..passes.resized_vocabulary import resize_vocabulary
@@ -152,7 +152,8 @@ def _copy_companions(source: Path, content: Path, leave_out: Path | None = None)
 
 def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress: Progress) -> None:
     shards = _plan_shards(base, merged.weights)
-    files, changed, done, total = {}, False, 0, 0
+    files, done, total = {}, 0, 0
+    changed, lost = 0, []
     for index, names in enumerate(shards):
         file = _shard_name(index, len(shards))
         tensors = {}
@@ -160,15 +161,19 @@ def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress
             tensor = merged.weights[name].load().to(_stored_dtype(base, name)).contiguous()
             if not torch.isfinite(tensor).all():
                 raise AdapterMismatchError(f"{name}: the merged values do not fit into {tensor.dtype} of the base")
-            changed = changed or _differs(base.weights.get(name), merged.weights[name], tensor)
+            if merged.weights[name] is not base.weights.get(name):
+                changed += 1
+                lost += [name] if _equals(base.weights.get(name), tensor) else []
             stored_name = _stored_name(base, merged, name)
             tensors[stored_name] = tensor
             files[stored_name] = file
             done, total = done + 1, total + tensor.nbytes
             progress.step(done, len(merged.weights))
         save_file(tensors, content / file, metadata={"format": "pt"})
-    if not changed:
+    if len(lost) == changed:
         raise AdapterMismatchError("the merged weights equal the base after rounding to its dtype; nothing was written")
+    if lost:
+        progress.note(f"rounding to the dtype of the base removes the whole change of {list_keys(lost)}")
     if len(shards) > 1:
         index_file = content / "model.safetensors.index.json"
         index_file.write_text(
@@ -208,5 +213,5 @@ def _shard_name(index: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
-def _differs(base: LazyTensor | None, merged: LazyTensor, rounded: torch.Tensor) -> bool:
-    return base is None or (merged is not base and not torch.equal(base.load(), rounded))
+def _equals(base: LazyTensor | None, rounded: torch.Tensor) -> bool:
+    return base is not None and torch.equal(base.load(), rounded)

@@ -75,7 +75,9 @@ ADAPTER_FORMS = (
         note="W + s·(B·A − B₀·A₀), with B₀ and A₀ from `pissa_init`, `initial_model` and similar folders in the "
         f"adapter's folder, or beside a `checkpoint-N`; otherwise: {SAVE_CONVERTED}",
     ),
-    _rejected("LoftQ", "init_lora_weights", "its base is quantized; " + MERGE_FIRST),
+    _rejected(
+        "LoftQ", "init_lora_weights", "its base was quantized: merge it into that base with PEFT and export the result"
+    ),
     _rejected("LoRA on parameters", "target_parameters", MERGE_FIRST),
     _rejected("KaSA, MonteCLoRA, BD-LoRA", "kasa_config, monteclora_config, use_bdlora", MERGE_FIRST),
     _rejected("QA-LoRA", "use_qalora", "its base is quantized"),

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from ..errors import SourceError
 
-_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(/(?P<folder>[\w.-]+(/[\w.-]+)*))?")
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(//(?P<folder>[\w.-]+(/[\w.-]+)*))?")
 _HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*adapter_model.bin")
 """Patterns match files in subfolders as well. Pickled adapters are rejected with a command that needs the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReference:
-    """A checkpoint: a local folder, or a hub id with optional subfolder and revision. `str` returns the text form."""
+    """A checkpoint: a local folder, or a hub id with optional folder and revision. `str` returns the text form."""
 
     location: str
-    """Path, or hub id with an optional subfolder: `owner/name/folder`."""
+    """Path, or hub id with an optional subfolder: `owner/name//folder`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
 
@@ -75,7 +75,7 @@ def resolve_directory(source: SourceReference) -> Path:
         return local
     hub = _HUB_ID.fullmatch(source.location)
     if hub is None or {".", ".."} & set(source.location.split("/")):
-        raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[/folder][@revision]")
+        raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[//folder][@revision]")
     folder = hub["folder"]
     patterns = [f"{folder}/{pattern}" if folder else pattern for pattern in _HUB_FILES]
     from huggingface_hub import snapshot_download

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,12 +18,18 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json
 from written_graph import min_cosine, official_vectors, random_rows
 
+from qwen3_triton.client.manifest import ExportRecord
 from qwen3_triton.export import (
     AdapterMismatchError,
     AdapterReference,
+    ExportOptions,
     MergeOptions,
+    SilentProgress,
+    SourceError,
     SourceReference,
+    TaskChoice,
     UnsupportedCheckpointError,
+    export_model,
     write_merged_checkpoint,
 )
 from qwen3_triton.export.architectures import EMBEDDINGS, LM_HEAD
@@ -369,3 +376,124 @@ def test_adapter_inside_the_checkpoint_folder(tmp_path: Path) -> None:
     inside = source / "lora"
     adapter.rename(inside)
     assert_equal(merge(source, reference(inside)), expected)
+
+
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_adapter_in_a_subfolder_of_a_hub_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, revision: str | None
+) -> None:
+    """The hub's own cache answers offline."""
+    from huggingface_hub import constants
+
+    _, adapter = make(tmp_path, Form())
+    cached = tmp_path / "hub" / "models--acme--loras"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40)
+    folder = cached / "snapshots" / ("0" * 40) / "english" / "v2"
+    shutil.copytree(adapter, folder)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = open_adapter(AdapterReference(SourceReference("acme/loras//english/v2", revision)))
+    assert found.directory == folder
+    with pytest.raises(SourceError, match="acme/loras has no folder french on the hub"):
+        open_adapter(AdapterReference(SourceReference("acme/loras//french", revision)))
+
+
+def test_report_has_the_relative_norms(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, Form(settings={"modules_to_save": ["embed_tokens"], "target_modules": ["q_proj"]}))
+    clear(adapter, "layers.1.self_attn.q_proj.lora_B.weight")
+    base = open_checkpoint(SourceReference(str(source))).weights
+    truth = peft_truth(source, adapter, ROWS[:1]).merged
+    names = ["layers.0.self_attn.q_proj.weight", EMBEDDINGS]
+    changes = {name: 0.5 * float((truth[name] - base[name].fp32()).norm()) for name in names}
+    norms = {name: float(base[name].fp32().norm()) for name in names}
+    [report] = merge(source, reference(adapter, 0.5)).reports
+    assert (report.adapter, report.changed, report.unchanged) == (f"{adapter}=0.5", 2, 1)
+    assert report.relative_change == pytest.approx(
+        math.hypot(*changes.values()) / math.hypot(*norms.values()), rel=1e-4
+    )
+    assert (report.smallest, report.smallest_tensor) == (0.0, "layers.1.self_attn.q_proj.weight")
+    relative = {name: changes[name] / norms[name] for name in names}
+    assert report.largest_tensor == max(relative, key=lambda name: relative[name])
+    assert report.largest == pytest.approx(max(relative.values()), rel=1e-4)
+
+
+def clear(adapter: Path, ending: str) -> None:
+    """Set a tensor to zeros."""
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    save_file({name: tensor * (not name.endswith(ending)) for name, tensor in tensors.items()}, file)
+
+
+def test_embedding_export_of_an_adapter_on_the_lm_head_alone_is_rejected(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, Form(settings={"target_modules": ["lm_head"]}, base=UNTIED))
+    options = ExportOptions(
+        model=SourceReference(str(source)),
+        adapters=(reference(adapter),),
+        repository=tmp_path / "repository",
+        task=TaskChoice.EMBED,
+    )
+    with pytest.raises(AdapterMismatchError, match=r"changes nothing that this model uses, only lm_head\.weight"):
+        export_model(options)
+
+
+def test_merge_names_tensors_whose_change_rounding_removes(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, Form(base=TinyCheckpoint(dtype=torch.bfloat16)))
+    file = adapter / "adapter_model.safetensors"
+    tensors = load_file(file)
+    name = "base_model.model.layers.1.mlp.up_proj.lora_B.weight"
+    save_file(tensors | {name: tensors[name] * 1e-9}, file)
+    notes: list[str] = []
+
+    class Notes(SilentProgress):
+        def note(self, text: str) -> None:
+            notes.append(text)
+
+    options = MergeOptions(
+        model=SourceReference(str(source)), adapters=(reference(adapter),), output=tmp_path / "merged"
+    )
+    write_merged_checkpoint(options, Notes())
+    assert notes == ["rounding to the dtype of the base removes the whole change of layers.1.mlp.up_proj.weight"]
+
+
+def test_vocabulary_is_resized_in_an_export(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, Form(vocabulary=304, settings={"trainable_token_indices": [1, 303]}))
+    result = export_model(
+        ExportOptions(
+            model=SourceReference(str(source)),
+            adapters=(reference(adapter),),
+            repository=tmp_path / "repository",
+            max_tokens=32,
+        )
+    )
+    assert result.record.manifest.vocabulary_size == 304
+    assert result.record.parity is not None
+    assert result.record.parity.passed
+    assert ExportRecord.from_json(result.record.to_json()).merges == result.record.merges
+
+
+def test_weights_and_the_combinations_of_peft(tmp_path: Path) -> None:
+    """Weights scale the changes, which is PEFT's `cat`; `linear` multiplies sums of factors, with mixed products."""
+    from peft import PeftModel
+
+    source, first = make(tmp_path, Form(settings={"target_modules": ["q_proj"]}))
+    second = write_adapter(tmp_path / "second", source, seed=1, target_modules=["q_proj"], lora_alpha=2)
+    name = "layers.0.self_attn.q_proj.weight"
+    base = open_checkpoint(SourceReference(str(source))).weights[name].fp32()
+    combined = {}
+    for kind in ("cat", "linear"):
+        model: Any = PeftModel.from_pretrained(load_base(source), first, adapter_name="a")
+        model.load_adapter(second, adapter_name="b")
+        model.add_weighted_adapter(["a", "b"], [0.5, 0.5], adapter_name="both", combination_type=kind)
+        model.set_adapter("both")
+        combined[kind] = model.merge_and_unload().state_dict()[name]
+    merged = merge(source, reference(first, 0.5), reference(second, 0.5)).weights[name].fp32()
+    torch.testing.assert_close(merged, combined["cat"], rtol=1e-5, atol=2e-6)
+    adapters = [open_adapter(reference(folder)) for folder in (first, second)]
+    factors = [(0.5 * adapter.scaling("q_proj")) ** 0.5 for adapter in adapters]
+    a, b = (
+        [adapter.tensors[name.replace("weight", f"lora_{side}.weight")].fp32() for adapter in adapters] for side in "AB"
+    )
+    sums = [sum(factor * each for factor, each in zip(factors, side, strict=True)) for side in (a, b)]
+    torch.testing.assert_close(base + sums[1] @ sums[0], combined["linear"], rtol=1e-5, atol=2e-6)
+    assert (combined["linear"] - merged).abs().max() > 0.01
