@@ -272,6 +272,21 @@ def test_dora_without_a_magnitude_is_rejected(tmp_path: Path) -> None:
         merge(source, reference(adapter))
 
 
+def test_tokens_without_values_are_rejected(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, FORMS["tokens"])
+    drop(adapter, "trainable_tokens_delta")
+    with pytest.raises(AdapterMismatchError, match="has trainable_token_indices, but no tensor has their values"):
+        merge(source, reference(adapter))
+
+
+def test_token_beyond_the_vocabulary_is_rejected(tmp_path: Path) -> None:
+    source, adapter = make(tmp_path, FORMS["tokens"])
+    file = adapter / "adapter_config.json"
+    write_json(file, json.loads(file.read_text()) | {"trainable_token_indices": [1, 2, 300]})
+    with pytest.raises(AdapterMismatchError, match=r"trains token 300, but embed_tokens\.weight has only 300 rows"):
+        merge(source, reference(adapter))
+
+
 def test_initial_adapter_of_another_rank_is_rejected(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "base")
     write_adapter(tmp_path / "adapter" / "pissa_init", source, r=2)
