@@ -22,6 +22,8 @@ class ChangeSize:
     tensor: str
     before: float
     change: float
+    rounding: bool
+    """Whether the change is only that of rounding."""
 
     @property
     def relative(self) -> float:
@@ -40,7 +42,9 @@ def measure_change(change: TensorChange, weights: Weights) -> ChangeSize:
             f"{change.target} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too "
             "large?"
         )
-    return ChangeSize(tensor=change.target, before=float(torch.linalg.vector_norm(base.fp32())), change=size)
+    before = float(torch.linalg.vector_norm(base.fp32()))
+    rounding = before > 0.0 and change.is_rounding(size / before)
+    return ChangeSize(tensor=change.target, before=before, change=size, rounding=rounding)
 
 
 def report_changes(
@@ -51,7 +55,7 @@ def report_changes(
     Raises:
         AdapterMismatchError: It changes none of them.
     """
-    if not any(size.change for size in measured):
+    if not any(size.change and not size.rounding for size in measured):
         raise AdapterMismatchError(
             f"adapter '{reference}' changes nothing: every B·A is zero; was it trained and saved?"
         )

@@ -111,7 +111,7 @@ def _unmatched(adapter: Adapter, module: str, parts: Mapping[Part, LazyTensor], 
     low_rank = keys - _REST - {Part.MAGNITUDE, Part.UP_BIAS}
     target = decoder_module(module)
     complete = low_rank in (set(), _LINEAR, _TABLE)
-    wrong = set() if complete and f"{target}.weight" in weights else keys
+    wrong = set() if complete and f"{target}.weight" in weights else set(keys)
     if Part.MAGNITUDE in keys and (not low_rank or not adapter.settings.get("use_dora")):
         wrong.add(Part.MAGNITUDE)
     if low_rank and adapter.settings.get("use_dora") and Part.MAGNITUDE not in keys:

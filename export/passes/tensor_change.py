@@ -16,6 +16,9 @@ import torch
 
 from ..sources.weights import LazyTensor
 
+_MAGNITUDE_ROUNDING = 2.0**-8
+"""Relative error of a norm that is stored in bf16."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LowRankPair:
@@ -90,6 +93,11 @@ class TensorChange:
         if self.tokens is not None:
             trained = trained.index_copy(0, torch.tensor(self.tokens.rows), self.tokens.values.fp32())
         return self.weight * (trained - before)
+
+    def is_rounding(self, relative: float) -> bool:
+        """Whether a relative change is only that of rounding m, because DoRA's B·A is zero."""
+        products = (pair.up.fp32().any() and pair.down.fp32().any() for pair in self.pairs)
+        return self.magnitude is not None and relative < _MAGNITUDE_ROUNDING and not any(products)
 
     @property
     def _by_columns(self) -> bool:

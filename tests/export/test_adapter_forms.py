@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from peft_adapters import load_base, peft_truth, write_adapter
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json
@@ -284,6 +285,18 @@ def test_token_beyond_the_vocabulary_is_rejected(tmp_path: Path) -> None:
     file = adapter / "adapter_config.json"
     write_json(file, json.loads(file.read_text()) | {"trainable_token_indices": [1, 2, 300]})
     with pytest.raises(AdapterMismatchError, match=r"trains token 300, but embed_tokens\.weight has only 300 rows"):
+        merge(source, reference(adapter))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_dora_that_was_not_trained_is_rejected(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Its magnitudes are the norms of the base, but rounded."""
+    source = write_checkpoint(tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    get_peft_model(load_base(source), LoraConfig(target_modules=["q_proj"], use_dora=True)).save_pretrained(adapter)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(AdapterMismatchError, match="changes nothing: every B·A is zero"):
         merge(source, reference(adapter))
 
 
