@@ -17,6 +17,7 @@ def merge(
     """Merge LoRA adapters into a checkpoint that transformers can load."""
     from ..export import AdapterReference, MergeOptions, SourceReference, write_merged_checkpoint
     from .progress import open_progress
+    from .reports import show_merges
 
     options = MergeOptions(
         model=SourceReference.parse(model),
@@ -25,5 +26,6 @@ def merge(
         overwrite=overwrite,
     )
     with open_progress() as progress:
-        written = write_merged_checkpoint(options, progress)
-    typer.echo(f"wrote {written}")
+        result = write_merged_checkpoint(options, progress)
+    show_merges(result.merges)
+    typer.echo(f"wrote {result.folder}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from ..client.manifest import (
     ExportRecord,
+    MergeReport,
     ParityReport,
     Precision,
     QuantizationReport,
@@ -21,6 +24,7 @@ from ..client.manifest import (
 
 def show_reports(record: ExportRecord) -> None:
     """Print how far the model was verified, and the reports of what was measured."""
+    show_merges(record.merges)
     if record.parity is not None:
         _show_parity(record.parity, record.verification)
     _show_unverified(record)
@@ -32,6 +36,20 @@ def show_reports(record: ExportRecord) -> None:
         _show_quantization(record.quantization)
     if record.retrieval is not None:
         _show_retrieval(record.retrieval, record.manifest.precision)
+
+
+def show_merges(merges: Iterable[MergeReport]) -> None:
+    """Print how much each adapter changes."""
+    for merge in merges:
+        unchanged = f", {merge.unchanged} unchanged" if merge.unchanged else ""
+        typer.echo(
+            f"adapter {merge.adapter}: {merge.changed} tensors changed{unchanged}, by {merge.relative_change:.2g} of "
+            "the norm of their weights"
+        )
+        typer.echo(
+            f"  smallest {merge.smallest:.2g} ({merge.smallest_tensor}), largest {merge.largest:.2g} "
+            f"({merge.largest_tensor})"
+        )
 
 
 def _show_unverified(record: ExportRecord) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from qwen3_triton.export.sources.adapter_forms import ADAPTER_FORMS
 from qwen3_triton.export.sources.setting_rules import ADAPTER_RULES, CONFIG_RULES, FILE_RULES, Rule
 
 PAGE = Path(__file__).resolve().parent / "checkpoint-settings.md"
@@ -27,12 +28,23 @@ def render_keys(rules: Iterable[Rule]) -> str:
     return "\n".join(["| key | treatment | |", "|---|---|---|", *rows])
 
 
+def render_forms() -> str:
+    """Return the table of the forms of adapters."""
+    rows = []
+    for form in ADAPTER_FORMS:
+        keys = ", ".join(key if " " in key else f"`{key}`" for key in form.recognized_by.split(", "))
+        methods = f": {', '.join(form.peft_types)}" if form.peft_types else ""
+        rows.append(f"| {form.name} | {keys}{methods} | {form.treatment} | {form.note} |")
+    return "\n".join(["| form | recognized by | treatment | |", "|---|---|---|---|", *rows])
+
+
 def fill(page: str) -> str:
     """Return `page` with the tables between their markers."""
     tables = {
         "files": render_files(),
         "config": render_keys(CONFIG_RULES),
         "adapter": render_keys(ADAPTER_RULES),
+        "forms": render_forms(),
     }
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..client.manifest import Device, Verification
     from .artifacts.cuda_options import cuda_provider_options
     from .artifacts.graph_file import write_graph
-    from .artifacts.merged_checkpoint import write_merged_checkpoint
+    from .artifacts.merged_checkpoint import MergeResult, write_merged_checkpoint
     from .artifacts.versions import switch_version, version_in_use
     from .errors import (
         AdapterMismatchError,
@@ -62,6 +62,7 @@ _HOMES = {
     "Int8AccuracyError": "errors",
     "Int8Options": "options",
     "MergeOptions": "options",
+    "MergeResult": "artifacts.merged_checkpoint",
     "ModelExistsError": "errors",
     "RetrievalQualityError": "errors",
     "PairTemplate": "options",
@@ -108,6 +109,7 @@ __all__ = [
     "Int8AccuracyError",
     "Int8Options",
     "MergeOptions",
+    "MergeResult",
     "ModelExistsError",
     "PairTemplate",
     "ParityError",

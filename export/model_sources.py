@@ -9,6 +9,7 @@ from pathlib import Path
 from ..client.manifest import Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
 from .options import ExportOptions, PairTemplate, TaskChoice
+from .passes.resized_vocabulary import resize_vocabulary
 from .progress import Progress
 from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
@@ -50,8 +51,8 @@ class ModelSources:
 
 def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     """Open checkpoint, tokenizer and adapters, and choose the task; raise ExportError or a subclass."""
-    checkpoint = open_checkpoint(options.model)
     adapters = tuple(open_adapter(reference) for reference in options.adapters)
+    checkpoint = resize_vocabulary(open_checkpoint(options.model), adapters)
     reject_adapter_beside_weights(checkpoint, adapters)
     bases = other_bases(checkpoint, adapters)
     for adapter, base in bases.items():

@@ -219,6 +219,7 @@ def _build_record(
         triton_release=options.triton_release if options.device is Device.CUDA else None,
         checkpoint=sources.checkpoint.identity(),
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
+        merges=sources.checkpoint.merges,
         origins=sources.origins,
         verification=options.verify,
         parity=evidence.parity,

@@ -11,6 +11,7 @@ from .load import RecommendedLoad
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankManifest
 from .reports import (
     LayerErrors,
+    MergeReport,
     ParityReport,
     QuantizationReport,
     RangeReport,
@@ -50,6 +51,7 @@ __all__ = [
     "ExportRecord",
     "LayerErrors",
     "Manifest",
+    "MergeReport",
     "ModelFolder",
     "PairPrompts",
     "ParityReport",

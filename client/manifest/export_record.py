@@ -14,6 +14,7 @@ from .identities import Provenance, SourceIdentity
 from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, RerankManifest, read_manifest
 from .reports import (
     LayerErrors,
+    MergeReport,
     ParityReport,
     QuantizationReport,
     RangeReport,
@@ -39,6 +40,8 @@ class ExportRecord:
     """The checkpoint that was exported."""
     adapters: tuple[SourceIdentity, ...] = ()
     """LoRA adapters merged into the checkpoint, in order."""
+    merges: tuple[MergeReport, ...] = ()
+    """How much each adapter changes, in the same order; empty if the exporting version did not measure it."""
     origins: Mapping[str, str] = field(default_factory=dict)
     """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from; an adapter →
     the model that it was trained on, if that is another than the checkpoint."""
@@ -93,6 +96,9 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
         "adapters": tuple(_source(adapter) for adapter in as_list(fields, "adapters")),
+        "merges": tuple(
+            MergeReport(**known_fields(MergeReport, merge)) for merge in as_list({"merges": [], **fields}, "merges")
+        ),
         "origins": {
             name: origin for name, origin in as_object(fields.get("origins", {})).items() if isinstance(origin, str)
         },

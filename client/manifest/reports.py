@@ -25,6 +25,25 @@ class Verification(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MergeReport:
+    """How much a merged adapter changes the weights, as ‖ΔW‖ / ‖W‖ in Frobenius norms, before any rounding."""
+
+    adapter: str
+    """Directory or hub id with its weight, as given by the user."""
+    changed: int
+    """Tensors that differ from the base."""
+    unchanged: int
+    """Tensors that the adapter has and that are equal to the base."""
+    relative_change: float
+    """Of all changed tensors together."""
+    smallest: float
+    """Of one tensor; 0 if there is an unchanged one. 1 is also the change of a tensor that the base does not have."""
+    smallest_tensor: str
+    largest: float
+    largest_tensor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParityReport:
     """Parity of a written embedding model, run by ONNX Runtime, with the official recipe in transformers fp32."""
 

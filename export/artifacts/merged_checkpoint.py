@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 
+from ...client.manifest import MergeReport
 from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
-from ..errors import AdapterMismatchError
+from ..errors import AdapterMismatchError, list_keys
 from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
+from ..passes.resized_vocabulary import resize_vocabulary
 from ..progress import Progress, SilentProgress
 from ..sources.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from ..sources.adapter import open_adapter
@@ -43,7 +46,16 @@ _NOT_COPIED = (
 )
 
 
-def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = None) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult:
+    """A written checkpoint."""
+
+    folder: Path
+    merges: tuple[MergeReport, ...]
+    """How much each adapter changes, in order."""
+
+
+def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = None) -> MergeResult:
     """Merge adapters into a checkpoint and write the result in the dtype of the base.
 
     The output folder is created atomically. Sums are computed in fp32 and rounded once. Heads are merged as in an
@@ -55,7 +67,7 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
         progress: Receives stages and steps; None reports nothing.
 
     Returns:
-        The output folder.
+        The output folder, and how much each adapter changes.
 
     Raises:
         SourceError: The base or an adapter does not exist or cannot be read.
@@ -67,8 +79,9 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     progress = progress or SilentProgress()
     refuse_existing(options.output, overwrite=options.overwrite)
     progress.stage(f"reading {options.model}")
-    base = open_checkpoint(options.model)
+    stored = open_checkpoint(options.model)
     adapters = [open_adapter(reference) for reference in options.adapters]
+    base = resize_vocabulary(stored, adapters)
     reject_adapter_beside_weights(base, adapters)
     for adapter, trained_on in other_bases(base, adapters).items():
         progress.note(describe_other_base(adapter, trained_on, base))
@@ -82,9 +95,9 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
             transformer.mkdir(exist_ok=True)
             _copy_companions(base.directory, transformer)
         _copy_settings(files, content)
-        _write_config(base, merged, transformer / "config.json")
+        _write_config(base, merged, stored.config.vocabulary, transformer / "config.json")
         _write_shards(base, merged, transformer, progress)
-    return options.output
+    return MergeResult(folder=options.output, merges=merged.reports)
 
 
 def _copy_settings(files: SettingFiles, content: Path) -> None:
@@ -101,11 +114,13 @@ def _copy_settings(files: SettingFiles, content: Path) -> None:
                     shutil.copytree(module.directory, target, dirs_exist_ok=True)
 
 
-def _write_config(base: Checkpoint, merged: MergedModel, file: Path) -> None:
-    """Write config.json if the merged heads change it; otherwise the copy of the base's file stays."""
+def _write_config(base: Checkpoint, merged: MergedModel, stored_vocabulary: int, file: Path) -> None:
+    """Write config.json if heads or vocabulary changed; otherwise the copy of the base's file stays."""
     changes: dict[str, Any] = {}
     if merged.model_class != base.config.model_class:
         changes["architectures"] = [merged.model_class]
+    if base.config.vocabulary != stored_vocabulary:
+        changes["vocab_size"] = base.config.vocabulary
     if merged.tied != base.config.tied:
         changes["tie_word_embeddings"] = merged.tied
     head = merged.weights.get(SCORE_HEAD)
@@ -137,7 +152,8 @@ def _copy_companions(source: Path, content: Path, leave_out: Path | None = None)
 
 def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress: Progress) -> None:
     shards = _plan_shards(base, merged.weights)
-    files, changed, done, total = {}, False, 0, 0
+    files, done, total = {}, 0, 0
+    changed, lost = 0, []
     for index, names in enumerate(shards):
         file = _shard_name(index, len(shards))
         tensors = {}
@@ -145,15 +161,19 @@ def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress
             tensor = merged.weights[name].load().to(_stored_dtype(base, name)).contiguous()
             if not torch.isfinite(tensor).all():
                 raise AdapterMismatchError(f"{name}: the merged values do not fit into {tensor.dtype} of the base")
-            changed = changed or _differs(base.weights.get(name), merged.weights[name], tensor)
+            if merged.weights[name] is not base.weights.get(name):
+                changed += 1
+                lost += [name] if _equals(base.weights.get(name), tensor) else []
             stored_name = _stored_name(base, merged, name)
             tensors[stored_name] = tensor
             files[stored_name] = file
             done, total = done + 1, total + tensor.nbytes
             progress.step(done, len(merged.weights))
         save_file(tensors, content / file, metadata={"format": "pt"})
-    if not changed:
+    if len(lost) == changed:
         raise AdapterMismatchError("the merged weights equal the base after rounding to its dtype; nothing was written")
+    if lost:
+        progress.note(f"rounding to the dtype of the base removes the whole change of {list_keys(lost)}")
     if len(shards) > 1:
         index_file = content / "model.safetensors.index.json"
         index_file.write_text(
@@ -193,5 +213,5 @@ def _shard_name(index: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
-def _differs(base: LazyTensor | None, merged: LazyTensor, rounded: torch.Tensor) -> bool:
-    return base is None or (merged is not base and not torch.equal(base.load(), rounded))
+def _equals(base: LazyTensor | None, rounded: torch.Tensor) -> bool:
+    return base is not None and torch.equal(base.load(), rounded)

@@ -1,94 +1,99 @@
-"""LoRA merge: weights and adapters → weights.
+"""LoRA merge: weights and adapters → weights and a report of each adapter.
 
-W' = W + Σ weightᵢ · scalingᵢ · Bᵢ·Aᵢ (arXiv:2106.09685), in fp32. Full tensors S, from `modules_to_save` or saved by
-PEFT with an adapter on the embeddings, add weightᵢ · (Sᵢ − W), so the order of adapters does not matter.
+W' = W + Σ ΔWᵢ in fp32, where every ΔWᵢ is that of adapter i alone on W (see `tensor_change`), so the order of adapters
+does not matter.
 
 Invariant: every adapter key is used exactly once, and every adapter changes at least one tensor.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 
+from ...client.manifest import MergeReport
 from ..errors import AdapterMismatchError, list_keys
 from ..sources.adapter import Adapter
+from ..sources.adapter_tensors import Part, decoder_module, sort_tensors
 from ..sources.weights import LazyTensor, Weights
+from .change_sizes import measure_change, report_changes
+from .tensor_change import LowRankPair, TensorChange, TrainedRows
 
-_LORA_KEY = re.compile(r"(?P<module>.+)\.lora_(?P<table>embedding_)?(?P<side>[AB])(\.default)?(\.weight)?")
-_SAVED_KEY = re.compile(r"(?P<module>.+?)(\.modules_to_save(\.default)?|\.base_layer)?\.weight")
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """The change of one tensor by one adapter."""
-
-    target: str
-    down: LazyTensor
-    """A [r, in], or the full tensor of a saved module."""
-    up: LazyTensor | None
-    """B [out, r]; None for a saved module."""
-    factor: float
-    transposed: bool
-    """Whether B·A is [hidden, vocabulary], the transpose of the embedding table."""
-
-    def delta(self, base: LazyTensor) -> torch.Tensor:
-        """Return the change; `base` is the tensor before any adapter."""
-        if self.up is None:
-            return self.factor * (self.down.fp32() - base.fp32())
-        product = self.up.fp32() @ self.down.fp32()
-        return self.factor * (product.T if self.transposed else product)
-
-    def delta_rows(self, base: LazyTensor, rows: Sequence[int]) -> torch.Tensor:
-        """Return `rows` of `delta` without computing the others."""
-        if self.up is None:
-            return self.factor * (self.down.fp32_rows(rows) - base.fp32_rows(rows))
-        if self.transposed:
-            return self.factor * (self.up.fp32() @ self.down.fp32()[:, list(rows)]).T
-        return self.factor * (self.up.fp32_rows(rows) @ self.down.fp32())
-
-    def is_zero(self, base: LazyTensor) -> bool:
-        if self.factor == 0.0:
-            return True
-        if self.up is None:
-            return torch.equal(self.down.fp32(), base.fp32())
-        return not bool((self.up.fp32() @ self.down.fp32()).any())
+_LINEAR, _TABLE = {Part.DOWN, Part.UP}, {Part.TABLE_DOWN, Part.TABLE_UP}
+_REST = {Part.WEIGHT, Part.BIAS, Part.TRAINED_ON, Part.TOKENS}
 
 
-def merge_adapters(weights: Weights, adapters: Iterable[Adapter]) -> dict[str, LazyTensor]:
-    """Return `weights` with all adapters merged. Merged tensors are fp32 and computed when they are read.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """Merged weights."""
+
+    weights: dict[str, LazyTensor]
+    """Merged tensors are fp32 and computed when they are read."""
+    reports: tuple[MergeReport, ...]
+    """How much each adapter changes, in the order of the adapters."""
+
+
+def merge_adapters(weights: Weights, adapters: Iterable[Adapter], used: Collection[str] | None = None) -> Merge:
+    """Return `weights` with all adapters merged.
+
+    Args:
+        weights: The base.
+        adapters: Adapters with their weights.
+        used: Names of the tensors that the model uses; None if it uses all. An adapter must change one of them.
 
     Raises:
-        AdapterMismatchError: Keys match no tensor, shapes differ, or an adapter changes nothing. Reading a merged
-            tensor raises it, too, if the values are not finite.
+        AdapterMismatchError: Keys match no tensor, shapes differ, an adapter changes nothing, or merged values are not
+            finite.
     """
-    merged = dict(weights)
+    merged, reports = dict(weights), []
     for adapter in adapters:
-        changes = _read_changes(adapter, weights)
-        if all(change.is_zero(weights[change.target]) for change in changes):
-            raise AdapterMismatchError(
-                f"adapter '{adapter.reference}' changes nothing: every B·A is zero; was it trained and saved?"
-            )
-        for change in changes:
-            merged[change.target] = _changed(merged[change.target], weights[change.target], change)
-    return merged
+        changes = read_changes(adapter, weights)
+        sizes = [measure_change(change, weights) for change in changes]
+        reports.append(report_changes(adapter.reference, sizes, used))
+        for change, size in zip(changes, sizes, strict=True):
+            if size.change:
+                merged[change.target] = _changed(merged[change.target], weights[change.target], change)
+    return Merge(weights=merged, reports=tuple(reports))
 
 
-def saved_tensors(adapter: Adapter) -> dict[str, LazyTensor]:
-    """Return the full tensors of an adapter, under the decoder's names."""
-    matches = ((_SAVED_KEY.fullmatch(key), tensor) for key, tensor in adapter.tensors.items() if ".lora_" not in key)
-    return {_target(found["module"]): tensor for found, tensor in matches if found is not None}
+def read_changes(adapter: Adapter, weights: Weights) -> list[TensorChange]:
+    """Return the changes of `adapter` to tensors of `weights`; raise AdapterMismatchError if it does not fit."""
+    if not adapter.tensors:
+        raise AdapterMismatchError(f"adapter '{adapter.reference}' has no tensors; was it trained and saved?")
+    found = sort_tensors(adapter.tensors)
+    if adapter.settings.get("trainable_token_indices") and not any(
+        Part.TOKENS in parts for parts in found.modules.values()
+    ):
+        raise AdapterMismatchError(
+            f"adapter '{adapter.reference}': adapter_config.json has trainable_token_indices, but no tensor has their "
+            "values; are both files of the same adapter?"
+        )
+    initial = sort_tensors(adapter.initial or {}).modules
+    unmatched, changes = list(found.unknown), []
+    for module, parts in found.modules.items():
+        wrong = _unmatched(adapter, module, parts, weights)
+        unmatched += wrong
+        if not wrong:
+            changes += _module_changes(adapter, module, parts, initial.get(module, {}))
+    targets = [change.target for change in changes]
+    unmatched += sorted({target for target in targets if targets.count(target) > 1})
+    if unmatched:
+        raise AdapterMismatchError(
+            f"adapter '{adapter.reference}': {len(unmatched)} of its {len(adapter.tensors)} keys match no tensor of "
+            f"the base: {list_keys(unmatched)}; was it trained on another model?"
+        )
+    _check_shapes(adapter, changes, weights)
+    return changes
 
 
-def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTensor:
+def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> LazyTensor:
     return LazyTensor(
         base.shape,
         torch.float32,
         lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
-        lambda rows: merged.fp32_rows(rows) + change.delta_rows(base, rows),
+        lambda rows: merged.fp32_rows(rows) + change.delta(base, rows),
     )
 
 
@@ -100,64 +105,113 @@ def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def _read_changes(adapter: Adapter, weights: Weights) -> list[_Change]:
-    pairs: dict[str, dict[str, LazyTensor]] = {}
-    saved: dict[str, LazyTensor] = {}
-    unmatched = []
-    for key, tensor in adapter.tensors.items():
-        lora = _LORA_KEY.fullmatch(key)
-        full = None if lora else _SAVED_KEY.fullmatch(key)
-        found = lora or full
-        if found is None or _target(found["module"]) not in weights:
-            unmatched.append(key)
-        elif lora:
-            pairs.setdefault(lora["module"], {})[(lora["table"] or "") + lora["side"]] = tensor
-        else:
-            saved[found["module"]] = tensor
-    unmatched += [f"{module}.lora_{'/'.join(pair)}" for module, pair in pairs.items() if not _complete(pair)]
-    if not adapter.tensors:
-        raise AdapterMismatchError(f"adapter '{adapter.reference}' has no tensors; was it trained and saved?")
-    if unmatched:
-        raise AdapterMismatchError(
-            f"adapter '{adapter.reference}': {len(unmatched)} of its {len(adapter.tensors)} keys match no tensor of "
-            f"the base: {list_keys(unmatched)}; was it trained on another model?"
+def _unmatched(adapter: Adapter, module: str, parts: Mapping[Part, LazyTensor], weights: Weights) -> list[str]:
+    """Return the keys of a module that cannot be merged."""
+    keys = set(parts)
+    low_rank = keys - _REST - {Part.MAGNITUDE, Part.UP_BIAS}
+    target = decoder_module(module)
+    complete = low_rank in (set(), _LINEAR, _TABLE)
+    wrong = set() if complete and f"{target}.weight" in weights else set(keys)
+    if Part.MAGNITUDE in keys and (not low_rank or not adapter.settings.get("use_dora")):
+        wrong.add(Part.MAGNITUDE)
+    if low_rank and adapter.settings.get("use_dora") and Part.MAGNITUDE not in keys:
+        return [f"{module}.lora_A without lora_magnitude_vector"]
+    if low_rank and Part.WEIGHT in keys:
+        wrong.add(Part.WEIGHT)
+    if Part.TOKENS in keys and (low_rank or not adapter.trained_tokens(module)):
+        wrong.add(Part.TOKENS)
+    if f"{target}.bias" not in weights:
+        if Part.UP_BIAS in keys:
+            raise AdapterMismatchError(
+                f"adapter '{adapter.reference}': {module}.lora_B has a bias, but {target} of the base has none that it "
+                "could be added to; train it without lora_bias"
+            )
+        wrong |= keys & {Part.BIAS}
+    return [f"{module}.{part}" + (".weight" if part in _LINEAR else "") for part in sorted(wrong)]
+
+
+def _module_changes(
+    adapter: Adapter, module: str, parts: Mapping[Part, LazyTensor], initial: Mapping[Part, LazyTensor]
+) -> list[TensorChange]:
+    """Return the changes of the module's weight and bias."""
+    target, weight, scaling = decoder_module(module), adapter.reference.weight, adapter.scaling(module)
+    changes = []
+    tokens, ids = parts.get(Part.TOKENS), adapter.trained_tokens(module)
+    change = TensorChange(
+        target=f"{target}.weight",
+        weight=weight,
+        start=parts.get(Part.WEIGHT, parts.get(Part.TRAINED_ON)),
+        pairs=_pairs(adapter, module, parts, initial, scaling),
+        magnitude=parts.get(Part.MAGNITUDE),
+        tokens=None if tokens is None or ids is None else TrainedRows(rows=ids, values=tokens),
+    )
+    if change.start is not None or change.pairs or change.tokens is not None:
+        changes.append(change)
+    if Part.BIAS in parts or Part.UP_BIAS in parts:
+        start, added = parts.get(Part.BIAS), parts.get(Part.UP_BIAS)
+        changes.append(
+            TensorChange(target=f"{target}.bias", weight=weight, start=start, bias=added, bias_scaling=scaling)
         )
-    changes = [_pair_change(adapter, module, pair) for module, pair in pairs.items()]
-    changes += [_Change(_target(name), tensor, None, adapter.reference.weight, False) for name, tensor in saved.items()]
-    _check_shapes(adapter, changes, weights)
     return changes
 
 
-def _target(module: str) -> str:
-    """Return the decoder's name of the module's weight."""
-    return module.removeprefix("base_layer.").removeprefix("model.") + ".weight"
-
-
-def _complete(pair: Mapping[str, LazyTensor]) -> bool:
-    return set(pair) in ({"A", "B"}, {"embedding_A", "embedding_B"})
-
-
-def _pair_change(adapter: Adapter, module: str, pair: Mapping[str, LazyTensor]) -> _Change:
-    table = "embedding_A" in pair
-    side = "embedding_" if table else ""
-    down, up = pair[side + "A"], pair[side + "B"]
-    if down.shape[0] != adapter.rank(module):
+def _pairs(
+    adapter: Adapter,
+    module: str,
+    parts: Mapping[Part, LazyTensor],
+    initial: Mapping[Part, LazyTensor],
+    scaling: float,
+) -> tuple[LowRankPair, ...]:
+    """Return s · B·A, and − s · B₀·A₀ if the adapter began with a part of its base."""
+    transposed = Part.TABLE_DOWN in parts
+    down, up = (Part.TABLE_DOWN, Part.TABLE_UP) if transposed else (Part.DOWN, Part.UP)
+    if down not in parts:
+        return ()
+    rank = parts[down].shape[0]
+    if rank != adapter.rank(module):
         raise AdapterMismatchError(
-            f"adapter '{adapter.reference}': {module} has rank {down.shape[0]}, but adapter_config.json has "
+            f"adapter '{adapter.reference}': {module} has rank {rank}, but adapter_config.json has "
             f"{adapter.rank(module)}; are both files of the same adapter?"
         )
-    factor = adapter.reference.weight * adapter.scaling(module)
-    return _Change(_target(module), down, up, factor, table)
+    pair = LowRankPair(down=parts[down], up=parts[up], scaling=scaling, transposed=transposed)
+    if adapter.initial is None:
+        return (pair,)
+    if {part: tensor.shape for part, tensor in initial.items() if part in (down, up)} != {
+        part: parts[part].shape for part in (down, up)
+    }:
+        raise AdapterMismatchError(
+            f"adapter '{adapter.reference}': {adapter.initial_directory} has no {module} of the same shape; "
+            "is it the initial adapter of this one?"
+        )
+    before = LowRankPair(down=initial[down], up=initial[up], scaling=-scaling, transposed=transposed)
+    return (pair, before)
 
 
-def _check_shapes(adapter: Adapter, changes: list[_Change], weights: Weights) -> None:
+def _check_shapes(adapter: Adapter, changes: list[TensorChange], weights: Weights) -> None:
     wrong = []
     for change in changes:
-        shape = change.down.shape if change.up is None else (change.up.shape[0], change.down.shape[1])
         expected = weights[change.target].shape
-        if (tuple(reversed(shape)) if change.transposed else shape) != expected:
-            wrong.append(f"{change.target} {list(shape)} instead of {list(expected)}")
+        for shape, allowed in _shapes(change, expected):
+            if shape != allowed:
+                wrong.append(f"{change.target} {list(shape)} instead of {list(allowed)}")
+        if change.tokens is not None and max(change.tokens.rows) >= expected[0]:
+            raise AdapterMismatchError(
+                f"adapter '{adapter.reference}' trains token {max(change.tokens.rows)}, but {change.target} has only "
+                f"{expected[0]} rows; save the adapter with save_embedding_layers=True if the vocabulary was resized"
+            )
     if wrong:
         raise AdapterMismatchError(
             f"adapter '{adapter.reference}' was trained on a base with other shapes: {list_keys(wrong)}"
         )
+
+
+def _shapes(change: TensorChange, expected: tuple[int, ...]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the shape of each part of a change, with the shape that it must have."""
+    shapes = [(pair.shape, expected) for pair in change.pairs]
+    shapes += [(tensor.shape, expected) for tensor in (change.start, change.bias) if tensor is not None]
+    if change.magnitude is not None:
+        by_columns = any(pair.transposed for pair in change.pairs)
+        shapes.append((change.magnitude.shape, expected[1:] if by_columns else expected[:1]))
+    if change.tokens is not None:
+        shapes.append((change.tokens.values.shape, (len(change.tokens.rows), *expected[1:])))
+    return shapes

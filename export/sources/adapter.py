@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 
 from ...client.manifest import SourceIdentity
 from ..errors import AdapterMismatchError, SourceError, UnsupportedCheckpointError
+from .adapter_forms import INITIAL_FOLDERS, MERGE_FIRST, SAVE_CONVERTED, explain_method
+from .adapter_tensors import peft_key
 from .config import read_json
 from .folder_kind import explain_adapter
 from .modules import find_transformer
 from .references import AdapterReference, resolve_directory
-from .setting_rules import ADAPTER_RULES, check_keys
+from .setting_rules import ADAPTER_RULES, changes_base, check_keys
 from .stated_numbers import StatedNumbers, shorten
-from .weights import LazyTensor, hash_files, read_safetensors, remove_wrappers
+from .weights import LazyTensor, hash_files, read_safetensors
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,9 @@ class Adapter:
     """Folder of the weights: the root, or the subfolder that modules.json names."""
     settings: Mapping[str, Any]
     tensors: Mapping[str, LazyTensor]
+    initial: Mapping[str, LazyTensor] | None = None
+    """Tensors as they were before training, of an adapter that began with a part of its base; else None."""
+    initial_directory: Path | None = None
 
     @property
     def task_type(self) -> str | None:
@@ -51,7 +58,7 @@ class Adapter:
         """Return the reference with the SHA-256 of the weights."""
         return SourceIdentity(
             reference=str(self.reference.source),
-            sha256=hash_files([self.directory / WEIGHT_FILE]),
+            sha256=hash_files([folder / WEIGHT_FILE for folder in (self.directory, self.initial_directory) if folder]),
             weight=self.reference.weight,
         )
 
@@ -64,6 +71,17 @@ class Adapter:
         alpha = float(self._pattern("alpha_pattern", module, self.settings["lora_alpha"]))
         rank = self.rank(module)
         return alpha / (math.sqrt(rank) if self.settings.get("use_rslora") else rank)
+
+    def trained_tokens(self, module: str) -> list[int] | None:
+        """Return the ids of the embeddings' rows that the adapter trains in `module`, in the order of their values.
+
+        An LM head that PEFT ties to the embeddings has no entry of its own.
+        """
+        stated = self.settings.get("trainable_token_indices")
+        if not isinstance(stated, Mapping):
+            return stated or None
+        entries = [ids for name, ids in stated.items() if module == name or module.endswith(f".{name}")]
+        return entries[0] if entries else next(iter(stated.values()), None)
 
     def _pattern(self, field: str, module: str, default: float) -> float:
         for pattern, value in (self.settings.get(field) or {}).items():
@@ -87,22 +105,73 @@ def open_adapter(reference: AdapterReference) -> Adapter:
         raise SourceError(explained)
     settings = read_json(directory / CONFIG_FILE)
     _check_settings(settings, directory)
-    tensors = {
-        re.sub(r"^base_model\.model\.", "", remove_wrappers(name)): tensor
-        for name, tensor in read_safetensors(directory, WEIGHT_FILE).items()
-    }
+    initial = _find_initial(settings, directory)
     if not math.isfinite(reference.weight) or reference.weight == 0:
         raise AdapterMismatchError(f"adapter '{reference}': the weight must be a finite number other than 0")
-    return Adapter(reference=reference, root=root, directory=directory, settings=settings, tensors=tensors)
+    return Adapter(
+        reference=reference,
+        root=root,
+        directory=directory,
+        settings=settings,
+        tensors=_read_tensors(directory),
+        initial=None if initial is None else _read_tensors(initial),
+        initial_directory=initial,
+    )
+
+
+def _read_tensors(directory: Path) -> dict[str, LazyTensor]:
+    pickled = directory / PICKLED_FILE
+    if pickled.exists() and not (directory / WEIGHT_FILE).exists():
+        raise UnsupportedCheckpointError(
+            f"{directory}: only pickled weights ({PICKLED_FILE}), which can run code when read; convert them: "
+            + convert_command(directory)
+        )
+    tensors: dict[str, LazyTensor] = {}
+    for name, tensor in read_safetensors(directory, WEIGHT_FILE).items():
+        key = peft_key(name)
+        if key in tensors:
+            raise UnsupportedCheckpointError(f"{directory / WEIGHT_FILE}: two tensors are called {key}")
+        tensors[key] = tensor
+    return tensors
+
+
+def convert_command(directory: Path) -> str:
+    """Return the shell command that writes pickled weights as safetensors, without running code in them."""
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f"found = torch.load('{PICKLED_FILE}', map_location='cpu', weights_only=True); "
+        f"save_file({{name: found[name].clone().contiguous() for name in found}}, '{WEIGHT_FILE}')"
+    )
+    return f'cd {shlex.quote(str(directory))} && python -c "{code}"'
+
+
+def _find_initial(settings: Mapping[str, Any], directory: Path) -> Path | None:
+    """Return the folder of the initial adapter, of an adapter that needs it."""
+    init = settings.get("init_lora_weights")
+    if not changes_base(init):
+        return None
+    parents = [directory, directory.parent] if directory.name.startswith("checkpoint-") else [directory]
+    for folder in (parent / name for parent in parents for name in INITIAL_FOLDERS):
+        if (folder / WEIGHT_FILE).is_file():
+            return folder
+    raise UnsupportedCheckpointError(
+        f"{directory / CONFIG_FILE}: init_lora_weights {shorten(init)} changed the base as well when training began; "
+        f"{SAVE_CONVERTED}, as {INITIAL_FOLDERS[0]} or {INITIAL_FOLDERS[-1]}"
+    )
 
 
 def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
     where = str(directory / CONFIG_FILE)
+    method = settings.get("peft_type")
+    if method != "LORA":
+        raise UnsupportedCheckpointError(
+            f"{where}: peft_type {shorten(method)} is not supported; {explain_method(method)}"
+        )
     unknown = check_keys(settings, ADAPTER_RULES, where)
     if unknown:
         raise UnsupportedCheckpointError(
             f"{where}: {', '.join(sorted(unknown))} may change what the adapter computes and is not supported; "
-            "merge it with PEFT first and export the result"
+            + MERGE_FIRST
         )
     StatedNumbers(settings, where).size("r")
     StatedNumbers(settings, where).finite("lora_alpha")
@@ -117,6 +186,16 @@ def _check_settings(settings: Mapping[str, Any], directory: Path) -> None:
             else:
                 numbers.finite(pattern)
             _check_pattern(pattern, f"{where}: {field}")
+    _check_tokens(settings.get("trainable_token_indices"), where)
+
+
+def _check_tokens(stated: Any, where: str) -> None:
+    for ids in stated.values() if isinstance(stated, Mapping) else [[] if stated is None else stated]:
+        valid = isinstance(ids, list) and all(type(index) is int and index >= 0 for index in ids)
+        if not valid or len(set(ids)) != len(ids):
+            raise UnsupportedCheckpointError(
+                f"{where}: trainable_token_indices has {shorten(ids)}, not a list of different token ids"
+            )
 
 
 def _check_pattern(pattern: str, where: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...client.manifest import SourceIdentity
+from ...client.manifest import MergeReport, SourceIdentity
 from ..architectures import HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 from .config import parse_config, read_json
@@ -37,6 +37,8 @@ class Checkpoint:
     """Keys of config.json that no rule knows."""
     prefix: str
     """Prefix of the decoder's names in the files: `model.` or empty."""
+    merges: tuple[MergeReport, ...] = ()
+    """Of the adapters that were merged into the weights, in order."""
 
     def identity(self) -> SourceIdentity:
         """Return the reference with the SHA-256 of the weights. Reads all weight files."""
@@ -49,6 +51,19 @@ class Checkpoint:
     def with_weights(self, weights: Weights) -> Checkpoint:
         """Return the checkpoint with other weights."""
         return dataclasses.replace(self, weights=weights)
+
+    def with_merged(self, weights: Weights, merges: tuple[MergeReport, ...]) -> Checkpoint:
+        """Return the checkpoint with merged weights and the reports of the merge."""
+        return dataclasses.replace(self, weights=weights, merges=merges)
+
+    def with_vocabulary(self, weights: Weights, vocabulary: int) -> Checkpoint:
+        """Return the checkpoint with embeddings of another length."""
+        return dataclasses.replace(
+            self,
+            weights=weights,
+            config=dataclasses.replace(self.config, vocabulary=vocabulary),
+            raw_config=self.raw_config | {"vocab_size": vocabulary},
+        )
 
 
 def open_checkpoint(source: SourceReference) -> Checkpoint:

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from ..errors import SourceError
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-"""Patterns match files in subfolders as well."""
+_HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(//(?P<folder>[\w.-]+(/[\w.-]+)*))?")
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*adapter_model.bin")
+"""Patterns match files in subfolders as well. Pickled adapters are rejected with a command that needs the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceReference:
-    """A checkpoint: a local folder, or a hub id with an optional revision. `str` returns the text form."""
+    """A checkpoint: a local folder, or a hub id with optional folder and revision. `str` returns the text form."""
 
     location: str
-    """Path or hub id."""
+    """Path, or hub id with an optional subfolder: `owner/name//folder`."""
     revision: str | None = None
     """Branch, tag or commit of a hub id."""
 
@@ -73,15 +73,21 @@ def resolve_directory(source: SourceReference) -> Path:
     local = Path(source.location).expanduser()
     if local.exists():
         return local
-    if not _HUB_ID.fullmatch(source.location):
-        raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[@revision]")
+    hub = _HUB_ID.fullmatch(source.location)
+    if hub is None or {".", ".."} & set(source.location.split("/")):
+        raise SourceError(f"'{source}' is neither a directory nor a hub id of the form owner/name[//folder][@revision]")
+    folder = hub["folder"]
+    patterns = [f"{folder}/{pattern}" if folder else pattern for pattern in _HUB_FILES]
     from huggingface_hub import snapshot_download
 
     try:
-        fetched = snapshot_download(source.location, revision=source.revision, allow_patterns=_HUB_FILES)
+        fetched = snapshot_download(hub["repository"], revision=source.revision, allow_patterns=patterns)
     except Exception as exc:
         reason = str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__
         raise SourceError(
             f"'{source}' is not a local directory and could not be downloaded from the hub: {reason}"
         ) from exc
-    return Path(fetched)
+    found = Path(fetched) / (folder or "")
+    if not found.is_dir():
+        raise SourceError(f"'{source}': {hub['repository']} has no folder {folder} on the hub")
+    return found

@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import UnsupportedCheckpointError
+from .adapter_forms import MERGE_FIRST, NOT_WEIGHTS
 from .stated_numbers import shorten
 
 
@@ -67,20 +68,24 @@ def check_keys(raw: Mapping[str, Any], rules: Iterable[Rule], where: str) -> lis
     return [key for key, value in raw.items() if key not in known and value not in (None, False, [], {}, "")]
 
 
-_BASE_CHANGING = (
-    "save it converted to plain LoRA: save_pretrained(..., path_initial_model_for_weight_conversion=...), "
-    "because the base may have been changed as well"
-)
-_MERGE_FIRST = "merge it with PEFT first and export the result"
-_NEUTRAL_INITS = (True, False, None, "true", "false", "gaussian", "eva", "orthogonal", "mica")
+_UNCHANGED_BASE = (True, False, None, "true", "false", "gaussian", "eva", "orthogonal", "mica")
+_CHANGED_BASE = ("pissa", "olora", "corda", "lora_ga")
 
 
-def _leaves_base_unchanged(init: Any) -> bool:
-    return (init.lower() if isinstance(init, str) else init) in _NEUTRAL_INITS
+def changes_base(init: Any) -> bool:
+    """Whether an initialization of PEFT moves a part of the base into the adapter, from which it can be recovered."""
+    return isinstance(init, str) and init.lower().replace("-", "_").startswith(_CHANGED_BASE)
+
+
+def _is_known_init(init: Any) -> bool:
+    return changes_base(init) or (init.lower() if isinstance(init, str) else init) in _UNCHANGED_BASE
 
 
 ADAPTER_RULES = (
     applied("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", note="scaling of B·A for each module"),
+    applied("use_dora", note="the tensors have a magnitude for each row"),
+    applied("bias", "lora_bias", note="biases of modules that have one"),
+    applied("trainable_token_indices", note="rows of the embeddings that the adapter replaces"),
     applied("modules_to_save", note="the tensors that the adapter holds whole replace those of the base"),
     applied("task_type", note="SEQ_CLS and FEATURE_EXTRACTION decide the task"),
     applied(
@@ -91,32 +96,28 @@ ADAPTER_RULES = (
     checked(
         "peft_type",
         note="LORA",
-        remedy="only LORA is supported; " + _MERGE_FIRST,
+        remedy="only LORA is supported; " + MERGE_FIRST,
         is_neutral=lambda value: value == "LORA",
     ),
     checked(
         "init_lora_weights",
-        note="true, false, gaussian, eva, orthogonal, mica; others may have changed the base as well",
-        remedy=_BASE_CHANGING,
-        is_neutral=_leaves_base_unchanged,
+        note="true, false, gaussian, eva, orthogonal, mica; with their initial adapter also pissa, olora, corda, "
+        "lora_ga",
+        remedy="its base may have been changed as well; " + MERGE_FIRST,
+        is_neutral=_is_known_init,
     ),
-    checked("bias", note="none", remedy=_MERGE_FIRST, is_neutral=lambda value: value in (None, "none")),
+    checked("alora_invocation_tokens", "arrow_config", note="off: they choose by the input", remedy=NOT_WEIGHTS),
     checked(
-        "alora_invocation_tokens",
-        "arrow_config",
-        "fan_in_fan_out",
+        "layer_replication", "use_qalora", note="off: their base is another model", remedy="its base is another model"
+    ),
+    checked(
         "kasa_config",
-        "layer_replication",
-        "lora_bias",
         "megatron_config",
         "monteclora_config",
         "target_parameters",
-        "trainable_token_indices",
         "use_bdlora",
-        "use_dora",
-        "use_qalora",
         note="off: with them an adapter is more than W + scaling · B·A",
-        remedy=_MERGE_FIRST,
+        remedy=MERGE_FIRST,
     ),
     neutral(
         "auto_mapping",
@@ -124,6 +125,7 @@ ADAPTER_RULES = (
         "ensure_weight_tying",
         "eva_config",
         "exclude_modules",
+        "fan_in_fan_out",
         "inference_mode",
         "layers_pattern",
         "layers_to_transform",

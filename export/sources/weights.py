@@ -53,8 +53,10 @@ Weights = Mapping[str, LazyTensor]
 
 
 def remove_wrappers(name: str) -> str:
-    """Return a tensor's name without the prefix that torch.compile gives to a wrapped module."""
-    return name.replace("_orig_mod.", "")
+    """Return a tensor's name without the prefixes that torch.compile, FSDP and checkpointing give to modules."""
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
+        name = name.replace(wrapper, "")
+    return name
 
 
 def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:

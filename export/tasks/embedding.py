@@ -66,8 +66,9 @@ class EmbeddingTask:
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """Return the merged decoder without heads."""
-        merged = merge_with_heads(checkpoint, adapters)
-        return checkpoint.with_weights({name: merged[name] for name in checkpoint.config.tensor_shapes()})
+        names = checkpoint.config.tensor_shapes()
+        merge = merge_with_heads(checkpoint, adapters, used=names)
+        return checkpoint.with_merged({name: merge.weights[name] for name in names}, merge.reports)
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
         """Return each probe text as a query and as a document."""

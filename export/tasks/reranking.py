@@ -69,9 +69,9 @@ class RerankTask:
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
         """Return the merged decoder with `score.weight`."""
-        weights = merge_with_heads(checkpoint, adapters)
-        require_score_heads(adapters, weights)
-        merged = checkpoint.with_weights(weights)
+        merge = merge_with_heads(checkpoint, adapters)
+        require_score_heads(adapters, merge.weights)
+        merged = checkpoint.with_merged(merge.weights, merge.reports)
         if SCORE_HEAD in merged.weights:
             return keep_score_head(merged)
         return take_answer_rows(checkpoint, merged, self.answers or find_answer_ids(self.tokenizer))

@@ -34,29 +34,66 @@ def load_base(source: Path, *, causal: bool = False) -> torch.nn.Module:
 
 
 def write_adapter(
-    folder: Path, source: Path, *, seed: int = 0, causal: bool = False, zeros: bool = False, **settings: Any
+    folder: Path,
+    source: Path,
+    *,
+    seed: int = 0,
+    causal: bool = False,
+    zeros: bool = False,
+    vocabulary: int | None = None,
+    initial: Path | None = None,
+    **settings: Any,
 ) -> Path:
-    """Save a new adapter with PEFT, with random values in all its tensors."""
+    """Save a new adapter with PEFT, with random values in all its tensors.
+
+    Args:
+        folder: Folder of the adapter.
+        source: Checkpoint of the base.
+        seed: Seed of the values.
+        causal: Train the base as a causal LM.
+        zeros: Save low-rank tensors of zeros instead.
+        vocabulary: Resize the embeddings of the base before training.
+        initial: Also save the adapter as it is before training in this folder, and PEFT's conversion to plain LoRA in
+            `converted`, beside the adapter.
+        settings: Fields of LoraConfig.
+    """
     fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION_AND_MLP} | settings
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = get_peft_model(load_base(source, causal=causal), LoraConfig(**fields))
+        base: Any = load_base(source, causal=causal)
+        if vocabulary is not None:
+            base.resize_token_embeddings(vocabulary)
+        model = get_peft_model(base, LoraConfig(**fields))
+        if initial is not None:
+            _save_initial(model, initial)
         rng = torch.Generator().manual_seed(seed)
         for name, parameter in model.named_parameters():
-            if "lora_" in name or "modules_to_save" in name:
+            if "lora_" in name or parameter.requires_grad:
                 noise = torch.randn(parameter.shape, generator=rng) * 0.2
                 parameter.data = torch.zeros_like(parameter) if zeros and "lora_" in name else parameter.data + noise
         model.save_pretrained(str(folder))
+        if initial is not None:
+            converted = folder.with_name("converted")
+            model.save_pretrained(str(converted), path_initial_model_for_weight_conversion=str(initial))
     return folder
 
 
-def peft_truth(source: Path, adapter: Path, rows: Sequence[Sequence[int]], *, causal: bool = False) -> PeftTruth:
+def _save_initial(model: Any, folder: Path) -> None:
+    """Save an untrained adapter as PEFT's documentation says, without the name of its initialization."""
+    config = model.peft_config["default"]
+    init, config.init_lora_weights = config.init_lora_weights, True
+    model.save_pretrained(str(folder))
+    config.init_lora_weights = init
+
+
+def peft_truth(
+    source: Path, adapter: Path, rows: Sequence[Sequence[int]], *, causal: bool = False, vocabulary: int | None = None
+) -> PeftTruth:
     """Return PEFT's merged tensors and embeddings for a saved adapter."""
-    base = load_base(source, causal=causal)
+    base: Any = load_base(source, causal=causal)
+    if vocabulary is not None:
+        base.resize_token_embeddings(vocabulary)
     model = PeftModel.from_pretrained(base, adapter)
     forward = model_vectors(base.get_submodule("model") if causal else base, rows)
     merged = model.merge_and_unload().state_dict()
-    return PeftTruth(
-        {name.removeprefix("model."): tensor.clone() for name, tensor in merged.items() if name != "lm_head.weight"},
-        forward,
-    )
+    return PeftTruth({name.removeprefix("model."): tensor.clone() for name, tensor in merged.items()}, forward)

@@ -188,7 +188,7 @@ def test_unused_sliding_window_is_ignored(tmp_path: Path) -> None:
     assert open_checkpoint(SourceReference(str(source))).config.sliding_window is None
 
 
-@pytest.mark.parametrize("reference", ["no/such/folder", "nowhere", "/no/such/folder"])
+@pytest.mark.parametrize("reference", ["no/such/folder", "nowhere", "/no/such/folder", "acme/loras//../x"])
 def test_missing_source_raises_an_error(reference: str) -> None:
     with pytest.raises(SourceError, match=f"'{reference}' is neither a directory nor a hub id"):
         open_checkpoint(SourceReference(reference))

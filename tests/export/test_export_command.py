@@ -112,6 +112,7 @@ def test_export_prints_what_it_wrote(tmp_path: Path, tiny_source: Path) -> None:
     assert "wrote model_repository/tiny version 1" in result.stdout
     assert "min cosine 0.9999" in result.stdout
     assert "alone and batched:" in result.stdout
+    assert f"adapter {adapter}=0.5: 14 tensors changed, by 0." in result.stdout
     manifest = json.loads(folder.manifest.read_text())
     assert manifest["precision"] == "fp16"
     assert manifest["max_tokens"] == 64
@@ -238,6 +239,7 @@ def test_merge_writes_and_refuses_to_overwrite(here: Runner, tmp_path: Path, tin
     result = here(*arguments)
     assert result.returncode == 0, result.stderr
     assert "wrote out/merged" in result.stdout
+    assert f"adapter {adapter}: 14 tensors changed, by 0." in result.stdout
     assert (tmp_path / "out" / "merged" / "model.safetensors").is_file()
     assert_one_error_line(here(*arguments), holding="out/merged exists; overwrite it")
 

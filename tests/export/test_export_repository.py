@@ -150,6 +150,9 @@ def test_manifest_describes_the_export(exported: Exported) -> None:
     [adapter] = record.adapters
     assert (adapter.reference, adapter.weight) == (str(exported.adapter), 1.0)
     weights = (exported.adapter / "adapter_model.safetensors").read_bytes()
+    [merge] = record.merges
+    assert (merge.adapter, merge.changed, merge.unchanged) == (str(exported.adapter), 14, 0)
+    assert 0 < merge.smallest < merge.relative_change < merge.largest
     assert adapter.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()
     weights = (exported.source / "model.safetensors").read_bytes()
     assert record.checkpoint.sha256 == hashlib.sha256(hashlib.sha256(weights).digest()).hexdigest()

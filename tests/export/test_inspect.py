@@ -86,6 +86,8 @@ def test_shows_a_model_by_name_and_by_folder(folder: ModelFolder) -> None:
         "rows of up to 48 tokens",
         "adapter",
         "x 0.5",
+        "=0.5: 14 tensors changed, by 0.",
+        "  smallest 0.",
         "files       5 checked",
         "parity",
     ):

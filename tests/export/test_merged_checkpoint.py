@@ -33,7 +33,7 @@ def merge(source: Path, adapter: Path, output: Path, *, weight: float = 1.0, ove
     references = (AdapterReference(SourceReference(str(adapter)), weight),)
     return write_merged_checkpoint(
         MergeOptions(model=SourceReference(str(source)), adapters=references, output=output, overwrite=overwrite)
-    )
+    ).folder
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["model", "causal"])

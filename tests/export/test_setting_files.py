@@ -194,7 +194,7 @@ def test_merged_checkpoint_has_the_files_of_the_adapter(tmp_path: Path, source: 
     write_json(adapter / PROMPTS_FILE, {"prompts": {"query": "q: ", "document": "d: "}})
     merged = write_merged_checkpoint(
         MergeOptions(model=SourceReference(str(source)), adapters=references(adapter), output=tmp_path / "merged")
-    )
+    ).folder
     assert json.loads((merged / PROMPTS_FILE).read_text())["prompts"]["query"] == "q: "
     assert not (merged / "adapter_config.json").exists()
     direct = export(source, tmp_path / "a", adapter)
@@ -213,7 +213,7 @@ def test_adapter_beside_weights_must_be_passed_explicitly(tmp_path: Path, source
     assert min_cosine(answers, model_vectors(official, ROWS)) >= 0.999999
     merged = write_merged_checkpoint(
         MergeOptions(model=SourceReference(str(source)), adapters=references(source), output=tmp_path / "merged")
-    )
+    ).folder
     assert min_cosine(official_vectors(merged, ROWS), answers) >= 0.999999
 
 
@@ -230,7 +230,7 @@ def test_transformer_in_a_subfolder(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", inner)
     merged = write_merged_checkpoint(
         MergeOptions(model=SourceReference(str(root)), adapters=references(adapter), output=tmp_path / "merged")
-    )
+    ).folder
     assert (merged / "0_Transformer" / "model.safetensors").is_file()
     parity = export(merged, tmp_path / "b").record.parity
     assert parity is not None
@@ -363,11 +363,10 @@ def test_neutral_initializations_are_accepted(tmp_path: Path, tiny_source: Path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"init_lora_weights": "lora-ga"}, "init_lora_weights 'lora-ga' is not supported; save it converted"),
+        ({"init_lora_weights": "lora-ga"}, "init_lora_weights 'lora-ga' changed the base as well"),
         ({"init_lora_weights": "mystery"}, "init_lora_weights 'mystery' is not supported"),
         ({"use_new_variant": True}, "use_new_variant may change what the adapter computes"),
         ({"target_parameters": ["x"]}, "target_parameters"),
-        ({"trainable_token_indices": [1]}, "trainable_token_indices"),
     ],
 )
 def test_unknown_adapter_options_are_rejected(

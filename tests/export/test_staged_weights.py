@@ -15,6 +15,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from qwen3_triton.client import Precision
 from qwen3_triton.export import AdapterReference, ExportOptions, SourceReference, export_model
 from qwen3_triton.export.passes import merge
+from qwen3_triton.export.passes.tensor_change import TensorChange
 from qwen3_triton.export.sources.staged_weights import StagedWeights, stage_computed
 from qwen3_triton.export.sources.weights import LazyTensor, in_memory, read_safetensors
 
@@ -73,7 +74,7 @@ def test_every_merged_tensor_is_computed_once(
     computed: Counter[str] = Counter()
     original: Callable[..., LazyTensor] = merge._changed
 
-    def counted(merged: LazyTensor, base: LazyTensor, change: merge._Change) -> LazyTensor:
+    def counted(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> LazyTensor:
         tensor = original(merged, base, change)
 
         def load() -> torch.Tensor:

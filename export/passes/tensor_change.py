@@ -1,0 +1,113 @@
+"""The change of one tensor by one adapter.
+
+T(W) = S or W, the tensor that the adapter was trained on or has whole
+T(W) += s · B·A for each pair (arXiv:2106.09685), or + s · b for a bias
+T(W)  = m · T(W) / ‖T(W)‖ for DoRA (arXiv:2402.09353)
+rows of T(W) = trained tokens
+ΔW    = weight · (T(W) − W)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..sources.weights import LazyTensor
+
+_MAGNITUDE_ROUNDING = 2.0**-8
+"""Relative error of a norm that is stored in bf16."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRankPair:
+    """s · B·A, or its transpose."""
+
+    down: LazyTensor
+    """A [r, in]"""
+    up: LazyTensor
+    """B [out, r]"""
+    scaling: float
+    transposed: bool = False
+    """Whether B·A is [hidden, vocabulary], the transpose of the embedding table."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that the pair changes."""
+        shape = (self.up.shape[0], self.down.shape[1])
+        return shape[::-1] if self.transposed else shape
+
+    def product(self, rows: Sequence[int] | None) -> torch.Tensor:
+        """Return s · B·A as float32, or some rows of it."""
+        down, up = self.down.fp32(), self.up
+        if rows is None:
+            whole = up.fp32() @ down
+            return self.scaling * (whole.T if self.transposed else whole)
+        if self.transposed:
+            return self.scaling * (up.fp32() @ down[:, list(rows)]).T
+        return self.scaling * (up.fp32_rows(rows) @ down)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedRows:
+    """Rows of the embeddings after training."""
+
+    rows: Sequence[int]
+    values: LazyTensor
+    """[rows, hidden]"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorChange:
+    """The change of one tensor by one adapter."""
+
+    target: str
+    weight: float
+    """Factor of the adapter."""
+    start: LazyTensor | None = None
+    """S; None starts at the base."""
+    pairs: tuple[LowRankPair, ...] = ()
+    bias: LazyTensor | None = None
+    """b [out] of `lora_bias`."""
+    bias_scaling: float = 1.0
+    magnitude: LazyTensor | None = None
+    """m: norms of the rows; of the embeddings, norms of the columns."""
+    tokens: TrainedRows | None = None
+
+    def delta(self, base: LazyTensor, rows: Sequence[int] | None = None) -> torch.Tensor:
+        """Return ΔW as float32, or some rows of it; `base` is W, the tensor before any adapter."""
+        if rows is not None and (self.tokens is not None or self._by_columns):
+            return self.delta(base)[list(rows)]
+        additions = [pair.product(rows) for pair in self.pairs]
+        if self.bias is not None:
+            additions.append(self.bias_scaling * _values(self.bias, rows))
+        if self.start is None and self.magnitude is None and self.tokens is None:
+            return self.weight * sum(additions[1:], additions[0])
+        before = _values(base, rows)
+        trained = before.clone() if self.start is None else _values(self.start, rows)
+        for addition in additions:
+            trained = trained + addition
+        if self.magnitude is not None:
+            trained = self._with_magnitude(self.magnitude, trained, rows)
+        if self.tokens is not None:
+            trained = trained.index_copy(0, torch.tensor(self.tokens.rows), self.tokens.values.fp32())
+        return self.weight * (trained - before)
+
+    def is_rounding(self, relative: float) -> bool:
+        """Whether a relative change is only that of rounding m, because DoRA's B·A is zero."""
+        products = (pair.up.fp32().any() and pair.down.fp32().any() for pair in self.pairs)
+        return self.magnitude is not None and relative < _MAGNITUDE_ROUNDING and not any(products)
+
+    @property
+    def _by_columns(self) -> bool:
+        return self.magnitude is not None and any(pair.transposed for pair in self.pairs)
+
+    def _with_magnitude(self, magnitude: LazyTensor, values: torch.Tensor, rows: Sequence[int] | None) -> torch.Tensor:
+        if self._by_columns:
+            return torch.mul(values, magnitude.fp32() / torch.linalg.norm(values, dim=0))
+        return torch.mul(values, (_values(magnitude, rows) / torch.linalg.norm(values, dim=1))[:, None])
+
+
+def _values(tensor: LazyTensor, rows: Sequence[int] | None) -> torch.Tensor:
+    return tensor.fp32() if rows is None else tensor.fp32_rows(rows)
