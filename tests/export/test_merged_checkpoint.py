@@ -22,7 +22,7 @@ from qwen3_triton.export import (
     SourceReference,
     write_merged_checkpoint,
 )
-from qwen3_triton.export.artifacts import merged_checkpoint
+from qwen3_triton.export.artifacts import weight_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
@@ -99,7 +99,7 @@ def test_large_checkpoint_is_sharded_with_an_index(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     whole = merge(tiny_source, adapter, tmp_path / "out" / "whole")
-    monkeypatch.setattr(merged_checkpoint, "SHARD_BYTES", 30_000)
+    monkeypatch.setattr(weight_shards, "SHARD_BYTES", 30_000)
     output = merge(tiny_source, adapter, tmp_path / "out" / "shards")
     files = sorted(file.name for file in output.glob("*.safetensors"))
     index = json.loads((output / "model.safetensors.index.json").read_text())
