@@ -17,7 +17,7 @@ from written_graph import Vectors, min_cosine
 
 from qwen3_triton.client import EmbeddingManifest, RerankManifest
 from qwen3_triton.client.manifest import fill_template
-from qwen3_triton.export import ExportResult
+from qwen3_triton.export import ExportResult, FuseOptions, WeightedCheckpoint, write_fused_checkpoint
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 sentence_transformers: Any = pytest.importorskip("sentence_transformers", minversion="5.4")
@@ -112,6 +112,16 @@ def test_transformer_in_a_subfolder(tmp_path: Path) -> None:
     write_checkpoint(root / "0_Transformer")
     write_sentence_files(root, transformer="0_Transformer", prompts={"query": "q: ", "document": "d: "})
     assert_same(root, export(root, tmp_path / "repository", max_tokens=None))
+
+
+@pytest.mark.parametrize("transformer", ["", "0_Transformer"])
+def test_fused_checkpoints(tmp_path: Path, transformer: str) -> None:
+    for name, seed in {"first": 1, "second": 2}.items():
+        write_checkpoint(tmp_path / name / transformer, TinyCheckpoint(seed=seed))
+        write_sentence_files(tmp_path / name, transformer=transformer, prompts={"query": "q: ", "document": "d: "})
+    checkpoints = tuple(WeightedCheckpoint.parse(str(tmp_path / name)) for name in ("first", "second"))
+    fused = write_fused_checkpoint(FuseOptions(checkpoints=checkpoints, output=tmp_path / "out" / "fused"))
+    assert_same(fused, export(fused, tmp_path / "repository", max_tokens=None))
 
 
 def test_qwen2(tmp_path: Path) -> None:
