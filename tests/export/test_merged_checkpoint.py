@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from pathlib import Path
 
@@ -114,6 +115,17 @@ def test_large_checkpoint_is_sharded_with_an_index(
     largest = max(tensor.nbytes for tensor in truth.values())
     assert all((output / file).stat().st_size < max(30_000, largest) + 8_000 for file in files)
     assert min_cosine(official_vectors(output, ROWS), official_vectors(whole, ROWS)) >= 0.9999999
+
+
+def test_the_same_merge_writes_the_same_bytes(
+    tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_shards, "SHARD_BYTES", 30_000)
+    adapter = write_adapter(tmp_path / "adapter", tiny_source)
+    once, again = (merge(tiny_source, adapter, tmp_path / "out" / name) for name in ("once", "again"))
+    names = sorted(entry.name for entry in once.iterdir())
+    assert len(names) > 5
+    assert filecmp.cmpfiles(once, again, names, shallow=False) == (names, [], [])
 
 
 def test_existing_output_is_rejected_before_anything_is_read(tmp_path: Path, tiny_source: Path) -> None:
