@@ -12,7 +12,7 @@ import torch
 from ..architectures import EMBEDDINGS, HEADS, LM_HEAD
 from ..errors import FusionError
 from ..options import FuseOptions
-from ..passes.fuse import dot, fuse_tensors
+from ..passes.fuse import fuse_tensors, squared_norm
 from ..progress import Progress, SilentProgress
 from ..sources.checkpoint import Checkpoint, open_checkpoint
 from ..sources.precedence import reject_adapter_beside_weights
@@ -116,16 +116,16 @@ class _Distances:
 
     def add(self, tensor: ShardTensor, rounded: torch.Tensor) -> None:
         """Add a tensor of the result; raise FusionError if it is not finite."""
-        if not torch.isfinite(rounded).all():
-            raise FusionError(
-                f"{tensor.name}: the fused values do not fit into {tensor.dtype}, or a checkpoint has values that are "
-                "not finite"
-            )
         for index, source in enumerate(self.sources[tensor.name]):
             values = source.fp32()
-            change = rounded.to(torch.float32) - values
-            self._squared[index] += dot(change, change)
-            self._norms[index] += dot(values, values)
+            squared = squared_norm(rounded.to(torch.float32) - values)
+            if not math.isfinite(squared):
+                raise FusionError(
+                    f"{tensor.name}: the fused values do not fit into {tensor.dtype}, or a checkpoint has values that "
+                    "are not finite"
+                )
+            self._squared[index] += squared
+            self._norms[index] += squared_norm(values)
 
     def relative(self) -> list[float]:
         """Return ‖result − checkpoint‖ / ‖checkpoint‖ for each checkpoint."""

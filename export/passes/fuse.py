@@ -30,7 +30,8 @@ LINEAR_ABOVE = 0.9995
 """|cos θ| above which slerp is replaced by linear, as in mergekit."""
 _ZERO_NORM = 1e-8
 """Norm up to which a tensor has no direction, as in mergekit."""
-_CHUNK = 1 << 20
+_CHUNK = 1 << 14
+"""Values that are summed at once: so few that torch uses one thread, as sums of several depend on their number."""
 
 
 def fuse_tensors(tensors: Sequence[LazyTensor], weights: Sequence[float], method: FusionMethod) -> LazyTensor:
@@ -58,7 +59,7 @@ def fuse_tensors(tensors: Sequence[LazyTensor], weights: Sequence[float], method
 
 def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
     """Return the spherical interpolation of `a` and `b`, of the same shape: `a` for t = 0, `b` for t = 1."""
-    norms = math.sqrt(dot(a, a)), math.sqrt(dot(b, b))
+    norms = math.sqrt(squared_norm(a)), math.sqrt(squared_norm(b))
     cosine = dot(a, b) / (norms[0] * norms[1]) if min(norms) > _ZERO_NORM else 0.0
     if abs(cosine) > LINEAR_ABOVE:
         return torch.lerp(a, b, t)
@@ -67,9 +68,16 @@ def slerp(a: torch.Tensor, b: torch.Tensor, t: float) -> torch.Tensor:
 
 
 def dot(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Return the scalar product of all values, summed in float64."""
+    """Return the scalar product of all values, computed in float64."""
     chunks = zip(torch.split(a.flatten(), _CHUNK), torch.split(b.flatten(), _CHUNK), strict=True)
-    return sum(float(one.double() @ other.double()) for one, other in chunks)
+    return sum(float((one.double() * other).sum()) for one, other in chunks)
+
+
+def squared_norm(a: torch.Tensor) -> float:
+    """Return the sum of the squares of all values, computed in float64."""
+    return sum(
+        float(torch.linalg.vector_norm(chunk, dtype=torch.float64)) ** 2 for chunk in torch.split(a.flatten(), _CHUNK)
+    )
 
 
 _METHODS: dict[FusionMethod, Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]] = {
