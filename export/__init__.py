@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..client.manifest import Device, Verification
     from .artifacts.cuda_options import cuda_provider_options
+    from .artifacts.fused_checkpoint import write_fused_checkpoint
     from .artifacts.graph_file import write_graph
     from .artifacts.merged_checkpoint import MergeResult, write_merged_checkpoint
     from .artifacts.versions import switch_version, version_in_use
     from .errors import (
         AdapterMismatchError,
         ExportError,
+        FusionError,
         Int8AccuracyError,
         ModelExistsError,
         ParityError,
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
         CudaAttention,
         EvaluationOptions,
         ExportOptions,
+        FuseOptions,
+        FusionMethod,
         Int8Options,
         MergeOptions,
         PairTemplate,
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from .progress import Progress, SilentProgress
     from .release import RuntimeVersion, TritonRelease
     from .sources.checkpoint import open_checkpoint
-    from .sources.references import AdapterReference, SourceReference
+    from .sources.references import AdapterReference, SourceReference, WeightedCheckpoint
     from .verification.ndcg import ndcg_by_query
 
 _HOMES = {
@@ -58,6 +62,9 @@ _HOMES = {
     "ExportError": "errors",
     "ExportOptions": "options",
     "ExportResult": "pipeline",
+    "FuseOptions": "options",
+    "FusionError": "errors",
+    "FusionMethod": "options",
     "GraphOptions": "graph",
     "Int8AccuracyError": "errors",
     "Int8Options": "options",
@@ -82,6 +89,7 @@ _HOMES = {
     "UnsupportedCheckpointError": "errors",
     "Verification": ".client.manifest",
     "WeightFormat": "formats",
+    "WeightedCheckpoint": "sources.references",
     "WitnessChoice": "options",
     "WitnessError": "errors",
     "cuda_provider_options": "artifacts.cuda_options",
@@ -91,6 +99,7 @@ _HOMES = {
     "switch_version": "artifacts.versions",
     "version_in_use": "artifacts.versions",
     "weight_format": "formats",
+    "write_fused_checkpoint": "artifacts.fused_checkpoint",
     "write_graph": "artifacts.graph_file",
     "write_merged_checkpoint": "artifacts.merged_checkpoint",
 }
@@ -105,6 +114,9 @@ __all__ = [
     "ExportError",
     "ExportOptions",
     "ExportResult",
+    "FuseOptions",
+    "FusionError",
+    "FusionMethod",
     "GraphOptions",
     "Int8AccuracyError",
     "Int8Options",
@@ -129,6 +141,7 @@ __all__ = [
     "UnsupportedCheckpointError",
     "Verification",
     "WeightFormat",
+    "WeightedCheckpoint",
     "WitnessChoice",
     "WitnessError",
     "cuda_provider_options",
@@ -138,6 +151,7 @@ __all__ = [
     "switch_version",
     "version_in_use",
     "weight_format",
+    "write_fused_checkpoint",
     "write_graph",
     "write_merged_checkpoint",
 ]

@@ -4,6 +4,7 @@ ExportError
 ├── SourceError                 a checkpoint, adapter or file does not exist or cannot be read
 ├── UnsupportedCheckpointError  the checkpoint has a setting that is not supported
 ├── AdapterMismatchError        an adapter does not match its base model; lists the keys
+├── FusionError                 checkpoints cannot be fused; lists their differences
 ├── ModelExistsError            the target already exists
 ├── UnknownVersionError         the repository does not have the model or its version
 ├── StagingError                the target cannot be written atomically
@@ -35,6 +36,10 @@ class UnsupportedCheckpointError(ExportError):
 
 class AdapterMismatchError(ExportError):
     """An adapter does not match its base model. The message lists the keys."""
+
+
+class FusionError(ExportError):
+    """Checkpoints cannot be fused. The message lists their differences."""
 
 
 class ModelExistsError(ExportError):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..client.manifest import Device, Precision, Verification
 from .release import DEFAULT_RELEASE, TritonRelease
-from .sources.references import AdapterReference, SourceReference
+from .sources.references import AdapterReference, SourceReference, WeightedCheckpoint
 
 
 class TaskChoice(StrEnum):
@@ -33,6 +33,18 @@ class WitnessChoice(StrEnum):
     """optimum-onnx, whose graph gets the same token ids; an error if it cannot export the checkpoint."""
     NONE = "none"
     """None."""
+
+
+class FusionMethod(StrEnum):
+    """How checkpoints are fused, tensor by tensor; `passes/fuse.py` has the formulas."""
+
+    LINEAR = "linear"
+    """The weighted mean."""
+    SLERP = "slerp"
+    """Spherical linear interpolation."""
+
+
+DEFAULT_FUSION = FusionMethod.SLERP
 
 
 class PairTemplate(StrEnum):
@@ -177,5 +189,19 @@ class MergeOptions:
     """LoRA adapters to merge."""
     output: Path
     """Output folder."""
+    overwrite: bool = False
+    """Replace an existing output folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseOptions:
+    """Options of `write_fused_checkpoint`."""
+
+    checkpoints: tuple[WeightedCheckpoint, ...]
+    """Two or more checkpoints. Config, tokenizer and other files are those of the first."""
+    output: Path
+    """Output folder."""
+    method: FusionMethod = DEFAULT_FUSION
+    """How the weights are fused."""
     overwrite: bool = False
     """Replace an existing output folder."""

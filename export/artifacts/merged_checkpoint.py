@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from ...client.manifest import MergeReport
 from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
@@ -19,31 +17,16 @@ from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
 from ..passes.resized_vocabulary import resize_vocabulary
 from ..progress import Progress, SilentProgress
-from ..sources.adapter import CONFIG_FILE as ADAPTER_CONFIG
 from ..sources.adapter import open_adapter
 from ..sources.checkpoint import Checkpoint, open_checkpoint
 from ..sources.modules import MODULES_FILE, read_modules
 from ..sources.precedence import reject_adapter_beside_weights, setting_files
 from ..sources.setting_files import SETTING_FILES, SettingFiles
 from ..sources.trained_base import describe_other_base, other_bases
-from ..sources.weights import LazyTensor, Weights
+from ..sources.weights import LazyTensor
+from .companion_files import copy_companions
 from .staging import refuse_existing, staged_folder
-
-SHARD_BYTES = 4 << 30
-"""Maximum size of one file, which is also held in memory."""
-
-_NOT_COPIED = (
-    ".safetensors",
-    ".bin",
-    ".pt",
-    ".pth",
-    ".ckpt",
-    ".index.json",
-    ".onnx",
-    ".gguf",
-    ".h5",
-    ".msgpack",
-)
+from .weight_shards import ShardTensor, write_shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,14 +72,10 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")
     with staged_folder(options.output, overwrite=options.overwrite) as content:
-        _copy_companions(base.root, content, leave_out=base.directory)
-        transformer = content / base.directory.relative_to(base.root)
-        if transformer != content:
-            transformer.mkdir(exist_ok=True)
-            _copy_companions(base.directory, transformer)
+        transformer = copy_companions(base, content)
         _copy_settings(files, content)
         _write_config(base, merged, stored.config.vocabulary, transformer / "config.json")
-        _write_shards(base, merged, transformer, progress)
+        _write_weights(base, merged, transformer, progress)
     return MergeResult(folder=options.output, merges=merged.reports)
 
 
@@ -132,69 +111,35 @@ def _write_config(base: Checkpoint, merged: MergedModel, stored_vocabulary: int,
         file.write_text(json.dumps(base.raw_config | changes, indent=2) + "\n", encoding="utf-8")
 
 
-def _copy_companions(source: Path, content: Path, leave_out: Path | None = None) -> None:
-    """Config, tokenizer and sentence-transformers files; no weights, nothing hidden."""
-    for entry in source.iterdir():
-        if (
-            entry.name.startswith(".")
-            or entry.name.endswith(_NOT_COPIED)
-            or entry.name == ADAPTER_CONFIG
-            or entry == leave_out
-        ):
-            continue
-        if entry.is_file():
-            shutil.copyfile(entry, content / entry.name)
-        elif entry.is_dir() and (entry / "config.json").exists():
-            shutil.copytree(entry, content / entry.name)
-        elif entry.is_dir() and not any(entry.iterdir()):
-            (content / entry.name).mkdir()
+def _write_weights(base: Checkpoint, merged: MergedModel, folder: Path, progress: Progress) -> None:
+    """Write the merged tensors in the order of the base."""
+    names = [name for name in base.weights if name in merged.weights]
+    names += [name for name in merged.weights if name not in base.weights]
+    tensors = {
+        name: ShardTensor(
+            name=_stored_name(base, merged, name), values=merged.weights[name], dtype=_stored_dtype(base, name)
+        )
+        for name in names
+    }
+    names_in_base = {tensor.name: name for name, tensor in tensors.items()}
+    changed = 0
+    lost: list[str] = []
 
+    def check(tensor: ShardTensor, rounded: torch.Tensor) -> None:
+        nonlocal changed
+        name = names_in_base[tensor.name]
+        if not torch.isfinite(rounded).all():
+            raise AdapterMismatchError(f"{name}: the merged values do not fit into {tensor.dtype} of the base")
+        origin = base.weights.get(name)
+        if tensor.values is not origin:
+            changed += 1
+            lost.extend([name] if _equals(origin, rounded) else [])
 
-def _write_shards(base: Checkpoint, merged: MergedModel, content: Path, progress: Progress) -> None:
-    shards = _plan_shards(base, merged.weights)
-    files, done, total = {}, 0, 0
-    changed, lost = 0, []
-    for index, names in enumerate(shards):
-        file = _shard_name(index, len(shards))
-        tensors = {}
-        for name in names:
-            tensor = merged.weights[name].load().to(_stored_dtype(base, name)).contiguous()
-            if not torch.isfinite(tensor).all():
-                raise AdapterMismatchError(f"{name}: the merged values do not fit into {tensor.dtype} of the base")
-            if merged.weights[name] is not base.weights.get(name):
-                changed += 1
-                lost += [name] if _equals(base.weights.get(name), tensor) else []
-            stored_name = _stored_name(base, merged, name)
-            tensors[stored_name] = tensor
-            files[stored_name] = file
-            done, total = done + 1, total + tensor.nbytes
-            progress.step(done, len(merged.weights))
-        save_file(tensors, content / file, metadata={"format": "pt"})
+    write_shards(list(tensors.values()), folder, progress, check)
     if len(lost) == changed:
         raise AdapterMismatchError("the merged weights equal the base after rounding to its dtype; nothing was written")
     if lost:
         progress.note(f"rounding to the dtype of the base removes the whole change of {list_keys(lost)}")
-    if len(shards) > 1:
-        index_file = content / "model.safetensors.index.json"
-        index_file.write_text(
-            json.dumps({"metadata": {"total_size": total}, "weight_map": files}, indent=2), encoding="utf-8"
-        )
-
-
-def _plan_shards(base: Checkpoint, weights: Weights) -> list[list[str]]:
-    """Return the tensor names of each file, in the order of the base."""
-    order = [name for name in base.weights if name in weights]
-    order += [name for name in weights if name not in base.weights]
-    shards: list[list[str]] = [[]]
-    free_bytes = SHARD_BYTES
-    for name in order:
-        size = _stored_dtype(base, name).itemsize * math.prod(weights[name].shape)
-        if size > free_bytes and shards[-1]:
-            shards.append([])
-            free_bytes = SHARD_BYTES
-        shards[-1].append(name)
-        free_bytes -= size
-    return shards
 
 
 def _stored_dtype(base: Checkpoint, name: str) -> torch.dtype:
@@ -207,10 +152,6 @@ def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
         return name
     # models with a head have their decoder under `model.`
     return ("model." if merged.model_class != base.config.model_class else base.prefix) + name
-
-
-def _shard_name(index: int, count: int) -> str:
-    return "model.safetensors" if count == 1 else f"model-{index + 1:05d}-of-{count:05d}.safetensors"
 
 
 def _equals(base: LazyTensor | None, rounded: torch.Tensor) -> bool:

@@ -18,7 +18,10 @@ _SMALLEST_NORM = 1e-12
 
 
 def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
-    """Return embeddings FP32 [G, hidden], each of L2 norm 1: final norm, inverse rotation if needed, L2 norm."""
+    """Return embeddings FP32 [G, hidden], each of L2 norm 1: final norm, inverse rotation if needed, L2 norm.
+
+    A final state of zeros has an embedding of zeros, as by torch.nn.functional.normalize.
+    """
     normed = _final_norm(g, parts, stream)
     if parts.is_rotated:
         unrotate = parts.format.load_float(g, "unrotate.weight", [parts.weights[UNROTATE]], dtype=FP32)

@@ -56,16 +56,46 @@ class AdapterReference:
         Raises:
             SourceError: The weight is not a number.
         """
-        location, sign, weight = text.rpartition("=")
-        if not sign or Path(text).is_dir():
-            return cls(SourceReference.parse(text))
-        try:
-            return cls(SourceReference.parse(location), float(weight))
-        except ValueError as exc:
-            raise SourceError(f"adapter '{text}': '{weight}' is not a number; write DIR or DIR=WEIGHT") from exc
+        return cls(*_parse_weighted(text, "adapter"))
 
     def __str__(self) -> str:
-        return str(self.source) if self.weight == 1.0 else f"{self.source}={self.weight:g}"
+        return _weighted_text(self.source, self.weight)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedCheckpoint:
+    """A checkpoint to be fused and its weight. `str` returns the text form."""
+
+    source: SourceReference
+    """Local folder or hub id of the checkpoint."""
+    weight: float = 1.0
+    """Share in the fused checkpoint, relative to the other weights."""
+
+    @classmethod
+    def parse(cls, text: str) -> WeightedCheckpoint:
+        """Parse `DIR[=WEIGHT]` or `ID[@REVISION][=WEIGHT]`.
+
+        Raises:
+            SourceError: The weight is not a number.
+        """
+        return cls(*_parse_weighted(text, "checkpoint"))
+
+    def __str__(self) -> str:
+        return _weighted_text(self.source, self.weight)
+
+
+def _parse_weighted(text: str, kind: str) -> tuple[SourceReference, float]:
+    location, sign, weight = text.rpartition("=")
+    if not sign or Path(text).is_dir():
+        return SourceReference.parse(text), 1.0
+    try:
+        return SourceReference.parse(location), float(weight)
+    except ValueError as exc:
+        raise SourceError(f"{kind} '{text}': '{weight}' is not a number; write DIR or DIR=WEIGHT") from exc
+
+
+def _weighted_text(source: SourceReference, weight: float) -> str:
+    return str(source) if weight == 1.0 else f"{source}={weight:g}"
 
 
 def resolve_directory(source: SourceReference) -> Path:

@@ -102,16 +102,22 @@ def _check_modules(files: SettingFiles) -> None:
 def _check_pooling(module: Module) -> None:
     file = module.directory / "config.json"
     pooling = read_json(file)
+    modes = pooling_modes(pooling)
+    if set(modes) != {"lasttoken"}:
+        raise UnsupportedCheckpointError(
+            f"{file}: pooling '{' + '.join(modes) or 'none'}' is not supported, only the last token's"
+        )
+    if pooling.get("include_prompt") is False:
+        raise UnsupportedCheckpointError(f"{file}: include_prompt false is not supported; pooling includes the prompt")
+
+
+def pooling_modes(pooling: Mapping[str, Any]) -> list[str]:
+    """Return the modes that a Pooling module's config.json states, in either of its layouts."""
     modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
     single = pooling.get("pooling_mode")
     if single is not None:
         modes += single if isinstance(single, list) else [single]
-    if set(map(str, modes)) != {"lasttoken"}:
-        raise UnsupportedCheckpointError(
-            f"{file}: pooling '{' + '.join(map(str, modes)) or 'none'}' is not supported, only the last token's"
-        )
-    if pooling.get("include_prompt") is False:
-        raise UnsupportedCheckpointError(f"{file}: include_prompt false is not supported; pooling includes the prompt")
+    return list(map(str, modes))
 
 
 def _check_settings(stated: Mapping[str, Any], file: Path) -> None:

@@ -23,11 +23,17 @@ provider stores them all where it runs a graph for GPUs."""
 
 
 def cosines(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return float64 [n]: the cosine between each row of `a` [n, D] and the same row of `b`; NaN for a row with NaN."""
+    """Return float64 [n]: the cosine between each row of `a` [n, D] and the same row of `b`; NaN for a row with NaN.
+
+    A row of zeros, the embedding of a final state of zeros, equals another one (1) and no other vector (0).
+    """
     a64, b64 = a.astype(np.float64), b.astype(np.float64)
-    lengths = np.linalg.norm(a64, axis=1) * np.linalg.norm(b64, axis=1)
-    quotient: NDArray[np.float64] = np.einsum("nd,nd->n", a64, b64) / lengths
-    return quotient
+    lengths = np.linalg.norm(a64, axis=1), np.linalg.norm(b64, axis=1)
+    product = lengths[0] * lengths[1]
+    both_zero = (lengths[0] == 0) & (lengths[1] == 0)
+    quotient = np.einsum("nd,nd->n", a64, b64) / np.where(product == 0, 1.0, product)
+    found: NDArray[np.float64] = np.where(both_zero, 1.0, quotient)
+    return found
 
 
 def measure_parity(

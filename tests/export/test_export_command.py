@@ -221,6 +221,10 @@ def test_prompt_longer_than_max_tokens_is_an_error(here: Runner, tmp_path: Path)
         ["export", "x", "--max-batch-rows", "0"],
         ["export", "x", "--no-such-option"],
         ["merge", "x"],
+        ["merge", "x", "--output", "y"],
+        ["merge", "x", "--output", "y", "--adapter", "a", "--with", "b"],
+        ["merge", "x", "--output", "y", "--adapter", "a", "--method", "slerp"],
+        ["merge", "x", "--output", "y", "--with", "b", "--method", "median"],
         ["no-such-command"],
     ],
     ids=" ".join,
@@ -250,6 +254,24 @@ def test_merge_of_a_mismatched_adapter_is_an_error(here: Runner, tmp_path: Path,
     result = here("merge", tiny_source, "--adapter", adapter, "--output", "out/merged")
     assert_one_error_line(result, holding="14 of its 42 keys match no tensor of the base")
     assert not (tmp_path / "out" / "merged").exists()
+
+
+def test_merge_fuses_checkpoints_by_their_weights(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", TinyCheckpoint(seed=4))
+    result = here("merge", f"{tiny_source}=3", "--with", f"{other}=0.75", "--with", other, "--output", "fused")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "wrote fused\n"
+    assert f"note: the result differs from {tiny_source} (share 0.632) by 0." in result.stderr
+    assert f"note: the result differs from {other} (share 0.158) by " in result.stderr
+    linear = here("merge", tiny_source, "--with", other, "--method", "linear", "--output", "linear")
+    assert linear.returncode == 0, linear.stderr
+
+
+def test_merge_of_another_model_is_an_error(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", TinyCheckpoint(theta=1e6))
+    result = here("merge", tiny_source, "--with", other, "--output", "fused")
+    assert_one_error_line(result, holding="other (rope_theta is 1000000.0 instead of 10000.0)")
+    assert not (tmp_path / "fused").exists()
 
 
 def test_int8_export_prints_calibration_error_and_size(tmp_path: Path, tiny_source: Path, here: Runner) -> None:

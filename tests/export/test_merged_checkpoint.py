@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from qwen3_triton.export import (
     SourceReference,
     write_merged_checkpoint,
 )
-from qwen3_triton.export.artifacts import merged_checkpoint
+from qwen3_triton.export.artifacts import weight_shards
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
 
@@ -99,7 +100,7 @@ def test_large_checkpoint_is_sharded_with_an_index(
 ) -> None:
     adapter = write_adapter(tmp_path / "adapter", tiny_source)
     whole = merge(tiny_source, adapter, tmp_path / "out" / "whole")
-    monkeypatch.setattr(merged_checkpoint, "SHARD_BYTES", 30_000)
+    monkeypatch.setattr(weight_shards, "SHARD_BYTES", 30_000)
     output = merge(tiny_source, adapter, tmp_path / "out" / "shards")
     files = sorted(file.name for file in output.glob("*.safetensors"))
     index = json.loads((output / "model.safetensors.index.json").read_text())
@@ -114,6 +115,17 @@ def test_large_checkpoint_is_sharded_with_an_index(
     largest = max(tensor.nbytes for tensor in truth.values())
     assert all((output / file).stat().st_size < max(30_000, largest) + 8_000 for file in files)
     assert min_cosine(official_vectors(output, ROWS), official_vectors(whole, ROWS)) >= 0.9999999
+
+
+def test_the_same_merge_writes_the_same_bytes(
+    tmp_path: Path, tiny_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weight_shards, "SHARD_BYTES", 30_000)
+    adapter = write_adapter(tmp_path / "adapter", tiny_source)
+    once, again = (merge(tiny_source, adapter, tmp_path / "out" / name) for name in ("once", "again"))
+    names = sorted(entry.name for entry in once.iterdir())
+    assert len(names) > 5
+    assert filecmp.cmpfiles(once, again, names, shallow=False) == (names, [], [])
 
 
 def test_existing_output_is_rejected_before_anything_is_read(tmp_path: Path, tiny_source: Path) -> None:

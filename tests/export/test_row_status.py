@@ -28,7 +28,9 @@ MAX_TOKENS = 64
 VOCABULARY = 300
 OVERFLOWING = 7
 """Id whose embedding is infinite."""
-GOOD = [[token for token in row if token != OVERFLOWING] for row in random_rows([3, 20, 5, 5, 41])]
+ZERO = 278
+"""Id whose embedding is zero, as a new checkpoint's padding token has it: its final state alone is zero, too."""
+GOOD = [[token for token in row if token not in (OVERFLOWING, ZERO)] for row in random_rows([3, 20, 5, 5, 41])]
 BAD = [[], [-1, -1], [VOCABULARY], [5, 2**40], [1] * (MAX_TOKENS + 1)]
 GRAPHS = {
     "fp32": (Precision.FP32, None),
@@ -55,11 +57,12 @@ class Graph:
 
 
 def overflow(weights: Weights, config: DecoderConfig) -> Weights:
-    """Return `weights` with an infinite embedding and a score head."""
+    """Return `weights` with an infinite embedding, one of zeros, and a score head."""
 
     def change(values: torch.Tensor) -> torch.Tensor:
         values = values.clone()
         values[OVERFLOWING] = torch.inf
+        values[ZERO] = 0
         return values
 
     head = torch.linspace(-1, 1, config.hidden).reshape(1, -1)
@@ -97,6 +100,19 @@ def test_status_of_rows_alone_and_in_one_batch(graph: Graph) -> None:
     assert np.isnan(results).all(axis=1).tolist() == [status is not RowStatus.VALID for _, status in batch]
     for row, status in cases:
         assert graph.run([row])[1] == [status]
+
+
+def test_a_final_state_of_zeros_is_valid(graph: Graph) -> None:
+    rows = [GOOD[0], [ZERO], GOOD[1], [ZERO, ZERO, ZERO], [ZERO, 5]]
+    results, status = graph.run(rows)
+    assert status == [RowStatus.VALID] * len(rows)
+    # the score of a logit of zero, or a vector that has no direction
+    zero = 0.5 if graph.result == Task.RERANK.output else 0.0
+    assert [bool((row == zero).all()) for row in results] == [False, True, False, True, False]
+    for row in rows[1:4:2]:
+        assert (graph.run([row])[0] == zero).all()
+    others = np.delete(results, [1, 3], axis=0)
+    np.testing.assert_allclose(others, graph.run([GOOD[0], GOOD[1], [ZERO, 5]])[0], atol=1e-3)
 
 
 def test_results_do_not_depend_on_the_outputs_requested(graph: Graph) -> None:

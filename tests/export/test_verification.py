@@ -36,7 +36,7 @@ from qwen3_triton.export.sources.checkpoint import Checkpoint
 from qwen3_triton.export.tasks.task import ReferenceRun
 from qwen3_triton.export.verification import lengths
 from qwen3_triton.export.verification.lengths import longest_text
-from qwen3_triton.export.verification.parity import split_batches
+from qwen3_triton.export.verification.parity import cosines, split_batches
 from qwen3_triton.export.verification.reference import ReferenceOutputs
 
 LIMIT, QUICK = 900, 512
@@ -202,6 +202,13 @@ def test_reports_say_in_red_which_texts_were_not_compared(
     monkeypatch.delenv("NO_COLOR", raising=False)
     show_reports(quick)
     assert f"\x1b[31m{gap}" in capsys.readouterr().out
+
+
+def test_two_vectors_of_zeros_are_equal() -> None:
+    zeros, ones, nan = np.zeros(4, np.float32), np.ones(4, np.float32), np.full(4, np.nan, np.float32)
+    pairs = [(zeros, zeros), (zeros, ones), (ones, zeros), (ones, 2 * ones), (ones, -ones), (nan, zeros), (zeros, nan)]
+    found = cosines(np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs]))
+    np.testing.assert_array_equal(found, [1.0, 0.0, 0.0, 1.0, -1.0, np.nan, np.nan])
 
 
 @pytest.mark.parametrize(("longest", "batches"), [(100, 1), (1024, 1), (8192, 2)])

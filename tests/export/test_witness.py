@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from peft_adapters import write_adapter
+from safetensors.torch import load_file, save_file
 from test_chat_template import TEMPLATES, write_reranker
 from test_setting_files import PROMPTS_FILE, export
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
@@ -17,7 +18,7 @@ from written_graph import Vectors, min_cosine
 
 from qwen3_triton.client import EmbeddingManifest, RerankManifest
 from qwen3_triton.client.manifest import fill_template
-from qwen3_triton.export import ExportResult
+from qwen3_triton.export import ExportResult, FuseOptions, WeightedCheckpoint, write_fused_checkpoint
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 sentence_transformers: Any = pytest.importorskip("sentence_transformers", minversion="5.4")
@@ -112,6 +113,28 @@ def test_transformer_in_a_subfolder(tmp_path: Path) -> None:
     write_checkpoint(root / "0_Transformer")
     write_sentence_files(root, transformer="0_Transformer", prompts={"query": "q: ", "document": "d: "})
     assert_same(root, export(root, tmp_path / "repository", max_tokens=None))
+
+
+def test_text_without_a_direction(tmp_path: Path) -> None:
+    """The end token of a new checkpoint has an embedding of zeros, and so has the document ''."""
+    folder = write_checkpoint(tmp_path / "model")
+    write_sentence_files(folder, prompts={"query": "q: ", "document": ""})
+    tensors = load_file(folder / "model.safetensors")
+    tensors["embed_tokens.weight"][278] = 0
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    result = export(folder, tmp_path / "repository", max_tokens=None)
+    assert [bool(vector.any()) for vector in served(result, "document")] == [text != "" for text in TEXTS]
+    assert_same(folder, result)
+
+
+@pytest.mark.parametrize("transformer", ["", "0_Transformer"])
+def test_fused_checkpoints(tmp_path: Path, transformer: str) -> None:
+    for name, seed in {"first": 1, "second": 2}.items():
+        write_checkpoint(tmp_path / name / transformer, TinyCheckpoint(seed=seed))
+        write_sentence_files(tmp_path / name, transformer=transformer, prompts={"query": "q: ", "document": "d: "})
+    checkpoints = tuple(WeightedCheckpoint.parse(str(tmp_path / name)) for name in ("first", "second"))
+    fused = write_fused_checkpoint(FuseOptions(checkpoints=checkpoints, output=tmp_path / "out" / "fused"))
+    assert_same(fused, export(fused, tmp_path / "repository", max_tokens=None))
 
 
 def test_qwen2(tmp_path: Path) -> None:
