@@ -37,4 +37,4 @@ def test_copies_give_bit_identical_outputs(tmp_path: Path) -> None:
         for size in (1, 2, 4):
             assert np.array_equal(two.engine.embed(rows, size), whole)
         assert len(two.engine.time(rows, 2, 3)) == 3
-    assert "  comparing the written file with the reference" in lines
+    assert any(line.startswith("  comparing the written file with the reference") for line in lines)
