@@ -107,9 +107,9 @@ def test_report_names_the_runtime_of_the_check(
         "manifest.json",
         "tokenizer.json",
     ]
-    version = {entry.name for entry in result.folder.graph(1).parent.iterdir()}
-    description = {file.name for file in result.folder.version(1).files}
-    assert version == {"batchstrategy.so", "model.onnx", "model.onnx.data"} | description
+    written = {entry.name for entry in result.folder.graph(1).parent.iterdir()}
+    described = {file.name for file in result.folder.version(1).files}
+    assert written == {"batchstrategy.so", "model.onnx", "model.onnx.data"} | described
     assert [entry.name for entry in tmp_path.iterdir()] == ["repository"]
 
 
