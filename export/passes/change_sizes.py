@@ -36,7 +36,7 @@ class ChangeSize:
 def measure_change(change: TensorChange, weights: Weights) -> ChangeSize:
     """Return the size of a change; raise AdapterMismatchError if it is not finite."""
     base = weights[change.target]
-    size = float(torch.linalg.vector_norm(change.delta(base)))
+    size = change.norm(base)
     if not math.isfinite(size):
         raise AdapterMismatchError(
             f"{change.target} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too "

@@ -9,6 +9,7 @@ rows of T(W) = trained tokens
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,12 @@ class LowRankPair:
             return self.scaling * (up.fp32() @ down[:, list(rows)]).T
         return self.scaling * (up.fp32_rows(rows) @ down)
 
+    def norm(self) -> float:
+        """Return the Frobenius norm of s · B·A, without the product: ‖BA‖² is the sum of (BᵀB) ∘ (AAᵀ)."""
+        down, up = self.down.fp32().double(), self.up.fp32().double()
+        square = float(((up.T @ up) * (down @ down.T)).sum())
+        return abs(self.scaling) * math.sqrt(max(square, 0.0)) if math.isfinite(square) else math.nan
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedRows:
@@ -82,7 +89,7 @@ class TensorChange:
         additions = [pair.product(rows) for pair in self.pairs]
         if self.bias is not None:
             additions.append(self.bias_scaling * _values(self.bias, rows))
-        if self.start is None and self.magnitude is None and self.tokens is None:
+        if self._is_product:
             return self.weight * sum(additions[1:], additions[0])
         before = _values(base, rows)
         trained = before.clone() if self.start is None else _values(self.start, rows)
@@ -94,10 +101,21 @@ class TensorChange:
             trained = trained.index_copy(0, torch.tensor(self.tokens.rows), self.tokens.values.fp32())
         return self.weight * (trained - before)
 
+    def norm(self, base: LazyTensor) -> float:
+        """Return the Frobenius norm of ΔW."""
+        if len(self.pairs) == 1 and self._is_product:
+            return abs(self.weight) * self.pairs[0].norm()
+        return float(torch.linalg.vector_norm(self.delta(base)))
+
     def is_rounding(self, relative: float) -> bool:
         """Whether a relative change is only that of rounding m, because DoRA's B·A is zero."""
         products = (pair.up.fp32().any() and pair.down.fp32().any() for pair in self.pairs)
         return self.magnitude is not None and relative < _MAGNITUDE_ROUNDING and not any(products)
+
+    @property
+    def _is_product(self) -> bool:
+        """Whether ΔW does not depend on W."""
+        return self.start is None and self.magnitude is None and self.tokens is None
 
     @property
     def _by_columns(self) -> bool:

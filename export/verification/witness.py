@@ -91,6 +91,8 @@ def witness_folder(
     if importlib.util.find_spec("peft") is None:
         raise WitnessUnavailableError("loading an adapter needs peft")
     [adapter] = adapters
+    if adapter.settings.get("use_dora"):
+        raise WitnessUnavailableError(f"{PACKAGE} loads adapters by transformers, which drops the magnitudes of DoRA")
     if not any((adapter.root / name).is_file() for name in SETTING_FILES):
         return WitnessFolder(folder=checkpoint.root, adapter=adapter.directory)
     return WitnessFolder(folder=_link_sources(adapter, checkpoint.directory, files, scratch / "witness"))

@@ -293,7 +293,8 @@ def test_dora_that_was_not_trained_is_rejected(tmp_path: Path, dtype: torch.dtyp
     """Its magnitudes are the norms of the base, but rounded."""
     source = write_checkpoint(tmp_path / "base")
     adapter = tmp_path / "adapter"
-    get_peft_model(load_base(source), LoraConfig(target_modules=["q_proj"], use_dora=True)).save_pretrained(adapter)
+    base: Any = load_base(source)
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"], use_dora=True)).save_pretrained(str(adapter))
     file = adapter / "adapter_model.safetensors"
     save_file({name: tensor.to(dtype) for name, tensor in load_file(file).items()}, file)
     with pytest.raises(AdapterMismatchError, match="changes nothing: every B·A is zero"):

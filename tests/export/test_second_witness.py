@@ -205,6 +205,28 @@ def test_broken_installation_is_a_note(tmp_path: Path, monkeypatch: pytest.Monke
     assert "no second witness: sentence-transformers cannot load the sources: cannot import name 'x' from 'y'" in notes
 
 
+def test_dora_has_no_witness(tmp_path: Path) -> None:
+    """`load_adapter` of transformers 5 reports the magnitudes as unexpected and computes with untrained ones."""
+    base = sentence_model(tmp_path / "base", prompts=INSTRUCTION)
+    adapter = write_adapter(tmp_path / "adapter", base, use_dora=True)
+    result, notes = export(base, adapter)
+    assert result.record.witness is None
+    expected = "sentence-transformers loads adapters by transformers, which drops the magnitudes of DoRA"
+    assert f"no second witness: {expected}" in notes
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"trainable_token_indices": [1, 2, 3]}, {"use_rslora": True, "modules_to_save": ["norm"]}],
+    ids=["tokens", "rslora-norms"],
+)
+def test_other_forms_of_adapters_agree(tmp_path: Path, settings: dict[str, Any]) -> None:
+    base = sentence_model(tmp_path / "base", prompts=INSTRUCTION)
+    result, notes = export(base, write_adapter(tmp_path / "adapter", base, **settings))
+    assert result.record.witness is not None, notes
+    assert result.record.witness.passed
+
+
 def test_several_adapters_have_no_witness(tmp_path: Path) -> None:
     base = sentence_model(tmp_path / "base", prompts=INSTRUCTION)
     adapters = [write_adapter(tmp_path / f"adapter{seed}", base) for seed in range(2)]
