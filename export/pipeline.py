@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +34,8 @@ from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
-from .sources.staged_weights import stage_computed
 from .tasks.task import ManifestFields
-from .verification.runtime import WrittenModel
+from .verification.runtime import WrittenModel, gpu_available
 from .verification.token_budget import TokenBudget, measure_token_budget
 from .verification.written_check import open_for_check
 from .written_evidence import WrittenEvidence, WrittenGraph, verify_graph
@@ -106,7 +104,6 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     version = next_version(folder)
     with staged_folder(folder.path, overwrite=options.overwrite) as content:
         scratch, staged = content.parent, ModelFolder(content)
-        sources = _stage_merged(sources, scratch, progress)
         reference = compute_reference(
             sources,
             retrieval=retrieval,
@@ -146,16 +143,6 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
         add_earlier_versions(folder, staged, version, options.keep_versions)
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
-
-
-def _stage_merged(sources: ModelSources, scratch: Path, progress: Progress) -> ModelSources:
-    """Store merged tensors in a file once, because reference, passes and graph writer all read them."""
-    checkpoint = sources.checkpoint
-    if all(tensor.stored for tensor in checkpoint.weights.values()):
-        return sources
-    progress.stage("merging")
-    weights = stage_computed(checkpoint.weights, scratch / "merged.safetensors", progress.step)
-    return dataclasses.replace(sources, checkpoint=checkpoint.with_weights(weights))
 
 
 def _lower(
@@ -199,7 +186,8 @@ def _write(
     )
     progress.stage(f"writing {options.precision} graph")
     write_graph(lowered.checkpoint, file, graph, progress.step)
-    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress)
+    runs = options.verify.compares or _measures_speed(options)
+    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if runs else None
     return WrittenGraph(model=model, file=file, lowered=lowered)
 
 
@@ -235,8 +223,13 @@ def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
     return CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
 
 
+def _measures_speed(options: ExportOptions) -> bool:
+    """Return whether the token budget needs the written model and its device is available."""
+    return options.serving.max_batch_tokens is None and (options.device is Device.CPU or gpu_available())
+
+
 def _limit_batches(
-    model: WrittenModel, sources: ModelSources, options: ExportOptions, format: WeightFormat, progress: Progress
+    model: WrittenModel | None, sources: ModelSources, options: ExportOptions, format: WeightFormat, progress: Progress
 ) -> BatchLimits:
     """Choose the limits of a batch and report where they come from."""
     config, serving = sources.checkpoint.config, options.serving

@@ -12,7 +12,6 @@ from qwen3_triton.export import (
     AdapterReference,
     Device,
     ExportOptions,
-
     SourceReference,
     Verification,
     WitnessChoice,
