@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ..client.manifest import (
     ModelFolder,
     RangeReport,
     RerankManifest,
+    SourceIdentity,
     TokenizerIdentity,
     WitnessReport,
 )
@@ -102,7 +104,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     retrieval = None if evaluation is None else sources.task.retrieval_rows(evaluation, sources.max_tokens)
     int8_tolerance = _int8_tolerance(sources, options, format)
     version = next_version(folder)
-    with staged_folder(folder.path, overwrite=options.overwrite) as content:
+    with staged_folder(folder.path, overwrite=options.overwrite) as content, ThreadPoolExecutor(1) as background:
         scratch, staged = content.parent, ModelFolder(content)
         reference = compute_reference(
             sources,
@@ -113,6 +115,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             progress=progress,
         )
         witness = consult_witness(sources, reference.probes, options.witness, scratch, progress)
+        # beside the writer, which waits for the disk
+        identity = background.submit(sources.checkpoint.identity)
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
         evidence = verify_graph(
@@ -137,7 +141,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         fp16_range = None if reference.survey is None else report_range(reference.survey, lowered.rescale)
-        record = _build_record(manifest, sources, witness, fp16_range, evidence, options, staged)
+        record = _build_record(manifest, sources, identity.result(), witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         copy_description(staged, staged.version(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
@@ -194,6 +198,7 @@ def _write(
 def _build_record(
     manifest: EmbeddingManifest | RerankManifest,
     sources: ModelSources,
+    checkpoint: SourceIdentity,
     witness: WitnessReport | None,
     fp16_range: RangeReport | None,
     evidence: WrittenEvidence,
@@ -204,7 +209,7 @@ def _build_record(
         manifest=manifest,
         device=options.device,
         triton_release=options.triton_release if options.device is Device.CUDA else None,
-        checkpoint=sources.checkpoint.identity(),
+        checkpoint=checkpoint,
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         origins=sources.origins,
         verification=options.verify,

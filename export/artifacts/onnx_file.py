@@ -1,20 +1,48 @@
-"""Write an ONNX model with external data, one tensor in memory at a time."""
+"""Write an ONNX model with external data, a few tensors in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import onnx_ir as ir
+import torch
 
 INLINE_BYTES = 1024
 """Smaller tensors are stored in the .onnx file, so that ONNX Runtime can fold shape constants at load."""
+_WRITERS = min(4, os.cpu_count() or 1)
+_BYTES_IN_FLIGHT = 256 << 20
+"""Most bytes of the tensors that are written at the same time, unless one is larger."""
 
 
 def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None]) -> None:
     """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor."""
+    written = count(1)
 
     def report(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
-        on_tensor(info.index + 1, info.total)
+        on_tensor(next(written), info.total)
 
-    ir.save(model, file, external_data=f"{file.name}.data", size_threshold_bytes=INLINE_BYTES, callback=report)
+    with _one_thread_per_operator():
+        ir.save(
+            model,
+            file,
+            external_data=f"{file.name}.data",
+            size_threshold_bytes=INLINE_BYTES,
+            callback=report,
+            max_workers=_WRITERS,
+            max_in_flight_bytes=_BYTES_IN_FLIGHT,
+        )
+
+
+@contextmanager
+def _one_thread_per_operator() -> Iterator[None]:
+    """Let torch compute each operator in one thread: several small ones at once, which never wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -173,15 +173,15 @@ def as_type(values: torch.Tensor, dtype: ir.DataType) -> NDArray[np.generic]:
 
 def _transposed(weights: Sequence[LazyTensor], dtype: ir.DataType) -> NDArray[np.generic]:
     """Return tensors [out, in] as one matrix [in, Σ out], rounded to `dtype` before they are transposed."""
-    joined = np.empty((weights[0].shape[1], sum(weight.shape[0] for weight in weights)), dtype.numpy())
-    # torch transposes blocks, NumPy elements; it has no type for NumPy's bfloat16
-    target = torch.from_numpy(joined.view(f"i{joined.itemsize}"))
+    rounded = np.empty((sum(weight.shape[0] for weight in weights), weights[0].shape[1]), f"i{int(dtype.itemsize)}")
     first = 0
     for weight in weights:
-        rounded = as_type(weight.fp32(), dtype)
-        target[:, first : first + len(rounded)] = torch.from_numpy(rounded.view(f"i{joined.itemsize}")).T
-        first += len(rounded)
-    return joined
+        for part in weight.fp32_parts():
+            rounded[first : first + len(part)] = as_type(part, dtype).view(rounded.dtype)
+            first += len(part)
+    # torch transposes block by block; it has no type for NumPy's bfloat16
+    transposed: NDArray[np.generic] = torch.from_numpy(rounded).T.contiguous().numpy()
+    return transposed.view(dtype.numpy())
 
 
 def matrix_elements(config: DecoderConfig) -> int:

@@ -93,8 +93,7 @@ def _changed(merged: LazyTensor, base: LazyTensor, change: _Change) -> LazyTenso
 
 
 def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:
-    # the sum is one fast pass; it may also overflow
-    if not values.sum().isfinite() and not values.isfinite().all():
+    if not all(limit.isfinite() for limit in values.aminmax()):
         raise AdapterMismatchError(
             f"{name} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too large?"
         )
