@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         WitnessChoice,
     )
     from .pipeline import ExportResult, export_model
+    from .plan import ExportPlan, PlannedFile, plan_export
     from .progress import Progress, SilentProgress
     from .release import RuntimeVersion, TritonRelease
     from .sources.checkpoint import open_checkpoint
@@ -57,6 +58,7 @@ _HOMES = {
     "EvaluationOptions": "options",
     "ExportError": "errors",
     "ExportOptions": "options",
+    "ExportPlan": "plan",
     "ExportResult": "pipeline",
     "GraphOptions": "graph",
     "Int8AccuracyError": "errors",
@@ -66,6 +68,7 @@ _HOMES = {
     "RetrievalQualityError": "errors",
     "PairTemplate": "options",
     "ParityError": "errors",
+    "PlannedFile": "plan",
     "Progress": "progress",
     "RuntimeVersion": "release",
     "ServerArchitecture": "options",
@@ -87,6 +90,7 @@ _HOMES = {
     "export_model": "pipeline",
     "ndcg_by_query": "verification.ndcg",
     "open_checkpoint": "sources.checkpoint",
+    "plan_export": "plan",
     "switch_version": "artifacts.versions",
     "version_in_use": "artifacts.versions",
     "weight_format": "formats",
@@ -103,6 +107,7 @@ __all__ = [
     "EvaluationOptions",
     "ExportError",
     "ExportOptions",
+    "ExportPlan",
     "ExportResult",
     "GraphOptions",
     "Int8AccuracyError",
@@ -111,6 +116,7 @@ __all__ = [
     "ModelExistsError",
     "PairTemplate",
     "ParityError",
+    "PlannedFile",
     "Progress",
     "RetrievalQualityError",
     "RuntimeVersion",
@@ -133,6 +139,7 @@ __all__ = [
     "export_model",
     "ndcg_by_query",
     "open_checkpoint",
+    "plan_export",
     "switch_version",
     "version_in_use",
     "weight_format",

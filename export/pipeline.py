@@ -29,7 +29,7 @@ from .batching.limits import BatchLimits, check_batch_rows, limit_batches
 from .errors import ExportError
 from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
-from .graph import CudaProfile, GraphOptions
+from .graph_choice import graph_options, opens_graph
 from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
 from .model_sources import ModelSources, check_options, chosen_attention, model_name, open_sources
 from .options import ExportOptions, Int8Options
@@ -37,7 +37,7 @@ from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
 from .tasks.task import ManifestFields
-from .verification.runtime import WrittenModel, gpu_available
+from .verification.runtime import WrittenModel
 from .verification.token_budget import TokenBudget, measure_token_budget
 from .verification.written_check import open_for_check
 from .written_evidence import WrittenEvidence, WrittenGraph, verify_graph
@@ -181,17 +181,11 @@ def _write(
     scratch: Path,
     progress: Progress,
 ) -> WrittenGraph:
-    graph = GraphOptions(
-        task=sources.task.kind,
-        format=lowered.format,
-        max_tokens=sources.max_tokens,
-        rescale=lowered.rescale,
-        cuda=_cuda_profile(options),
-    )
+    graph = graph_options(sources, lowered, options)
     progress.stage(f"writing {options.precision} graph")
     write_graph(lowered.checkpoint, file, graph, progress.step)
-    runs = options.verify.compares or _measures_speed(options)
-    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if runs else None
+    opened = opens_graph(options)
+    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if opened else None
     return WrittenGraph(model=model, file=file, lowered=lowered)
 
 
@@ -220,17 +214,6 @@ def _build_record(
         retrieval=evidence.retrieval,
         provenance=record_provenance(options, staged),
     )
-
-
-def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
-    if options.device is not Device.CUDA:
-        return None
-    return CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
-
-
-def _measures_speed(options: ExportOptions) -> bool:
-    """Return whether the token budget needs the written model and its device is available."""
-    return options.serving.max_batch_tokens is None and (options.device is Device.CPU or gpu_available())
 
 
 def _limit_batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 
 INLINE_BYTES = 1024
 """Smaller tensors are stored in the .onnx file, so that ONNX Runtime can fold shape constants at load."""
-_WRITERS = min(4, os.cpu_count() or 1)
+WRITERS = min(4, os.cpu_count() or 1)
+"""Tensors that are written at the same time, at most."""
 _BYTES_IN_FLIGHT = 256 << 20
 """Most bytes of the tensors that are written at the same time, unless one is larger."""
 
@@ -32,9 +34,33 @@ def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None
             external_data=f"{file.name}.data",
             size_threshold_bytes=INLINE_BYTES,
             callback=report,
-            max_workers=_WRITERS,
+            max_workers=WRITERS,
             max_in_flight_bytes=_BYTES_IN_FLIGHT,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnnxSizes:
+    """Bytes of the files that `write_onnx` writes."""
+
+    graph: int
+    data: int
+
+
+def measure_onnx(model: ir.Model, name: str) -> OnnxSizes:
+    """Return the sizes of the files of `model`, without reading its weights.
+
+    The weights of `model` are replaced by references to the data of the file `name`.
+    """
+    end = 0
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > INLINE_BYTES:
+            value.const_value = ir.ExternalTensor(
+                f"{name}.data", end, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name or ""
+            )
+            end += tensor.nbytes
+    return OnnxSizes(graph=ir.to_proto(model).ByteSize(), data=end)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...client.manifest import Precision
 from ..architectures import DecoderConfig
 from ..onnx_builder import GraphBuilder
+from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import Codes, Operand, ScaledRows, float_rows
@@ -109,6 +110,10 @@ class WeightFormat(ABC):
     @abstractmethod
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """Apply the function-preserving weight passes of this format. Nothing is rounded yet."""
+
+    def planned(self, checkpoint: Checkpoint) -> LoweredWeights:
+        """Return weights of the shapes that `lower` returns if every product is stored in this format."""
+        return LoweredWeights(checkpoint=checkpoint, format=self)
 
     @property
     def runs_on_cpu(self) -> bool:
