@@ -56,8 +56,10 @@ def measure_onnx(model: ir.Model, name: str) -> OnnxSizes:
     for value in model.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.nbytes > INLINE_BYTES:
+            shape = ir.Shape(tuple(tensor.shape.numpy()))
+            location = f"{name}.data"
             value.const_value = ir.ExternalTensor(
-                f"{name}.data", end, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=value.name or ""
+                location, end, tensor.nbytes, tensor.dtype, shape=shape, name=value.name or ""
             )
             end += tensor.nbytes
     return OnnxSizes(graph=ir.to_proto(model).ByteSize(), data=end)

@@ -48,9 +48,7 @@ def embed_texts(table: LazyTensor, rows: Sequence[Sequence[int]]) -> list[TextBa
             batch.append(remaining.pop())
         ids = torch.tensor([[*rows[row], *[0] * (width - len(rows[row]))] for row in batch])
         real = torch.arange(width) < torch.tensor([[len(rows[row])] for row in batch])
-        # only the rows of these tokens are read
-        tokens, indices = ids.unique(return_inverse=True)
-        batches.append(TextBatch(table.fp32_rows(tokens.tolist())[indices], real, tuple(batch)))
+        batches.append(TextBatch(table.look_up(ids), real, tuple(batch)))
     return batches
 
 

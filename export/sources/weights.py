@@ -11,6 +11,7 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -43,6 +44,11 @@ class LazyTensor:
         """Return `rows` as float32 [rows, ...], in the given order."""
         values = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
         return values.to(torch.float32)
+
+    def look_up(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the rows at int64 `ids` as float32 [*ids, ...]; each is read once, and no others."""
+        rows, indices = np.unique(ids.numpy(), return_inverse=True)
+        return self.fp32_rows(rows.tolist())[torch.from_numpy(indices.reshape(ids.shape))]
 
     def fp32_parts(self) -> Iterator[torch.Tensor]:
         """Yield all values as float32, some consecutive rows at a time if rows can be read without the others."""
@@ -148,15 +154,15 @@ class _StoredTensor:
         return self._read([0], self.shape)
 
     def load_rows(self, rows: Sequence[int]) -> torch.Tensor:
-        consecutive = isinstance(rows, range) and rows.step == 1
-        return self._read([rows.start] if consecutive else rows, (len(rows), *self.shape[1:]))
+        starts = rows[:1] if isinstance(rows, range) and rows.step == 1 else rows
+        return self._read(starts, (len(rows), *self.shape[1:]))
 
     def _read(self, starts: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
         """Read `shape` values: as many parts of equal size as there are `starts`, the rows where they begin."""
         values = torch.empty(shape, dtype=self.dtype)
         if values.numel() == 0:
             return values
-        target = memoryview(values.reshape(-1).view(torch.uint8).numpy())
+        target = values.reshape(-1).view(torch.uint8).numpy().data
         size, row_bytes = len(target) // len(starts), self.dtype.itemsize * math.prod(self.shape[1:])
         try:
             with self.file.open("rb", buffering=0) as opened:

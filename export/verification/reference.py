@@ -114,8 +114,7 @@ class ReferenceModel:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        tokens, indices = ids.unique(return_inverse=True)
-        hidden = self._checkpoint.weights[EMBEDDINGS].fp32_rows(tokens.tolist())[indices]
+        hidden = self._checkpoint.weights[EMBEDDINGS].look_up(ids)
         self._model(inputs_embeds=hidden, attention_mask=mask, use_cache=False)
         return _Batch(hidden, mask.bool(), [inputs.taken() for inputs in self._inputs])
 
