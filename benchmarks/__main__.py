@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .model_shape import SHAPES
+from .model_shape import SHAPES, ModelShape
 from .page import render_page
 from .readme import Links, MissingSectionError, newest_complete_record, render_section, replace_section
 from .record import Record
@@ -76,7 +76,9 @@ def run(
     model: _Model = "0.6b-4-layers",
     part: Annotated[
         list[str] | None,
-        typer.Option(help="Any of passes, serving, overload, soak, scaling, quality; by default all but soak."),
+        typer.Option(
+            help="Any of passes, serving, overload, soak, export, scaling, quality; by default all but soak and export."
+        ),
     ] = None,
     contender: _Contenders = None,
     resume: Annotated[
@@ -102,6 +104,7 @@ def run(
 ) -> None:
     """Measure every contender that can run on this machine and write one record."""
     from .contenders import ALL, QUICK, SCALING
+    from .export_cost import ExportCostOptions
     from .quality import QualityOptions
     from .run import STANDARD_PARTS, Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
@@ -129,7 +132,8 @@ def run(
     if not recipes:
         raise typer.BadParameter("no program has such a name", param_hint="--contender")
     options = RunOptions(
-        shape=SHAPES["tiny" if quick else model],
+        # the part export has a checkpoint of its own
+        shape=SHAPES["tiny" if quick or parts == (Part.EXPORT,) else model],
         workloads=[WORKLOADS[name] for name in names],
         served=WORKLOADS["tiny" if quick else SERVED],
         recipes=recipes,
@@ -141,6 +145,7 @@ def run(
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
+        export=ExportCostOptions.quick(SHAPES["tiny"]) if quick else ExportCostOptions(shape=_export_shape(model)),
         scaling=ScalingOptions.quick(SHAPES["tiny"]) if quick else ScalingOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
@@ -268,6 +273,11 @@ def report(
     except (InvalidRecordError, EnvironmentMismatchError, MissingSectionError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _export_shape(model: str) -> ModelShape:
+    """Return the shape of the part export: `model`, with a layer's memory of an 8B model by default."""
+    return SHAPES["8b-4-layers" if model == _FIRST_LOOK_MODEL else model]
 
 
 def _log(line: str) -> None:

@@ -55,7 +55,15 @@ def _write(shape: ModelShape, tokenizer: TextTokenizer, folder: Path) -> None:
     torch.manual_seed(_SEED)
     tensors = {name: value.detach().contiguous() for name, value in Qwen3Model(config).state_dict().items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", _plain_config(shape, tokenizer.end_token_id))
+    write_companions(shape, folder, tokenizer)
+
+
+def write_companions(
+    shape: ModelShape, folder: Path, tokenizer: TextTokenizer | None = None, dtype: str = "float32"
+) -> None:
+    """Write config.json and the tokenizer's files, by default those of a byte-level tokenizer."""
+    tokenizer = tokenizer or _byte_tokenizer()
+    _write_json(folder / "config.json", _plain_config(shape, tokenizer.end_token_id, dtype))
     (folder / "tokenizer.json").write_bytes(tokenizer.content)
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -66,7 +74,7 @@ def _write(shape: ModelShape, tokenizer: TextTokenizer, folder: Path) -> None:
     _write_json(folder / "tokenizer_config.json", tokenizer_config)
 
 
-def _plain_config(shape: ModelShape, end_token_id: int) -> dict[str, object]:
+def _plain_config(shape: ModelShape, end_token_id: int, dtype: str) -> dict[str, object]:
     """Return a config.json that both transformers 4 and 5 can read."""
     return {
         "architectures": ["Qwen3Model"],
@@ -85,7 +93,7 @@ def _plain_config(shape: ModelShape, end_token_id: int) -> dict[str, object]:
         "rope_theta": 1_000_000,
         "tie_word_embeddings": True,
         "use_sliding_window": False,
-        "torch_dtype": "float32",
+        "torch_dtype": dtype,
         "eos_token_id": end_token_id,
     }
 

@@ -9,6 +9,7 @@ from .record import Comparison, Record
 from .tables import (
     breakdown_tables,
     code_line,
+    exports_table,
     loads_table,
     machine_line,
     model_line,
@@ -69,6 +70,14 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
             "allocated; the backend is the process that computes the model.",
             soak_memory_table(record.soak).to_markdown(),
             soak_outcomes_table(record.soak).to_markdown(),
+        ]
+    if record.exports:
+        parts += [
+            "## Export",
+            "Exports without verification, each between two copies of its checkpoint with `cp` to the same disk. "
+            "Forward passes, of the survey of activations for fp16 and of calibration for int8, are a column of their "
+            "own. Peak memory is the resident memory of the process, with mapped files.",
+            exports_table(record.exports).to_markdown(),
         ]
     if record.quality:
         parts += [

@@ -238,6 +238,54 @@ class Soak:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExportStage:
+    """One stage of an export."""
+
+    name: str
+    wall_s: float
+    forward: bool
+    """Whether it is spent on forward passes: of the reference, of the survey of activations, or of calibration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportCost:
+    """Time and memory of one export in a process of its own, beside copies of its checkpoint on the same disk.
+
+    Files were written out and dropped from the page cache before each copy and before the export.
+    """
+
+    setting: str
+    checkpoint_bytes: int
+    written_bytes: int
+    copies_s: tuple[float, ...]
+    """Time of `cp` of the checkpoint until the copy is on disk, before and after the export."""
+    stages: tuple[ExportStage, ...]
+    cpu_s: float
+    """CPU time of all threads."""
+    peak_mb: float
+    """Largest resident memory, with pages of mapped files."""
+    peak_allocated_mb: float
+    """Largest resident memory without pages of mapped files, from samples."""
+    load_average: tuple[float, float]
+    """One-minute load average before and after."""
+
+    @property
+    def wall_s(self) -> float:
+        """Time of the export without forward passes."""
+        return sum(stage.wall_s for stage in self.stages if not stage.forward)
+
+    @property
+    def forward_s(self) -> float:
+        """Time of the stages with forward passes."""
+        return sum(stage.wall_s for stage in self.stages if stage.forward)
+
+    @property
+    def ratio(self) -> float:
+        """Time without forward passes, relative to the mean of the copies."""
+        return self.wall_s / (sum(self.copies_s) / len(self.copies_s))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TokenizerInfo:
     """The tokenizer of the served model."""
 
@@ -307,6 +355,7 @@ class Record:
     loads: tuple[Load, ...] = ()
     overload: tuple[OverloadCase, ...] = ()
     soak: Soak | None = None
+    exports: tuple[ExportCost, ...] = ()
     quality: tuple[QualityScore, ...] = ()
     scaling: tuple[ScalingCurve, ...] = ()
     not_measured: Mapping[str, str] = field(default_factory=dict)

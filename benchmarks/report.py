@@ -11,6 +11,7 @@ from .record import Comparison, Record
 from .tables import (
     breakdown_tables,
     code_line,
+    exports_table,
     loads_table,
     machine_line,
     model_line,
@@ -66,6 +67,8 @@ def render_record(record: Record) -> str:
     if record.soak and record.soak.memory:
         tables = (soak_memory_table(record.soak), soak_outcomes_table(record.soak))
         parts.append("\n".join(["soak", *(table.to_text() for table in tables)]))
+    if record.exports:
+        parts.append(f"exports without verification\n{exports_table(record.exports).to_text()}")
     if record.quality:
         parts.append(f"nDCG@10 of the model '{record.quality[0].model}'\n{quality_table(record.quality).to_text()}")
     if record.scaling:

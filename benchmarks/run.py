@@ -13,6 +13,7 @@ from .checkpoint import cached_checkpoint
 from .comparison import ComparisonOptions, compare_contenders
 from .contenders import Recipe, RunContext
 from .environment import read_code_state, read_environment
+from .export_cost import ExportCostOptions, ExportCostResults, measure_exports
 from .model_shape import ModelShape
 from .quality import QualityOptions, QualityResults, measure_quality
 from .record import Comparison, Record
@@ -24,7 +25,9 @@ from .serving.soak import SoakOptions, SoakResults, measure_soak
 from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
-_StepResult = Comparison | ServingResults | OverloadResults | SoakResults | ScalingResults | QualityResults
+_StepResult = (
+    Comparison | ServingResults | OverloadResults | SoakResults | ExportCostResults | ScalingResults | QualityResults
+)
 
 
 class Part(StrEnum):
@@ -38,13 +41,15 @@ class Part(StrEnum):
     """Single texts with limits of Triton's queue, and beside a bulk job."""
     SOAK = "soak"
     """A mixed load for half an hour, with the memory of server and clients; not part of a run unless it is named."""
+    EXPORT = "export"
+    """Time and memory of exports, beside copies of the checkpoint; not part of a run unless it is named."""
     PASSES = "passes"
     """All contenders on all workloads, side by side."""
     SCALING = "scaling"
     """Cost against rows, text length and model size."""
 
 
-STANDARD_PARTS = tuple(part for part in Part if part is not Part.SOAK)
+STANDARD_PARTS = tuple(part for part in Part if part not in (Part.SOAK, Part.EXPORT))
 """Parts of a run that names none."""
 
 
@@ -67,6 +72,7 @@ class RunOptions:
     serving: LoadOptions = field(default_factory=LoadOptions)
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     soak: SoakOptions = field(default_factory=SoakOptions)
+    export: ExportCostOptions = field(default_factory=ExportCostOptions)
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
     quality: QualityOptions = field(default_factory=QualityOptions)
     command: str = ""
@@ -140,6 +146,8 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
         yield Part.OVERLOAD, measure_overload(options.served, options.overload, served)
     if Part.SOAK in steps:
         yield Part.SOAK, measure_soak(options.served, options.soak, served)
+    if Part.EXPORT in steps:
+        yield Part.EXPORT, measure_exports(options.export, context)
     comparison_options = ComparisonOptions(
         shape=options.shape, repetitions=options.repetitions, warmups=options.warmups
     )
@@ -162,6 +170,8 @@ def _add_result(record: Record, result: _StepResult) -> Record:
         return dataclasses.replace(extended, overload=result.cases)
     if isinstance(result, SoakResults):
         return dataclasses.replace(extended, soak=result.soak)
+    if isinstance(result, ExportCostResults):
+        return dataclasses.replace(extended, exports=result.exports)
     if isinstance(result, ScalingResults):
         return dataclasses.replace(extended, scaling=result.curves)
     return dataclasses.replace(extended, quality=result.scores)

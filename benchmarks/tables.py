@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen3_triton.client.manifest import Task
 
-from .record import Comparison, Entry, Load, OverloadCase, QualityScore, Record, ScalingCurve, Soak
+from .record import Comparison, Entry, ExportCost, Load, OverloadCase, QualityScore, Record, ScalingCurve, Soak
 from .samples import (
     Quartiles,
     load_throughput,
@@ -251,6 +251,40 @@ def soak_memory_table(soak: Soak) -> Table:
             (kind, *(f"{mb:,.0f}" for mb in (getattr(soak.memory[0], name), *means)), f"{means[2] - means[1]:+.1f}")
         )
     header = ("memory in MB", "at the start", "first third", "second third", "last third", "last - second")
+    return Table(header, tuple(rows))
+
+
+def exports_table(exports: Sequence[ExportCost]) -> Table:
+    """Tabulate time and memory of exports, and the time relative to copies of the checkpoint."""
+    rows = [
+        (
+            export.setting,
+            f"{export.checkpoint_bytes / 1e9:.2f}",
+            f"{export.written_bytes / 1e9:.2f}",
+            " / ".join(f"{copy_s:.1f}" for copy_s in export.copies_s),
+            f"{export.wall_s:.1f}",
+            f"{export.ratio:.1f}",
+            f"{export.forward_s:.1f}",
+            f"{export.cpu_s:.1f}",
+            f"{export.peak_mb:,.0f}",
+            f"{export.peak_allocated_mb:,.0f}",
+            f"{export.load_average[0]} to {export.load_average[1]}",
+        )
+        for export in exports
+    ]
+    header = (
+        "export",
+        "read GB",
+        "written GB",
+        "cp s",
+        "export s",
+        "export / cp",
+        "forward passes s",
+        "CPU s",
+        "peak MB",
+        "of it allocated",
+        "load average",
+    )
     return Table(header, tuple(rows))
 
 

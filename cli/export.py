@@ -19,6 +19,7 @@ from ..export.options import (
     WitnessChoice,
 )
 from ..export.release import DEFAULT_RELEASE, TritonRelease
+from .plan import show_plan
 from .reports import show_reports
 
 _SERVING = ServingOptions()
@@ -177,6 +178,12 @@ def export(
             min=1, help="With --overwrite: number of versions to keep, the new one included; see the command rollback."
         ),
     ] = 2,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Write nothing; print the files, their sizes, and the memory and disk that they need."
+        ),
+    ] = False,
 ) -> None:
     """Convert a checkpoint and optional LoRA adapters to a Triton model."""
     from ..export import (
@@ -187,6 +194,7 @@ def export(
         ServingOptions,
         SourceReference,
         export_model,
+        plan_export,
     )
     from .progress import open_progress
 
@@ -224,6 +232,11 @@ def export(
         overwrite=overwrite,
         keep_versions=keep_versions,
     )
+    if dry_run:
+        with open_progress() as progress:
+            plan = plan_export(options, progress)
+        show_plan(plan)
+        return
     with open_progress() as progress:
         result = export_model(options, progress)
     show_reports(result.record)

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         WitnessChoice,
     )
     from .pipeline import ExportResult, export_model
+    from .plan import ExportPlan, PlannedFile, plan_export
     from .progress import Progress, SilentProgress
     from .release import RuntimeVersion, TritonRelease
     from .sources.checkpoint import open_checkpoint
@@ -61,6 +62,7 @@ _HOMES = {
     "EvaluationOptions": "options",
     "ExportError": "errors",
     "ExportOptions": "options",
+    "ExportPlan": "plan",
     "ExportResult": "pipeline",
     "FuseOptions": "options",
     "FusionError": "errors",
@@ -74,6 +76,7 @@ _HOMES = {
     "RetrievalQualityError": "errors",
     "PairTemplate": "options",
     "ParityError": "errors",
+    "PlannedFile": "plan",
     "Progress": "progress",
     "RuntimeVersion": "release",
     "ServerArchitecture": "options",
@@ -96,6 +99,7 @@ _HOMES = {
     "export_model": "pipeline",
     "ndcg_by_query": "verification.ndcg",
     "open_checkpoint": "sources.checkpoint",
+    "plan_export": "plan",
     "switch_version": "artifacts.versions",
     "version_in_use": "artifacts.versions",
     "weight_format": "formats",
@@ -113,6 +117,7 @@ __all__ = [
     "EvaluationOptions",
     "ExportError",
     "ExportOptions",
+    "ExportPlan",
     "ExportResult",
     "FuseOptions",
     "FusionError",
@@ -125,6 +130,7 @@ __all__ = [
     "ModelExistsError",
     "PairTemplate",
     "ParityError",
+    "PlannedFile",
     "Progress",
     "RetrievalQualityError",
     "RuntimeVersion",
@@ -148,6 +154,7 @@ __all__ = [
     "export_model",
     "ndcg_by_query",
     "open_checkpoint",
+    "plan_export",
     "switch_version",
     "version_in_use",
     "weight_format",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import numpy as np
 import onnx_ir as ir
@@ -92,6 +93,16 @@ class GraphBuilder:
         A second call in the same scope, by another branch of the graph, returns the same initializer. Raises ValueError
         if its shape or type differs.
         """
+        return self.weight_in_parts(name, shape, dtype, lambda: iter([load()]))
+
+    def weight_in_parts(
+        self,
+        name: str,
+        shape: Sequence[int],
+        dtype: ir.DataType,
+        load_parts: Callable[[], Iterator[NDArray[np.generic]]],
+    ) -> ir.Value:
+        """Return a weight like `weight`, of which only one part of consecutive rows is in memory at a time."""
         path = self.path(name)
         known = self.initializers.get(path)
         if known is not None:
@@ -99,10 +110,11 @@ class GraphBuilder:
                 raise ValueError(f"{path}: two weights of this name")
             return known
 
-        def read() -> ir.TensorProtocol:
-            return ir.Tensor(np.ascontiguousarray(load(), dtype=dtype.numpy()), name=path)
+        def parts() -> Iterator[NDArray[np.generic]]:
+            for part in load_parts():
+                yield np.ascontiguousarray(part, dtype=dtype.numpy())
 
-        return self._add(path, ir.LazyTensor(read, dtype=dtype, shape=ir.Shape(shape), name=path))
+        return self._add(path, _TensorOfParts(parts, dtype=dtype, shape=ir.Shape(shape), name=path))
 
     def _add(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
@@ -124,6 +136,23 @@ class GraphBuilder:
             candidate = f"{path}_{count}"
         self._names.add(candidate)
         return candidate
+
+
+class _TensorOfParts(ir.LazyTensor):
+    """A tensor that is written to a file part by part."""
+
+    def __init__(
+        self, parts: Callable[[], Iterator[NDArray[np.generic]]], *, dtype: ir.DataType, shape: ir.Shape, name: str
+    ) -> None:
+        super().__init__(
+            lambda: ir.Tensor(np.concatenate(list(parts())), name=name), dtype=dtype, shape=shape, name=name
+        )
+        self._parts = parts
+
+    def tofile(self, file: BinaryIO) -> None:
+        """Write the bytes of all parts."""
+        for part in self._parts():
+            file.write(part.reshape(-1).view(np.uint8).data)
 
 
 def _attribute(key: str, value: Attribute) -> ir.Attr:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ..client.manifest import (
     ModelFolder,
     RangeReport,
     RerankManifest,
+    SourceIdentity,
     TokenizerIdentity,
     WitnessReport,
 )
@@ -28,7 +29,7 @@ from .batching.limits import BatchLimits, check_batch_rows, limit_batches
 from .errors import ExportError
 from .formats import Tolerance, WeightFormat, weight_format
 from .formats.lowering import LoweredWeights, LoweringInputs
-from .graph import CudaProfile, GraphOptions
+from .graph_choice import graph_options, opens_graph
 from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts, read_calibration, subsample
 from .model_sources import ModelSources, open_sources
 from .option_checks import check_options, chosen_attention, model_name
@@ -36,7 +37,6 @@ from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
-from .sources.staged_weights import stage_computed
 from .tasks.task import ManifestFields
 from .verification.runtime import WrittenModel
 from .verification.token_budget import TokenBudget, measure_token_budget
@@ -105,9 +105,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
     retrieval = None if evaluation is None else sources.task.retrieval_rows(evaluation, sources.max_tokens)
     int8_tolerance = _int8_tolerance(sources, options, format)
     version = next_version(folder)
-    with staged_folder(folder.path, overwrite=options.overwrite) as content:
+    with staged_folder(folder.path, overwrite=options.overwrite) as content, ThreadPoolExecutor(1) as background:
         scratch, staged = content.parent, ModelFolder(content)
-        sources = _stage_merged(sources, scratch, progress)
         reference = compute_reference(
             sources,
             retrieval=retrieval,
@@ -117,6 +116,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             progress=progress,
         )
         witness = consult_witness(sources, reference.probes, options.witness, scratch, progress)
+        # beside the writer, which waits for the disk
+        identity = background.submit(sources.checkpoint.identity)
         lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
         evidence = verify_graph(
@@ -141,22 +142,12 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
         fp16_range = None if reference.survey is None else report_range(reference.survey, lowered.rescale)
-        record = _build_record(manifest, sources, witness, fp16_range, evidence, options, staged)
+        record = _build_record(manifest, sources, identity.result(), witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         copy_description(staged, staged.version(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
         add_earlier_versions(folder, staged, version, options.keep_versions)
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
-
-
-def _stage_merged(sources: ModelSources, scratch: Path, progress: Progress) -> ModelSources:
-    """Store merged tensors in a file once, because reference, passes and graph writer all read them."""
-    checkpoint = sources.checkpoint
-    if all(tensor.stored for tensor in checkpoint.weights.values()):
-        return sources
-    progress.stage("merging")
-    weights = stage_computed(checkpoint.weights, scratch / "merged.safetensors", progress.step)
-    return dataclasses.replace(sources, checkpoint=checkpoint.with_weights(weights))
 
 
 def _lower(
@@ -191,22 +182,18 @@ def _write(
     scratch: Path,
     progress: Progress,
 ) -> WrittenGraph:
-    graph = GraphOptions(
-        task=sources.task.kind,
-        format=lowered.format,
-        max_tokens=sources.max_tokens,
-        rescale=lowered.rescale,
-        cuda=_cuda_profile(options),
-    )
+    graph = graph_options(sources, lowered, options)
     progress.stage(f"writing {options.precision} graph")
     write_graph(lowered.checkpoint, file, graph, progress.step)
-    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress)
+    opened = opens_graph(options)
+    model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if opened else None
     return WrittenGraph(model=model, file=file, lowered=lowered)
 
 
 def _build_record(
     manifest: EmbeddingManifest | RerankManifest,
     sources: ModelSources,
+    checkpoint: SourceIdentity,
     witness: WitnessReport | None,
     fp16_range: RangeReport | None,
     evidence: WrittenEvidence,
@@ -217,7 +204,7 @@ def _build_record(
         manifest=manifest,
         device=options.device,
         triton_release=options.triton_release if options.device is Device.CUDA else None,
-        checkpoint=sources.checkpoint.identity(),
+        checkpoint=checkpoint,
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         merges=sources.checkpoint.merges,
         origins=sources.origins,
@@ -231,14 +218,8 @@ def _build_record(
     )
 
 
-def _cuda_profile(options: ExportOptions) -> CudaProfile | None:
-    if options.device is not Device.CUDA:
-        return None
-    return CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
-
-
 def _limit_batches(
-    model: WrittenModel, sources: ModelSources, options: ExportOptions, format: WeightFormat, progress: Progress
+    model: WrittenModel | None, sources: ModelSources, options: ExportOptions, format: WeightFormat, progress: Progress
 ) -> BatchLimits:
     """Choose the limits of a batch and report where they come from."""
     config, serving = sources.checkpoint.config, options.serving

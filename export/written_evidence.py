@@ -31,11 +31,19 @@ class WrittenEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenGraph:
-    """An open graph file and the weights that it was written from."""
+    """A graph file and the weights that it was written from."""
 
-    model: WrittenModel
+    model: WrittenModel | None
+    """The open file; None if nothing is to run."""
     file: Path
     lowered: LoweredWeights
+
+    @property
+    def opened(self) -> WrittenModel:
+        """The open file; raises ValueError if there is none."""
+        if self.model is None:
+            raise ValueError(f"{self.file} was not opened")
+        return self.model
 
     @property
     def format(self) -> WeightFormat:
@@ -65,7 +73,7 @@ def verify_graph(
     if reference.probes is not None:
         longest = max(map(len, reference.probes.rows))
         progress.stage(f"comparing the written file with the reference, on texts of up to {longest:,} tokens")
-        parity = sources.task.measure(graph.model, reference.probes, graph.format.tolerance, progress.step)
+        parity = sources.task.measure(graph.opened, reference.probes, graph.format.tolerance, progress.step)
         require_parity(parity)
     if calibration is not None:
         quantization = _verify_quantization(graph, sources, reference.held_out, calibration, int8_tolerance, progress)
@@ -75,8 +83,8 @@ def verify_graph(
         found = report_retrieval(
             retrieval,
             reference=reference.ndcg,
-            written=measure_ndcg(retrieval, graph.model.run, progress.step),
-            runtime=graph.model.description,
+            written=measure_ndcg(retrieval, graph.opened.run, progress.step),
+            runtime=graph.opened.description,
             max_loss=max_ndcg_loss,
         )
         require_ndcg(found)
@@ -96,7 +104,7 @@ def _verify_quantization(
         raise ValueError("the graph was lowered without calibration")
     if held_out is not None:
         progress.stage("comparing the written file with the reference, on held-out texts")
-        report = sources.task.measure(graph.model, held_out, tolerance, progress.step)
+        report = sources.task.measure(graph.opened, held_out, tolerance, progress.step)
         require_int8_error(report)
     errors = measure_errors(plan.checkpoint, held_out_rows(sources), progress)
     return report_quantization(plan, errors, report, calibration, graph.file, sources.max_tokens)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx_ir as ir
+
 from ..graph import GraphOptions, build_model
 from ..graph.cuda_kernels import require_cuda_kernels
 from ..graph.rope import compute_rope_tables
@@ -28,9 +30,19 @@ def write_graph(
             `fp32_layers` is not a product of the graph.
         FileExistsError: The folder of `file` exists.
     """
+    model = assemble_graph(checkpoint, options)
+    file.parent.mkdir(parents=True)
+    write_onnx(model, file, on_tensor)
+
+
+def assemble_graph(checkpoint: Checkpoint, options: GraphOptions) -> ir.Model:
+    """Return the graph of a checkpoint, whose weights are read when it is written.
+
+    Raises:
+        ExportError: As in `write_graph`.
+    """
     rope = compute_rope_tables(checkpoint, options.max_tokens)
     model = build_model(checkpoint.config, checkpoint.weights, rope, options)
     if options.cuda is not None and not options.cuda.cpu_twin:
         require_cuda_kernels(model, options.format.activations, options.cuda.runtime)
-    file.parent.mkdir(parents=True)
-    write_onnx(model, file, on_tensor)
+    return model

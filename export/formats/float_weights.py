@@ -54,4 +54,4 @@ class FloatFormat(WeightFormat):
         dtype = _TORCH.get(self.activations)
         if dtype is None:
             return tensor
-        return LazyTensor(tensor.shape, tensor.dtype, lambda: tensor.fp32().to(dtype))
+        return tensor.changed(lambda values: values.to(dtype).to(torch.float32), by_rows=True)

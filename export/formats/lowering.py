@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..int8.plan import Int8Plan
-from ..passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, check_fp16_range, choose_rescale, rescale_weights
+from ..passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, choose_rescale, require_fp16_range, rescale_weights
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
 
@@ -48,7 +48,8 @@ def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWei
     """Rescale so that activations have headroom in fp16.
 
     Raises:
-        UnsupportedCheckpointError: A weight, or an activation that the rescale does not affect, is out of range.
+        UnsupportedCheckpointError: An activation that the rescale does not affect is out of range. Reading a lowered
+            weight raises it, too, if it is out of range.
     """
     if inputs.peaks is None:
         raise ValueError("the rescale needs the largest activations")
@@ -58,6 +59,5 @@ def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWei
             f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}"
         )
     checkpoint = inputs.checkpoint
-    rescaled = checkpoint.with_weights(rescale_weights(checkpoint.weights, checkpoint.config, rescale))
-    check_fp16_range(rescaled.weights)
-    return LoweredWeights(checkpoint=rescaled, format=format, rescale=rescale)
+    weights = require_fp16_range(rescale_weights(checkpoint.weights, checkpoint.config, rescale))
+    return LoweredWeights(checkpoint=checkpoint.with_weights(weights), format=format, rescale=rescale)

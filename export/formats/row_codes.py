@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..onnx_builder import GraphBuilder
 from ..sources.weights import LazyTensor
-from .weight_format import FP32, join_tensors
+from .weight_format import FP32
 
 INT8 = ir.DataType.INT8
 LARGEST_CODE = 127
@@ -45,9 +47,14 @@ def round_up(scales: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.gene
 
 def gather_row_codes(g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value, dtype: ir.DataType) -> ir.Value:
     """Look up rows of a table [n, width] stored as codes and scales: [T, width] of `dtype`."""
-    codes = g.weight(f"{name}.codes", table.shape, INT8, lambda: row_codes(join_tensors([table]), dtype))
-    scales = g.weight(
-        f"{name}.scale", [table.shape[0], 1], dtype, lambda: round_up(row_scales(join_tensors([table])), dtype)[:, None]
-    )
+
+    def codes_of_parts() -> Iterator[NDArray[np.generic]]:
+        return (row_codes(part.numpy(), dtype) for part in table.fp32_parts())
+
+    def scales_of_parts() -> Iterator[NDArray[np.generic]]:
+        return (round_up(row_scales(part.numpy()), dtype)[:, None] for part in table.fp32_parts())
+
+    codes = g.weight_in_parts(f"{name}.codes", table.shape, INT8, codes_of_parts)
+    scales = g.weight_in_parts(f"{name}.scale", [table.shape[0], 1], dtype, scales_of_parts)
     rows = g.op("Cast", g.op("Gather", codes, indices, axis=0, name="codes_of_tokens"), to=dtype)
     return g.op("Mul", rows, g.op("Gather", scales, indices, axis=0, name="scales_of_tokens"), name="tokens")

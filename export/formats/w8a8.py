@@ -20,6 +20,9 @@ from ..architectures import DecoderConfig
 from ..int8.plan import plan_int8
 from ..int8.rounding import NORM_OUTPUT_SCALE
 from ..onnx_builder import MICROSOFT, GraphBuilder
+from ..passes.rotate import rotate_stream
+from ..passes.rotation import make_rotation
+from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import ZERO_CODE, Codes, Operand, ScaledRows
@@ -129,6 +132,13 @@ class W8A8Format(WeightFormat):
             inputs.progress.note(f"computed in fp32, {plan.fp32_share:.1%} of the multiply-adds: {names}")
         lowered = replace(self, fp32_layers=plan.fp32_paths, norm_output_scale=NORM_OUTPUT_SCALE)
         return LoweredWeights(checkpoint=plan.checkpoint, format=lowered, int8_plan=plan)
+
+    def planned(self, checkpoint: Checkpoint) -> LoweredWeights:
+        """Return the rotated weights, without fp32 layers."""
+        rotation = make_rotation(checkpoint.config.hidden)
+        rotated = rotate_stream(checkpoint.weights, checkpoint.config, rotation)
+        format = replace(self, norm_output_scale=NORM_OUTPUT_SCALE)
+        return LoweredWeights(checkpoint=checkpoint.with_weights(rotated), format=format)
 
     def fp32_twin(self) -> WeightFormat:
         """Return the format itself, which is made for CPUs."""

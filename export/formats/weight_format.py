@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from ...client.manifest import Precision
 from ..architectures import DecoderConfig
 from ..onnx_builder import GraphBuilder
+from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import Codes, Operand, ScaledRows, float_rows
 
 FP32 = ir.DataType.FLOAT
+_TORCH = {FP32: torch.float32, ir.DataType.FLOAT16: torch.float16}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +111,10 @@ class WeightFormat(ABC):
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """Apply the function-preserving weight passes of this format. Nothing is rounded yet."""
 
+    def planned(self, checkpoint: Checkpoint) -> LoweredWeights:
+        """Return weights of the shapes that `lower` returns if every product is stored in this format."""
+        return LoweredWeights(checkpoint=checkpoint, format=self)
+
     @property
     def runs_on_cpu(self) -> bool:
         """Whether ONNX Runtime's CPU provider has kernels for the products."""
@@ -139,11 +145,11 @@ class WeightFormat(ABC):
         """
         joined = sum(weight.shape[0] for weight in weights)
         shape = [weights[0].shape[1], joined] if transpose else [joined, *weights[0].shape[1:]]
-        return g.weight(
-            name,
-            shape,
-            self.activations if dtype is None else dtype,
-            lambda: join_tensors(weights).T if transpose else join_tensors(weights),
+        stored = self.activations if dtype is None else dtype
+        if transpose:
+            return g.weight(name, shape, stored, lambda: _transposed(weights, stored))
+        return g.weight_in_parts(
+            name, shape, stored, lambda: (as_type(part, stored) for weight in weights for part in weight.fp32_parts())
         )
 
     def _project_float(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
@@ -157,8 +163,30 @@ class WeightFormat(ABC):
 
 def join_tensors(tensors: Sequence[LazyTensor]) -> NDArray[np.float32]:
     """Concatenate tensors [out, in] to float32 [Σ out, in]."""
-    joined: NDArray[np.float32] = torch.cat([tensor.fp32() for tensor in tensors]).numpy()
+    values = [tensor.fp32() for tensor in tensors]
+    joined: NDArray[np.float32] = (values[0] if len(values) == 1 else torch.cat(values)).numpy()
     return joined
+
+
+def as_type(values: torch.Tensor, dtype: ir.DataType) -> NDArray[np.generic]:
+    """Return float32 `values` rounded to the float type `dtype`."""
+    if dtype == ir.DataType.BFLOAT16:
+        return values.to(torch.bfloat16).view(torch.int16).numpy().view(dtype.numpy())
+    rounded: NDArray[np.generic] = values.to(_TORCH[dtype]).numpy()
+    return rounded
+
+
+def _transposed(weights: Sequence[LazyTensor], dtype: ir.DataType) -> NDArray[np.generic]:
+    """Return tensors [out, in] as one matrix [in, Σ out], rounded to `dtype` before they are transposed."""
+    rounded = np.empty((sum(weight.shape[0] for weight in weights), weights[0].shape[1]), f"i{int(dtype.itemsize)}")
+    first = 0
+    for weight in weights:
+        for part in weight.fp32_parts():
+            rounded[first : first + len(part)] = as_type(part, dtype).view(rounded.dtype)
+            first += len(part)
+    # torch transposes block by block; it has no type for NumPy's bfloat16
+    transposed: NDArray[np.generic] = torch.from_numpy(rounded).T.contiguous().numpy()
+    return transposed.view(dtype.numpy())
 
 
 def matrix_elements(config: DecoderConfig) -> int:

@@ -160,7 +160,7 @@ def feed_forward(g: GraphBuilder, parts: DecoderParts, operand: Operand, layer: 
     width = parts.config.intermediate
     gate_weight, up_weight = parts.tensors(layer.gate_up)
     if parts.negates_gate:
-        gate_weight, up_weight = gate_weight.changed(torch.neg), up_weight.changed(torch.neg)
+        gate_weight, up_weight = (tensor.changed(torch.neg, by_rows=True) for tensor in (gate_weight, up_weight))
     gate = apply_scale(g, parts.format.project(g, "gate", operand, [gate_weight]))
     up = parts.format.project(g, "up", operand, [up_weight])
     # the scale of up's rows commutes with the product and is applied after down

@@ -61,10 +61,8 @@ def choose_smoothing(
     """
     weights, config = checkpoint.weights, checkpoint.config
     with StagedWeights(file, {name: tensor.shape for name, tensor in weights.items()}) as staged:
-        table = weights[EMBEDDINGS].fp32()
-        staged.write(EMBEDDINGS, table)
-        batches = embed_texts(table, rows)
-        del table
+        staged.write_parts(EMBEDDINGS, weights[EMBEDDINGS])
+        batches = embed_texts(weights[EMBEDDINGS], rows)
         stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
         for index in range(config.layers):
             layer = DecoderLayer(checkpoint, index)

@@ -43,7 +43,7 @@ def measure_groups(
     `on_layer(done, total)` is called after each layer.
     """
     table = checkpoint.weights[EMBEDDINGS]
-    batches = embed_texts(table.fp32(), rows)
+    batches = embed_texts(table, rows)
     tokens = sum(int(batch.real.sum()) for batch in batches)
     squares = sum(_squared_errors(replace(batch, hidden=round_rows(batch.hidden)), batch) for batch in batches)
     groups = [
@@ -82,7 +82,7 @@ def measure_cosines(
 
     `fp32_layers` has the paths of products that are not quantized.
     """
-    batches = embed_texts(checkpoint.weights[EMBEDDINGS].fp32(), rows)
+    batches = embed_texts(checkpoint.weights[EMBEDDINGS], rows)
     if TABLE not in fp32_layers:
         batches = [replace(batch, hidden=round_rows(batch.hidden)) for batch in batches]
     for index in range(checkpoint.config.layers):

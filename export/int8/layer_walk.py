@@ -38,7 +38,7 @@ class TextBatch:
         return replace(self, hidden=self.hidden + update)
 
 
-def embed_texts(table: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[TextBatch]:
+def embed_texts(table: LazyTensor, rows: Sequence[Sequence[int]]) -> list[TextBatch]:
     """Return the embeddings of `rows` of token ids from `table` [vocabulary, hidden], in batches."""
     batches, remaining = [], sorted(range(len(rows)), key=lambda row: len(rows[row]))
     while remaining:
@@ -48,7 +48,7 @@ def embed_texts(table: torch.Tensor, rows: Sequence[Sequence[int]]) -> list[Text
             batch.append(remaining.pop())
         ids = torch.tensor([[*rows[row], *[0] * (width - len(rows[row]))] for row in batch])
         real = torch.arange(width) < torch.tensor([[len(rows[row])] for row in batch])
-        batches.append(TextBatch(table[ids], real, tuple(batch)))
+        batches.append(TextBatch(table.look_up(ids), real, tuple(batch)))
     return batches
 
 

@@ -93,12 +93,12 @@ def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> Lazy
         base.shape,
         torch.float32,
         lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
-        lambda rows: merged.fp32_rows(rows) + change.delta(base, rows),
+        lambda rows: _require_finite(change.target, merged.fp32_rows(rows) + change.delta(base, rows)),
     )
 
 
 def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:
-    if not torch.isfinite(values).all():
+    if not all(limit.isfinite() for limit in values.aminmax()):
         raise AdapterMismatchError(
             f"{name} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too large?"
         )

@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+
 from ..architectures import EMBEDDINGS, HEADS, DecoderConfig
-from ..errors import UnsupportedCheckpointError, list_keys
+from ..errors import UnsupportedCheckpointError
 from ..sources.weights import LazyTensor, Weights
 
 FP16_MAX = 65504.0
@@ -96,14 +98,25 @@ def rescale_weights(weights: Weights, config: DecoderConfig, rescale: Rescale) -
 def _scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:
     if exponent == 0:
         return tensor
-    return tensor.changed(lambda values: values * math.ldexp(1.0, exponent))
+    return tensor.changed(lambda values: values * math.ldexp(1.0, exponent), by_rows=True)
 
 
-def check_fp16_range(weights: Weights) -> None:
-    """Raise UnsupportedCheckpointError if a decoder weight is outside fp16's range or not finite."""
-    body = {name: tensor for name, tensor in weights.items() if name not in HEADS}
-    outside = [name for name, tensor in body.items() if not bool(tensor.fp32().abs().max() <= FP16_MAX)]
-    if outside:
-        raise UnsupportedCheckpointError(
-            f"weights beyond ±{FP16_MAX:.0f} or not finite: {list_keys(outside)}; use precision fp32"
-        )
+def require_fp16_range(weights: Weights) -> dict[str, LazyTensor]:
+    """Return `weights` whose values are checked when they are read.
+
+    Reading a decoder weight outside fp16's range, or with a value that is not finite, raises
+    UnsupportedCheckpointError.
+    """
+    return {name: tensor if name in HEADS else _checked(name, tensor) for name, tensor in weights.items()}
+
+
+def _checked(name: str, tensor: LazyTensor) -> LazyTensor:
+    def check(values: torch.Tensor) -> torch.Tensor:
+        lowest, highest = values.aminmax()
+        if not (lowest >= -FP16_MAX and highest <= FP16_MAX):
+            raise UnsupportedCheckpointError(
+                f"{name}: weights beyond ±{FP16_MAX:.0f} or not finite; use precision fp32"
+            )
+        return values
+
+    return tensor.changed(check, by_rows=True)

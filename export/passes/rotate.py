@@ -28,7 +28,7 @@ def rotate_stream(weights: Weights, config: DecoderConfig, rotation: Rotation) -
     def read_stream(name: str, gain: str) -> LazyTensor:
         return weights[name].changed(lambda values: rotation.rotate_rows(values * weights[gain].fp32()))
 
-    rotated[EMBEDDINGS] = weights[EMBEDDINGS].changed(rotation.rotate_rows)
+    rotated[EMBEDDINGS] = weights[EMBEDDINGS].changed(rotation.rotate_rows, by_rows=True)
     for index in range(config.layers):
         layer = config.architecture.layer(index)
         for gain, readers in ((layer.attention_norm, layer.qkv), (layer.mlp_norm, layer.gate_up)):

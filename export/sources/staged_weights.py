@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
 import torch
 
-from .weights import LazyTensor, Weights, read_safetensors
+from .weights import LazyTensor, read_safetensors
 
 _ALIGNMENT = 8
 
@@ -50,10 +50,20 @@ class StagedWeights:
         """Write one tensor, converted to float32; raise ValueError if its shape is not the declared one."""
         if tuple(values.shape) != self._shapes[name]:
             raise ValueError(f"{name} has shape {list(values.shape)}, declared was {list(self._shapes[name])}")
-        content = values.to(torch.float32).contiguous().numpy().data.cast("B")
-        self._handle.seek(self._data + self._starts[name])
-        self._handle.write(content)
+        self._write_at(self._starts[name], values)
         self._missing.discard(name)
+
+    def write_parts(self, name: str, tensor: LazyTensor) -> None:
+        """Write `tensor` with only some of its rows in memory."""
+        start = self._starts[name]
+        for part in tensor.fp32_parts():
+            self._write_at(start, part)
+            start += part.nbytes
+        self._missing.discard(name)
+
+    def _write_at(self, start: int, values: torch.Tensor) -> None:
+        self._handle.seek(self._data + start)
+        self._handle.write(values.to(torch.float32).contiguous().numpy().data.cast("B"))
 
     def read(self) -> dict[str, LazyTensor]:
         """Return the tensors, read lazily from the file; raise ValueError if one was not written."""
@@ -61,18 +71,3 @@ class StagedWeights:
             raise ValueError(f"tensors were not written: {', '.join(sorted(self._missing))}")
         self._handle.flush()
         return read_safetensors(self._file.parent, self._file.name)
-
-
-def stage_computed(weights: Weights, file: Path, on_tensor: Callable[[int, int], None]) -> dict[str, LazyTensor]:
-    """Write the tensors of `weights` that are computed on read to `file`, and return all tensors.
-
-    `on_tensor(written, total)` is called after each tensor. If no tensor is computed, no file is written.
-    """
-    computed = {name: tensor for name, tensor in weights.items() if not tensor.stored}
-    if not computed:
-        return dict(weights)
-    with StagedWeights(file, {name: tensor.shape for name, tensor in computed.items()}) as staged:
-        for done, (name, tensor) in enumerate(computed.items(), start=1):
-            staged.write(name, tensor.fp32())
-            on_tensor(done, len(computed))
-        return {**weights, **staged.read()}

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -14,6 +19,10 @@ from ...client.manifest.input_files import describe_error, require_regular
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 
 _FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_PART = 1 << 20
+"""Values of a part of a tensor: 4 MB in fp32, which stay in the processor's cache from reading to rounding."""
+_EXPONENT_BITS = {torch.bfloat16: (torch.int16, 0x7F80), torch.float16: (torch.int16, 0x7C00)}
+"""Type → integer type of the same size, and the exponent's bits, which are all set in NaN and infinity."""
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -26,8 +35,6 @@ class LazyTensor:
     load: Callable[[], torch.Tensor]
     load_rows: Callable[[Sequence[int]], torch.Tensor] | None = None
     """Reads some rows without the others; None if that is not possible."""
-    stored: bool = False
-    """Whether `load` reads a file, instead of computing the values each time."""
 
     def fp32(self) -> torch.Tensor:
         """Return the values as float32."""
@@ -38,9 +45,27 @@ class LazyTensor:
         values = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
         return values.to(torch.float32)
 
-    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LazyTensor:
-        """Return a tensor of the same shape with `change` applied to the float32 values on read."""
-        return LazyTensor(self.shape, torch.float32, lambda: change(self.fp32()))
+    def look_up(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the rows at int64 `ids` as float32 [*ids, ...]; each is read once, and no others."""
+        rows, indices = np.unique(ids.numpy(), return_inverse=True)
+        return self.fp32_rows(rows.tolist())[torch.from_numpy(indices.reshape(ids.shape))]
+
+    def fp32_parts(self) -> Iterator[torch.Tensor]:
+        """Yield all values as float32, some consecutive rows at a time if rows can be read without the others."""
+        if self.load_rows is None:
+            yield self.fp32()
+            return
+        count = max(1, _PART // math.prod(self.shape[1:]))
+        for first in range(0, self.shape[0], count):
+            yield self.fp32_rows(range(first, min(first + count, self.shape[0])))
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor], *, by_rows: bool = False) -> LazyTensor:
+        """Return a tensor of the same shape with `change` applied to the float32 values on read.
+
+        `by_rows` says that `change` transforms each row independently of the others and of its index.
+        """
+        rows = (lambda rows: change(self.fp32_rows(rows))) if by_rows else None
+        return LazyTensor(self.shape, torch.float32, lambda: change(self.fp32()), rows)
 
 
 def in_memory(values: torch.Tensor) -> LazyTensor:
@@ -91,37 +116,86 @@ def _read_file(file: Path) -> dict[str, LazyTensor]:
     except OSError as exc:
         raise SourceError(f"{file}: not readable as safetensors ({describe_error(exc)})") from exc
     try:
+        # checks sizes, offsets and the end of the file
         with safe_open(file, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118 - not a mapping, has only keys()
-                view = opened.get_slice(name)
-                dtype = _FLOATS.get(view.get_dtype())
-                if dtype is None:
-                    raise UnsupportedCheckpointError(
-                        f"{file}: tensor '{name}' is {view.get_dtype()}; only F32, F16 and BF16 are supported"
-                    )
-                shape = tuple(view.get_shape())
-                tensors[name] = LazyTensor(shape, dtype, _reader(file, name), _row_reader(file, name), stored=True)
+            names = list(opened.keys())
+        header, data = _read_header(file)
     except (SafetensorError, OSError) as exc:
         raise SourceError(f"{file}: not readable as safetensors ({exc}); is the download complete?") from exc
+    for name in names:
+        entry = header[name]
+        dtype = _FLOATS.get(entry["dtype"])
+        if dtype is None:
+            raise UnsupportedCheckpointError(
+                f"{file}: tensor '{name}' is {entry['dtype']}; only F32, F16 and BF16 are supported"
+            )
+        stored = _StoredTensor(file, name, tuple(entry["shape"]), dtype, data + entry["data_offsets"][0])
+        tensors[name] = LazyTensor(stored.shape, dtype, stored.load, stored.load_rows)
     return tensors
 
 
-def _reader(file: Path, name: str) -> Callable[[], torch.Tensor]:
-    def load() -> torch.Tensor:
-        with safe_open(file, framework="pt") as opened:
-            tensor: torch.Tensor = opened.get_tensor(name)
-        return tensor
-
-    return load
+def _read_header(file: Path) -> tuple[dict[str, Any], int]:
+    """Return the header of a safetensors file and the offset of its data."""
+    with file.open("rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        return json.loads(opened.read(length)), 8 + length
 
 
-def _row_reader(file: Path, name: str) -> Callable[[Sequence[int]], torch.Tensor]:
-    def load_rows(rows: Sequence[int]) -> torch.Tensor:
-        with safe_open(file, framework="pt") as opened:
-            view = opened.get_slice(name)
-            return torch.cat([view[row : row + 1] for row in rows])
+@dataclass(frozen=True, slots=True)
+class _StoredTensor:
+    """A tensor in a file. It is read instead of mapped, because mapped pages count as memory of the process."""
 
-    return load_rows
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    offset: int
+    """Of the first byte in the file."""
+
+    def load(self) -> torch.Tensor:
+        return self._read([0], self.shape)
+
+    def load_rows(self, rows: Sequence[int]) -> torch.Tensor:
+        starts = rows[:1] if isinstance(rows, range) and rows.step == 1 else rows
+        return self._read(starts, (len(rows), *self.shape[1:]))
+
+    def _read(self, starts: Sequence[int], shape: tuple[int, ...]) -> torch.Tensor:
+        """Read `shape` values: as many parts of equal size as there are `starts`, the rows where they begin."""
+        values = torch.empty(shape, dtype=self.dtype)
+        if values.numel() == 0:
+            return values
+        target = values.reshape(-1).view(torch.uint8).numpy().data
+        size, row_bytes = len(target) // len(starts), self.dtype.itemsize * math.prod(self.shape[1:])
+        try:
+            with self.file.open("rb", buffering=0) as opened:
+                for index, row in enumerate(starts):
+                    opened.seek(self.offset + row * row_bytes)
+                    self._fill(target[index * size : (index + 1) * size], opened)
+        except OSError as exc:
+            raise SourceError(f"{self.file}: tensor '{self.name}' is not readable ({describe_error(exc)})") from exc
+        return self._require_finite(values)
+
+    def _fill(self, target: memoryview, opened: RawIOBase) -> None:
+        filled = 0
+        while filled < len(target):
+            count = opened.readinto(target[filled:])
+            if not count:
+                raise SourceError(f"{self.file}: ends within tensor '{self.name}'; was it changed meanwhile?")
+            filled += count
+
+    def _require_finite(self, values: torch.Tensor) -> torch.Tensor:
+        if not _is_finite(values):
+            raise SourceError(
+                f"{self.file}: tensor '{self.name}' has NaN or infinite values; is the checkpoint damaged?"
+            )
+        return values
+
+
+def _is_finite(values: torch.Tensor) -> bool:
+    if values.dtype in _EXPONENT_BITS:
+        integer, exponent = _EXPONENT_BITS[values.dtype]
+        return int((values.view(integer) & exponent).max()) != exponent
+    return all(bool(limit.isfinite()) for limit in values.aminmax())
 
 
 def hash_files(files: list[Path]) -> str:

@@ -13,11 +13,13 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from ..architectures import EMBEDDINGS, SCORE_HEAD, DecoderConfig
+from ..architectures import EMBEDDINGS, FINAL_NORM, SCORE_HEAD, LayerTensors
 from ..passes.rescale import ActivationPeaks
 from ..sources.checkpoint import Checkpoint
 
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
+_KEPT_BYTES = 2 << 30
+"""Layers of this size in total, those of a 0.6B model for example, are loaded once for all runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +38,28 @@ class ReferenceOutputs:
 class ReferenceModel:
     """The transformers model in fp32 with the weights of a checkpoint, on rows of token ids.
 
-    Scores use the `score.weight` of `passes.rerank_head`.
+    All batches pass through one layer before the next one is loaded, so that only one layer's weights are in memory,
+    unless those of all layers are few. Scores use the `score.weight` of `passes.rerank_head`.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
         self._config = checkpoint.config
         config = checkpoint.transformers_config()
+        classes = checkpoint.config.architecture.load_classes()
         with torch.device("meta"):
-            self._model: Any = checkpoint.config.architecture.load_classes().model(config)
-        tensors = {name: checkpoint.weights[name].fp32() for name in checkpoint.config.tensor_shapes()}
-        self._model.load_state_dict(tensors, assign=True)
+            self._model: Any = classes.model(config)
         # buffers created on the meta device have no values
-        self._model.rotary_emb = type(self._model.rotary_emb)(config)
+        self._model.rotary_emb = classes.rotary(config)
         self._model.train(False)
+        self._layers: list[Any] = list(self._model.layers)
+        self._keeps_layers = 4 * checkpoint.config.multiply_adds <= _KEPT_BYTES
+        # the model prepares masks and positions, and the layers run one by one
+        self._inputs = [_RecordedInputs() for _ in self._layers]
+        self._model.layers = torch.nn.ModuleList(self._inputs)
+        self._norm = self._model.norm
+        self._model.norm = torch.nn.Identity()
+        self._norm.load_state_dict({"weight": checkpoint.weights[FINAL_NORM].fp32()}, assign=True)
         head = checkpoint.weights.get(SCORE_HEAD)
         self._score_rows = None if head is None else head.fp32()
 
@@ -83,77 +94,113 @@ class ReferenceModel:
         on_layers: Callable[[int, int], None],
         head: Callable[[torch.Tensor], torch.Tensor],
     ) -> ReferenceOutputs:
-        outputs, watch = [], _PeakWatch(self._model, self._config)
-        firsts = range(0, len(rows), batch_rows)
-        with torch.inference_mode(), watch, _layers_counted(self._model, len(firsts), on_layers):
-            for first in firsts:
-                outputs.append(head(self._last_states(rows[first : first + batch_rows], watch)))
-        return ReferenceOutputs(torch.cat(outputs).numpy(), watch.peaks())
+        watch = _PeakWatch()
+        steps = count(1)
+        with torch.inference_mode():
+            batches = [self._open_batch(rows[first : first + batch_rows]) for first in range(0, len(rows), batch_rows)]
+            for batch in batches:
+                watch.see_residual(batch.hidden[batch.real])
+            for index in range(self._config.layers):
+                with self._loaded(index) as layer, watch.watching(layer, self._config.architecture.layer(index)):
+                    for batch in batches:
+                        watch.real = batch.real
+                        found = layer(batch.hidden, **batch.inputs[index])
+                        batch.hidden = found[0] if isinstance(found, tuple) else found
+                        on_layers(next(steps), len(batches) * self._config.layers)
+            outputs = torch.cat([head(self._norm(batch.hidden)[:, -1]) for batch in batches])
+        return ReferenceOutputs(outputs.numpy(), watch.peaks())
 
-    def _last_states(self, rows: Sequence[Sequence[int]], watch: _PeakWatch) -> torch.Tensor:
+    def _open_batch(self, rows: Sequence[Sequence[int]]) -> _Batch:
         width = max(map(len, rows))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in rows])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-        watch.mask = mask.bool()
-        hidden: torch.Tensor = self._model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return hidden[:, -1]
+        hidden = self._checkpoint.weights[EMBEDDINGS].look_up(ids)
+        self._model(inputs_embeds=hidden, attention_mask=mask, use_cache=False)
+        return _Batch(hidden, mask.bool(), [inputs.taken() for inputs in self._inputs])
+
+    @contextmanager
+    def _loaded(self, index: int) -> Iterator[Any]:
+        """Yield layer `index` with its weights."""
+        layer = self._layers[index]
+        if next(layer.parameters()).is_meta:
+            names = list(layer.state_dict())
+            weights = self._checkpoint.weights
+            layer.load_state_dict({name: weights[f"layers.{index}.{name}"].fp32() for name in names}, assign=True)
+        yield layer
+        if not self._keeps_layers:
+            layer.to("meta")
 
 
-@contextmanager
-def _layers_counted(model: Any, batches: int, on_layers: Callable[[int, int], None]) -> Iterator[None]:
-    """Call `on_layers(done, total)` after each layer of `batches` forward passes of `model`."""
-    done, total = count(1), batches * len(model.layers)
+@dataclass(slots=True)
+class _Batch:
+    """Left-padded rows on their way through the layers."""
 
-    def report(*_: object) -> None:
-        on_layers(next(done), total)
+    hidden: torch.Tensor
+    """float32 [rows, width, hidden]"""
+    real: torch.Tensor
+    """bool [rows, width]: whether a cell is a token."""
+    inputs: list[dict[str, Any]]
+    """The other arguments of each layer: mask and positions."""
 
-    handles = [layer.register_forward_hook(report) for layer in model.layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+
+class _RecordedInputs(torch.nn.Module):
+    """Takes the place of a layer: records the arguments that the model passes, and returns the hidden states."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recorded: dict[str, Any] = {}
+
+    def forward(self, hidden_states: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Record `inputs`."""
+        self._recorded = inputs
+        return hidden_states
+
+    def taken(self) -> dict[str, Any]:
+        """Return the recorded arguments and forget them."""
+        recorded, self._recorded = self._recorded, {}
+        return recorded
 
 
 class _PeakWatch:
     """Forward hooks that record the largest absolute activations of real tokens."""
 
-    def __init__(self, model: Any, config: DecoderConfig) -> None:
-        self._model = model
-        self._config = config
-        self.mask = torch.ones(1, 1, dtype=torch.bool)
+    def __init__(self) -> None:
+        self.real = torch.ones(1, 1, dtype=torch.bool)
+        """bool [rows, width]: the cells of the current batch that are tokens."""
         self._residual = 0.0
         self._intermediate = 0.0
         self._projection = 0.0
-        self._handles: list[Any] = []
 
-    def __enter__(self) -> _PeakWatch:
-        for index in range(self._config.layers):
-            names = self._config.architecture.layer(index)
-            self._handles.append(self._model.layers[index].register_forward_hook(self._see_residual))
-            for name in (names.output, names.down):
-                self._handles.append(self._module(name).register_forward_hook(self._see_residual))
-            self._handles.append(self._module(names.up).register_forward_hook(self._see_up))
-            for name in (*names.qkv, names.gate):
-                self._handles.append(self._module(name).register_forward_hook(self._see_projection))
-            self._handles.append(self._module(names.down).register_forward_pre_hook(self._see_intermediate))
-        self._handles.append(self._module(EMBEDDINGS).register_forward_hook(self._see_residual))
-        return self
+    @contextmanager
+    def watching(self, layer: Any, names: LayerTensors) -> Iterator[None]:
+        """Watch the products of `layer` within the block."""
 
-    def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
-            handle.remove()
+        def module(tensor: str) -> Any:
+            return layer.get_submodule(tensor.removesuffix(".weight").split(".", 2)[2])
 
-    def _module(self, tensor: str) -> Any:
-        """Return the module that has the weight `tensor`."""
-        return self._model.get_submodule(tensor.removesuffix(".weight"))
+        handles = [layer.register_forward_hook(self._see_residual)]
+        for name in (names.output, names.down):
+            handles.append(module(name).register_forward_hook(self._see_residual))
+        handles.append(module(names.up).register_forward_hook(self._see_up))
+        for name in (*names.qkv, names.gate):
+            handles.append(module(name).register_forward_hook(self._see_projection))
+        handles.append(module(names.down).register_forward_pre_hook(self._see_intermediate))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def peaks(self) -> ActivationPeaks:
         return ActivationPeaks(residual=self._residual, intermediate=self._intermediate, projection=self._projection)
 
+    def see_residual(self, values: torch.Tensor) -> None:
+        """Record values of the residual stream."""
+        self._residual = max(self._residual, float(values.abs().max()))
+
     def _see_residual(self, _module: object, _inputs: object, output: Any) -> None:
         values = output[0] if isinstance(output, tuple) else output
-        self._residual = max(self._residual, self._peak(values))
+        self.see_residual(values[self.real])
 
     def _see_up(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
         self._intermediate = max(self._intermediate, self._peak(output))
@@ -165,4 +212,4 @@ class _PeakWatch:
         self._intermediate = max(self._intermediate, self._peak(inputs[0]))
 
     def _peak(self, values: torch.Tensor) -> float:
-        return float(values[self.mask].abs().max())
+        return float(values[self.real].abs().max())

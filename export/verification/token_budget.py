@@ -23,9 +23,11 @@ class TokenBudget:
     source: str
 
 
-def measure_token_budget(model: WrittenModel, device: Device, config: DecoderConfig, max_tokens: int) -> TokenBudget:
-    """Measure the speed of `model` and return its budget; estimate it if `device` is not available."""
-    if device is Device.CUDA and not model.on_gpu:
+def measure_token_budget(
+    model: WrittenModel | None, device: Device, config: DecoderConfig, max_tokens: int
+) -> TokenBudget:
+    """Measure the speed of `model` and return its budget; estimate it if `device`, a GPU, is not available."""
+    if model is None or (device is Device.CUDA and not model.on_gpu):
         tokens = choose_token_budget(device, estimate_gpu_tokens_per_s(config))
         return TokenBudget(tokens, "estimated for a data-centre GPU")
     speed = measure_tokens_per_s(model, config.vocabulary, max_tokens)

@@ -16,25 +16,23 @@ _MLP_ROWS = 64
 """Rows of gate and up that are compared with every token: those of the largest norms."""
 _BY_PRODUCT, _BY_EMBEDDING, _SPREAD = 96, 32, 128
 """Tokens that are chosen by their products, by their embedding, and evenly over the vocabulary."""
-_CHUNK = 16_384
 
 
 def outstanding_tokens(checkpoint: Checkpoint) -> list[int]:
     """Return some 250 token ids: those of the largest first activations first, then some of the whole vocabulary."""
     config, weights = checkpoint.config, checkpoint.weights
     layer = config.architecture.layer(0)
-    table = weights[EMBEDDINGS].fp32()
     gain = weights[layer.mlp_norm].fp32()
     gate, up = (weights[name].fp32() * gain for name in layer.gate_up)
     strongest = (gate.norm(dim=1) * up.norm(dim=1)).topk(min(_MLP_ROWS, len(gate))).indices
     gate, up = gate[strongest].T, up[strongest].T
     products, embeddings = [], []
-    for rows in torch.split(table, _CHUNK):
+    for rows in weights[EMBEDDINGS].fp32_parts():
         normed = rows / (rows.pow(2).mean(dim=1, keepdim=True) + config.norm_eps).sqrt()
         values = normed @ up
         products.append((torch.nn.functional.silu(normed @ gate) * values).abs().maximum(values.abs()).amax(dim=1))
         embeddings.append(rows.abs().amax(dim=1))
-    count = len(table)
+    count = config.vocabulary
     chosen = [
         *_largest(torch.cat(products), _BY_PRODUCT),
         *_largest(torch.cat(embeddings), _BY_EMBEDDING),

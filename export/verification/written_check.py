@@ -46,6 +46,11 @@ def open_for_check(
     return WrittenModel(twin, description=f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU")
 
 
+def needs_twin(format: WeightFormat, cuda: CudaProfile) -> bool:
+    """Return whether a graph for GPUs is compared by its fp32 twin on this machine."""
+    return not gpu_available() and not cpu_can_run(format, cuda)
+
+
 def cpu_can_run(format: WeightFormat, cuda: CudaProfile) -> bool:
     """Return whether the CPU provider has all operators of the graph."""
     return format.runs_on_cpu and not cuda.needs_gpu(format.activations)

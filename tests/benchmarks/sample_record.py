@@ -9,6 +9,8 @@ from benchmarks.model_shape import SHAPES
 from benchmarks.record import (
     Comparison,
     Entry,
+    ExportCost,
+    ExportStage,
     Load,
     MatmulProbe,
     MemorySample,
@@ -113,6 +115,24 @@ def sample_overload() -> tuple[OverloadCase, OverloadCase]:
     )
 
 
+def sample_export() -> ExportCost:
+    return ExportCost(
+        setting="fp16 for cuda",
+        checkpoint_bytes=15_000_000_000,
+        written_bytes=15_100_000_000,
+        copies_s=(20.0, 30.0),
+        stages=(
+            ExportStage(name="reading", wall_s=1.0, forward=False),
+            ExportStage(name="surveying the vocabulary", wall_s=300.0, forward=True),
+            ExportStage(name="writing", wall_s=49.0, forward=False),
+        ),
+        cpu_s=120.0,
+        peak_mb=1500.0,
+        peak_allocated_mb=1400.0,
+        load_average=(0.1, 1.5),
+    )
+
+
 def sample_soak() -> Soak:
     """Return a run whose backend grows from 100 to 120 MB in its first third."""
     backend_mb = [100.0, 120.0, 120.0, 120.0, 121.0, 119.0]
@@ -163,6 +183,7 @@ def sample_record(*, threads: int = 2) -> Record:
         loads=(sample_load(),),
         overload=sample_overload(),
         soak=sample_soak(),
+        exports=(sample_export(),),
         quality=(_score(32, 0.4), _score(64, 0.5)),
         scaling=(
             ScalingCurve(

@@ -85,6 +85,17 @@ def test_single_texts_are_measured_with_every_setting_and_beside_bulk_jobs(recor
         assert bool(case.bulk_texts_per_s) == (case.load == loads[-1] and case.setting != "no bulk job")
 
 
+def test_exports_run_beside_copies(record: Record) -> None:
+    [export] = record.exports
+    assert export.written_bytes > 0
+    assert len(export.copies_s) == 2
+    assert export.peak_mb > 0
+    assert export.peak_allocated_mb > 0
+    forward = {stage.name for stage in export.stages if stage.forward}
+    assert "surveying the vocabulary for large activations" in forward
+    assert not any(name.startswith("writing") for name in forward)
+
+
 def test_soak_checks_results_and_samples_the_memory(record: Record) -> None:
     assert record.soak is not None
     outcomes = record.soak.outcomes

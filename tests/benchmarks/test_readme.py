@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from sample_record import sample_record, sample_soak
+from sample_record import sample_export, sample_record, sample_soak
 
 from benchmarks.page import render_page
 from benchmarks.plots import draw_plots
@@ -22,6 +22,7 @@ from benchmarks.readme import (
 )
 from benchmarks.record_file import fingerprint, read_record, write_record
 from benchmarks.tables import (
+    exports_table,
     loads_table,
     matmul_table,
     operators_table,
@@ -59,6 +60,7 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
         loads_table(record.loads),
         overload_table(record.overload),
         soak_memory_table(sample_soak()),
+        exports_table([sample_export()]),
         soak_outcomes_table(sample_soak()),
         quality_table(record.quality),
         scaling_table(record.scaling),

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from sample_record import OURS, entry, sample_comparison, sample_record, sample_soak
+from sample_record import OURS, entry, sample_comparison, sample_export, sample_record, sample_soak
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
@@ -15,6 +15,7 @@ from benchmarks.record_file import write_record
 from benchmarks.report import EnvironmentMismatchError, render_record, render_report
 from benchmarks.samples import Quartiles
 from benchmarks.tables import (
+    exports_table,
     fraction_of_peak,
     loads_table,
     ours_first,
@@ -85,6 +86,12 @@ def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() ->
         *("2.25", "1.88 to 2.62"),
         *("15.0", "0"),
     )
+
+
+def test_exports_are_compared_with_copies_without_their_forward_passes() -> None:
+    [row] = exports_table([sample_export()]).rows
+    assert row[3:7] == ("20.0 / 30.0", "50.0", "2.0", "300.0")
+    assert exports_table([sample_export()]).to_text() in render_record(sample_record())
 
 
 def test_soak_has_the_memory_in_thirds_and_what_became_of_the_requests() -> None:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from peft_adapters import write_adapter
+from safetensors.torch import save_file
 from tiny_checkpoint import write_checkpoint, write_json
 
 from qwen3_triton.export import (
@@ -27,6 +29,7 @@ from qwen3_triton.export.int8.calibration import read_calibration
 from qwen3_triton.export.model_sources import open_sources
 from qwen3_triton.export.sources.adapter import open_adapter
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.weights import read_safetensors
 
 CHECKPOINT_FILES = [
     "config.json",
@@ -283,3 +286,29 @@ def test_tokenizer_whose_expression_explodes_is_named(source: Path) -> None:
     write_json(file, state)
     with pytest.raises(UnsupportedCheckpointError, match=r"tokenizer\.json: cannot tokenize a text \(.*retry"):
         open_model(source)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named_when_they_are_read(
+    tmp_path: Path, dtype: torch.dtype, value: float
+) -> None:
+    values = {"good": torch.full((3, 4), torch.finfo(dtype).max, dtype=dtype), "bad": torch.ones(3, 4, dtype=dtype)}
+    values["bad"][1, 2] = value
+    save_file(values, tmp_path / "model.safetensors")
+    tensors = read_safetensors(tmp_path, "model*.safetensors")
+    assert torch.equal(tensors["good"].load(), values["good"])
+    assert torch.equal(tensors["bad"].fp32_rows([2, 0]), torch.ones(2, 4))
+    for read in (tensors["bad"].load, lambda: tensors["bad"].fp32_rows(range(1, 2))):
+        with pytest.raises(SourceError, match=r"model.safetensors: tensor 'bad' has NaN or infinite values"):
+            read()
+
+
+def test_a_file_that_shrinks_after_it_was_opened_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file({"a": torch.ones(100)}, file)
+    tensor = read_safetensors(tmp_path, "model*.safetensors")["a"]
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size - 8)
+    with pytest.raises(SourceError, match="ends within tensor 'a'"):
+        tensor.load()

@@ -27,8 +27,8 @@ from qwen3_triton.export.passes.rescale import (
     NO_RESCALE,
     ActivationPeaks,
     Rescale,
-    check_fp16_range,
     choose_rescale,
+    require_fp16_range,
     rescale_weights,
 )
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
@@ -150,12 +150,14 @@ def lazy(values: list[float]) -> LazyTensor:
     return LazyTensor((len(values),), torch.float32, lambda: tensor)
 
 
-def test_weights_outside_fp16_are_listed() -> None:
-    good = {"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])}
-    check_fp16_range(good)
+def test_weights_outside_fp16_are_rejected_when_they_are_read() -> None:
+    good = require_fp16_range({"a": lazy([FP16_MAX, -FP16_MAX]), "b": lazy([0.0, 1e-9])})
+    assert [len(tensor.fp32()) for tensor in good.values()] == [2, 2]
     bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
-    with pytest.raises(UnsupportedCheckpointError, match="not finite: inf, large, nan; use precision fp32"):
-        check_fp16_range(good | bad)
+    for name, tensor in require_fp16_range(bad).items():
+        for read in (tensor.fp32, lambda tensor=tensor: tensor.fp32_rows(range(len(tensor.fp32())))):
+            with pytest.raises(UnsupportedCheckpointError, match=f"^{name}: .* not finite; use precision fp32"):
+                read()
 
 
 class Notes(SilentProgress):

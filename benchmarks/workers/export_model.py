@@ -1,0 +1,68 @@
+"""Exports a model once, without verification, and prints time and memory as JSON; options are a JSON argument."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from qwen3_triton.client.manifest import Device, Precision, Verification
+from qwen3_triton.export import (
+    AdapterReference,
+    ExportOptions,
+    ServingOptions,
+    SilentProgress,
+    SourceReference,
+    export_model,
+)
+
+_BATCH_TOKENS = 4096
+"""Given, because measuring it runs the whole model."""
+
+
+class StageClock(SilentProgress):
+    """The progress of an export, which measures how long each stage takes."""
+
+    def __init__(self) -> None:
+        self._stages: list[tuple[str, float]] = []
+
+    def stage(self, text: str) -> None:
+        """Start the next stage."""
+        self._stages.append((text, time.perf_counter()))
+
+    def durations(self) -> list[tuple[str, float]]:
+        """Return name and seconds of each stage; the last one ends now."""
+        ends = [*(started for _, started in self._stages[1:]), time.perf_counter()]
+        return [(name, end - started) for (name, started), end in zip(self._stages, ends, strict=True)]
+
+
+def main() -> None:
+    """Export and print the result."""
+    given = json.loads(sys.argv[1])
+    clock = StageClock()
+    options = ExportOptions(
+        model=SourceReference(given["checkpoint"]),
+        adapters=tuple(AdapterReference(SourceReference(folder)) for folder in given["adapters"]),
+        repository=Path(given["repository"]),
+        name="model",
+        precision=Precision(given["precision"]),
+        device=Device(given["device"]),
+        max_tokens=given["max_tokens"],
+        serving=ServingOptions(max_batch_tokens=_BATCH_TOKENS),
+        verify=Verification.NONE,
+    )
+    result = export_model(options, clock)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    answer = {
+        "bytes": result.bytes_written,
+        "stages": clock.durations(),
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "peak_mb": used.ru_maxrss * 1024 / 1e6,
+    }
+    json.dump(answer, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The graph that options choose, and whether an export runs it."""
+
+from __future__ import annotations
+
+from ..client.manifest import Device
+from .formats.lowering import LoweredWeights
+from .graph import CudaProfile, GraphOptions
+from .model_sources import ModelSources
+from .option_checks import chosen_attention
+from .options import ExportOptions
+from .verification.runtime import gpu_available
+
+
+def graph_options(sources: ModelSources, lowered: LoweredWeights, options: ExportOptions) -> GraphOptions:
+    """Return the options of the graph of `lowered`."""
+    cuda = None
+    if options.device is Device.CUDA:
+        cuda = CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
+    return GraphOptions(
+        task=sources.task.kind,
+        format=lowered.format,
+        max_tokens=sources.max_tokens,
+        rescale=lowered.rescale,
+        cuda=cuda,
+    )
+
+
+def opens_graph(options: ExportOptions) -> bool:
+    """Return whether the written graph is compared, or timed for the token budget, on this machine."""
+    if options.verify.compares:
+        return True
+    return options.serving.max_batch_tokens is None and (options.device is Device.CPU or gpu_available())
