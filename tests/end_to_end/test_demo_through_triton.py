@@ -158,7 +158,7 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     from qwen3_triton.export.sources.adapter import open_adapter
 
     adapter = open_adapter(AdapterReference(SourceReference(str(project_root / "examples/demo/adapter"))))
-    merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]))
+    merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]).weights)
     rows = [list(tokenizer(text)["input_ids"]) for text in texts]
     truth = ReferenceModel(merged).embed(rows, 2, lambda _done, _total: None).vectors
     for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999), (Precision.INT8, 0.99)):
