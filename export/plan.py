@@ -91,7 +91,9 @@ def plan_export(options: ExportOptions, progress: Progress | None = None) -> Exp
         version=version,
         files=tuple(_files(folder, version, sizes.graph, sizes.data, sources, options)),
         scratch_bytes=_FP32_BYTES * elements * (int(twin) + int(format.needs_calibration)),
-        memory_bytes=_memory(sources.checkpoint.config, format),
+        memory_bytes=_memory(
+            sources.checkpoint.config, format, runs_layers=options.verify.compares or format.may_overflow
+        ),
         graph_bytes=(_FP32_BYTES * elements if twin else sizes.data) if opens_graph(options) else 0,
     )
 
@@ -116,9 +118,12 @@ def _elements(config: DecoderConfig) -> int:
     return config.multiply_adds + config.vocabulary * config.hidden
 
 
-def _memory(config: DecoderConfig, format: WeightFormat) -> int:
-    """Return the larger of what the writer and the layers that run in fp32 need."""
+def _memory(config: DecoderConfig, format: WeightFormat, *, runs_layers: bool) -> int:
+    """Return the larger of what the writer and a layer that runs in fp32 need; its activations are about as large."""
     layer = _FP32_BYTES * config.multiply_adds // config.layers
     largest = config.hidden * max(config.intermediate, config.query_width + 2 * config.kv_width)
     written = WRITERS * _COPIES * format.activation_bytes * largest
-    return _LIBRARIES + max(written, (2 if format.needs_calibration else 1) * layer)
+    layers = 0
+    if runs_layers or format.needs_calibration:
+        layers = 3 if format.needs_calibration else 2
+    return _LIBRARIES + max(written, layers * layer)
