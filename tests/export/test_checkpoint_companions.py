@@ -74,7 +74,7 @@ def test_tokenizer_that_differs_in_transformers_is_rejected(tmp_path: Path) -> N
 
 
 def test_missing_or_broken_tokenizer_file_raises_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"no tokenizer\.json; write one with"):
+    with pytest.raises(SourceError, match=r"no tokenizer\.json, and no vocab\.json with merges\.txt; write one with"):
         read_tokenizer(tmp_path, VOCABULARY)
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(SourceError, match=r"tokenizer\.json: not readable as a tokenizer"):

@@ -368,9 +368,11 @@ def test_one_checkpoint_is_refused(tmp_path: Path, tiny_source: Path) -> None:
 
 def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     first, second = pair(tmp_path, TinyCheckpoint(dtype=torch.float16))
-    tensors = load_all(second)
-    tensors["norm.weight"][3] = float("inf")
-    write_weights(second, tensors)
+    # between orthogonal tensors, slerp multiplies both with 0.71
+    for source, other in ((first, 60_000.0), (second, -60_000.0)):
+        tensors = load_all(source)
+        tensors["norm.weight"][3:5] = torch.tensor([60_000.0, other])
+        write_weights(source, tensors)
     with pytest.raises(FusionError, match=r"norm\.weight: the fused values do not fit into torch\.float16"):
         fuse(tmp_path / "out" / "fused", first, second)
     assert list((tmp_path / "out").iterdir()) == []
