@@ -25,8 +25,6 @@ _LIBRARIES = 500 << 20
 """Resident bytes of Python, torch and transformers."""
 _COPIES = 3
 """A matrix that is written is in memory as it is stored, transposed, and in parts before it is rounded."""
-_CONFIG_BYTES = 4 << 10
-"""About the bytes of config.pbtxt without the tokenizer, and of manifest.json."""
 _FP32_BYTES = 4
 
 
@@ -101,7 +99,7 @@ def plan_export(options: ExportOptions, progress: Progress | None = None) -> Exp
 def _files(
     folder: ModelFolder, version: int, graph: int, data: int, sources: ModelSources, options: ExportOptions
 ) -> Sequence[PlannedFile]:
-    tokenizer = sources.tokenizer.file.stat().st_size
+    tokenizer = len(sources.tokenizer.content)
     sizes: dict[Path, int] = {
         folder.graph(version): graph,
         folder.graph(version).with_name(f"{folder.graph(version).name}.data"): data,
