@@ -20,7 +20,7 @@ from qwen3_triton.client import EmbeddingClient
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference, export_model
 from qwen3_triton.export.verification.runtime import WrittenModel
-from qwen3_triton.server import TritonServer, start_triton
+from qwen3_triton.server import ServerOptions, TritonServer, start_triton
 
 REQUESTS = 10_000
 EMPTY_RATE = 0.01
@@ -55,7 +55,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iter
     checkpoint = SourceReference(str(project_root / "examples" / "demo" / "checkpoint"))
     serving = ServingOptions(max_batch_tokens=BUDGET)
     export_model(ExportOptions(model=checkpoint, repository=repository, name=MODEL, max_tokens=64, serving=serving))
-    with start_triton(repository) as server, grpc.insecure_channel(server.grpc_url) as channel:
+    options = ServerOptions(exit_timeout_s=2)
+    with start_triton(repository, options) as server, grpc.insecure_channel(server.grpc_url) as channel:
         yield Served(server, repository, service_pb2_grpc.GRPCInferenceServiceStub(channel))
 
 

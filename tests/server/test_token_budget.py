@@ -18,7 +18,7 @@ import tiny_models
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from qwen3_triton.server import ModelLoadError, TritonServer, start_triton
+from qwen3_triton.server import ModelLoadError, ServerOptions, TritonServer, start_triton
 
 BUDGET = 1000
 SMALL = 100
@@ -80,7 +80,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
     tiny_models.write_batch_totals(
         repository, "padded", max_batch_tokens=BUDGET, max_batch_cells=SMALL, queue_delay_us=300_000
     )
-    with start_triton(repository) as server:
+    with start_triton(repository, ServerOptions(exit_timeout_s=2)) as server:
         yield server
 
 
