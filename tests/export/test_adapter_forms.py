@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -395,7 +397,9 @@ def test_pickled_adapter_is_rejected_with_the_command_that_converts_it(
         open_adapter(reference(adapter))
     command = convert_command(adapter)
     assert str(caught.value).endswith(command)
-    subprocess.run(command, shell=True, check=True, timeout=120)
+    # the command says `python`, which need not be on the path here
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    subprocess.run(command, shell=True, check=True, timeout=120, env=os.environ | {"PATH": path})
     assert_equal(merge(plain[0], reference(adapter)), dict(peft_truth(*plain, ROWS[:1]).merged))
 
 
