@@ -79,12 +79,17 @@ def unpaced_job(stub: Any, model: str, rows: Rows) -> Iterator[None]:
 
 def infer_request(model: str, rows: Rows, priority: int = 0) -> Any:
     """Return a ModelInferRequest for `rows`, padded on the right; priority 0 is the model's default."""
-    ids = _pad(rows)
-    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="input_ids", datatype="INT64", shape=ids.shape)
-    request = service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[ids.tobytes()])
+    request = ids_request(model, _pad(rows))
     if priority:
         request.parameters["priority"].int64_param = priority
     return request
+
+
+def ids_request(model: str, ids: NDArray[np.int64]) -> Any:
+    """Return a ModelInferRequest for token ids [rows, width]."""
+    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="input_ids", datatype="INT64", shape=ids.shape)
+    content = ids.astype("<i8", copy=False).tobytes()
+    return service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[content])
 
 
 def _pad(rows: Rows) -> NDArray[np.int64]:

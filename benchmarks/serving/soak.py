@@ -18,12 +18,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2_grpc
 
 from qwen3_triton.client import EmbeddingClient, Precision
 from qwen3_triton.server import LocalServerError, TritonServer, start_triton
@@ -34,6 +33,7 @@ from ..process_memory import allocated_mb, descendants
 from ..record import MemorySample, Soak
 from ..text_tokenizer import TextTokenizer
 from ..workload import Workload
+from .bulk_job import ids_request
 from .texts import workload_texts
 
 _SEED = 17
@@ -129,7 +129,7 @@ class _Loads:
                 rows, width = int(rng.integers(1, _RAW_ROWS + 1)), int(rng.integers(0, _RAW_WIDTH + 1))
                 ids = rng.integers(-2, self._client.manifest.vocabulary_size + 2, (rows, width))
                 try:
-                    stub.ModelInfer(_request(ids), timeout=_TIMEOUT_S)
+                    stub.ModelInfer(ids_request(MODEL_NAME, ids), timeout=_TIMEOUT_S)
                     outcome = "answered"
                 except grpc.RpcError as exc:
                     outcome = exc.code().name
@@ -142,7 +142,7 @@ class _Loads:
         with grpc.insecure_channel(self._url) as channel:
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             while not self._stopped.wait(_PAUSE_S):
-                call = stub.ModelInfer.future(_request(ids))
+                call = stub.ModelInfer.future(ids_request(MODEL_NAME, ids))
                 time.sleep(rng.uniform(0, _LONGEST_PATIENCE_S))
                 self._count("abandoned request", "cancelled" if call.cancel() else "answered in time")
 
@@ -210,9 +210,3 @@ def _sample(server: TritonServer, elapsed_s: float) -> MemorySample:
         backend_mb=round(sum(allocated_mb(pid) for pid in processes if pid not in of_triton), 1),
         clients_mb=round(allocated_mb(os.getpid()), 1),
     )
-
-
-def _request(ids: NDArray[np.int64]) -> Any:
-    tensor = service_pb2.ModelInferRequest.InferInputTensor(name="input_ids", datatype="INT64", shape=ids.shape)
-    content = ids.astype("<i8").tobytes()
-    return service_pb2.ModelInferRequest(model_name=MODEL_NAME, inputs=[tensor], raw_input_contents=[content])

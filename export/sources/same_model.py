@@ -24,10 +24,10 @@ from .precedence import setting_files
 from .sentence_transformers import PROMPTS_FILE, pooling_modes, read_prompts
 from .setting_files import SettingFiles
 from .stated_numbers import shorten
+from .tokenizer import TOKENIZER_FILE
 
 _FUSABLE = (TRANSFORMER, "Pooling", "Normalize", LOGIT_SCORE)
 """Modules whose only weights are those of the transformer."""
-_TOKENIZER_FILE = "tokenizer.json"
 
 
 def differences(first: Checkpoint, other: Checkpoint) -> list[str]:
@@ -46,7 +46,7 @@ def differences(first: Checkpoint, other: Checkpoint) -> list[str]:
 def missing_files(first: Checkpoint, other: Checkpoint) -> list[str]:
     """Return the files about tokenizer, modules and prompts that only `first` has."""
     ours, theirs = setting_files(first, []), setting_files(other, [])
-    names = (_TOKENIZER_FILE, MODULES_FILE, PROMPTS_FILE)
+    names = (TOKENIZER_FILE, MODULES_FILE, PROMPTS_FILE)
     return [name for name in names if ours.find(name) is not None and theirs.find(name) is None]
 
 
@@ -100,7 +100,7 @@ def _score_head(checkpoint: Checkpoint) -> dict[str, object]:
 
 def _file_differences(first: SettingFiles, other: SettingFiles) -> list[str]:
     return [
-        *_tokenizer_differences(first.find(_TOKENIZER_FILE), other.find(_TOKENIZER_FILE)),
+        *_tokenizer_differences(first.find(TOKENIZER_FILE), other.find(TOKENIZER_FILE)),
         *_module_differences(first, other),
         *_prompt_differences(first.find(PROMPTS_FILE), other.find(PROMPTS_FILE)),
     ]
@@ -110,12 +110,12 @@ def _tokenizer_differences(first: Path | None, other: Path | None) -> list[str]:
     if other is None:
         return []
     if first is None:
-        return [f"it has {_TOKENIZER_FILE}, which the first lacks"]
+        return [f"it has {TOKENIZER_FILE}, which the first lacks"]
     if _read(first) == _read(other):
         return []
     ours, theirs = _read_tokenizer(first), _read_tokenizer(other)
     parts = [part for part in ours | theirs if ours.get(part) != theirs.get(part)]
-    return [f"{_TOKENIZER_FILE} has another {' and '.join(parts)}"] if parts else []
+    return [f"{TOKENIZER_FILE} has another {' and '.join(parts)}"] if parts else []
 
 
 def _read(file: Path) -> bytes:

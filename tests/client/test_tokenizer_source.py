@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import lzma
 import random
 import shutil
@@ -18,6 +19,8 @@ from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInput
 from qwen3_triton.client.manifest import packed_tokenizer
 from qwen3_triton.client.manifest.packed_tokenizer import LARGEST_PACKED, pack_tokenizer, unpack_tokenizer
 from qwen3_triton.client.tokenizer_source import TokenizerFile, find_tokenizer
+
+QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokenizer.json"
 
 
 def test_file_or_directory(tokenizer_file: Path) -> None:
@@ -62,6 +65,16 @@ def test_packed_tokenizer() -> None:
     assert len(packed) < 1_000
     assert unpack_tokenizer(packed) == content
     assert pack_tokenizer(random.Random(0).randbytes(LARGEST_PACKED)) is None
+
+
+@pytest.mark.skipif(not QWEN3.is_file(), reason="needs Qwen3's tokenizer.json")
+def test_qwen3_fits_into_a_grpc_reply() -> None:
+    # with the indentation of the published file
+    content = json.dumps(json.loads(QWEN3.read_bytes()), ensure_ascii=False, indent=2).encode()
+    packed = pack_tokenizer(content)
+    assert packed is not None
+    assert len(content) > 11_000_000
+    assert unpack_tokenizer(packed) == content
 
 
 @pytest.mark.parametrize("spoil", [lambda packed: packed[:-8], lambda packed: "%" + packed, lambda _: ""])
