@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 _PROC = Path("/proc")
 _ALLOCATED = ("RssAnon:", "RssShmem:")
+_PEAK = ("VmHWM:",)
 
 
 def allocated_mb(pid: int) -> float:
@@ -13,12 +15,25 @@ def allocated_mb(pid: int) -> float:
 
     A process that has exited has 0.
     """
+    return _status_mb(pid, _ALLOCATED)
+
+
+def peak_mb(pid: int) -> float:
+    """Return the largest resident memory that the process has had, with pages of mapped files, in MB.
+
+    `ru_maxrss` would not do: a new process begins with that of the process that started it.
+    """
+    return _status_mb(pid, _PEAK)
+
+
+def _status_mb(pid: int, names: Collection[str]) -> float:
+    """Return the sum of sizes in `/proc/<pid>/status` in MB; 0 for a process that has exited."""
     try:
         lines = (_PROC / str(pid) / "status").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    found = {name: float(count) for name, count, *_ in (line.split() for line in lines if line.startswith("Rss"))}
-    return sum(found.get(name, 0.0) for name in _ALLOCATED) * 1024 / 1e6
+    sizes = [line.split() for line in lines if line.startswith(tuple(names))]
+    return sum(float(size) for _, size, _ in sizes) * 1024 / 1e6
 
 
 def descendants(pid: int) -> dict[int, str]:

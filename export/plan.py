@@ -19,10 +19,12 @@ from .model_sources import ModelSources, open_sources
 from .option_checks import check_options, model_name
 from .options import ExportOptions
 from .progress import Progress, SilentProgress
+from .reference_evidence import REFERENCE_ROWS
+from .verification.lengths import longest_text
 from .verification.written_check import needs_twin
 
-_LIBRARIES = 500 << 20
-"""Resident bytes of Python, torch and transformers."""
+_LIBRARIES = 480_000_000
+"""Resident bytes of Python, torch and what else is imported."""
 _COPIES = 3
 """A matrix that is written is in memory as it is stored, transposed, and in parts before it is rounded."""
 _FP32_BYTES = 4
@@ -89,9 +91,7 @@ def plan_export(options: ExportOptions, progress: Progress | None = None) -> Exp
         version=version,
         files=tuple(_files(folder, version, sizes.graph, sizes.data, sources, options)),
         scratch_bytes=_FP32_BYTES * elements * (int(twin) + int(format.needs_calibration)),
-        memory_bytes=_memory(
-            sources.checkpoint.config, format, runs_layers=options.verify.compares or format.may_overflow
-        ),
+        memory_bytes=_memory(sources, options, format),
         graph_bytes=(_FP32_BYTES * elements if twin else sizes.data) if opens_graph(options) else 0,
     )
 
@@ -116,12 +116,17 @@ def _elements(config: DecoderConfig) -> int:
     return config.multiply_adds + config.vocabulary * config.hidden
 
 
-def _memory(config: DecoderConfig, format: WeightFormat, *, runs_layers: bool) -> int:
-    """Return the larger of what the writer and a layer that runs in fp32 need; its activations are about as large."""
-    layer = _FP32_BYTES * config.multiply_adds // config.layers
+def _memory(sources: ModelSources, options: ExportOptions, format: WeightFormat) -> int:
+    """Return the larger of what the writer needs, and what layers need that run in fp32 over texts."""
+    config = sources.checkpoint.config
     largest = config.hidden * max(config.intermediate, config.query_width + 2 * config.kv_width)
     written = WRITERS * _COPIES * format.activation_bytes * largest
-    layers = 0
-    if runs_layers or format.needs_calibration:
-        layers = 3 if format.needs_calibration else 2
-    return _LIBRARIES + max(written, layers * layer)
+    if not (options.verify.compares or format.may_overflow or format.needs_calibration):
+        return _LIBRARIES + written
+    layers = (3 if format.needs_calibration else 2) * config.multiply_adds // config.layers
+    padded = max(map(len, sources.task.probe_rows(sources.max_tokens)))
+    per_token = 6 * config.hidden + 4 * config.intermediate + 4 * config.query_width
+    # a mask of padding needs the attention weights of every token to every other
+    batch = REFERENCE_ROWS * padded * (per_token + config.heads * padded)
+    alone = longest_text(options.verify, config, sources.max_tokens) * per_token
+    return _LIBRARIES + max(written, _FP32_BYTES * (layers + max(batch, alone)))

@@ -26,7 +26,8 @@ from .verification.retrieval import RetrievalRows, measure_ndcg
 from .verification.vocabulary_survey import outstanding_tokens
 from .verification.witness import PACKAGE, WitnessUnavailableError, witness_folder
 
-_BATCH_ROWS = 4
+REFERENCE_ROWS = 4
+"""Rows of a batch of the reference."""
 _SURVEY_BATCH_ROWS = 32
 _AFTER_PROMPT = 32
 """Surveyed tokens that are also tried after a prompt."""
@@ -137,7 +138,7 @@ def _run_probes(model: ReferenceModel, sources: ModelSources, verify: Verificati
     rows = task.probe_rows(sources.max_tokens)
     long_row = task.long_row(longest_text(verify, sources.checkpoint.config, sources.max_tokens))
     progress.stage(f"{_STAGE}: {len(rows)} texts of up to {max(map(len, rows)):,} tokens")
-    outputs = task.run_reference(model, rows, _BATCH_ROWS, progress.step)
+    outputs = task.run_reference(model, rows, REFERENCE_ROWS, progress.step)
     progress.stage(f"{_STAGE}: a text of {len(long_row):,} tokens")
     longer = task.run_reference(model, [long_row], 1, progress.step)
     return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
@@ -156,7 +157,7 @@ def _survey_activations(
 def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:
     rows = held_out_rows(sources)
     progress.stage(f"{_STAGE}: {len(rows)} held-out texts of up to {max(map(len, rows)):,} tokens")
-    return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, _BATCH_ROWS, progress.step))
+    return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, REFERENCE_ROWS, progress.step))
 
 
 def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:

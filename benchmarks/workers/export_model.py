@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -17,6 +18,8 @@ from qwen3_triton.export import (
     SourceReference,
     export_model,
 )
+
+from ..process_memory import peak_mb
 
 _BATCH_TOKENS = 4096
 """Given, because measuring it runs the whole model."""
@@ -59,7 +62,7 @@ def main() -> None:
         "bytes": result.bytes_written,
         "stages": clock.durations(),
         "cpu_s": used.ru_utime + used.ru_stime,
-        "peak_mb": used.ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_mb(os.getpid()),
     }
     json.dump(answer, sys.stdout)
 
