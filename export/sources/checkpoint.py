@@ -15,6 +15,7 @@ from .folder_kind import explain_model
 from .modules import find_transformer
 from .references import SourceReference, resolve_directory
 from .setting_rules import CONFIG_RULES, check_keys
+from .shard_index import check_index
 from .weights import LazyTensor, Weights, hash_files, read_safetensors, remove_wrappers
 
 WEIGHT_FILES = "model*.safetensors"
@@ -88,7 +89,9 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
     raw = read_json(directory / "config.json")
     config = parse_config(raw, str(directory / "config.json"))
     unknown = check_keys(raw, CONFIG_RULES, str(directory / "config.json"))
-    stored = {remove_wrappers(name): tensor for name, tensor in read_safetensors(directory, WEIGHT_FILES).items()}
+    found = read_safetensors(directory, WEIGHT_FILES)
+    check_index(directory, found)
+    stored = {remove_wrappers(name): tensor for name, tensor in found.items()}
     prefix = "model." if any(name.startswith("model.") for name in stored) else ""
     weights = {name if name in HEADS else name.removeprefix(prefix): tensor for name, tensor in stored.items()}
     _check_shapes(weights, config, directory)
