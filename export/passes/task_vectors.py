@@ -14,8 +14,10 @@ Invariant: where no task vector changes a value of the base, it keeps its bits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 from ..sources.weights import LazyTensor
@@ -33,14 +35,13 @@ def add_task_vectors(
         scale: λ.
     """
 
-    def load() -> torch.Tensor:
-        origin = base.fp32()
-        change = torch.zeros_like(origin)
-        for tensor, weight in zip(tensors, weights, strict=True):
-            change.add_(tensor.fp32() - origin, alpha=weight * scale)
-        return _changed(origin, change)
+    def fuse(changes: list[torch.Tensor]) -> torch.Tensor:
+        change = torch.zeros_like(changes[0])
+        for values, weight in zip(changes, weights, strict=True):
+            change.add_(values, alpha=scale * weight)
+        return change
 
-    return LazyTensor(base.shape, torch.float32, load)
+    return LazyTensor(base.shape, torch.float32, lambda: _add(base, tensors, fuse))
 
 
 def add_ties(
@@ -48,7 +49,7 @@ def add_ties(
 ) -> LazyTensor:
     """Return `base` plus the task vectors of `tensors`, fused by TIES, in fp32, computed when it is read.
 
-    Every tensor is read twice, so that memory does not depend on their number.
+    Every tensor is read twice: for its smallest magnitude that remains, and for its values.
 
     Args:
         base: The tensor of the base.
@@ -59,37 +60,52 @@ def add_ties(
     """
 
     def load() -> torch.Tensor:
-        origin = base.fp32()
+        smallest = [_smallest_to_remain(base, tensor, density) for tensor in tensors]
 
-        def weighted() -> Iterator[tuple[torch.Tensor, float]]:
-            for tensor, weight in zip(tensors, weights, strict=True):
-                yield trim(tensor.fp32() - origin, density).mul_(weight), weight
+        def fuse(changes: list[torch.Tensor]) -> torch.Tensor:
+            elected = torch.zeros_like(changes[0])
+            for values, least, weight in zip(changes, smallest, weights, strict=True):
+                values.masked_fill_(values.abs() < least, 0.0).mul_(weight)
+                elected += values
+            positive = elected >= 0
+            change, total = torch.zeros_like(elected), torch.zeros_like(elected)
+            for values, weight in zip(changes, weights, strict=True):
+                agreeing = torch.where(positive, values.clamp_min(0.0), values.clamp_max(0.0))
+                change += agreeing
+                total.add_((agreeing != 0).float(), alpha=weight)
+            return change.div_(total.masked_fill_(total == 0, 1.0)).mul_(scale)
 
-        change = torch.zeros_like(origin)
-        for values, _ in weighted():
-            change += values
-        positive = change >= 0
-        change.zero_()
-        total = torch.zeros_like(origin)
-        for values, weight in weighted():
-            agrees = torch.where(positive, values > 0, values < 0)
-            change += values.mul_(agrees)
-            total.add_(agrees, alpha=weight)
-        return _changed(origin, change.mul_(scale).div_(total.masked_fill_(total == 0, 1.0)))
+        return _add(base, tensors, fuse)
 
     return LazyTensor(base.shape, torch.float32, load)
 
 
-def trim(values: torch.Tensor, density: float) -> torch.Tensor:
-    """Return a copy of `values` with zeros for all but the share `density` of largest magnitude, at least one."""
-    magnitudes = values.abs()
-    count = values.numel()
-    rank = count - max(1, int(density * count))
-    ordered = magnitudes.flatten().numpy().copy()
-    ordered.partition(rank)
-    return torch.where(magnitudes >= float(ordered[rank]), values, 0.0)
+def _add(
+    base: LazyTensor, tensors: Sequence[LazyTensor], fuse: Callable[[list[torch.Tensor]], torch.Tensor]
+) -> torch.Tensor:
+    """Return `base` plus what `fuse` makes of the task vectors, which it may overwrite, part by part."""
+    fused = torch.empty(base.shape)
+    rest = fused.view(-1)
+    for origin, changes in _changes(base, tensors):
+        change = fuse(changes)
+        # the sum alone would turn -0 into 0
+        rest[: origin.numel()] = torch.where(change == 0, origin, origin + change).flatten()
+        rest = rest[origin.numel() :]
+    return fused
 
 
-def _changed(origin: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
-    # the sum alone would turn -0 into 0
-    return torch.where(change == 0, origin, origin + change)
+def _smallest_to_remain(base: LazyTensor, tensor: LazyTensor, density: float) -> float:
+    """Return the smallest magnitude in the task vector of `tensor` that remains; at least one value does."""
+    magnitudes, done = np.empty(math.prod(base.shape), np.float32), 0
+    for origin, [change] in _changes(base, [tensor]):
+        magnitudes[done : done + origin.numel()] = change.abs_().flatten().numpy()
+        done += origin.numel()
+    rank = magnitudes.size - max(1, int(density * magnitudes.size))
+    magnitudes.partition(rank)
+    return float(magnitudes[rank])
+
+
+def _changes(base: LazyTensor, tensors: Sequence[LazyTensor]) -> Iterator[tuple[torch.Tensor, list[torch.Tensor]]]:
+    """Yield parts of `base` with the same parts of the task vectors of `tensors`."""
+    for origin, *tuned in zip(base.fp32_parts(), *(tensor.fp32_parts() for tensor in tensors), strict=True):
+        yield origin, [part - origin for part in tuned]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from qwen3_triton.export.passes.task_vectors import add_task_vectors, add_ties, trim
-from qwen3_triton.export.sources.weights import in_memory
+from qwen3_triton.export.passes.task_vectors import add_task_vectors, add_ties
+from qwen3_triton.export.sources import weights as weight_files
+from qwen3_triton.export.sources.weights import in_memory, read_safetensors
 
 rng = torch.Generator().manual_seed(4)
 BASE = torch.randn(24, 40, generator=rng)
@@ -99,10 +103,32 @@ def test_ties_equals_the_published_formula(name: str, weights: tuple[float, ...]
 
 def test_trimming_keeps_the_largest_values_and_those_equal_to_the_smallest_of_them() -> None:
     values = torch.tensor([[1.0, -3.0, 2.0], [-2.0, 0.5, 4.0]])
-    assert trim(values, 0.5).tolist() == [[0.0, -3.0, 2.0], [-2.0, 0.0, 4.0]]
-    assert trim(values, 0.4).tolist() == [[0.0, -3.0, 0.0], [0.0, 0.0, 4.0]]
-    assert trim(values, 0.01).tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 4.0]]
-    assert torch.equal(trim(values, 1.0), values)
+
+    def trim(density: float) -> list[list[float]]:
+        kept: list[list[float]] = load_ties(torch.zeros(2, 3), [values], [1.0], density).tolist()
+        return kept
+
+    assert trim(0.5) == [[0.0, -3.0, 2.0], [-2.0, 0.0, 4.0]]
+    assert trim(0.4) == [[0.0, -3.0, 0.0], [0.0, 0.0, 4.0]]
+    assert trim(0.01) == [[0.0, 0.0, 0.0], [0.0, 0.0, 4.0]]
+    assert trim(1.0) == values.tolist()
+
+
+@pytest.mark.parametrize("shape", [(24, 40), (7,), (5, 1000)], ids=str)
+def test_parts_of_stored_tensors_give_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(weight_files, "_PART", 300)
+    tensors = list(torch.randn(3, *shape, generator=rng))
+    for number, tensor in enumerate(tensors):
+        (tmp_path / str(number)).mkdir()
+        save_file({"a": tensor.clone()}, tmp_path / str(number) / "model.safetensors")
+    base, *tuned = (read_safetensors(tmp_path / str(number), "*.safetensors")["a"] for number in range(3))
+    assert len(list(base.fp32_parts())) == -(-shape[0] // max(1, 300 // math.prod(shape[1:])))
+    found = add_ties(base, tuned, (0.7, 0.2), 0.4, 1.0).load()
+    assert torch.equal(found, load_ties(tensors[0], tensors[1:], (0.7, 0.2), 0.4))
+    summed = add_task_vectors(base, tuned, (0.7, -0.2), 1.0).load()
+    assert torch.equal(summed, load_sum(tensors[0], tensors[1:], (0.7, -0.2)))
 
 
 def test_values_that_no_checkpoint_changes_keep_their_bits() -> None:
