@@ -51,11 +51,11 @@ class LazyTensor:
         return self.fp32_rows(rows.tolist())[torch.from_numpy(indices.reshape(ids.shape))]
 
     def fp32_parts(self) -> Iterator[torch.Tensor]:
-        """Yield all values as float32, some consecutive rows at a time if rows can be read without the others."""
-        if self.load_rows is None:
-            yield self.fp32()
-            return
+        """Yield all values as float32, some consecutive rows at a time."""
         count = max(1, _PART // math.prod(self.shape[1:]))
+        if self.load_rows is None:
+            yield from torch.split(self.fp32(), count)
+            return
         for first in range(0, self.shape[0], count):
             yield self.fp32_rows(range(first, min(first + count, self.shape[0])))
 
@@ -71,6 +71,12 @@ class LazyTensor:
 def in_memory(values: torch.Tensor) -> LazyTensor:
     """Return `values` as a LazyTensor."""
     return LazyTensor(tuple(values.shape), values.dtype, lambda: values)
+
+
+def parts_of(tensors: Sequence[LazyTensor]) -> Iterator[torch.Tensor]:
+    """Yield the rows of concatenated tensors as float32, some at a time."""
+    for tensor in tensors:
+        yield from tensor.fp32_parts()
 
 
 Weights = Mapping[str, LazyTensor]
