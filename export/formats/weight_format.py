@@ -185,8 +185,9 @@ def transpose_parts(parts: Iterator[NDArray[np.generic]], rows: int) -> NDArray[
         first += len(part)
     if joined is None:
         raise ValueError("there is no part to transpose")
-    # torch transposes block by block
-    transposed: NDArray[np.generic] = torch.from_numpy(joined).T.contiguous().numpy()
+    # NumPy's memory has large pages, and torch transposes block by block
+    transposed = np.empty((joined.shape[1], rows), joined.dtype)
+    torch.from_numpy(transposed).copy_(torch.from_numpy(joined).T)
     return transposed.view(dtype)
 
 
