@@ -8,7 +8,7 @@ Invariant: every adapter key is used exactly once, and every adapter changes at 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,12 +89,11 @@ def read_changes(adapter: Adapter, weights: Weights) -> list[TensorChange]:
 
 
 def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> LazyTensor:
-    return LazyTensor(
-        base.shape,
-        torch.float32,
-        lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
-        lambda rows: _require_finite(change.target, merged.fp32_rows(rows) + change.delta(base, rows)),
-    )
+    def values(rows: Sequence[int] | None = None) -> torch.Tensor:
+        before = merged.fp32() if rows is None else merged.fp32_rows(rows)
+        return _require_finite(change.target, change.delta(base, rows).add_(before))
+
+    return LazyTensor(base.shape, torch.float32, values, None if change.needs_all_rows else values)
 
 
 def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:
