@@ -22,5 +22,6 @@ def show_plan(plan: ExportPlan) -> None:
     if plan.graph_bytes:
         typer.echo(
             f"  and more than {plan.graph_bytes / 1e9:.1f} GB while ONNX Runtime runs the written model, to compare "
-            "or to time it, which --verify none with --max-batch-tokens leaves out"
+            "or to time it, which --verify none with --max-batch-tokens leaves out; with less than twice that "
+            "available, it runs from the file and takes longer"
         )

@@ -53,8 +53,8 @@ class ExportPlan:
     memory_bytes: int
     """Estimated peak of resident memory, without that of `graph_bytes`."""
     graph_bytes: int
-    """Size of the written model that ONNX Runtime opens to compare or to time it, which takes at least that much
-    memory; 0 if it is not opened."""
+    """Size of the written model that ONNX Runtime opens to compare or to time it; 0 if it is not opened. It takes at
+    least that much memory, unless that is more than half of what is available: then weights stay in the file."""
 
     @property
     def bytes(self) -> int:

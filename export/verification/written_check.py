@@ -13,6 +13,7 @@ from ..formats import WeightFormat
 from ..graph import CudaProfile, GraphOptions
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
+from .available_memory import available_memory
 from .runtime import RUNTIME_NAME, WrittenModel, gpu_available
 
 
@@ -26,7 +27,7 @@ def open_for_check(
     """
     cuda = options.cuda
     if cuda is None:
-        return WrittenModel(file)
+        return _open_on_cpu(file, RUNTIME_NAME, progress)
     if gpu_available():
         model = WrittenModel(file, cuda=cuda_provider_options(options.format.precision, cuda.runtime))
         if model.on_gpu:
@@ -34,7 +35,7 @@ def open_for_check(
             return model
     if cpu_can_run(options.format, cuda):
         progress.note("no GPU here: the graph is compared on the CPU, by kernels other than the GPU's")
-        return WrittenModel(file, description=f"{RUNTIME_NAME} on a CPU, not on a GPU")
+        return _open_on_cpu(file, f"{RUNTIME_NAME} on a CPU, not on a GPU", progress)
     progress.note("no GPU here: the graph's fp32 twin is compared on the CPU, the graph itself has not run")
     twin = scratch / "twin" / file.name
     weights = {name: options.format.round_as_stored(tensor) for name, tensor in checkpoint.weights.items()}
@@ -43,7 +44,20 @@ def open_for_check(
         options, format=options.format.fp32_twin(), cuda=dataclasses.replace(cuda, cpu_twin=True)
     )
     write_graph(stored, twin, twin_options, progress.step)
-    return WrittenModel(twin, description=f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU")
+    return _open_on_cpu(twin, f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU", progress)
+
+
+def _open_on_cpu(file: Path, description: str, progress: Progress) -> WrittenModel:
+    """Open a graph; if it would take more than half of the available memory, with its weights in the file."""
+    size = sum(part.stat().st_size for part in file.parent.iterdir())
+    available = available_memory()
+    if available is None or 2 * size <= available:
+        return WrittenModel(file, description=description)
+    progress.note(
+        f"the written graph has {size / 1e9:.1f} GB, and {available / 1e9:.1f} GB of memory are available: ONNX "
+        "Runtime runs it from the file, which takes longer"
+    )
+    return WrittenModel(file, description=description, maps_weights=True)
 
 
 def needs_twin(format: WeightFormat, cuda: CudaProfile) -> bool:
