@@ -41,8 +41,8 @@ def read_head(files: SettingFiles, config: DecoderConfig) -> EmbeddingHead:
         if module.kind not in _MODULES or (module.kind == DENSE and pooling is None):
             place = " before Pooling" if module.kind == DENSE else ""
             raise UnsupportedCheckpointError(
-                f"{files.find(MODULES_FILE)}: module '{module.kind}'{place} is not supported; the graph computes "
-                f"{', '.join(_MODULES)}, in this order or with Normalize before Dense"
+                f"{files.find(MODULES_FILE)}: module '{module.kind}'{place} is not supported; supported are "
+                f"{', '.join(_MODULES[:2])}, and after it {' and '.join(_MODULES[2:])}"
             )
         if module.kind == POOLING:
             pooling = _read_pooling(module)
