@@ -27,8 +27,8 @@ _MODES = {"cls_token": "cls", "max_tokens": "max", "mean_tokens": "mean", "weigh
 def read_head(files: SettingFiles, config: DecoderConfig) -> EmbeddingHead:
     """Return the head that the files state.
 
-    A model without `modules.json` has last-token pooling, or mean pooling if its attention is bidirectional, as in
-    sentence-transformers.
+    A model without `modules.json` has last-token pooling; if its attention is bidirectional, it has mean pooling, as
+    sentence-transformers chooses.
 
     Raises:
         SourceError: A file cannot be read.
@@ -38,15 +38,18 @@ def read_head(files: SettingFiles, config: DecoderConfig) -> EmbeddingHead:
     dense: list[Dense] = []
     follows_normalize = False
     for module in read_modules(files):
-        if module.kind not in _MODULES or (module.kind == DENSE and pooling is None):
-            place = " before Pooling" if module.kind == DENSE else ""
+        if module.kind not in _MODULES:
             raise UnsupportedCheckpointError(
-                f"{files.find(MODULES_FILE)}: module '{module.kind}'{place} is not supported; supported are "
-                f"{', '.join(_MODULES[:2])}, and after it {' and '.join(_MODULES[2:])}"
+                f"{files.find(MODULES_FILE)}: module '{module.kind}' is not supported; supported are "
+                f"{', '.join(_MODULES)}"
             )
         if module.kind == POOLING:
             pooling = _read_pooling(module)
         elif module.kind == DENSE:
+            if pooling is None:
+                raise UnsupportedCheckpointError(
+                    f"{files.find(MODULES_FILE)}: Dense is listed before Pooling; it is supported after it only"
+                )
             width = dense[-1].width if dense else config.hidden
             dense.append(_read_dense(module, width, normalizes_input=follows_normalize))
         follows_normalize = module.kind == NORMALIZE

@@ -56,7 +56,6 @@ from qwen3_triton.export.graph import CudaProfile
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.head_modules import read_head
 from qwen3_triton.export.sources.setting_files import SettingFiles
-from qwen3_triton.export.verification import reference
 from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.export.verification.runtime import WrittenModel
 
@@ -208,7 +207,7 @@ def test_transformers_that_ignores_the_direction_is_no_reference(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_recipe(tmp_path / "model", "bidirectional")
-    monkeypatch.setattr(reference.transformers, "__version__", "4.57.6")
+    monkeypatch.setattr(transformers, "__version__", "4.57.6")
     with pytest.raises(UnsupportedCheckpointError, match=r"transformers 4\.57\.6 ignores.*5\.2 or later"):
         export(folder, tmp_path / "repository")
     assert export(folder, tmp_path / "repository", verify=Verification.NONE).record.parity is None
@@ -267,7 +266,7 @@ def test_dense_before_pooling_is_rejected(tmp_path: Path) -> None:
     folder = HEAD.write(tmp_path / "model")
     listed = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     write_json(folder / "modules.json", [listed[0], listed[2], listed[1]])
-    with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' before Pooling is not supported"):
+    with pytest.raises(UnsupportedCheckpointError, match="Dense is listed before Pooling"):
         export(folder, tmp_path / "repository")
 
 
