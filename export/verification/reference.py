@@ -59,7 +59,7 @@ class ReferenceModel:
         self._layers: list[Any] = list(self._model.layers)
         self._keeps_layers = 4 * checkpoint.config.multiply_adds <= _KEPT_BYTES
         # the model prepares masks and positions, and the layers run one by one
-        self._inputs = [_RecordedInputs() for _ in self._layers]
+        self._inputs = [_RecordedInputs(layer) for layer in self._layers]
         self._model.layers = torch.nn.ModuleList(self._inputs)
         self._norm = self._model.norm
         self._model.norm = torch.nn.Identity()
@@ -162,8 +162,10 @@ class _Batch:
 class _RecordedInputs(torch.nn.Module):
     """Takes the place of a layer: records the arguments that the model passes, and returns the hidden states."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
+        # transformers 4 chooses the mask by it
+        self.attention_type = getattr(layer, "attention_type", None)
         self._recorded: dict[str, Any] = {}
 
     def forward(self, hidden_states: torch.Tensor, **inputs: Any) -> torch.Tensor:
