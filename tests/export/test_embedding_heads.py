@@ -31,12 +31,19 @@ from sentence_models import (
 )
 from test_cuda_graph import BATCHES
 from test_setting_files import export, references
-from test_witness import assert_same
+from test_witness import TEXTS, assert_same
 from tiny_checkpoint import CLASSIFIER, TinyCheckpoint, write_checkpoint, write_json
 from watched_graph import group_nodes
 from written_graph import BLOCK_BOUNDARY_LENGTHS, min_cosine, official_vectors, random_rows, write_graph
 
-from qwen3_triton.client import EmbeddingManifest, ExportRecord, Precision, Verification
+from qwen3_triton.client import (
+    EmbeddingClient,
+    EmbeddingManifest,
+    ExportRecord,
+    InvalidInputError,
+    Precision,
+    Verification,
+)
 from qwen3_triton.client.manifest import ModelRecipe
 from qwen3_triton.export import (
     CudaAttention,
@@ -58,8 +65,9 @@ from qwen3_triton.export.sources.head_modules import read_head
 from qwen3_triton.export.sources.setting_files import SettingFiles
 from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.export.verification.runtime import WrittenModel
+from qwen3_triton.server import start_triton
 
-pytest.importorskip("sentence_transformers", minversion="5.4")
+sentence_transformers: Any = pytest.importorskip("sentence_transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 HONORS_IS_CAUSAL = tuple(map(int, transformers.__version__.split(".")[:2])) >= (5, 2)
@@ -330,6 +338,23 @@ def test_inspect_shows_pooling_and_head(tmp_path: Path) -> None:
     assert "bidirectional attention, mean pooling, Dense 40 → 24\n" in shown
     record = ExportRecord.from_json(result.folder.manifest.read_text(encoding="utf-8"))
     assert record.recipe == result.record.recipe
+
+
+def test_client_keeps_components_of_the_dense_output(tmp_path: Path) -> None:
+    """Through a real tritonserver."""
+    folder = write_recipe(tmp_path / "model", CAUSAL_HEAD)
+    result = export(folder, tmp_path / "repository", max_tokens=512)
+    expected = sentence_transformers.SentenceTransformer(str(folder), device="cpu").encode_document(TEXTS)
+    shorter = expected[:, :32] / np.linalg.norm(expected[:, :32], axis=1, keepdims=True)
+    repository = result.folder.path.parent
+    with (
+        start_triton(repository) as server,
+        EmbeddingClient(server.grpc_url, "model", repository=repository) as client,
+    ):
+        assert min_cosine(client.embed_documents(TEXTS), expected) >= 0.99999
+        assert min_cosine(client.embed_documents(TEXTS, dim=32), shorter) >= 0.99999
+        with pytest.raises(InvalidInputError, match="33"):
+            client.embed_documents(TEXTS, dim=40)
 
 
 def test_recipe_of_the_default_head(tmp_path: Path) -> None:
