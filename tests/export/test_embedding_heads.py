@@ -59,7 +59,10 @@ from qwen3_triton.export import (
     write_fused_checkpoint,
     write_merged_checkpoint,
 )
+from qwen3_triton.export.architectures import EMBEDDINGS
 from qwen3_triton.export.graph import CudaProfile
+from qwen3_triton.export.int8.error import measure_groups
+from qwen3_triton.export.int8.layer_walk import DecoderLayer, embed_texts, finish_texts
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.head_modules import read_head
 from qwen3_triton.export.sources.setting_files import SettingFiles
@@ -162,6 +165,25 @@ def test_other_precisions(tmp_path: Path, name: str, precision: Precision) -> No
     assert "layers.1.attention.qkv" in products
 
 
+@pytest.mark.parametrize("name", [CAUSAL_HEAD, pytest.param(EVERYTHING, marks=needs_bidirectional)])
+def test_layer_walk_equals_the_reference(tmp_path: Path, name: str) -> None:
+    """Calibration measures errors on it. The paths of its products are those of the graph."""
+    folder = write_recipe(tmp_path / "model", name)
+    checkpoint = open_with_head(folder)
+    rows = random_rows([2, 7, 20, 33])
+    expected = ReferenceModel(checkpoint).embed(rows, 4, lambda _done, _total: None).vectors
+    batches = embed_texts(checkpoint.weights[EMBEDDINGS], rows)
+    for index in range(checkpoint.config.layers):
+        layer = DecoderLayer(checkpoint, index)
+        batches = [layer.run(batch) for batch in batches]
+    assert len(batches) == 1
+    assert min_cosine(finish_texts(checkpoint, batches).numpy(), expected) >= 0.999999
+    groups = measure_groups(checkpoint, rows, lambda _done, _total: None)
+    paths = frozenset(path for group in groups for path in group.paths)
+    graph = write_graph(folder, tmp_path / "out", Precision.INT8, fp32_layers=paths, head=checkpoint.head)
+    assert min_cosine(graph.session.run(rows), expected) >= 0.999999
+
+
 def test_bad_rows_are_nan_and_affect_no_other_row(tmp_path: Path) -> None:
     folder = write_recipe(tmp_path / "model", CAUSAL_HEAD)
     checkpoint = open_with_head(folder)
@@ -228,6 +250,13 @@ def test_bidirectional_model_without_modules_has_mean_pooling(tmp_path: Path) ->
     result = export(bare, tmp_path / "repository", max_tokens=None)
     assert result.record.origins["modules"] == "none stated: mean pooling"
     assert_same(bare, result)
+
+
+@needs_bidirectional
+def test_bidirectional_qwen2(tmp_path: Path) -> None:
+    tiny = TinyCheckpoint(model_type="qwen2", heads=4, kv_heads=2, head_dim=10, config_changes=BIDIRECTIONAL)
+    folder = SentenceModel(pooling=MEAN).write(tmp_path / "model", tiny)
+    assert_same(folder, export(folder, tmp_path / "repository", max_tokens=None))
 
 
 @needs_bidirectional
