@@ -19,7 +19,14 @@ from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
 from .pages import Pages, lay_out_pages
-from .pooling import RowSums, lay_out_sums, pool_last_cell, pool_last_token, pool_mean
+from .pooling import (
+    RowProducts,
+    RunningSums,
+    lay_out_products,
+    lay_out_running_sums,
+    pool_last_cell,
+    pool_last_token,
+)
 from .row_grid import RowColumns, RowGrid, batch_is_dense, lay_out_dense_rows, lay_out_rows, measure_rows
 from .tokens import PackedTokens
 
@@ -34,24 +41,21 @@ class Attention:
     """Output of each row's last token: [G, hidden]."""
     pool_last: Callable[[ir.Value, str], ir.Value]
     """Each row's last token [G, ·] from the values of all tokens, and a name for it."""
-    sums: RowSums | None
+    sums: RunningSums | RowProducts | None
     """For the mean over each row's tokens; None if the head does not need it."""
 
     def pool_mean(self, g: GraphBuilder, values: ir.Value) -> ir.Value:
         """Return the mean over each row's tokens FP32 [G, ·] from the FP32 values of all tokens."""
         if self.sums is None:
             raise ValueError("the graph is not laid out for the mean")
-        return pool_mean(g, self.sums, values)
+        return self.sums.mean(g, values)
 
 
 def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
     """Return CPU attention over `group`. Adds the index computations that all layers share to the graph."""
     with g.scope("groups"):
         layout = on_groups.lay_out_heads(g, parts, group)
-        sums = None
-        if parts.head.pooling.reads_every_token:
-            columns = g.op("Range", g.constant(0), g.op("Squeeze", group.max_length), g.constant(1))
-            sums = lay_out_sums(g, group.lengths, columns, group.token_of_cell)
+        sums = lay_out_running_sums(g, group) if parts.head.pooling.reads_every_token else None
     return Attention(
         attend=lambda normed, layer: on_groups.attend(g, parts, layout, normed, layer),
         attend_last=lambda normed, layer: on_groups.attend_last(g, parts, layout, normed, layer),
@@ -97,10 +101,10 @@ def decode_batch(
 
 def _sums_of_rows(
     g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, rows: RowColumns, grid: RowGrid
-) -> RowSums | None:
+) -> RowProducts | None:
     if not parts.head.pooling.reads_every_token:
         return None
-    return lay_out_sums(g, packed.lengths, rows.columns, None if grid.moves is None else grid.moves.token_of_cell)
+    return lay_out_products(g, packed.lengths, rows.columns, None if grid.moves is None else grid.moves.token_of_cell)
 
 
 def _attention_on_rows(
@@ -109,7 +113,7 @@ def _attention_on_rows(
     packed: PackedTokens,
     grid: RowGrid,
     pool_last: Callable[[GraphBuilder, PackedTokens, ir.Value, str], ir.Value],
-    sums: RowSums | None,
+    sums: RowProducts | None,
 ) -> Attention:
     return Attention(
         attend=lambda normed, layer: on_rows.attend(g, parts, grid, float_rows(g, normed), layer),

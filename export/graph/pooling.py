@@ -1,7 +1,7 @@
 """Pooling of the values of a row's tokens.
 
     last token   [T, ·] of all tokens ─ gather each row's last token ─→ [G, ·]
-    mean         [T, ·] ─ gather cells ─→ [G, W, ·] ─ sum of each row's tokens ─→ [G, ·] ─ / length ─→ [G, ·]
+    mean         [T, ·] ─ gather cells ─→ [G, W, ·] ─ sum of each row's tokens ─→ [G, ·] ─ / tokens ─→ [G, ·]
 
 Padding is already removed, so the last token is a real one: the end token, if the tokenizer appends one.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ..onnx_builder import GraphBuilder
+from .groups import TextGroup
 from .tokens import PackedTokens
 
 FP32 = ir.DataType.FLOAT
@@ -29,39 +30,66 @@ def pool_last_cell(g: GraphBuilder, packed: PackedTokens, values: ir.Value, name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RowSums:
-    """The cells of each row that are tokens, to sum them.
+class RunningSums:
+    """Sums over each row's tokens on a CPU, one token after the other.
 
-    Each row is a product of its own with its own cells, so that a value that is not finite stays in its row.
+    The order of sums in a matrix product depends on the shapes and on the number of threads.
+    """
+
+    token_of_cell: ir.Value
+    """INT64 [b, s]: index of each cell's token."""
+    last_cells: ir.Value
+    """INT64 [b]: index of the cell of each row's last token."""
+    counts: ir.Value
+    """FP32 [b, 1]: tokens of each row."""
+
+    def mean(self, g: GraphBuilder, values: ir.Value) -> ir.Value:
+        """Return the mean over each row's tokens FP32 [b, D] from the values FP32 of all tokens [t, D]."""
+        cells = g.op("Gather", values, self.token_of_cell, axis=0, name="cells")
+        sums = g.op("Flatten", g.op("CumSum", cells, g.constant(1), name="running_sums"), axis=-1)
+        return g.op("Div", g.op("Gather", sums, self.last_cells, axis=0, name="sum"), self.counts, name="mean")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowProducts:
+    """Sums over each row's tokens on a GPU, as products of each row's mask with its cells.
+
+    A row has a product of its own, so that a value that is not finite stays in its row.
     """
 
     token_of_cell: ir.Value | None
     """INT64 [G, W]: index of each cell's token; None if values are stored by cells."""
     is_token: ir.Value
-    """FP32 [G, 2, W]: 1 for a token, 0 for padding. Twice, because a product with a single row would use another
-    kernel on a CPU, whose order of sums depends on W."""
-    lengths: ir.Value
-    """FP32 [G, 1]"""
+    """FP32 [G, 1, W]: 1 for a token, 0 for padding, whose cells repeat a token of their row."""
+    counts: ir.Value
+    """FP32 [G, 1]: tokens of each row."""
+
+    def mean(self, g: GraphBuilder, values: ir.Value) -> ir.Value:
+        """Return the mean over each row's tokens FP32 [G, D] from FP32 values of tokens [T, D] or cells [G, W, D]."""
+        cells = values
+        if self.token_of_cell is not None:
+            cells = g.op("Gather", values, self.token_of_cell, axis=0, name="cells")
+        sums = g.op("MatMul", self.is_token, cells, name="sums")
+        return g.op("Div", g.op("Squeeze", sums, g.constant([1])), self.counts, name="mean")
 
 
-def lay_out_sums(g: GraphBuilder, lengths: ir.Value, columns: ir.Value, token_of_cell: ir.Value | None) -> RowSums:
-    """Return the cells of rows with `lengths` INT64 [G], whose `columns` are INT64 [W]: 0, 1, …"""
-    by_row = g.op("Unsqueeze", lengths, g.constant([1]))
-    is_token = g.op("Cast", g.op("Less", columns, by_row), to=FP32)
-    is_token = g.op("Unsqueeze", is_token, g.constant([1]))
-    return RowSums(
-        token_of_cell=token_of_cell,
-        is_token=g.op("Concat", is_token, is_token, axis=1, name="is_summed"),
-        lengths=g.op("Cast", by_row, to=FP32, name="counts"),
+def lay_out_running_sums(g: GraphBuilder, group: TextGroup) -> RunningSums:
+    """Return the sums of `group`."""
+    return RunningSums(
+        token_of_cell=group.token_of_cell,
+        last_cells=g.op("Gather", group.cell_of_token, group.packed.last_tokens, axis=0, name="last_cells"),
+        counts=_counts(g, group.lengths),
     )
 
 
-def pool_mean(g: GraphBuilder, sums: RowSums, values: ir.Value) -> ir.Value:
-    """Return the mean over each row's tokens FP32 [G, D] from the values FP32 of all tokens [T, D] or cells [G, W, D].
+def lay_out_products(
+    g: GraphBuilder, lengths: ir.Value, columns: ir.Value, token_of_cell: ir.Value | None
+) -> RowProducts:
+    """Return the sums of rows with `lengths` INT64 [G], whose `columns` are INT64 [W]: 0, 1, …"""
+    is_token = g.op("Less", columns, g.op("Unsqueeze", lengths, g.constant([1])))
+    is_token = g.op("Unsqueeze", g.op("Cast", is_token, to=FP32), g.constant([1]), name="is_summed")
+    return RowProducts(token_of_cell=token_of_cell, is_token=is_token, counts=_counts(g, lengths))
 
-    Cells of padding repeat a token of their row.
-    """
-    cells = values if sums.token_of_cell is None else g.op("Gather", values, sums.token_of_cell, axis=0, name="cells")
-    twice = g.op("MatMul", sums.is_token, cells, name="sums")
-    total = g.ops("Split", twice, axis=1, num_outputs=2, name="sum", outputs=2)[0]
-    return g.op("Div", g.op("Squeeze", total, g.constant([1])), sums.lengths, name="mean")
+
+def _counts(g: GraphBuilder, lengths: ir.Value) -> ir.Value:
+    return g.op("Cast", g.op("Unsqueeze", lengths, g.constant([1])), to=FP32, name="counts")

@@ -165,6 +165,15 @@ def test_other_precisions(tmp_path: Path, name: str, precision: Precision) -> No
     assert "layers.1.attention.qkv" in products
 
 
+@pytest.mark.parametrize("hidden", [64, 100])
+def test_mean_does_not_depend_on_threads(tmp_path: Path, hidden: int) -> None:
+    """A matrix product would sum long rows in another order."""
+    folder = SentenceModel(pooling=MEAN).write(tmp_path / "model", TinyCheckpoint(hidden=hidden, max_positions=512))
+    graph = write_graph(folder, tmp_path / "out", max_tokens=512, head=open_with_head(folder).head)
+    rows = random_rows([30, 300, 500, 512])
+    assert np.array_equal(graph.session.run_alone(rows), WrittenModel(graph.file, threads=1).run_alone(rows))
+
+
 @pytest.mark.parametrize("name", [CAUSAL_HEAD, pytest.param(EVERYTHING, marks=needs_bidirectional)])
 def test_layer_walk_equals_the_reference(tmp_path: Path, name: str) -> None:
     """Calibration measures errors on it. The paths of its products are those of the graph."""
