@@ -59,6 +59,9 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
         f"{manifest.precision} for {record.device}"
     )
     _line("output", _describe_output(record))
+    if record.recipe is not None:
+        attention = "causal" if record.recipe.causal else "bidirectional"
+        _line("computes", ", ".join([f"{attention} attention", record.recipe.pooling, *record.recipe.modules]))
     _line("input", f"rows of up to {manifest.max_tokens:,} tokens, ids 0 to {manifest.vocabulary_size - 1:,}")
     if isinstance(manifest, EmbeddingManifest):
         _line("end token", "none" if manifest.end_token_id is None else str(manifest.end_token_id))

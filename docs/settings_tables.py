@@ -7,7 +7,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen3_triton.export.sources.adapter_forms import ADAPTER_FORMS
-from qwen3_triton.export.sources.setting_rules import ADAPTER_RULES, CONFIG_RULES, FILE_RULES, Rule
+from qwen3_triton.export.sources.setting_rules import (
+    ADAPTER_RULES,
+    CONFIG_RULES,
+    DENSE_RULES,
+    FILE_RULES,
+    POOLING_RULES,
+    Rule,
+)
 
 PAGE = Path(__file__).resolve().parent / "checkpoint-settings.md"
 
@@ -43,6 +50,8 @@ def fill(page: str) -> str:
     tables = {
         "files": render_files(),
         "config": render_keys(CONFIG_RULES),
+        "pooling": render_keys(POOLING_RULES),
+        "dense": render_keys(DENSE_RULES),
         "adapter": render_keys(ADAPTER_RULES),
         "forms": render_forms(),
     }

@@ -15,11 +15,13 @@ def graph_options(sources: ModelSources, lowered: LoweredWeights, options: Expor
     """Return the options of the graph of `lowered`."""
     cuda = None
     if options.device is Device.CUDA:
-        cuda = CudaProfile(runtime=options.triton_release.runtime, attention=chosen_attention(options))
+        attention = chosen_attention(options, lowered.checkpoint.head)
+        cuda = CudaProfile(runtime=options.triton_release.runtime, attention=attention)
     return GraphOptions(
         task=sources.task.kind,
         format=lowered.format,
         max_tokens=sources.max_tokens,
+        head=lowered.checkpoint.head,
         rescale=lowered.rescale,
         cuda=cuda,
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..client.manifest import Task, fill_template
 from .errors import ExportError, UnsupportedCheckpointError
+from .option_checks import check_device
 from .options import ExportOptions, PairTemplate, TaskChoice
 from .passes.resized_vocabulary import resize_vocabulary
 from .progress import Progress
@@ -15,6 +16,7 @@ from .sources.adapter import Adapter, open_adapter
 from .sources.chat_template import read_pair_prompts, states_pair_template
 from .sources.checkpoint import Checkpoint, open_checkpoint
 from .sources.cross_encoder import read_cross_encoder_settings
+from .sources.head_modules import read_head
 from .sources.modules import MODULES_FILE
 from .sources.precedence import reject_adapter_beside_weights, setting_files
 from .sources.sentence_transformers import (
@@ -65,13 +67,15 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
     files = setting_files(checkpoint, adapters)
     tokenizer = read_tokenizer(_tokenizer_folder(checkpoint, files), checkpoint.config.vocabulary)
     task = _choose_task(checkpoint, files, tokenizer, adapters, options, progress)
+    merged = task.merge(checkpoint, adapters)
+    check_device(options, merged)
     return ModelSources(
-        checkpoint=task.merge(checkpoint, adapters),
+        checkpoint=merged,
         tokenizer=tokenizer,
         task=task,
         adapters=adapters,
         max_tokens=_max_tokens(options, checkpoint, task.length),
-        origins=_origins(options, checkpoint, adapters, files, tokenizer, task)
+        origins=_origins(options, merged, adapters, files, tokenizer, task)
         | {f"base of adapter {adapter}": base for adapter, base in bases.items()},
     )
 
@@ -155,6 +159,7 @@ def _open_embedding(
     sentence = read_sentence_settings(
         files, is_qwen3_embedding=known and checkpoint.config.architecture.official_prompts
     )
+    head = read_head(files, checkpoint.config)
     prompts = override_instruction(
         override_templates(sentence.prompts, options.query_template, options.document_template), options.instruction
     )
@@ -167,7 +172,8 @@ def _open_embedding(
         prompts_origin=origin,
         length=sentence.length,
         tokenizer=tokenizer,
-        hidden=checkpoint.config.hidden,
+        head=head,
+        dimension=head.width(checkpoint.config.hidden),
     )
 
 
@@ -192,7 +198,7 @@ def _origins(
     limit = None if task.length is None or task.length.tokens > DEFAULT_MAX_TOKENS else task.length.file
     return {
         "tokenizer": describe(tokenizer.file, str(checkpoint.source)),
-        "modules": describe(files.find(MODULES_FILE), "none stated: last-token pooling"),
+        "modules": describe(files.find(MODULES_FILE), f"none stated: {checkpoint.head.pooling.label}"),
         "prompts": describe(task.prompts_origin, "none stated"),
         "max_tokens": "options" if options.max_tokens else describe(limit, "default"),
     }

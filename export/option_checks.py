@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 from ..client.manifest import Device
-from .errors import ExportError
+from .errors import ExportError, UnsupportedCheckpointError
 from .graph.cuda_profile import faster_attention
 from .graph.pages import MAX_ROWS as MAX_PAGED_ROWS
 from .options import CudaAttention, ExportOptions, ServingOptions, WitnessChoice
+from .sources.checkpoint import Checkpoint
+from .sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 
 _LARGEST_QUEUE = 2**32 - 1
 """`max_queue_size` is an uint32 in Triton's configuration."""
@@ -17,9 +19,26 @@ _LONGEST_TIMEOUT_MS = 86_400_000
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-def chosen_attention(options: ExportOptions) -> CudaAttention:
-    """Return the attention of a GPU model over batches of mixed lengths."""
+def chosen_attention(options: ExportOptions, head: EmbeddingHead = LAST_TOKEN_HEAD) -> CudaAttention:
+    """Return the attention of a GPU model over batches of mixed lengths. The mean of a row is a sum over its cells."""
+    if options.cuda_attention is None and head.pooling.reads_every_token:
+        return CudaAttention.ROWS
     return options.cuda_attention or faster_attention(options.triton_release.runtime)
+
+
+def check_device(options: ExportOptions, checkpoint: Checkpoint) -> None:
+    """Raise UnsupportedCheckpointError if there is no graph for the device that computes the checkpoint."""
+    if options.device is not Device.CUDA:
+        return
+    if not checkpoint.config.causal:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.source}: is_causal is false, and attention on device cuda is causal; use device cpu"
+        )
+    if checkpoint.head.pooling.reads_every_token and options.cuda_attention is CudaAttention.PAGES:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.source}: {checkpoint.head.pooling.label} is not supported with attention over pages; "
+            "use attention over rows"
+        )
 
 
 def check_options(options: ExportOptions) -> None:

@@ -11,6 +11,7 @@ from ..client.manifest import (
     EmbeddingManifest,
     ExportRecord,
     ModelFolder,
+    ModelRecipe,
     RangeReport,
     RerankManifest,
     SourceIdentity,
@@ -36,6 +37,7 @@ from .option_checks import check_options, chosen_attention, model_name
 from .options import ExportOptions, Int8Options
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
+from .sources.checkpoint import Checkpoint
 from .sources.retrieval_set import RetrievalSet, read_retrieval_set
 from .tasks.task import ManifestFields
 from .verification.runtime import WrittenModel
@@ -206,6 +208,7 @@ def _build_record(
         adapters=tuple(adapter.identity() for adapter in sources.adapters),
         merges=sources.checkpoint.merges,
         origins=sources.origins,
+        recipe=_describe_recipe(sources.checkpoint),
         verification=options.verify,
         parity=evidence.parity,
         witness=witness,
@@ -213,6 +216,14 @@ def _build_record(
         quantization=evidence.quantization,
         retrieval=evidence.retrieval,
         provenance=record_provenance(options, staged),
+    )
+
+
+def _describe_recipe(checkpoint: Checkpoint) -> ModelRecipe:
+    return ModelRecipe(
+        causal=checkpoint.config.causal,
+        pooling=checkpoint.head.pooling.label,
+        modules=tuple(map(str, checkpoint.head.dense)),
     )
 
 
@@ -237,7 +248,7 @@ def _limit_batches(
     else:
         budget = TokenBudget(serving.max_batch_tokens, "as configured")
     on_gpu = options.device is Device.CUDA
-    attention = chosen_attention(options) if on_gpu else None
+    attention = chosen_attention(options, sources.checkpoint.head) if on_gpu else None
     limits = limit_batches(serving, config, sources.max_tokens, attention, budget.tokens)
     if limits.tokens is None:
         progress.note(f"a batch has at most {limits.rows} rows of up to {sources.max_tokens:,} tokens, {budget.source}")

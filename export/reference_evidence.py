@@ -20,7 +20,7 @@ from .tasks.task import ReferenceRun
 from .verification.lengths import longest_text
 from .verification.optimum_witness import LONGEST_ROW as LONGEST_OPTIMUM_ROW
 from .verification.optimum_witness import PACKAGE as OPTIMUM
-from .verification.optimum_witness import last_states
+from .verification.optimum_witness import pooled_states
 from .verification.reference import ReferenceModel
 from .verification.retrieval import RetrievalRows, measure_ndcg
 from .verification.vocabulary_survey import outstanding_tokens
@@ -103,7 +103,7 @@ def consult_witness(
     if choice is WitnessChoice.OPTIMUM:
         progress.stage(f"exporting with {OPTIMUM} as a second witness")
         run = probes.up_to(LONGEST_OPTIMUM_ROW)
-        library, states = last_states(sources.checkpoint, run.rows, scratch / "witness")
+        library, states = pooled_states(sources.checkpoint, run.rows, scratch / "witness")
         return sources.task.compare_states(library, states, run, sources.checkpoint)
     files = setting_files(sources.checkpoint, sources.adapters)
     try:

@@ -12,6 +12,7 @@ from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, Manifest, RerankM
 from .reports import (
     LayerErrors,
     MergeReport,
+    ModelRecipe,
     ParityReport,
     QuantizationReport,
     RangeReport,
@@ -53,6 +54,7 @@ __all__ = [
     "Manifest",
     "MergeReport",
     "ModelFolder",
+    "ModelRecipe",
     "PairPrompts",
     "ParityReport",
     "Precision",

@@ -15,6 +15,7 @@ from .model_manifest import SCHEMA_VERSION, EmbeddingManifest, RerankManifest, r
 from .reports import (
     LayerErrors,
     MergeReport,
+    ModelRecipe,
     ParityReport,
     QuantizationReport,
     RangeReport,
@@ -45,6 +46,8 @@ class ExportRecord:
     origins: Mapping[str, str] = field(default_factory=dict)
     """Tokenizer, modules, prompts and length limit → the file of checkpoint or adapter that they are from; an adapter →
     the model that it was trained on, if that is another than the checkpoint."""
+    recipe: ModelRecipe | None = None
+    """Attention, pooling and what follows it; None if the exporting version did not record it."""
     verification: Verification | None = None
     """How much was compared with the reference; None if the exporting version did not record it."""
     parity: ParityReport | ScoreParityReport | None
@@ -91,7 +94,7 @@ class ExportRecord:
 def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScoreParityReport]) -> dict[str, object]:
     quantization, retrieval = fields.get("quantization"), fields.get("retrieval")
     provenance, witness, fp16_range = (fields.get(name) for name in ("provenance", "witness", "fp16_range"))
-    verification, parity = fields.get("verification"), fields["parity"]
+    verification, parity, recipe = fields.get("verification"), fields["parity"], fields.get("recipe")
     return {
         "device": Device(str(fields.get("device", Device.CPU))),
         "checkpoint": _source(fields["checkpoint"]),
@@ -102,6 +105,7 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
         "origins": {
             name: origin for name, origin in as_object(fields.get("origins", {})).items() if isinstance(origin, str)
         },
+        "recipe": None if recipe is None else _recipe(recipe),
         "verification": None if verification is None else Verification(str(verification)),
         "parity": None if parity is None else report(**known_fields(report, parity)),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),
@@ -114,6 +118,11 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
 
 def _source(value: object) -> SourceIdentity:
     return SourceIdentity(**known_fields(SourceIdentity, value))
+
+
+def _recipe(value: object) -> ModelRecipe:
+    fields = known_fields(ModelRecipe, value)
+    return ModelRecipe(**fields | {"modules": tuple(map(str, as_list({"modules": [], **fields}, "modules")))})
 
 
 def _quantization(value: object, report: type[ParityReport] | type[ScoreParityReport]) -> QuantizationReport:

@@ -126,6 +126,18 @@ class WitnessReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRecipe:
+    """What a model computes besides its layers, as its sources state it."""
+
+    causal: bool
+    """Whether a token attends to no later one."""
+    pooling: str
+    """Such as `last-token pooling`; that of a reranker's score, too."""
+    modules: tuple[str, ...] = ()
+    """Descriptions of the Dense modules between pooling and L2 norm, in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RangeReport:
     """How far the activations of a model in fp16 are from its largest number, 65,504."""
 

@@ -44,6 +44,8 @@ class DecoderConfig:
     rope: RopeSettings
     sliding_window: int | None
     """Window, in tokens, of layers with sliding-window attention; None if there is no such layer."""
+    causal: bool = True
+    """Whether a token attends to no later one; False for bidirectional attention."""
 
     @property
     def query_width(self) -> int:

@@ -1,4 +1,4 @@
-"""Causal attention for CPUs over one group of texts of similar length. Only attention computes padded cells.
+"""Attention for CPUs over one group of texts of similar length. Only attention computes padded cells.
 
     [t, q·k·v] ─ gather head rows ─→ q [b, heads, s, head_dim] ─ norm ─ rope ─┐
                ├ gather head rows ─→ k [b, kv_heads, s, head_dim] ─ norm ─ rope ─ scores ─ softmax ─┐
@@ -22,7 +22,14 @@ from numpy.typing import NDArray
 from ..architectures import LayerTensors
 from ..formats.operands import Operand, ScaledRows, apply_scale, float_rows, take_rows
 from ..onnx_builder import MICROSOFT, GraphBuilder
-from .causal_attention import QueryBlocks, attend_causally, attention_weights, lay_out_blocks, mask_where, stack_queries
+from .blocked_attention import (
+    QueryBlocks,
+    attend_in_blocks,
+    attention_weights,
+    lay_out_blocks,
+    mask_where,
+    stack_queries,
+)
 from .decoder import DecoderParts, add_biases, project
 from .groups import TextGroup
 
@@ -59,15 +66,21 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
     steps = g.op("Range", g.constant(0), g.op("Squeeze", max_length), g.constant(1))
     lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
+    query_rows = _head_rows(g, cells, stride, range(keys), "query_rows")
+    key_rows = _head_rows(g, cells, stride, range(keys, values), "key_rows")
+    value_rows = _head_rows(g, cells, stride, range(values, stride), "value_rows")
+    last_key_rows = _head_rows(g, cells, config.kv_heads, range(config.kv_heads), "last_key_rows")
+    context_rows = g.op("Add", first, of_head, name="context_rows")
+    padding_mask = mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind")
     return HeadLayout(
         group=group,
-        query_rows=_head_rows(g, cells, stride, range(keys), "query_rows"),
-        key_rows=_head_rows(g, cells, stride, range(keys, values), "key_rows"),
-        value_rows=_head_rows(g, cells, stride, range(values, stride), "value_rows"),
-        last_key_rows=_head_rows(g, cells, config.kv_heads, range(config.kv_heads), "last_key_rows"),
-        context_rows=g.op("Add", first, of_head, name="context_rows"),
-        padding_mask=mask_where(g, g.op("GreaterOrEqual", steps, lengths), "behind"),
-        blocks=lay_out_blocks(g, max_length),
+        query_rows=query_rows,
+        key_rows=key_rows,
+        value_rows=value_rows,
+        last_key_rows=last_key_rows,
+        context_rows=context_rows,
+        padding_mask=padding_mask,
+        blocks=lay_out_blocks(g, max_length, None if config.causal else padding_mask),
     )
 
 
@@ -86,7 +99,7 @@ def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Op
         _rotate(g, parts, _norm(g, parts, heads, gain, part), first, part)
         for part, heads, gain in (("q", q, layer.q_norm), ("k", k, layer.k_norm))
     )
-    context = attend_causally(g, config, parts.format.activations, layout.blocks, q, k, v)
+    context = attend_in_blocks(g, config, parts.format.activations, layout.blocks, q, k, v)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
     return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), layer)
 

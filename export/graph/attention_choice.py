@@ -19,8 +19,15 @@ from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
 from .pages import Pages, lay_out_pages
-from .pooling import pool_last_cell, pool_last_token
-from .row_grid import RowGrid, batch_is_dense, lay_out_dense_rows, lay_out_rows, measure_rows
+from .pooling import (
+    RowProducts,
+    RunningSums,
+    lay_out_products,
+    lay_out_running_sums,
+    pool_last_cell,
+    pool_last_token,
+)
+from .row_grid import RowColumns, RowGrid, batch_is_dense, lay_out_dense_rows, lay_out_rows, measure_rows
 from .tokens import PackedTokens
 
 
@@ -32,18 +39,28 @@ class Attention:
     """Output of every token: [T, hidden]."""
     attend_last: Callable[[Operand, LayerTensors], ir.Value]
     """Output of each row's last token: [G, hidden]."""
-    pool: Callable[[ir.Value, str], ir.Value]
+    pool_last: Callable[[ir.Value, str], ir.Value]
     """Each row's last token [G, ·] from the values of all tokens, and a name for it."""
+    sums: RunningSums | RowProducts | None
+    """For the mean over each row's tokens; None if the head does not need it."""
+
+    def pool_mean(self, g: GraphBuilder, values: ir.Value) -> ir.Value:
+        """Return the mean over each row's tokens FP32 [G, ·] from the FP32 values of all tokens."""
+        if self.sums is None:
+            raise ValueError("the graph is not laid out for the mean")
+        return self.sums.mean(g, values)
 
 
 def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
     """Return CPU attention over `group`. Adds the index computations that all layers share to the graph."""
     with g.scope("groups"):
         layout = on_groups.lay_out_heads(g, parts, group)
+        sums = lay_out_running_sums(g, group) if parts.head.pooling.reads_every_token else None
     return Attention(
         attend=lambda normed, layer: on_groups.attend(g, parts, layout, normed, layer),
         attend_last=lambda normed, layer: on_groups.attend_last(g, parts, layout, normed, layer),
-        pool=lambda values, name: pool_last_token(g, group.packed, values, name),
+        pool_last=lambda values, name: pool_last_token(g, group.packed, values, name),
+        sums=sums,
     )
 
 
@@ -62,7 +79,8 @@ def decode_batch(
     def decode_dense(b: GraphBuilder) -> ir.Value:
         with b.scope("rows"):
             cells, grid = lay_out_dense_rows(b, packed, rows)
-        return decode(b, cells, _attention_on_rows(b, parts, cells, grid, pool_last_cell))
+            sums = _sums_of_rows(b, parts, cells, rows, grid)
+        return decode(b, cells, _attention_on_rows(b, parts, cells, grid, pool_last_cell, sums))
 
     def decode_packed(b: GraphBuilder) -> ir.Value:
         if profile.attention_for(parts.format.activations) is CudaAttention.PAGES:
@@ -71,7 +89,8 @@ def decode_batch(
             return decode(b, packed, _attention_on_pages(b, parts, packed, pages))
         with b.scope("rows"):
             grid = lay_out_rows(b, parts, packed, rows)
-        return decode(b, packed, _attention_on_rows(b, parts, packed, grid, pool_last_token))
+            sums = _sums_of_rows(b, parts, packed, rows, grid)
+        return decode(b, packed, _attention_on_rows(b, parts, packed, grid, pool_last_token, sums))
 
     if not profile.dense_batches:
         return decode_packed(g)
@@ -80,17 +99,27 @@ def decode_batch(
     return if_else(g, "rows.layout", is_dense, decode_dense, decode_packed)
 
 
+def _sums_of_rows(
+    g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, rows: RowColumns, grid: RowGrid
+) -> RowProducts | None:
+    if not parts.head.pooling.reads_every_token:
+        return None
+    return lay_out_products(g, packed.lengths, rows.columns, None if grid.moves is None else grid.moves.token_of_cell)
+
+
 def _attention_on_rows(
     g: GraphBuilder,
     parts: DecoderParts,
     packed: PackedTokens,
     grid: RowGrid,
-    pool: Callable[[GraphBuilder, PackedTokens, ir.Value, str], ir.Value],
+    pool_last: Callable[[GraphBuilder, PackedTokens, ir.Value, str], ir.Value],
+    sums: RowProducts | None,
 ) -> Attention:
     return Attention(
         attend=lambda normed, layer: on_rows.attend(g, parts, grid, float_rows(g, normed), layer),
         attend_last=lambda normed, layer: on_rows.attend_last(g, parts, grid, float_rows(g, normed), layer),
-        pool=lambda values, name: pool(g, packed, values, name),
+        pool_last=lambda values, name: pool_last(g, packed, values, name),
+        sums=sums,
     )
 
 
@@ -98,5 +127,6 @@ def _attention_on_pages(g: GraphBuilder, parts: DecoderParts, packed: PackedToke
     return Attention(
         attend=lambda normed, layer: on_pages.attend(g, parts, pages, float_rows(g, normed), layer),
         attend_last=lambda normed, layer: on_pages.attend_last(g, parts, packed, pages, float_rows(g, normed), layer),
-        pool=lambda values, name: pool_last_token(g, packed, values, name),
+        pool_last=lambda values, name: pool_last_token(g, packed, values, name),
+        sums=None,
     )

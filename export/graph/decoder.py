@@ -18,6 +18,7 @@ from ..formats import WeightFormat
 from ..formats.operands import Operand, ScaledRows, apply_scale
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from ..passes.rotate import UNROTATE
+from ..sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from ..sources.weights import LazyTensor, Weights
 from .cuda_profile import CudaProfile
 from .tokens import PackedTokens
@@ -40,6 +41,8 @@ class DecoderParts:
     sin: ir.Value
     cuda: CudaProfile | None = None
     """None for a CPU."""
+    head: EmbeddingHead = LAST_TOKEN_HEAD
+    """Of an embedding model."""
 
     @property
     def is_rotated(self) -> bool:

@@ -1,4 +1,4 @@
-"""Heads: from each row's last token to its embedding or score, in fp32 for every precision."""
+"""Heads: from final states to each row's embedding or score, in fp32 for every precision."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from ..architectures import FINAL_NORM, SCORE_HEAD
 from ..onnx_builder import GraphBuilder
 from ..passes.rotate import UNROTATE
+from ..sources.embedding_head import Activation, Dense
 from ..sources.weights import LazyTensor
+from .attention_choice import Attention
 from .decoder import DecoderParts, Stream, normalize
 
 FP32 = ir.DataType.FLOAT
@@ -17,26 +19,49 @@ _SMALLEST_NORM = 1e-12
 """torch.nn.functional.normalize's eps."""
 
 
-def embed_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:
-    """Return embeddings FP32 [G, hidden], each of L2 norm 1: final norm, inverse rotation if needed, L2 norm.
+def embed_rows(g: GraphBuilder, parts: DecoderParts, attention: Attention, stream: Stream) -> ir.Value:
+    """Return embeddings FP32 [G, D], each of L2 norm 1.
 
-    A final state of zeros has an embedding of zeros, as by torch.nn.functional.normalize.
+    Final norm, mean if that is the pooling, inverse rotation if needed, Dense modules, L2 norm. Last-token pooling is
+    already done: `stream` has the rows' last tokens. A pooled state of zeros has an embedding of zeros, as by
+    torch.nn.functional.normalize.
     """
     normed = _final_norm(g, parts, stream)
+    if parts.head.pooling.reads_every_token:
+        normed = attention.pool_mean(g, normed)
     if parts.is_rotated:
         unrotate = parts.format.load_float(g, "unrotate.weight", [parts.weights[UNROTATE]], dtype=FP32)
         normed = g.op("MatMul", normed, unrotate, name="unrotate")
+    width = parts.config.hidden
+    for index, module in enumerate(parts.head.dense):
+        with g.scope(f"dense.{index}"):
+            normed = _apply_dense(g, parts, module, normed)
+        width = module.width
+    return _unit_rows(g, parts, normed, width)
+
+
+def _apply_dense(g: GraphBuilder, parts: DecoderParts, module: Dense, rows: ir.Value) -> ir.Value:
+    """Return activation(W · x + b) FP32 [G, out] of `rows` [G, in]."""
+    if module.normalizes_input:
+        rows = _unit_rows(g, parts, rows, module.weight.shape[1])
+    weight = parts.format.load_float(g, "weight", [module.weight], dtype=FP32)
+    rows = g.op("MatMul", rows, weight, name="product")
+    if module.bias is not None:
+        bias = parts.format.load_float(g, "bias", [module.bias], transpose=False, dtype=FP32)
+        rows = g.op("Add", rows, bias, name="biased")
+    if module.activation is Activation.IDENTITY:
+        return rows
+    return g.op(module.activation, rows, name="activated")
+
+
+def _unit_rows(g: GraphBuilder, parts: DecoderParts, rows: ir.Value, width: int) -> ir.Value:
+    """L2-normalize `rows` [·, width]; on a GPU by an RMSNorm with gain 1/√width, one kernel that needs no cuDNN."""
     if parts.cuda is not None:
-        return _unit_rows(g, normed, parts.config.hidden)
-    length = g.op("ReduceL2", normed, g.constant([-1]), keepdims=1, name="length")
-    return g.op("Div", normed, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
-
-
-def _unit_rows(g: GraphBuilder, rows: ir.Value, width: int) -> ir.Value:
-    """L2-normalize `rows` [·, width] by an RMSNorm with gain 1/√width, one kernel that does not need cuDNN."""
-    gain = g.table("head.unit.gain", np.full(width, width**-0.5, np.float32))
-    eps = _SMALLEST_NORM**2 / width
-    return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)
+        gain = g.table(g.path("unit.gain"), np.full(width, width**-0.5, np.float32))
+        eps = _SMALLEST_NORM**2 / width
+        return g.op("SimplifiedLayerNormalization", rows, gain, name="unit", axis=-1, epsilon=eps, stash_type=1)
+    length = g.op("ReduceL2", rows, g.constant([-1]), keepdims=1, name="length")
+    return g.op("Div", rows, g.op("Max", length, g.scalar(_SMALLEST_NORM, FP32)), name="unit")
 
 
 def score_rows(g: GraphBuilder, parts: DecoderParts, stream: Stream) -> ir.Value:

@@ -12,6 +12,7 @@ from ..errors import ExportError, list_keys
 from ..formats import WeightFormat
 from ..onnx_builder import MICROSOFT, OPSET, GraphBuilder
 from ..passes.rescale import NO_RESCALE, Rescale
+from ..sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from ..sources.weights import Weights
 from .attention_choice import Attention, attention_of_group, decode_batch
 from .cuda_profile import CUDA_OPSET, CudaProfile
@@ -34,6 +35,8 @@ class GraphOptions:
     """How weights are stored and products computed; see `weight_format`."""
     max_tokens: int
     """Longest row; a longer one returns NaN."""
+    head: EmbeddingHead = LAST_TOKEN_HEAD
+    """Head of an embedding model."""
     rescale: Rescale = NO_RESCALE
     """Power-of-two rescale that was applied to the weights."""
     cuda: CudaProfile | None = None
@@ -41,7 +44,7 @@ class GraphOptions:
 
 
 def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
-    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, hidden] or `score` FP32 [R, 1], and
+    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, D] or `score` FP32 [R, 1], and
     `row_status` INT32 [R, 1].
 
     `weights` are read when the model is written. They must have been rescaled by `options.rescale` and, for
@@ -61,6 +64,7 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
         cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
         sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),
         cuda=cuda,
+        head=options.head,
     )
     if cuda is None:
 
@@ -77,7 +81,7 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
             lambda b, tokens, attention: _decode(b, parts, tokens, attention, options.task),
         )
     _require_fp32_layers(g, options.format)
-    width = 1 if options.task is Task.RERANK else config.hidden
+    width = 1 if options.task is Task.RERANK else options.head.width(config.hidden)
     with g.scope("head"):
         results = restore_rows(g, packed, outputs)
         status = report_rows(g, packed, results, width)
@@ -118,19 +122,19 @@ def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attentio
         with g.scope(f"layers.{index}"):
             stream = _add_layer(g, parts, attention, stream, index)
     with g.scope("head"):
-        return score_rows(g, parts, stream) if task is Task.RERANK else embed_rows(g, parts, stream)
+        return score_rows(g, parts, stream) if task is Task.RERANK else embed_rows(g, parts, attention, stream)
 
 
 def _add_layer(g: GraphBuilder, parts: DecoderParts, attention: Attention, stream: Stream, index: int) -> Stream:
-    """Add one layer. After the attention of the last layer, only each row's last token is computed."""
+    """Add one layer. If only the last tokens are pooled, the last layer computes nothing else after its attention."""
     layer = parts.layer(index)
-    last = index == parts.config.layers - 1
+    last = index == parts.config.layers - 1 and not parts.head.pooling.reads_every_token
     with g.scope("attention"):
         products = ["q", "k"] if last else ["qkv"]
         operand, stream = norm_to_operand(g, parts, stream, layer.attention_norm, products, floats=last)
         attended = (attention.attend_last if last else attention.attend)(operand, layer)
     if last:
-        stream = Stream(attention.pool(stream.residual, "residual"), None)
+        stream = Stream(attention.pool_last(stream.residual, "residual"), None)
     with g.scope("mlp"):
         stream = Stream(stream.residual, attended)
         operand, stream = norm_to_operand(g, parts, stream, layer.mlp_norm, ["gate", "up"])

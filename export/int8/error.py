@@ -61,7 +61,7 @@ def measure_groups(
             GroupError(
                 layer=index,
                 group=group,
-                paths=group.paths(index, checkpoint.config),
+                paths=group.paths(index, checkpoint),
                 error=math.sqrt(squares / tokens),
                 weights=group.weights(checkpoint.config),
             )
@@ -87,7 +87,7 @@ def measure_cosines(
         batches = [replace(batch, hidden=round_rows(batch.hidden)) for batch in batches]
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
-        rounded = [group for group in ProductGroup if not fp32_layers.issuperset(group.paths(index, checkpoint.config))]
+        rounded = [group for group in ProductGroup if not fp32_layers.issuperset(group.paths(index, checkpoint))]
         with layer.rounded(rounded):
             batches = [layer.run(batch) for batch in batches]
         on_layer(index + 1, checkpoint.config.layers)
@@ -105,11 +105,11 @@ def _measure_layer(layer: DecoderLayer, batch: TextBatch, errors: dict[ProductGr
     )
     for half, groups in halves:
         with layer.recorded() as inputs:
-            after = batch.plus(half(batch.hidden))
+            after = batch.plus(half(batch))
         for group in groups:
             with layer.rounded([group]):
                 # a group that does not read the norm is the last product of its half
-                update = half(batch.hidden) if group.reads_norm else layer.multiply(group, inputs[group])
+                update = half(batch) if group.reads_norm else layer.multiply(group, inputs[group])
             errors[group] += _squared_errors(batch.plus(update), after)
         batch = after
     return batch

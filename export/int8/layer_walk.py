@@ -24,7 +24,7 @@ _BATCH_TOKENS = 512
 
 @dataclass(frozen=True, slots=True)
 class TextBatch:
-    """Right-padded texts of similar length. Causal attention needs no mask for right padding."""
+    """Right-padded texts of similar length."""
 
     hidden: torch.Tensor
     """float32 [B, L, hidden]: hidden states."""
@@ -70,7 +70,8 @@ class DecoderLayer:
         self._prefix = f"layers.{index}."
         self._rope = classes.rotary(config)
         self._rounded: dict[str, torch.nn.Parameter] = {}
-        self._rounds_values = index < checkpoint.config.layers - 1
+        self._causal = checkpoint.config.causal
+        self._rounds_values = index < checkpoint.config.layers - 1 or not checkpoint.prunes_last_layer
         self._is_rotated = UNROTATE in checkpoint.weights
 
     def tensors(self, group: ProductGroup) -> tuple[str, ...]:
@@ -87,18 +88,21 @@ class DecoderLayer:
         return self._layer.get_submodule(name.removeprefix(self._prefix).removesuffix(".weight"))
 
     @torch.inference_mode()
-    def attend(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the update of `hidden` [B, L, hidden] by attention."""
+    def attend(self, batch: TextBatch) -> torch.Tensor:
+        """Return the update [B, L, hidden] of the batch's hidden states by attention."""
+        hidden = batch.hidden
+        # causal attention needs no mask for right padding
+        mask = None if self._causal else batch.real[:, None, None, :]
         rope = self._rope(hidden, torch.arange(hidden.shape[1])[None])
         update: torch.Tensor = self._layer.self_attn(
-            hidden_states=self._layer.input_layernorm(hidden), position_embeddings=rope, attention_mask=None
+            hidden_states=self._layer.input_layernorm(hidden), position_embeddings=rope, attention_mask=mask
         )[0]
         return update
 
     @torch.inference_mode()
-    def feed(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the update of `hidden` [B, L, hidden] by the MLP."""
-        update: torch.Tensor = self._layer.mlp(self._layer.post_attention_layernorm(hidden))
+    def feed(self, batch: TextBatch) -> torch.Tensor:
+        """Return the update [B, L, hidden] of the batch's hidden states by the MLP."""
+        update: torch.Tensor = self._layer.mlp(self._layer.post_attention_layernorm(batch.hidden))
         return update
 
     @torch.inference_mode()
@@ -110,8 +114,8 @@ class DecoderLayer:
 
     def run(self, batch: TextBatch) -> TextBatch:
         """Return the batch after attention and MLP."""
-        batch = batch.plus(self.attend(batch.hidden))
-        return batch.plus(self.feed(batch.hidden))
+        batch = batch.plus(self.attend(batch))
+        return batch.plus(self.feed(batch))
 
     @contextmanager
     def recorded(self) -> Iterator[dict[ProductGroup, torch.Tensor]]:
@@ -147,7 +151,7 @@ class DecoderLayer:
             yield
 
     def _is_rounded(self, name: str) -> bool:
-        """Whether the graph quantizes the product `name`; it projects the last layer's values in floats."""
+        """Whether the graph quantizes the product `name`; it projects a pruned layer's values in floats."""
         return self._rounds_values or name != self._tensors.v
 
 
@@ -160,14 +164,13 @@ def _round_normed(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[to
 
 
 def finish_texts(checkpoint: Checkpoint, batches: Sequence[TextBatch]) -> torch.Tensor:
-    """Return the embeddings float32 [texts, hidden]: final norm of each text's last token, L2-normalized."""
+    """Return the embeddings float32 [texts, D]: final norm, pooling, and what follows it in the checkpoint's head."""
     norm = checkpoint.config.architecture.load_classes().norm(checkpoint.config.hidden, eps=checkpoint.config.norm_eps)
     norm.load_state_dict({"weight": checkpoint.weights[FINAL_NORM].fp32()})
     states = torch.empty(sum(len(batch.texts) for batch in batches), checkpoint.config.hidden)
     with torch.inference_mode():
         for batch in batches:
-            last = batch.hidden[torch.arange(len(batch.texts)), batch.real.sum(1) - 1]
-            states[list(batch.texts)] = norm(last)
+            states[list(batch.texts)] = checkpoint.head.pooling.pool(norm(batch.hidden), batch.real)
         if UNROTATE in checkpoint.weights:
             states = states @ checkpoint.weights[UNROTATE].fp32().T
-        return torch.nn.functional.normalize(states, dim=-1)
+        return checkpoint.head.finish(states)

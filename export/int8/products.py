@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from ..architectures import DecoderConfig, LayerTensors
+from ..sources.checkpoint import Checkpoint
 
 TABLE = "embedding.table"
 """Path of the embedding table in the graph."""
@@ -32,10 +33,10 @@ class ProductGroup(StrEnum):
         """Whether the group reads the output of an RMSNorm."""
         return self in (ProductGroup.QKV, ProductGroup.GATE_UP)
 
-    def paths(self, layer: int, config: DecoderConfig) -> tuple[str, ...]:
+    def paths(self, layer: int, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Return the paths in the graph of the products that may be 8 bits."""
-        if self is ProductGroup.QKV and layer == config.layers - 1:
-            # the last layer projects values in floats, after weighting
+        if self is ProductGroup.QKV and layer == checkpoint.config.layers - 1 and checkpoint.prunes_last_layer:
+            # a pruned layer projects values in floats, after weighting
             return tuple(f"layers.{layer}.{path}" for path in _LAST_QKV)
         return tuple(f"layers.{layer}.{path}" for path in _PATHS[self])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from .modules import find_transformer
 from .references import AdapterReference, resolve_directory
 from .setting_rules import ADAPTER_RULES, changes_base, check_keys
 from .stated_numbers import StatedNumbers, shorten
-from .weights import LazyTensor, hash_files, read_safetensors
+from .weights import LazyTensor, hash_files, read_safetensors, reject_pickled
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHT_FILE = "adapter_model.safetensors"
@@ -120,12 +119,7 @@ def open_adapter(reference: AdapterReference) -> Adapter:
 
 
 def _read_tensors(directory: Path) -> dict[str, LazyTensor]:
-    pickled = directory / PICKLED_FILE
-    if pickled.exists() and not (directory / WEIGHT_FILE).exists():
-        raise UnsupportedCheckpointError(
-            f"{directory}: only pickled weights ({PICKLED_FILE}), which can run code when read; convert them: "
-            + convert_command(directory)
-        )
+    reject_pickled(directory, PICKLED_FILE, WEIGHT_FILE)
     tensors: dict[str, LazyTensor] = {}
     for name, tensor in read_safetensors(directory, WEIGHT_FILE).items():
         key = peft_key(name)
@@ -133,16 +127,6 @@ def _read_tensors(directory: Path) -> dict[str, LazyTensor]:
             raise UnsupportedCheckpointError(f"{directory / WEIGHT_FILE}: two tensors are called {key}")
         tensors[key] = tensor
     return tensors
-
-
-def convert_command(directory: Path) -> str:
-    """Return the shell command that writes pickled weights as safetensors, without running code in them."""
-    code = (
-        "import torch; from safetensors.torch import save_file; "
-        f"found = torch.load('{PICKLED_FILE}', map_location='cpu', weights_only=True); "
-        f"save_file({{name: found[name].clone().contiguous() for name in found}}, '{WEIGHT_FILE}')"
-    )
-    return f'cd {shlex.quote(str(directory))} && python -c "{code}"'
 
 
 def _find_initial(settings: Mapping[str, Any], directory: Path) -> Path | None:

@@ -11,6 +11,7 @@ from ...client.manifest import MergeReport, SourceIdentity
 from ..architectures import HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 from .config import parse_config, read_json
+from .embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from .folder_kind import explain_model
 from .modules import find_transformer
 from .references import SourceReference, resolve_directory
@@ -40,10 +41,18 @@ class Checkpoint:
     """Prefix of the decoder's names in the files: `model.` or empty."""
     merges: tuple[MergeReport, ...] = ()
     """Of the adapters that were merged into the weights, in order."""
+    head: EmbeddingHead = LAST_TOKEN_HEAD
+    """Of an embedding model."""
 
     def identity(self) -> SourceIdentity:
-        """Return the reference with the SHA-256 of the weights. Reads all weight files."""
-        return SourceIdentity(reference=str(self.source), sha256=hash_files(sorted(self.directory.glob(WEIGHT_FILES))))
+        """Return the reference with the SHA-256 of the weights, with those of the head. Reads all weight files."""
+        files = [*sorted(self.directory.glob(WEIGHT_FILES)), *(module.file for module in self.head.dense)]
+        return SourceIdentity(reference=str(self.source), sha256=hash_files(files))
+
+    @property
+    def prunes_last_layer(self) -> bool:
+        """Whether the last layer needs to compute only each row's last token, after its keys and values."""
+        return not self.head.pooling.reads_every_token
 
     def transformers_config(self) -> Any:
         """Return the config object of the installed transformers."""

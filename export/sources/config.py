@@ -79,6 +79,7 @@ def parse_config(raw: Mapping[str, Any], where: str) -> DecoderConfig:
         tied=bool(raw.get("tie_word_embeddings", False)),
         rope=_parse_rope(raw, where),
         sliding_window=_parse_window(raw, numbers, layers),
+        causal=_parse_causal(raw, where),
     )
 
 
@@ -105,6 +106,13 @@ def _parse_rope(raw: Mapping[str, Any], where: str) -> RopeSettings:
         if parameters.get(key) is not None:
             numbers.finite(key)
     return RopeSettings(theta=numbers.finite("rope_theta"), scaling=parameters)
+
+
+def _parse_causal(raw: Mapping[str, Any], where: str) -> bool:
+    stated = raw.get("is_causal")
+    if not (stated is None or type(stated) is bool):
+        raise UnsupportedCheckpointError(f"{where}: is_causal is {shorten(stated)}, not true or false")
+    return stated is not False
 
 
 def _parse_window(raw: Mapping[str, Any], numbers: StatedNumbers, layers: int) -> int | None:

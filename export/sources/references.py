@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import SourceError
 
 _HUB_ID = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(//(?P<folder>[\w.-]+(/[\w.-]+)*))?")
-_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*adapter_model.bin")
+_HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja", "*adapter_model.bin", "*Dense/pytorch_model.bin")
 """Patterns match files in subfolders as well. Pickled adapters are rejected with a command that needs the file."""
 
 

@@ -19,14 +19,15 @@ from ..errors import SourceError
 from .checkpoint import Checkpoint
 from .config import read_json
 from .cross_encoder import LOGIT_SCORE
+from .head_modules import NORMALIZE, POOLING, pooling_modes
 from .modules import MODULES_FILE, TRANSFORMER, Module, read_modules
 from .precedence import setting_files
-from .sentence_transformers import PROMPTS_FILE, pooling_modes, read_prompts
+from .sentence_transformers import PROMPTS_FILE, read_prompts
 from .setting_files import SettingFiles
 from .stated_numbers import shorten
 from .tokenizer import TOKENIZER_FILE
 
-_FUSABLE = (TRANSFORMER, "Pooling", "Normalize", LOGIT_SCORE)
+_FUSABLE = (TRANSFORMER, POOLING, NORMALIZE, LOGIT_SCORE)
 """Modules whose only weights are those of the transformer."""
 
 
@@ -93,6 +94,7 @@ def _config_facts(config: DecoderConfig) -> dict[str, object]:
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope.theta,
         "sliding_window": config.sliding_window,
+        "is_causal": config.causal,
     } | {f"rope {key}": value for key, value in config.rope.scaling.items() if value is not None}
 
 
@@ -176,7 +178,7 @@ def _unknown_modules(modules: list[Module]) -> list[str]:
 def _describe(module: Module) -> str:
     """Return the module's kind and what it states about the result."""
     file = module.directory / "config.json"
-    if module.kind == "Pooling":
+    if module.kind == POOLING:
         pooling = read_json(file)
         prompt = "" if pooling.get("include_prompt", True) else " without the prompt"
         return f"Pooling of {' + '.join(pooling_modes(pooling)) or 'nothing'}{prompt}"

@@ -1,4 +1,4 @@
-"""Pooling, prompts and length limit of an embedding model, from the files of sentence-transformers."""
+"""Prompts and length limit of an embedding model, from the files of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 from ...client.manifest import Prompts
 from ..errors import UnsupportedCheckpointError
 from .config import read_json
-from .modules import MODULES_FILE, Module, read_modules
 from .setting_files import SettingFiles
 from .stated_numbers import StatedNumbers, shorten
 
@@ -25,7 +24,6 @@ PROMPTS_FILE = "config_sentence_transformers.json"
 LENGTH_FILE = "sentence_bert_config.json"
 MODEL_CARD = "the model card of Qwen3-Embedding"
 NOWHERE = "no source states one"
-_MODULES = ("Transformer", "Pooling", "Normalize")
 _QUERY_PROMPT = re.compile(r"Instruct: ?(?P<instruction>.*)\nQuery:(?P<space> ?)", re.DOTALL)
 DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 """Names of prompts for documents; the first that is stated applies."""
@@ -48,10 +46,8 @@ def read_sentence_settings(files: SettingFiles, *, is_qwen3_embedding: bool) -> 
     """Return the settings that apply.
 
     Without stated prompts a model has none, as in sentence-transformers; Qwen3-Embedding has those of its model card.
-    Raises UnsupportedCheckpointError for any pooling but the last token's, for other modules, and for settings that
-    change the embeddings and are not supported.
+    Raises UnsupportedCheckpointError for settings that change the embeddings and are not supported.
     """
-    _check_modules(files)
     file = files.find(PROMPTS_FILE)
     stated = {} if file is None else read_json(file)
     if file is not None:
@@ -86,38 +82,6 @@ def read_length(files: SettingFiles) -> StatedLength | None:
     if tokenizer is not None and isinstance(limit, int | float) and 0 < limit < _UNLIMITED:
         return StatedLength(int(limit), tokenizer)
     return None
-
-
-def _check_modules(files: SettingFiles) -> None:
-    for module in read_modules(files):
-        if module.kind not in _MODULES:
-            raise UnsupportedCheckpointError(
-                f"{files.find(MODULES_FILE)}: module '{module.kind}' is not supported; "
-                "the graph ends with last-token pooling and L2 norm"
-            )
-        if module.kind == "Pooling":
-            _check_pooling(module)
-
-
-def _check_pooling(module: Module) -> None:
-    file = module.directory / "config.json"
-    pooling = read_json(file)
-    modes = pooling_modes(pooling)
-    if set(modes) != {"lasttoken"}:
-        raise UnsupportedCheckpointError(
-            f"{file}: pooling '{' + '.join(modes) or 'none'}' is not supported, only the last token's"
-        )
-    if pooling.get("include_prompt") is False:
-        raise UnsupportedCheckpointError(f"{file}: include_prompt false is not supported; pooling includes the prompt")
-
-
-def pooling_modes(pooling: Mapping[str, Any]) -> list[str]:
-    """Return the modes that a Pooling module's config.json states, in either of its layouts."""
-    modes = [key.removeprefix("pooling_mode_") for key, on in pooling.items() if key.startswith("pooling_mode_") and on]
-    single = pooling.get("pooling_mode")
-    if single is not None:
-        modes += single if isinstance(single, list) else [single]
-    return list(map(str, modes))
 
 
 def _check_settings(stated: Mapping[str, Any], file: Path) -> None:

@@ -68,6 +68,12 @@ def check_keys(raw: Mapping[str, Any], rules: Iterable[Rule], where: str) -> lis
     return [key for key, value in raw.items() if key not in known and value not in (None, False, [], {}, "")]
 
 
+def require_known_keys(raw: Mapping[str, Any], rules: Iterable[Rule], where: str) -> None:
+    """Check the keys of a JSON object; raise UnsupportedCheckpointError for one that no rule knows, too."""
+    for key in check_keys(raw, rules, where):
+        raise UnsupportedCheckpointError(f"{where}: {key} {shorten(raw[key])} is not known and may change the result")
+
+
 _UNCHANGED_BASE = (True, False, None, "true", "false", "gaussian", "eva", "orthogonal", "mica")
 _CHANGED_BASE = ("pissa", "olora", "corda", "lora_ga")
 
@@ -160,6 +166,7 @@ CONFIG_RULES = (
     ),
     applied("rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta", note="norms and rotary embedding"),
     applied("tie_word_embeddings", "id2label", note="head of a reranker"),
+    applied("is_causal", note="false: attention is bidirectional, as in transformers from 5.2 on; for a CPU only"),
     applied(
         "layer_types",
         "max_window_layers",
@@ -174,19 +181,13 @@ CONFIG_RULES = (
         is_neutral=lambda value: value in (None, "silu", "swish"),
     ),
     checked(
-        "is_causal",
-        note="true or absent",
-        remedy="it makes attention bidirectional, and only causal attention is supported",
-        is_neutral=lambda value: value is None or value is True,
-    ),
-    checked(
         "bidirectional",
         "bidirectional_attention",
         "is_bidirectional",
         "use_bidirectional_attention",
         "use_bidirectional_attn",
         note="false or absent",
-        remedy="it makes attention bidirectional, and only causal attention is supported",
+        remedy="transformers does not know it; if attention is bidirectional, set is_causal to false instead",
     ),
     checked(
         "auto_map",
@@ -248,6 +249,50 @@ CONFIG_RULES = (
 """Keys of `config.json`. Unknown keys with a value are reported."""
 
 
+POOLING_RULES = (
+    applied(
+        "pooling_mode",
+        "pooling_mode_lasttoken",
+        "pooling_mode_mean_tokens",
+        note="one of the two modes; others are rejected",
+    ),
+    checked(
+        "pooling_mode_cls_token",
+        "pooling_mode_max_tokens",
+        "pooling_mode_mean_sqrt_len_tokens",
+        "pooling_mode_weightedmean_tokens",
+        note="false or absent",
+        remedy="only lasttoken and mean are supported",
+    ),
+    checked(
+        "include_prompt",
+        note="true or absent",
+        remedy="pooling includes the prompt",
+        is_neutral=lambda value: value is None or value is True,
+    ),
+    neutral("embedding_dimension", "word_embedding_dimension", note="given by the decoder"),
+)
+"""Keys of a Pooling module's `config.json`. Unknown keys with a value are rejected."""
+
+
+_POOLED = "sentence_embedding"
+"""What sentence-transformers calls the pooled state."""
+
+DENSE_RULES = (
+    applied("in_features", "out_features", "bias", note="shapes; the tensors must have them"),
+    applied("activation_function", note="Identity or Tanh of torch.nn; Tanh if absent; others are rejected"),
+    checked(
+        "module_input_name",
+        "module_output_name",
+        note=f"{_POOLED} or absent",
+        remedy="only a Dense module that replaces the pooled state is supported",
+        is_neutral=lambda value: value in (None, _POOLED),
+    ),
+    checked("use_residual", note="false or absent", remedy="only Dense modules without a residual are supported"),
+)
+"""Keys of a Dense module's `config.json`. Unknown keys with a value are rejected."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileRule:
     """What is read from one file beside the weights."""
@@ -273,8 +318,8 @@ FILE_RULES = (
     ),
     FileRule(
         name="modules.json and the folders that it names",
-        treatment="Transformer (also in a subfolder), last-token Pooling, Normalize, and LogitScore of rerankers; "
-        "other modules and other pooling are rejected",
+        treatment="Transformer (also in a subfolder), Pooling of the last token or the mean, Dense with the weights in "
+        "its folder, Normalize, and LogitScore of rerankers; other modules and other pooling are rejected; keys below",
     ),
     FileRule(
         name="config_sentence_transformers.json",

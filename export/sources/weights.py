@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import RawIOBase
@@ -214,6 +215,28 @@ def _is_finite(values: torch.Tensor) -> bool:
         integer, exponent = _EXPONENT_BITS[values.dtype]
         return int((values.view(integer) & exponent).max()) != exponent
     return all(bool(limit.isfinite()) for limit in values.aminmax())
+
+
+def reject_pickled(directory: Path, pickled: str, target: str) -> None:
+    """Raise UnsupportedCheckpointError, with the command that converts it, if there is `pickled` without `target`."""
+    if (directory / pickled).exists() and not (directory / target).exists():
+        raise UnsupportedCheckpointError(
+            f"{directory}: only pickled weights ({pickled}), which can run code when read; convert them: "
+            + convert_command(directory, pickled, target)
+        )
+
+
+def convert_command(directory: Path, pickled: str, target: str) -> str:
+    """Return the shell command that writes pickled weights as safetensors, without running code in them.
+
+    `pickled` and `target` are names of files in `directory`.
+    """
+    code = (
+        "import torch; from safetensors.torch import save_file; "
+        f"found = torch.load('{pickled}', map_location='cpu', weights_only=True); "
+        f"save_file({{name: found[name].clone().contiguous() for name in found}}, '{target}')"
+    )
+    return f'cd {shlex.quote(str(directory))} && python -c "{code}"'
 
 
 def hash_files(files: list[Path]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ...client.manifest import (
@@ -23,6 +24,7 @@ from ..formats import Tolerance
 from ..passes.merge_heads import merge_with_heads
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
+from ..sources.embedding_head import EmbeddingHead
 from ..sources.probe_texts import PROBE_TEXTS, long_text
 from ..sources.retrieval_set import NamedText, RetrievalSet
 from ..sources.sentence_transformers import StatedLength
@@ -57,7 +59,9 @@ class EmbeddingTask:
     """File that the prompts are from, or where else."""
     length: StatedLength | None
     tokenizer: CheckpointTokenizer
-    hidden: int
+    head: EmbeddingHead
+    dimension: int
+    """Components of an embedding."""
 
     @property
     def kind(self) -> Task:
@@ -65,10 +69,11 @@ class EmbeddingTask:
         return Task.EMBED
 
     def merge(self, checkpoint: Checkpoint, adapters: Sequence[Adapter]) -> Checkpoint:
-        """Return the merged decoder without heads."""
+        """Return the merged decoder with the embedding head, and without the others."""
         names = checkpoint.config.tensor_shapes()
         merge = merge_with_heads(checkpoint, adapters, used=names)
-        return checkpoint.with_merged({name: merge.weights[name] for name in names}, merge.reports)
+        merged = checkpoint.with_merged({name: merge.weights[name] for name in names}, merge.reports)
+        return dataclasses.replace(merged, head=self.head)
 
     def probe_rows(self, max_tokens: int) -> list[list[int]]:
         """Return each probe text as a query and as a document."""
@@ -147,17 +152,19 @@ class EmbeddingTask:
         library: str,
         states: NDArray[np.float32],
         run: ReferenceRun,
-        checkpoint: Checkpoint,  # noqa: ARG002
+        checkpoint: Checkpoint,
     ) -> WitnessReport:
-        """Compare the directions of the states with the reference's embeddings."""
-        errors = 1 - cosines(states, run.outputs.vectors)
+        """Compare the embeddings of the pooled states with those of the reference."""
+        with torch.inference_mode():
+            vectors = checkpoint.head.finish(torch.from_numpy(states)).numpy()
+        errors = 1 - cosines(vectors, run.outputs.vectors)
         return report_witness(library, errors, [f"a row of {len(row)} tokens" for row in run.rows], COSINE_TOLERANCE)
 
     def describe(self, fields: ManifestFields) -> EmbeddingManifest:
         """Return the manifest of an embedding model."""
         return EmbeddingManifest(
-            dimension=self.hidden,
-            min_dimension=min(SMALLEST_DIMENSION, self.hidden),
+            dimension=self.dimension,
+            min_dimension=min(SMALLEST_DIMENSION, self.dimension),
             end_token_id=self.tokenizer.end_token_id,
             prompts=self.prompts,
             **fields,

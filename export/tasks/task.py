@@ -29,6 +29,7 @@ from ..options import TaskChoice
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import LOGIT_SCORE
+from ..sources.head_modules import POOLING
 from ..sources.modules import read_modules
 from ..sources.retrieval_set import RetrievalSet
 from ..sources.sentence_transformers import StatedLength
@@ -134,7 +135,7 @@ class ExportTask(Protocol):
     def compare_states(
         self, library: str, states: NDArray[np.float32], run: ReferenceRun, checkpoint: Checkpoint
     ) -> WitnessReport:
-        """Compare the reference's outputs with those of final states [n, hidden] that `library` computed.
+        """Compare the reference's outputs with those of pooled final states [n, hidden] that `library` computed.
 
         Raises:
             WitnessError: They differ.
@@ -175,8 +176,8 @@ def recognise_task(
     if adapter_tasks:
         return Recognition(adapter_tasks.pop(), "its adapter was trained for this task")
     modules = {module.kind for module in read_modules(files)}
-    if "Pooling" in modules or LOGIT_SCORE in modules:
-        if "Pooling" in modules:
+    if POOLING in modules or LOGIT_SCORE in modules:
+        if POOLING in modules:
             return Recognition(Task.EMBED, "modules.json has a Pooling module")
         return Recognition(Task.RERANK, f"modules.json has a {LOGIT_SCORE} module")
     head = checkpoint.weights.get(SCORE_HEAD)

@@ -1,7 +1,7 @@
 """A witness for the graph: optimum exports the merged decoder by tracing, and its ONNX graph gets the same token ids.
 
 It knows nothing of this project's graph builder, but gets the weights that this exporter merged. Its graph has no
-pooling, norm or score, which are applied to its last hidden states here.
+pooling, norm or score, which are applied to its final hidden states here.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
@@ -28,10 +29,10 @@ _STATES = "last_hidden_state"
 _INPUTS = ("input_ids", "attention_mask", "position_ids")
 
 
-def last_states(
+def pooled_states(
     checkpoint: Checkpoint, rows: Sequence[Sequence[int]], scratch: Path
 ) -> tuple[str, NDArray[np.float32]]:
-    """Return the library's name and version, and its final hidden states [n, hidden] of each row's last token.
+    """Return the library's name and version, and its final hidden states, pooled like the checkpoint's: [n, hidden].
 
     Args:
         checkpoint: The merged checkpoint.
@@ -62,8 +63,9 @@ def last_states(
         ids = np.asarray([row], np.int64)
         values = (ids, np.ones_like(ids), np.arange(len(row), dtype=np.int64)[None])
         feed = {name: value for name, value in zip(_INPUTS, values, strict=True) if name in wanted}
-        states.append(session.run([_STATES], feed)[0][0, -1])
-    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", np.stack(states).astype(np.float32)
+        found = torch.from_numpy(session.run([_STATES], feed)[0].astype(np.float32))
+        states.append(checkpoint.head.pooling.pool(found, torch.ones(found.shape[:2], dtype=torch.bool)))
+    return f"{PACKAGE} {importlib.metadata.version(PACKAGE)}", torch.cat(states).numpy()
 
 
 def _write_decoder(checkpoint: Checkpoint, folder: Path) -> None:

@@ -14,10 +14,13 @@ import transformers
 from numpy.typing import NDArray
 
 from ..architectures import EMBEDDINGS, FINAL_NORM, SCORE_HEAD, LayerTensors
+from ..errors import UnsupportedCheckpointError
 from ..passes.rescale import ActivationPeaks
 from ..sources.checkpoint import Checkpoint
 
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
+_FIRST_BIDIRECTIONAL = (5, 2)
+"""Release of transformers whose decoders honor `is_causal` in config.json."""
 _KEPT_BYTES = 2 << 30
 """Layers of this size in total, those of a 0.6B model for example, are loaded once for all runs."""
 
@@ -27,7 +30,7 @@ class ReferenceOutputs:
     """Embeddings or scores of the reference, and its largest activations."""
 
     vectors: NDArray[np.float32]
-    """Embeddings [n, hidden] of L2 norm 1, or scores [n, 1]."""
+    """Embeddings [n, D] of L2 norm 1, or scores [n, 1]."""
     peaks: ActivationPeaks
 
     def joined(self, other: ReferenceOutputs) -> ReferenceOutputs:
@@ -43,6 +46,7 @@ class ReferenceModel:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        _require_bidirectional(checkpoint)
         self._checkpoint = checkpoint
         self._config = checkpoint.config
         config = checkpoint.transformers_config()
@@ -55,7 +59,7 @@ class ReferenceModel:
         self._layers: list[Any] = list(self._model.layers)
         self._keeps_layers = 4 * checkpoint.config.multiply_adds <= _KEPT_BYTES
         # the model prepares masks and positions, and the layers run one by one
-        self._inputs = [_RecordedInputs() for _ in self._layers]
+        self._inputs = [_RecordedInputs(layer) for layer in self._layers]
         self._model.layers = torch.nn.ModuleList(self._inputs)
         self._norm = self._model.norm
         self._model.norm = torch.nn.Identity()
@@ -66,17 +70,18 @@ class ReferenceModel:
     def embed(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
-        """Compute embeddings in left-padded batches, like the code of the model card.
+        """Compute embeddings by the checkpoint's head, in left-padded batches like the code of the model card.
 
         `on_layers(done, total)` is called after each layer of each batch.
         """
-        return self._run(rows, batch_rows, on_layers, lambda last: torch.nn.functional.normalize(last, dim=-1))
+        head = self._checkpoint.head
+        return self._run(rows, batch_rows, on_layers, lambda states, real: head.finish(head.pooling.pool(states, real)))
 
     def score(
         self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute scores from the logits of no and yes, like the code of the model card; batched as in `embed`."""
-        return self._run(rows, batch_rows, on_layers, self._score_last)
+        return self._run(rows, batch_rows, on_layers, lambda states, _real: self._score_last(states[:, -1]))
 
     def _score_last(self, last: torch.Tensor) -> torch.Tensor:
         """Return scores [n, 1] from final hidden states [n, hidden]."""
@@ -92,8 +97,9 @@ class ReferenceModel:
         rows: Sequence[Sequence[int]],
         batch_rows: int,
         on_layers: Callable[[int, int], None],
-        head: Callable[[torch.Tensor], torch.Tensor],
+        head: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> ReferenceOutputs:
+        """Return the outputs of `head` from final states [n, width, hidden] and whether each is that of a token."""
         watch = _PeakWatch()
         steps = count(1)
         with torch.inference_mode():
@@ -107,7 +113,7 @@ class ReferenceModel:
                         found = layer(batch.hidden, **batch.inputs[index])
                         batch.hidden = found[0] if isinstance(found, tuple) else found
                         on_layers(next(steps), len(batches) * self._config.layers)
-            outputs = torch.cat([head(self._norm(batch.hidden)[:, -1]) for batch in batches])
+            outputs = torch.cat([head(self._norm(batch.hidden), batch.real) for batch in batches])
         return ReferenceOutputs(outputs.numpy(), watch.peaks())
 
     def _open_batch(self, rows: Sequence[Sequence[int]]) -> _Batch:
@@ -131,6 +137,16 @@ class ReferenceModel:
             layer.to("meta")
 
 
+def _require_bidirectional(checkpoint: Checkpoint) -> None:
+    """Raise UnsupportedCheckpointError if the installed transformers would ignore that attention is bidirectional."""
+    version = tuple(map(int, transformers.__version__.split(".")[:2]))
+    if not checkpoint.config.causal and version < _FIRST_BIDIRECTIONAL:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.source}: is_causal is false, which transformers {transformers.__version__} ignores, so that "
+            "it computes no reference; install transformers 5.2 or later"
+        )
+
+
 @dataclass(slots=True)
 class _Batch:
     """Left-padded rows on their way through the layers."""
@@ -146,8 +162,10 @@ class _Batch:
 class _RecordedInputs(torch.nn.Module):
     """Takes the place of a layer: records the arguments that the model passes, and returns the hidden states."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: Any) -> None:
         super().__init__()
+        # transformers 4 chooses the mask by it
+        self.attention_type = getattr(layer, "attention_type", None)
         self._recorded: dict[str, Any] = {}
 
     def forward(self, hidden_states: torch.Tensor, **inputs: Any) -> torch.Tensor:

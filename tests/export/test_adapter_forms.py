@@ -48,9 +48,10 @@ from qwen3_triton.export import (
 from qwen3_triton.export.architectures import EMBEDDINGS, LM_HEAD
 from qwen3_triton.export.passes.merge_heads import MergedModel, merge_model
 from qwen3_triton.export.passes.resized_vocabulary import resize_vocabulary
-from qwen3_triton.export.sources.adapter import convert_command, open_adapter
+from qwen3_triton.export.sources.adapter import open_adapter
 from qwen3_triton.export.sources.adapter_forms import ADAPTER_FORMS, MERGE_FIRST, NOT_WEIGHTS
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.weights import convert_command
 from qwen3_triton.export.verification.reference import ReferenceModel
 
 # from PEFT about tied embeddings, and from transformers about a name that PEFT uses
@@ -456,7 +457,7 @@ def test_pickled_adapter_is_rejected_with_the_command_that_converts_it(
     (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(UnsupportedCheckpointError, match=r"only pickled weights \(adapter_model\.bin\)") as caught:
         open_adapter(reference(adapter))
-    command = convert_command(adapter)
+    command = convert_command(adapter, "adapter_model.bin", "adapter_model.safetensors")
     assert str(caught.value).endswith(command)
     # the command says `python`, which need not be on the path here
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -12,7 +12,11 @@ from tiny_checkpoint import END_TOKEN, write_json, write_tokenizer
 from tokenizers import Tokenizer, processors
 
 from qwen3_triton.client import Prompts
-from qwen3_triton.export import ExportError, SourceError, UnsupportedCheckpointError
+from qwen3_triton.export import ExportError, SourceError, SourceReference, UnsupportedCheckpointError
+from qwen3_triton.export.architectures import DecoderConfig
+from qwen3_triton.export.sources.checkpoint import open_checkpoint
+from qwen3_triton.export.sources.embedding_head import EmbeddingHead, Pooling
+from qwen3_triton.export.sources.head_modules import read_head
 from qwen3_triton.export.sources.sentence_transformers import (
     DEFAULT_INSTRUCTION,
     MODEL_CARD,
@@ -86,7 +90,7 @@ def read_settings(folder: Path, *, is_qwen3_embedding: bool = False) -> Sentence
 
 
 def write_modules(folder: Path, pooling: dict[str, Any], kinds: tuple[str, ...] = ("Transformer", "Pooling")) -> None:
-    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
+    paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "LayerNorm": "2_LayerNorm"}
     modules = [
         {"idx": number, "name": str(number), "path": paths[kind], "type": f"sentence_transformers.models.{kind}"}
         for number, kind in enumerate(kinds)
@@ -99,10 +103,32 @@ def write_modules(folder: Path, pooling: dict[str, Any], kinds: tuple[str, ...] 
 LAST = {"word_embedding_dimension": 40, "pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}
 
 
-@pytest.mark.parametrize("pooling", [LAST, {"pooling_mode": "lasttoken"}, {"pooling_mode": ["lasttoken"]}])
+@pytest.fixture(scope="module")
+def config(tiny_source: Path) -> DecoderConfig:
+    return open_checkpoint(SourceReference(str(tiny_source))).config
+
+
+@pytest.mark.parametrize(
+    ("pooling", "mode"),
+    [
+        (LAST, Pooling.LAST_TOKEN),
+        ({"pooling_mode": "lasttoken"}, Pooling.LAST_TOKEN),
+        ({"pooling_mode": ["lasttoken"]}, Pooling.LAST_TOKEN),
+        ({"pooling_mode_mean_tokens": True}, Pooling.MEAN),
+        ({"pooling_mode": "mean"}, Pooling.MEAN),
+        ({"pooling_mode": "mean", "pooling_mode_mean_tokens": True}, Pooling.MEAN),
+    ],
+)
 @pytest.mark.parametrize("kinds", [("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")])
-def test_last_token_pooling_is_accepted(tmp_path: Path, pooling: dict[str, Any], kinds: tuple[str, ...]) -> None:
+def test_pooling_of_both_layouts(
+    tmp_path: Path, config: DecoderConfig, pooling: dict[str, Any], mode: Pooling, kinds: tuple[str, ...]
+) -> None:
     write_modules(tmp_path, pooling, kinds)
+    assert read_head(SettingFiles.of_folder(tmp_path), config) == EmbeddingHead(pooling=mode)
+
+
+def test_prompts_of_the_model_card(tmp_path: Path) -> None:
+    write_modules(tmp_path, LAST)
     assert read_settings(tmp_path, is_qwen3_embedding=True) == SentenceSettings(
         prompts=Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION),
         prompts_origin=MODEL_CARD,
@@ -114,32 +140,33 @@ def test_last_token_pooling_is_accepted(tmp_path: Path, pooling: dict[str, Any],
 @pytest.mark.parametrize(
     ("pooling", "named"),
     [
-        ({"pooling_mode_mean_tokens": True}, "mean_tokens"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_lasttoken": False}, "cls_token"),
-        ({"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True}, "lasttoken + max_tokens"),
-        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_lasttoken": False}, "cls"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_max_tokens": True}, "lasttoken + max"),
+        ({"pooling_mode": "weightedmean"}, "weightedmean"),
         ({"pooling_mode_lasttoken": False}, "none"),
     ],
 )
-def test_other_pooling_is_rejected_by_name(tmp_path: Path, pooling: dict[str, Any], named: str) -> None:
+def test_other_pooling_is_rejected_by_name(
+    tmp_path: Path, config: DecoderConfig, pooling: dict[str, Any], named: str
+) -> None:
     write_modules(tmp_path, pooling)
     with pytest.raises(UnsupportedCheckpointError) as caught:
-        read_settings(tmp_path)
+        read_head(SettingFiles.of_folder(tmp_path), config)
     assert str(tmp_path / "1_Pooling" / "config.json") in str(caught.value)
     assert f"pooling '{named}' is not supported" in str(caught.value)
 
 
-def test_further_modules_are_rejected_by_name(tmp_path: Path) -> None:
-    write_modules(tmp_path, LAST, ("Transformer", "Pooling", "Dense"))
-    with pytest.raises(UnsupportedCheckpointError, match="module 'Dense' is not supported"):
-        read_settings(tmp_path)
+def test_further_modules_are_rejected_by_name(tmp_path: Path, config: DecoderConfig) -> None:
+    write_modules(tmp_path, LAST, ("Transformer", "Pooling", "LayerNorm"))
+    with pytest.raises(UnsupportedCheckpointError, match="module 'LayerNorm' is not supported"):
+        read_head(SettingFiles.of_folder(tmp_path), config)
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', '[{"type": "x"}]'])
-def test_invalid_modules_file_raises_an_error(tmp_path: Path, content: str) -> None:
+def test_invalid_modules_file_raises_an_error(tmp_path: Path, config: DecoderConfig, content: str) -> None:
     (tmp_path / "modules.json").write_text(content)
     with pytest.raises(SourceError, match=r"modules\.json: not a list of sentence-transformers modules"):
-        read_settings(tmp_path)
+        read_head(SettingFiles.of_folder(tmp_path), config)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from qwen3_triton.client import PairPrompts, Prompts, SourceIdentity
 from qwen3_triton.client.prompts import prompt_documents, prompt_pairs, prompt_queries
+from qwen3_triton.export.sources.embedding_head import LAST_TOKEN_HEAD
 from qwen3_triton.export.sources.retrieval_set import NamedText, RetrievalSet
 from qwen3_triton.export.sources.tokenizer import CheckpointTokenizer
 from qwen3_triton.export.tasks.embedding import EmbeddingTask
@@ -50,7 +51,13 @@ def recorder() -> Recorder:
 def embedding(recorder: Recorder) -> EmbeddingTask:
     tokenizer = cast(CheckpointTokenizer, recorder)
     return EmbeddingTask(
-        sets_prompts=True, prompts=PROMPTS, prompts_origin="options", length=None, tokenizer=tokenizer, hidden=8
+        sets_prompts=True,
+        prompts=PROMPTS,
+        prompts_origin="options",
+        length=None,
+        tokenizer=tokenizer,
+        head=LAST_TOKEN_HEAD,
+        dimension=8,
     )
 
 

@@ -189,7 +189,7 @@ def test_rerankers_are_rejected(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"is_causal": False}, "is_causal False is not supported; it makes attention bidirectional"),
+        ({"is_bidirectional": True}, "is_bidirectional True is not supported; .* set is_causal to false instead"),
         (
             {"auto_map": {"AutoModel": "modeling_qwen.Qwen2Model"}},
             r"auto_map .*modeling_qwen.* is not supported; custom",

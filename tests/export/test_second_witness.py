@@ -237,7 +237,7 @@ def test_several_adapters_have_no_witness(tmp_path: Path) -> None:
 def states_of(folder: Path, scale: float) -> Any:
     """A stand-in for optimum's graph: the final states of transformers, in which `scale` changes one channel."""
 
-    def last_states(_checkpoint: object, rows: list[list[int]], _scratch: Path) -> tuple[str, Vectors]:
+    def pooled_states(_checkpoint: object, rows: list[list[int]], _scratch: Path) -> tuple[str, Vectors]:
         model = AutoModel.from_pretrained(folder, dtype=torch.float32)
         with torch.inference_mode():
             found = [model(input_ids=torch.tensor([row])).last_hidden_state[0, -1].numpy() for row in rows]
@@ -245,7 +245,7 @@ def states_of(folder: Path, scale: float) -> Any:
         states[:, 0] *= scale
         return "optimum-onnx 1", states
 
-    return last_states
+    return pooled_states
 
 
 @pytest.mark.parametrize("layout", [None, CAUSAL], ids=["embedding", "reranker"])
@@ -255,11 +255,11 @@ def test_graph_of_optimum_is_compared_with_the_reference(
     tiny = TinyCheckpoint(layout=CAUSAL, end_token=False, answers=True, max_positions=512, head_scale=0.1)
     folder = write_checkpoint(tmp_path / "model", tiny if layout else TinyCheckpoint())
     options = {"max_tokens": 480 if layout else 50, "witness": WitnessChoice.OPTIMUM}
-    monkeypatch.setattr(reference_evidence, "last_states", states_of(folder, 1.0))
+    monkeypatch.setattr(reference_evidence, "pooled_states", states_of(folder, 1.0))
     witness = export(folder, **options)[0].record.witness
     assert witness is not None
     assert witness.library == "optimum-onnx 1"
-    monkeypatch.setattr(reference_evidence, "last_states", states_of(folder, -3.0))
+    monkeypatch.setattr(reference_evidence, "pooled_states", states_of(folder, -3.0))
     with pytest.raises(WitnessError, match=r"for a row of [0-9]+ tokens"):
         export(folder, **options)
 

@@ -25,6 +25,7 @@ from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
 from qwen3_triton.export.graph.rope import compute_rope_tables
 from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from qwen3_triton.export.sources.weights import Weights
 from qwen3_triton.export.verification.parity import cosines
 from qwen3_triton.export.verification.runtime import WrittenModel
@@ -59,6 +60,7 @@ def write_graph(
     norm_output_scale: float | None = None,
     format: WeightFormat | None = None,
     task: Task = Task.EMBED,
+    head: EmbeddingHead = LAST_TOKEN_HEAD,
 ) -> WrittenGraph:
     """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
@@ -69,6 +71,7 @@ def write_graph(
         task=task,
         format=format or graph_format(precision, cuda, fp32_layers, norm_output_scale),
         max_tokens=max_tokens,
+        head=head,
         rescale=rescale,
         cuda=cuda,
     )

@@ -1,7 +1,7 @@
-"""Causal attention from standard operators: scores, softmax and weighted values.
+"""Attention from standard operators: scores, softmax and weighted values.
 
-Queries of a long text are processed in blocks, each over the keys up to the end of the block. That skips almost half
-of the scores, and memory grows linearly with the length of the text.
+Queries of a long text are processed in blocks, so that memory grows linearly with the length of the text. In causal
+attention, a block reads the keys up to its end only, which skips almost half of the scores.
 """
 
 from __future__ import annotations
@@ -59,15 +59,23 @@ class QueryBlocks:
     is_single: ir.Value
     """BOOL [1]: whether `count` is 1."""
     mask: ir.Value
-    """FP32 [n, n]: causal mask of a single block; n is s if there is one, and unused otherwise."""
+    """Added to scores. Of causal attention, FP32 [n, n]: the mask of a single block; n is s if there is one, and unused
+    otherwise. Of bidirectional attention, FP32 [b, 1, 1, s]: excludes padding from every block."""
+    causal: bool
 
 
-def lay_out_blocks(g: GraphBuilder, max_length: ir.Value) -> QueryBlocks:
-    """Return the blocks of rows of up to `max_length` INT64 [1] tokens."""
+def lay_out_blocks(g: GraphBuilder, max_length: ir.Value, padding_mask: ir.Value | None) -> QueryBlocks:
+    """Return the blocks of rows of up to `max_length` INT64 [1] tokens.
+
+    `padding_mask` FP32 [b, 1, 1, s] is that of bidirectional attention. Causal attention needs none, because padding
+    follows the tokens.
+    """
     count = g.op("Max", g.op("Div", max_length, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
     size = g.op("Min", max_length, g.constant([2 * BLOCK_QUERIES - 1]))
     is_single = g.op("Equal", count, g.constant([1]), name="one_block")
-    return QueryBlocks(count=count, is_single=is_single, mask=_causal_mask(g, g.constant([0]), size))
+    causal = padding_mask is None
+    mask = _causal_mask(g, g.constant([0]), size) if padding_mask is None else padding_mask
+    return QueryBlocks(count=count, is_single=is_single, mask=mask, causal=causal)
 
 
 def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
@@ -78,7 +86,7 @@ def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
     return mask_where(g, g.op("Greater", keys, g.op("Unsqueeze", queries, g.constant([1]))), "causal")
 
 
-def attend_causally(
+def attend_in_blocks(
     g: GraphBuilder,
     config: DecoderConfig,
     dtype: ir.DataType,
@@ -87,7 +95,7 @@ def attend_causally(
     k: ir.Value,
     v: ir.Value,
 ) -> ir.Value:
-    """Return the context of causal attention: [b, heads, s, head_dim], or stacked as by `stack_queries`.
+    """Return the context of attention: [b, heads, s, head_dim], or stacked as by `stack_queries`.
 
     q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` is from `lay_out_blocks`.
     """
@@ -97,7 +105,7 @@ def attend_causally(
     def attend(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
         return b.op("MatMul", attention_weights(b, config, dtype, queries, keys, mask), values, name="context")
 
-    def attend_in_blocks(b: GraphBuilder) -> ir.Value:
+    def attend_blocks(b: GraphBuilder) -> ir.Value:
         heads = b.op("Reshape", stacked, b.constant([0, config.heads, -1, config.head_dim]))
 
         def attend_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
@@ -109,10 +117,13 @@ def attend_causally(
                 end, length = b.op("Mul", following, b.constant([BLOCK_QUERIES])), b.op("Shape", heads, start=2, end=3)
                 end = b.op("Where", b.op("Equal", following, blocks.count), length, end, name="end")
                 queries = stack_queries(b, config, b.op("Slice", heads, start, end, axis, name="queries"))
-                keys, values = (
-                    b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
-                )
-                context = attend(b, queries, keys, values, _causal_mask(b, start, end))
+                keys, values, mask = k, v, blocks.mask
+                if blocks.causal:
+                    keys, values = (
+                        b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
+                    )
+                    mask = _causal_mask(b, start, end)
+                context = attend(b, queries, keys, values, mask)
                 return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
 
         return concat_loop(b, "blocks", blocks.count, dtype, attend_block, axis=2)
@@ -122,5 +133,5 @@ def attend_causally(
         "mix",
         blocks.is_single,
         lambda b: attend(b, stacked, k, v, blocks.mask),
-        attend_in_blocks,
+        attend_blocks,
     )
