@@ -25,12 +25,11 @@ _SAMPLE_S = 0.02
 _MAX_TOKENS = 512
 _FORWARD_STAGES = (
     "computing the reference",
-    "surveying the vocabulary",
     "smoothing",
     "measuring the int8 error",
     "measuring the error of each product",
 )
-"""First words of the stages that run forward passes; `smoothing` reads and writes weights as well."""
+"""First words of the stages that run forward passes; `smoothing` reads weights as well."""
 
 
 class ExportFailedError(Exception):

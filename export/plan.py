@@ -19,8 +19,8 @@ from .model_sources import ModelSources, open_sources
 from .option_checks import check_options, model_name
 from .options import ExportOptions
 from .progress import Progress, SilentProgress
-from .reference_evidence import REFERENCE_ROWS
 from .verification.lengths import longest_text
+from .verification.reference import BATCH_TOKENS
 from .verification.written_check import needs_twin
 
 _LIBRARIES = 480_000_000
@@ -127,6 +127,6 @@ def _memory(sources: ModelSources, options: ExportOptions, format: WeightFormat)
     padded = max(map(len, sources.task.probe_rows(sources.max_tokens)))
     per_token = 6 * config.hidden + 4 * config.intermediate + 4 * config.query_width
     # a mask of padding needs the attention weights of every token to every other
-    batch = REFERENCE_ROWS * padded * (per_token + config.heads * padded)
+    batch = BATCH_TOKENS * (per_token + config.heads * padded)
     alone = longest_text(options.verify, config, sources.max_tokens) * per_token
     return _LIBRARIES + max(written, _FP32_BYTES * (layers + max(batch, alone)))

@@ -26,9 +26,6 @@ from .verification.retrieval import RetrievalRows, measure_ndcg
 from .verification.vocabulary_survey import outstanding_tokens
 from .verification.witness import PACKAGE, WitnessUnavailableError, witness_folder
 
-REFERENCE_ROWS = 4
-"""Rows of a batch of the reference."""
-_SURVEY_BATCH_ROWS = 32
 _AFTER_PROMPT = 32
 """Surveyed tokens that are also tried after a prompt."""
 _STAGE = "computing the reference in transformers fp32"
@@ -78,13 +75,21 @@ def compute_reference(
     """
     if not verify.compares and not may_overflow:
         return ReferenceEvidence()
-    progress.stage("opening the reference in transformers fp32")
+    task = sources.task
+    probes = task.probe_rows(sources.max_tokens)
+    probes.append(task.long_row(longest_text(verify, sources.checkpoint.config, sources.max_tokens)))
+    held_out = held_out_rows(sources) if calibrated and verify.compares else []
+    tokens = _survey_tokens(sources, progress) if may_overflow else []
+    surveyed = [row for row in task.rows_of_tokens(tokens, _AFTER_PROMPT) if len(row) <= sources.max_tokens]
+    rows = [*probes, *held_out, *surveyed]
+    progress.stage(f"{_STAGE}: {len(rows)} texts of up to {max(map(len, rows)):,} tokens")
     model = ReferenceModel(sources.checkpoint)
-    probes = _run_probes(model, sources, verify, progress)
+    # in one run, because each layer is loaded once for a run
+    outputs = task.run_reference(model, rows, progress.step)
     return ReferenceEvidence(
-        probes=probes if verify.compares else None,
-        held_out=_run_held_out(model, sources, progress) if calibrated and verify.compares else None,
-        survey=_survey_activations(model, sources, probes, progress) if may_overflow else None,
+        probes=ReferenceRun(rows=probes, outputs=outputs.part(0, len(probes))) if verify.compares else None,
+        held_out=ReferenceRun(rows=held_out, outputs=outputs.part(len(probes), len(held_out))) if held_out else None,
+        survey=ActivationSurvey(texts=len(probes), tokens=len(tokens), peaks=outputs.peaks) if may_overflow else None,
         ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 
@@ -133,37 +138,15 @@ def held_out_rows(sources: ModelSources) -> list[list[int]]:
     return sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
 
 
-def _run_probes(model: ReferenceModel, sources: ModelSources, verify: Verification, progress: Progress) -> ReferenceRun:
-    task = sources.task
-    rows = task.probe_rows(sources.max_tokens)
-    long_row = task.long_row(longest_text(verify, sources.checkpoint.config, sources.max_tokens))
-    progress.stage(f"{_STAGE}: {len(rows)} texts of up to {max(map(len, rows)):,} tokens")
-    outputs = task.run_reference(model, rows, REFERENCE_ROWS, progress.step)
-    progress.stage(f"{_STAGE}: a text of {len(long_row):,} tokens")
-    longer = task.run_reference(model, [long_row], 1, progress.step)
-    return ReferenceRun(rows=[*rows, long_row], outputs=outputs.joined(longer))
-
-
-def _survey_activations(
-    model: ReferenceModel, sources: ModelSources, probes: ReferenceRun, progress: Progress
-) -> ActivationSurvey:
+def _survey_tokens(sources: ModelSources, progress: Progress) -> list[int]:
     progress.stage("surveying the vocabulary for large activations")
-    tokens = outstanding_tokens(sources.checkpoint)
-    rows = [row for row in sources.task.rows_of_tokens(tokens, _AFTER_PROMPT) if len(row) <= sources.max_tokens]
-    found = sources.task.run_reference(model, rows, _SURVEY_BATCH_ROWS, progress.step)
-    return ActivationSurvey(texts=len(probes.rows), tokens=len(tokens), peaks=probes.outputs.peaks.joined(found.peaks))
-
-
-def _run_held_out(model: ReferenceModel, sources: ModelSources, progress: Progress) -> ReferenceRun:
-    rows = held_out_rows(sources)
-    progress.stage(f"{_STAGE}: {len(rows)} held-out texts of up to {max(map(len, rows)):,} tokens")
-    return ReferenceRun(rows=rows, outputs=sources.task.run_reference(model, rows, REFERENCE_ROWS, progress.step))
+    return outstanding_tokens(sources.checkpoint)
 
 
 def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:
     progress.stage("evaluating retrieval with transformers fp32")
 
     def embed(rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return sources.task.run_reference(model, [list(row) for row in rows], len(rows), SilentProgress().step).vectors
+        return sources.task.run_reference(model, [list(row) for row in rows], SilentProgress().step).vectors
 
     return measure_ndcg(retrieval, embed, progress.step)

@@ -92,10 +92,10 @@ class EmbeddingTask:
         return [[token, *end] for token in tokens] + [[*prompt, token, *end] for token in tokens[:after_prompt]]
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute the reference embeddings."""
-        return model.embed(rows, batch_rows, on_layers)
+        return model.embed(rows, on_layers)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return every text as a document, and every third one as a query as well."""

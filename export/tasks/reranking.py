@@ -95,10 +95,10 @@ class RerankTask:
         return [[token] for token in tokens] + [[*before, token, *after] for token in tokens[:after_prompt]]
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Compute the reference scores."""
-        return model.score(rows, batch_rows, on_layers)
+        return model.score(rows, on_layers)
 
     def text_rows(self, texts: Sequence[str], max_tokens: int) -> list[list[int]]:
         """Return every text as a query with the next one as its document."""

@@ -97,7 +97,7 @@ class ExportTask(Protocol):
         """Return a row of each of `tokens` alone, and a row of each of the first `after_prompt` after a prompt."""
 
     def run_reference(
-        self, model: ReferenceModel, rows: list[list[int]], batch_rows: int, on_layers: Callable[[int, int], None]
+        self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:
         """Run the reference on `rows`; `on_layers(done, total)` is called after each layer of each batch."""
 

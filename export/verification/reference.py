@@ -21,6 +21,8 @@ from ..sources.checkpoint import Checkpoint
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 _FIRST_BIDIRECTIONAL = (5, 2)
 """Release of transformers whose decoders honor `is_causal` in config.json."""
+BATCH_TOKENS = 1536
+"""Most tokens of a batch, with padding, unless one row is longer."""
 _KEPT_BYTES = 2 << 30
 """Layers of this size in total, those of a 0.6B model for example, are loaded once for all runs."""
 
@@ -33,9 +35,9 @@ class ReferenceOutputs:
     """Embeddings [n, D] of L2 norm 1, or scores [n, 1]."""
     peaks: ActivationPeaks
 
-    def joined(self, other: ReferenceOutputs) -> ReferenceOutputs:
-        """Return these outputs followed by those of `other`."""
-        return ReferenceOutputs(np.concatenate([self.vectors, other.vectors]), self.peaks.joined(other.peaks))
+    def part(self, first: int, count: int) -> ReferenceOutputs:
+        """Return the outputs of `count` rows from `first` on, with the activations of all rows."""
+        return ReferenceOutputs(self.vectors[first : first + count], self.peaks)
 
 
 class ReferenceModel:
@@ -68,20 +70,25 @@ class ReferenceModel:
         self._score_rows = None if head is None else head.fp32()
 
     def embed(
-        self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
+        self, rows: Sequence[Sequence[int]], on_layers: Callable[[int, int], None], batch_tokens: int = BATCH_TOKENS
     ) -> ReferenceOutputs:
         """Compute embeddings by the checkpoint's head, in left-padded batches like the code of the model card.
 
-        `on_layers(done, total)` is called after each layer of each batch.
+        Args:
+            rows: Token ids. Equal rows are computed once.
+            on_layers: Called as `on_layers(done, total)` after each layer of each batch.
+            batch_tokens: Most tokens of a batch, with padding, unless one row is longer.
         """
         head = self._checkpoint.head
-        return self._run(rows, batch_rows, on_layers, lambda states, real: head.finish(head.pooling.pool(states, real)))
+        return self._run(
+            rows, batch_tokens, on_layers, lambda states, real: head.finish(head.pooling.pool(states, real))
+        )
 
     def score(
-        self, rows: Sequence[Sequence[int]], batch_rows: int, on_layers: Callable[[int, int], None]
+        self, rows: Sequence[Sequence[int]], on_layers: Callable[[int, int], None], batch_tokens: int = BATCH_TOKENS
     ) -> ReferenceOutputs:
         """Compute scores from the logits of no and yes, like the code of the model card; batched as in `embed`."""
-        return self._run(rows, batch_rows, on_layers, lambda states, _real: self._score_last(states[:, -1]))
+        return self._run(rows, batch_tokens, on_layers, lambda states, _real: self._score_last(states[:, -1]))
 
     def _score_last(self, last: torch.Tensor) -> torch.Tensor:
         """Return scores [n, 1] from final hidden states [n, hidden]."""
@@ -95,15 +102,16 @@ class ReferenceModel:
     def _run(
         self,
         rows: Sequence[Sequence[int]],
-        batch_rows: int,
+        batch_tokens: int,
         on_layers: Callable[[int, int], None],
         head: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> ReferenceOutputs:
         """Return the outputs of `head` from final states [n, width, hidden] and whether each is that of a token."""
         watch = _PeakWatch()
         steps = count(1)
+        different = sorted(dict.fromkeys(map(tuple, rows)), key=len)
         with torch.inference_mode():
-            batches = [self._open_batch(rows[first : first + batch_rows]) for first in range(0, len(rows), batch_rows)]
+            batches = [self._open_batch(batch) for batch in _split_rows(different, batch_tokens)]
             for batch in batches:
                 watch.see_residual(batch.hidden[batch.real])
             for index in range(self._config.layers):
@@ -114,7 +122,8 @@ class ReferenceModel:
                         batch.hidden = found[0] if isinstance(found, tuple) else found
                         on_layers(next(steps), len(batches) * self._config.layers)
             outputs = torch.cat([head(self._norm(batch.hidden), batch.real) for batch in batches])
-        return ReferenceOutputs(outputs.numpy(), watch.peaks())
+        places = {row: place for place, row in enumerate(different)}
+        return ReferenceOutputs(outputs.numpy()[[places[tuple(row)] for row in rows]], watch.peaks())
 
     def _open_batch(self, rows: Sequence[Sequence[int]]) -> _Batch:
         width = max(map(len, rows))
@@ -145,6 +154,16 @@ def _require_bidirectional(checkpoint: Checkpoint) -> None:
             f"{checkpoint.source}: is_causal is false, which transformers {transformers.__version__} ignores, so that "
             "it computes no reference; install transformers 5.2 or later"
         )
+
+
+def _split_rows(rows: Sequence[Sequence[int]], batch_tokens: int) -> Iterator[Sequence[Sequence[int]]]:
+    """Split rows of increasing length into batches of at most `batch_tokens` with padding, or of one row."""
+    first = 0
+    for end, row in enumerate(rows):
+        if end > first and (end + 1 - first) * len(row) > batch_tokens:
+            yield rows[first:end]
+            first = end
+    yield rows[first:]
 
 
 @dataclass(slots=True)

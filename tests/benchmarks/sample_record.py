@@ -123,7 +123,7 @@ def sample_export() -> ExportCost:
         copies_s=(20.0, 30.0),
         stages=(
             ExportStage(name="reading", wall_s=1.0, forward=False),
-            ExportStage(name="surveying the vocabulary", wall_s=300.0, forward=True),
+            ExportStage(name="computing the reference", wall_s=300.0, forward=True),
             ExportStage(name="writing", wall_s=49.0, forward=False),
         ),
         cpu_s=120.0,

@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.sources.references import SourceReference
-from qwen3_triton.export.verification.optimum_witness import last_states
+from qwen3_triton.export.verification.optimum_witness import pooled_states
 
 folder, scratch, rows = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-library, states = last_states(open_checkpoint(SourceReference(str(folder))), rows, scratch)
+library, states = pooled_states(open_checkpoint(SourceReference(str(folder))), rows, scratch)
 np.save(scratch / "states.npy", states)
 print(library)
 """

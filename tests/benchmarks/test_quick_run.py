@@ -92,7 +92,7 @@ def test_exports_run_beside_copies(record: Record) -> None:
     assert export.peak_mb > 0
     assert export.peak_allocated_mb > 0
     forward = {stage.name for stage in export.stages if stage.forward}
-    assert "surveying the vocabulary for large activations" in forward
+    assert any(name.startswith("computing the reference") for name in forward)
     assert not any(name.startswith("writing") for name in forward)
 
 

@@ -160,7 +160,7 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
     adapter = open_adapter(AdapterReference(SourceReference(str(project_root / "examples/demo/adapter"))))
     merged = checkpoint.with_weights(merge_adapters(checkpoint.weights, [adapter]).weights)
     rows = [list(tokenizer(text)["input_ids"]) for text in texts]
-    truth = ReferenceModel(merged).embed(rows, 2, lambda _done, _total: None).vectors
+    truth = ReferenceModel(merged).embed(rows, lambda _done, _total: None).vectors
     for precision, gate in ((Precision.FP32, 0.999999), (Precision.FP16, 0.9999), (Precision.INT8, 0.99)):
         with deployment.client(precision) as client:
             served = client.embed_documents(texts)

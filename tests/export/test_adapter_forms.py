@@ -168,7 +168,7 @@ def test_equals_peft(tmp_path: Path, form: Form) -> None:
     if form.vocabulary is not None:
         base = base.with_vocabulary({}, form.vocabulary)
     decoder = {name: merged.weights[name] for name in base.config.tensor_shapes()}
-    vectors = ReferenceModel(base.with_weights(decoder)).embed(ROWS, 3, lambda _done, _total: None).vectors
+    vectors = ReferenceModel(base.with_weights(decoder)).embed(ROWS, lambda _done, _total: None).vectors
     assert min_cosine(vectors, truth.forward) >= 0.999999
     [report] = merged.reports
     assert report.changed > 0

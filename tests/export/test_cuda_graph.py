@@ -95,7 +95,7 @@ def half(request: pytest.FixtureRequest, source: Path, tmp_path_factory: pytest.
 def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Precision) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    reference = ReferenceModel(checkpoint).embed(ALL_ROWS, 4, lambda _done, _all: None)
+    reference = ReferenceModel(checkpoint).embed(ALL_ROWS, lambda _done, _all: None)
     rescale = choose_rescale(reference.peaks)
     graph = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale, cuda=CudaProfile())
     session = open_decomposed(graph.file)

@@ -128,7 +128,7 @@ def test_recipes_differ(tmp_path: Path) -> None:
     for name, (model, changes) in RECIPES.items():
         if not any(isinstance(module, DenseModule) for module in model.modules):
             folder = model.write(tmp_path / name, TinyCheckpoint(config_changes=changes))
-            vectors[name] = ReferenceModel(open_with_head(folder)).embed(rows, 2, lambda _done, _total: None).vectors
+            vectors[name] = ReferenceModel(open_with_head(folder)).embed(rows, lambda _done, _total: None).vectors
     names = ["mean", "bidirectional", "bidirectional mean"]
     vectors["last token"] = official_vectors(write_checkpoint(tmp_path / "plain"), rows)
     for index, name in enumerate(names):
@@ -180,7 +180,7 @@ def test_layer_walk_equals_the_reference(tmp_path: Path, name: str) -> None:
     folder = write_recipe(tmp_path / "model", name)
     checkpoint = open_with_head(folder)
     rows = random_rows([2, 7, 20, 33])
-    expected = ReferenceModel(checkpoint).embed(rows, 4, lambda _done, _total: None).vectors
+    expected = ReferenceModel(checkpoint).embed(rows, lambda _done, _total: None).vectors
     batches = embed_texts(checkpoint.weights[EMBEDDINGS], rows)
     for index in range(checkpoint.config.layers):
         layer = DecoderLayer(checkpoint, index)
@@ -212,7 +212,7 @@ def test_graph_for_gpus_equals_the_reference(tmp_path: Path, profile: CudaProfil
     checkpoint = open_with_head(folder)
     session = write_graph(folder, tmp_path / "out", cuda=profile, head=checkpoint.head).session
     for rows in BATCHES.values():
-        expected = ReferenceModel(checkpoint).embed(rows, 4, lambda _done, _total: None).vectors
+        expected = ReferenceModel(checkpoint).embed(rows, lambda _done, _total: None).vectors
         assert min_cosine(session.run(rows), expected) >= 0.999999
         assert min_cosine(session.run_alone(rows), expected) >= 0.999999
 

@@ -92,7 +92,7 @@ def reference_scores(source: Path, folder: Path) -> NDArray[np.float32]:
     texts += [f"{document['title']} {document['text']}".strip() for document in corpus]
     rows = [list(map(int, tokenizer(text)["input_ids"])) for text in texts]
     model = ReferenceModel(open_checkpoint(SourceReference(str(source))))
-    vectors = model.embed(rows, 1, lambda _done, _total: None).vectors
+    vectors = model.embed(rows, lambda _done, _total: None, 1).vectors
     return vectors[: len(queries)] @ vectors[len(queries) :].T
 
 

@@ -50,7 +50,7 @@ def write_rare(folder: Path, size: float) -> Path:
 
 def peaks_of(folder: Path, rows: list[list[int]]) -> ActivationPeaks:
     model = ReferenceModel(open_checkpoint(SourceReference(str(folder))))
-    return model.embed(rows, 1, lambda _done, _all: None).peaks
+    return model.embed(rows, lambda _done, _all: None, 1).peaks
 
 
 def export(folder: Path, precision: Precision = Precision.FP16) -> ExportResult:

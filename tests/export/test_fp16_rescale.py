@@ -49,7 +49,7 @@ UNUSED_OUTPUTS = ("norm.1", "norm.2")
 
 def peaks_of(source: Path) -> ActivationPeaks:
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    return ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None).peaks
+    return ReferenceModel(checkpoint).embed(ROWS, lambda _done, _total: None).peaks
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_peaks_exclude_padding(tmp_path: Path, tiny_source: Path) -> None:
     assert scaled.residual == pytest.approx(plain.residual * 2**6, rel=1e-4)
     assert scaled.intermediate == pytest.approx(plain.intermediate * 2**3, rel=1e-4)
     checkpoint = open_checkpoint(SourceReference(str(tiny_source)))
-    alone = [ReferenceModel(checkpoint).embed([row], 1, lambda _done, _total: None).peaks for row in ROWS]
+    alone = [ReferenceModel(checkpoint).embed([row], lambda _done, _total: None, 1).peaks for row in ROWS]
     assert plain.residual == pytest.approx(max(peaks.residual for peaks in alone), rel=1e-5)
     assert plain.intermediate == pytest.approx(max(peaks.intermediate for peaks in alone), rel=1e-5)
 

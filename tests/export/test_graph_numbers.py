@@ -57,7 +57,7 @@ def half_graph(tmp_path_factory: pytest.TempPathFactory) -> WrittenGraph:
 def test_equals_transformers(tmp_path: Path, tiny: TinyCheckpoint, precision: Precision) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    reference = ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None)
+    reference = ReferenceModel(checkpoint).embed(ROWS, lambda _done, _total: None)
     rescale = choose_rescale(reference.peaks) if precision is Precision.FP16 else NO_RESCALE
     vectors = write_graph(source, tmp_path / "out", precision, MAX_TOKENS, rescale).session.run(ROWS)
     assert vectors.shape == (len(ROWS), tiny.hidden)

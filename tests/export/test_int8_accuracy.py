@@ -61,7 +61,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_checkpoints_have_the_intended_outliers(case: Case) -> None:
     worst = int8_cosines(case.checkpoint, HELD_OUT).min()
     assert worst >= 0.99 if case.name == "plain" else worst <= 0.85
-    peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, 4, ignore_progress).peaks
+    peaks = ReferenceModel(case.checkpoint).embed(HELD_OUT, ignore_progress).peaks
     assert (peaks.residual >= 3000) == (case.name == "outliers-and-massive")
 
 

@@ -91,7 +91,7 @@ def test_weighted_sum_equals_peft(tmp_path: Path, tiny_source: Path) -> None:
     model.set_adapter("both")
     truth = model_vectors(model.get_base_model(), ROWS)
     merged = open_merged(tiny_source, reference(folders[0], 0.25), reference(folders[1], 1.5))
-    vectors = ReferenceModel(merged).embed(ROWS, 1, lambda _done, _total: None).vectors
+    vectors = ReferenceModel(merged).embed(ROWS, lambda _done, _total: None, 1).vectors
     assert min_cosine(vectors, truth) >= 0.999999
 
 
