@@ -59,7 +59,7 @@ def write_fused_checkpoint(options: FuseOptions, progress: Progress | None = Non
         ShardTensor(
             name=name if name in HEADS else first.prefix + name,
             values=fuse_tensors(sources[name], weights, options.method),
-            dtype=first.weights[name].dtype,
+            dtype=first.written_dtype(name),
         )
         for name in sources
     ]

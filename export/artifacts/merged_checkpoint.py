@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...client.manifest import MergeReport
-from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
+from ..architectures import HEADS, SCORE_HEAD
 from ..errors import AdapterMismatchError, list_keys
 from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
@@ -117,7 +117,7 @@ def _write_weights(base: Checkpoint, merged: MergedModel, folder: Path, progress
     names += [name for name in merged.weights if name not in base.weights]
     tensors = {
         name: ShardTensor(
-            name=_stored_name(base, merged, name), values=merged.weights[name], dtype=_stored_dtype(base, name)
+            name=_stored_name(base, merged, name), values=merged.weights[name], dtype=base.written_dtype(name)
         )
         for name in names
     }
@@ -142,11 +142,6 @@ def _write_weights(base: Checkpoint, merged: MergedModel, folder: Path, progress
         progress.note(f"rounding to the dtype of the base removes the whole change of {list_keys(lost)}")
 
 
-def _stored_dtype(base: Checkpoint, name: str) -> torch.dtype:
-    """Return the dtype of the base's tensor, or that of the embeddings for a head that the base does not have."""
-    return base.weights[name if name in base.weights else EMBEDDINGS].dtype
-
-
 def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
     if name in HEADS:
         return name
@@ -155,4 +150,4 @@ def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
 
 
 def _equals(base: LazyTensor | None, rounded: torch.Tensor) -> bool:
-    return base is not None and torch.equal(base.load(), rounded)
+    return base is not None and torch.equal(base.fp32().to(rounded.dtype), rounded)

@@ -8,7 +8,7 @@ Invariant: every adapter key is used exactly once, and every adapter changes at 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -89,11 +89,14 @@ def read_changes(adapter: Adapter, weights: Weights) -> list[TensorChange]:
 
 
 def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> LazyTensor:
+    def load_rows(rows: Sequence[int]) -> torch.Tensor:
+        return _require_finite(change.target, merged.fp32_rows(rows) + change.delta(base, rows))
+
     return LazyTensor(
         base.shape,
         torch.float32,
         lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
-        lambda rows: _require_finite(change.target, merged.fp32_rows(rows) + change.delta(base, rows)),
+        None if base.load_rows is None else load_rows,
     )
 
 

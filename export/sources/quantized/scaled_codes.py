@@ -1,0 +1,99 @@
+"""8-bit codes with a scale for each block of rows × columns: FP8 in blocks, and compressed-tensors.
+
+    W[o, i] = code[o, i] · scale[o // rows, i // columns]
+
+The product is rounded once, to fp32. Blocks at the edges of a matrix may be smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ...errors import list_keys
+from ..stated_numbers import shorten
+from ..weights import CODES, LazyTensor
+from .quantization import Quantization
+
+Shape = tuple[int, ...]
+_UNUSED = (".input_scale", ".activation_scale")
+"""Ends of the names of activations' scales, on which the weights do not depend."""
+
+
+def dequantize_fp8(quantization: Quantization) -> dict[str, LazyTensor]:
+    """Dequantize each `weight` by `weight_scale_inv`, which has a scale for each block of `weight_block_size`."""
+    stated = quantization.settings.get("weight_block_size")
+    if stated is None:
+        return _dequantize(quantization, ".weight_scale_inv", lambda weight, _: weight)
+    if not isinstance(stated, list) or len(stated) != 2 or not all(type(size) is int and size > 0 for size in stated):
+        raise quantization.refuse(f"weight_block_size is {shorten(stated)}, not two positive integers")
+    return _dequantize(quantization, ".weight_scale_inv", lambda *_: tuple(stated))
+
+
+def dequantize_compressed(quantization: Quantization) -> dict[str, LazyTensor]:
+    """Dequantize each `weight` by `weight_scale`, which has a scale for the matrix, each row, or each block."""
+    quantized = quantization.settings.get("format")
+    if quantized not in ("float-quantized", "int-quantized", "naive-quantized"):
+        raise quantization.refuse(
+            f"format {shorten(quantized)} of compressed-tensors is not supported; supported: float-quantized and "
+            "int-quantized; export the checkpoint that it was made from"
+        )
+    asymmetric = quantization.ending_with(".weight_zero_point")
+    if asymmetric:
+        raise quantization.refuse(
+            f"zero points of compressed-tensors are not supported, and {list_keys(list(asymmetric))} have some; export "
+            "the checkpoint that it was made from"
+        )
+    return _dequantize(quantization, ".weight_scale", _equal_blocks)
+
+
+def _equal_blocks(weight: Shape, scales: Shape) -> Shape:
+    """Return the size of blocks if `scales` has one for each."""
+    rows, columns = scales if len(scales) == 2 else (1, 1)
+    return -(-weight[0] // max(rows, 1)), -(-weight[1] // max(columns, 1))
+
+
+def _dequantize(
+    quantization: Quantization, end: str, block_of: Callable[[Shape, Shape], Shape]
+) -> dict[str, LazyTensor]:
+    """Dequantize every `weight` that is stored as codes; `end` ends the names of their scales.
+
+    `block_of` returns the size of a block from the shapes of weight and scales.
+    """
+    codes = {
+        module: tensor
+        for module, tensor in quantization.ending_with(".weight").items()
+        if tensor.dtype in CODES.values() and len(tensor.shape) == 2
+    }
+    quantization.require(codes, [end])
+    weights = quantization.without(_UNUSED)
+    for module, tensor in codes.items():
+        scales = weights.pop(f"{module}{end}")
+        block = block_of(tensor.shape, scales.shape)
+        grid = tuple(-(-size // step) for size, step in zip(tensor.shape, block, strict=True))
+        if scales.shape != grid and not (grid == (1, 1) and scales.shape in ((), (1,))):
+            raise quantization.refuse(
+                f"{module}{end} has shape {list(scales.shape)} instead of {list(grid)}, the number of blocks of "
+                f"{block[0]} x {block[1]} weights"
+            )
+        weights[f"{module}.weight"] = _scaled(tensor, scales, block, grid)
+    return weights
+
+
+def _scaled(codes: LazyTensor, scales: LazyTensor, block: Shape, grid: Shape) -> LazyTensor:
+    """Return codes [out, in] times the scale of their block."""
+
+    def load_rows(rows: Sequence[int]) -> torch.Tensor:
+        of_rows = scales.fp32().reshape(grid)[torch.tensor(rows) // block[0]]
+        return codes.fp32_rows(rows) * of_rows.repeat_interleave(block[1], dim=1)[:, : codes.shape[1]]
+
+    def load() -> torch.Tensor:
+        values, first = torch.empty(codes.shape), 0
+        for part in tensor.fp32_parts():
+            values[first : first + len(part)] = part
+            first += len(part)
+        return values
+
+    tensor = LazyTensor(codes.shape, torch.float32, load, load_rows)
+    return tensor
