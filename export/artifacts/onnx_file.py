@@ -21,13 +21,16 @@ _BYTES_IN_FLIGHT = 256 << 20
 
 
 def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None]) -> None:
-    """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor."""
+    """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor.
+
+    Raises what reading a weight raises.
+    """
     written = count(1)
 
     def report(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         on_tensor(next(written), info.total)
 
-    with _one_thread_per_operator():
+    with _one_thread_per_operator(), _errors_of_weights():
         ir.save(
             model,
             file,
@@ -37,6 +40,18 @@ def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None
             max_workers=WRITERS,
             max_in_flight_bytes=_BYTES_IN_FLIGHT,
         )
+
+
+@contextmanager
+def _errors_of_weights() -> Iterator[None]:
+    """Raise the error of a weight in place of those that wrap it if the weight is stored in the .onnx file."""
+    try:
+        yield
+    except ir.serde.SerdeError as exc:
+        cause: BaseException = exc
+        while isinstance(cause, ir.serde.SerdeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

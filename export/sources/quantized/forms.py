@@ -72,7 +72,12 @@ QUANTIZED_FORMS = (
         dequantize=dequantize_gptq,
     ),
     QuantizedForm(name="AWQ", methods=("awq",), note="4 bits in the layout gemm", dequantize=dequantize_awq),
-    QuantizedForm(name="bitsandbytes", methods=("bitsandbytes",), note=EXPORT_ORIGINAL),
+    QuantizedForm(
+        name="bitsandbytes",
+        methods=("bitsandbytes",),
+        note=f"{EXPORT_ORIGINAL}, or save it with transformers after model.dequantize(): "
+        "model.save_pretrained(..., save_original_format=False)",
+    ),
     _OTHERS,
 )
 """Forms in the order of the documentation page."""
@@ -91,11 +96,13 @@ class StatedQuantization:
         """Return `stored` with fp32 weights, computed on read, in place of codes, scales and zero points.
 
         Raises:
-            UnsupportedCheckpointError: Tensors do not fit the settings, or remain in codes.
+            UnsupportedCheckpointError: Tensors do not fit the settings, remain in codes, or none is quantized.
         """
         if self.form.dequantize is None:
             raise ValueError(f"{self.form.name} is not dequantized")
         weights = self.form.dequantize(Quantization(tensors=stored, settings=self.settings, where=self.where))
+        if weights == stored:
+            raise UnsupportedCheckpointError(f"{self.where}: no weight is quantized; remove it if that is right")
         codes = [name for name, tensor in weights.items() if tensor.dtype not in FLOATS.values()]
         if codes:
             raise UnsupportedCheckpointError(
