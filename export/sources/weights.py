@@ -20,8 +20,8 @@ from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 
 FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 """Types of weights, by their names in safetensors."""
-CODES = {"F8_E4M3": torch.float8_e4m3fn, "I8": torch.int8, "I32": torch.int32}
-"""Types of the codes, scales and zero points of quantized weights."""
+CODES = {"F8_E4M3": torch.float8_e4m3fn, "I8": torch.int8, "I32": torch.int32, "I64": torch.int64}
+"""Types of the codes, zero points and shapes of quantized weights."""
 _PART = 1 << 20
 """Values of a part of a tensor: 4 MB in fp32, which stay in the processor's cache from reading to rounding."""
 _NAN_BITS = {

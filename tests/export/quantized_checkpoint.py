@@ -115,6 +115,30 @@ def scaled_rows(dtype: torch.dtype, scales: str) -> Callable[[torch.Tensor], Qua
     return quantize
 
 
+def packed_settings(bits: int) -> dict[str, Any]:
+    """Return the settings that compressed-tensors writes for packed codes."""
+    weights = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 32, "symmetric": True}
+    settings = compressed_settings("int")
+    return settings | {"format": "pack-quantized", "config_groups": {"group_0": {"weights": weights}}}
+
+
+def packed_rows(bits: int) -> Callable[[torch.Tensor], QuantizedMatrix]:
+    """Return the symmetric quantization in groups of 32 inputs; a word has the codes of neighboring inputs."""
+    largest = (1 << bits - 1) - 1
+
+    def quantize(matrix: torch.Tensor) -> QuantizedMatrix:
+        rows, columns = matrix.shape
+        scale = (matrix.reshape(rows, -1, 32).abs().amax(2) / largest).to(torch.bfloat16)
+        of_column = scale.float().repeat_interleave(32, dim=1)
+        codes = (matrix / of_column).round().clamp(-largest - 1, largest).int()
+        words = pack_words((codes + (1 << bits - 1)).reshape(rows, -1, 32 // bits), bits)
+        shape = torch.tensor([rows, columns])
+        stored = {".weight_packed": words, ".weight_shape": shape, ".weight_scale": scale}
+        return QuantizedMatrix(stored, codes.float() * of_column)
+
+    return quantize
+
+
 def group_codes(
     matrix: torch.Tensor, bits: int, groups: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -62,7 +62,8 @@ QUANTIZED_FORMS = (
     QuantizedForm(
         name="compressed-tensors",
         methods=("compressed-tensors",),
-        note="`weight` · `weight_scale` in the formats float-quantized and int-quantized; not with zero points",
+        note="`weight` · `weight_scale` in the formats float-quantized, int-quantized and pack-quantized (2, 4 and 8 "
+        "bits); not with zero points or `weight_g_idx`",
         dequantize=dequantize_compressed,
     ),
     QuantizedForm(

@@ -21,8 +21,8 @@ from ...errors import SourceError
 from ..stated_numbers import shorten
 from ..weights import LazyTensor, in_memory
 from .quantization import Quantization
+from .words import WORD_BITS, unpack_words
 
-_WORD_BITS = 32
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 _PART = 1 << 20
 """Weights that are dequantized at once."""
@@ -37,14 +37,14 @@ def dequantize_gptq(quantization: Quantization) -> dict[str, LazyTensor]:
     if layout not in ("gptq", "gptq_v2"):
         raise quantization.refuse(f"checkpoint_format {shorten(layout)} is not supported; supported: gptq, gptq_v2")
     # a carry undoes the borrow with which a zero point of 0 was stored
-    added = sum(1 << first for first in range(0, _WORD_BITS, bits)) if layout == "gptq" else 0
+    added = sum(1 << first for first in range(0, WORD_BITS, bits)) if layout == "gptq" else 0
     return _dequantize(
         quantization,
         _Packing(
-            codes_per_word=_WORD_BITS // bits,
+            codes_per_word=WORD_BITS // bits,
             along_inputs=True,
-            codes=lambda words: _unpack(words, bits).transpose(1, 2).flatten(0, 1),
-            zeros=lambda words: _unpack(words.long() + added, bits).flatten(1),
+            codes=lambda words: unpack_words(words, bits).transpose(1, 2).flatten(0, 1),
+            zeros=lambda words: unpack_words(words.long() + added, bits).flatten(1),
         ),
     )
 
@@ -60,11 +60,11 @@ def dequantize_awq(quantization: Quantization) -> dict[str, LazyTensor]:
     order = torch.tensor(_AWQ_ORDER).argsort()
 
     def unpack(words: torch.Tensor) -> torch.Tensor:
-        return _unpack(words, bits)[:, :, order].flatten(1)
+        return unpack_words(words, bits)[:, :, order].flatten(1)
 
     return _dequantize(
         quantization,
-        _Packing(codes_per_word=_WORD_BITS // bits, along_inputs=False, codes=unpack, zeros=unpack),
+        _Packing(codes_per_word=WORD_BITS // bits, along_inputs=False, codes=unpack, zeros=unpack),
     )
 
 
@@ -86,12 +86,6 @@ class _Packing:
         if self.along_inputs:
             return columns, rows * self.codes_per_word
         return columns * self.codes_per_word, rows
-
-
-def _unpack(words: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return the codes of each word: [..., codes]."""
-    shifts = torch.arange(0, _WORD_BITS, bits, dtype=words.dtype)
-    return (words.unsqueeze(-1) >> shifts) & ((1 << bits) - 1)
 
 
 def _dequantize(quantization: Quantization, packing: _Packing) -> dict[str, LazyTensor]:

@@ -40,6 +40,4 @@ class Quantization:
         """Raise UnsupportedCheckpointError unless each of `modules` has a tensor with each of `ends`."""
         missing = [f"{module}{end}" for module in modules for end in ends if f"{module}{end}" not in self.tensors]
         if missing:
-            raise self.refuse(
-                f"quantized weights lack their scales or zero points {list_keys(missing)}; is the download complete?"
-            )
+            raise self.refuse(f"quantized weights lack {list_keys(missing)}; is the download complete?")

@@ -1,4 +1,4 @@
-"""8-bit codes with a scale for each block of rows × columns: FP8 in blocks, and compressed-tensors.
+"""Codes with a scale for each block of rows × columns: FP8, and compressed-tensors.
 
     W[o, i] = code[o, i] · scale[o // rows, i // columns]
 
@@ -8,6 +8,7 @@ The product is rounded once, to fp32. Blocks at the edges of a matrix may be sma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -15,6 +16,7 @@ from ...errors import list_keys
 from ..stated_numbers import shorten
 from ..weights import CODES, LazyTensor
 from .quantization import Quantization
+from .words import WORD_BITS, unpack_words
 
 Shape = tuple[int, ...]
 _UNUSED = (".input_scale", ".activation_scale")
@@ -32,20 +34,68 @@ def dequantize_fp8(quantization: Quantization) -> dict[str, LazyTensor]:
 
 
 def dequantize_compressed(quantization: Quantization) -> dict[str, LazyTensor]:
-    """Dequantize each `weight` by `weight_scale`, which has a scale for the matrix, each row, or each block."""
-    quantized = quantization.settings.get("format")
-    if quantized not in ("float-quantized", "int-quantized", "naive-quantized"):
+    """Dequantize each `weight` by `weight_scale`, which has a scale for the matrix, each row, or each block.
+
+    In the format pack-quantized, codes are packed in `weight_packed`.
+    """
+    stated = quantization.settings.get("format")
+    if stated not in ("float-quantized", "int-quantized", "naive-quantized", "pack-quantized"):
         raise quantization.refuse(
-            f"format {shorten(quantized)} of compressed-tensors is not supported; supported: float-quantized and "
-            "int-quantized; export the checkpoint that it was made from"
+            f"format {shorten(stated)} of compressed-tensors is not supported; supported: float-quantized, "
+            "int-quantized and pack-quantized"
         )
-    asymmetric = quantization.ending_with(".weight_zero_point")
-    if asymmetric:
-        raise quantization.refuse(
-            f"zero points of compressed-tensors are not supported, and {list_keys(list(asymmetric))} have some; export "
-            "the checkpoint that it was made from"
-        )
-    return _dequantize(quantization, ".weight_scale", _equal_blocks)
+    for end, what in ((".weight_zero_point", "zero points"), (".weight_g_idx", "groups of inputs in another order")):
+        modules = quantization.ending_with(end)
+        if modules:
+            raise quantization.refuse(
+                f"{what} of compressed-tensors are not supported, and {list_keys(list(modules))} have some"
+            )
+    return _dequantize(_unpacked(quantization), ".weight_scale", _equal_blocks)
+
+
+def _unpacked(quantization: Quantization) -> Quantization:
+    """Return the tensors with `weight` in place of `weight_packed`, which has codes + 2^(bits - 1) in 32-bit words."""
+    packed = quantization.ending_with(".weight_packed")
+    if not packed:
+        return quantization
+    quantization.require(packed, [".weight_shape"])
+    bits, tensors = _stated_bits(quantization), dict(quantization.tensors)
+    for module in packed:
+        words, shape = (tensors.pop(f"{module}{end}") for end in (".weight_packed", ".weight_shape"))
+        rows, columns = (int(size) for size in shape.load()) if shape.shape == (2,) else (0, 0)
+        if words.shape != (rows, -(-columns * bits // WORD_BITS)):
+            raise quantization.refuse(
+                f"{module}.weight_packed {list(words.shape)} does not have the shape of {rows} x {columns} codes of "
+                f"{bits} bits"
+            )
+        tensors[f"{module}.weight"] = _packed_codes(words, columns, bits)
+    return replace(quantization, tensors=tensors)
+
+
+def _stated_bits(quantization: Quantization) -> int:
+    groups = quantization.settings.get("config_groups")
+    weights = (
+        [group.get("weights") for group in groups.values() if isinstance(group, dict)]
+        if isinstance(groups, dict)
+        else []
+    )
+    stated = [found.get("num_bits") for found in weights if isinstance(found, dict)]
+    for bits in (2, 4, 8):
+        if stated and all(found == bits for found in stated):
+            return bits
+    raise quantization.refuse(f"num_bits of weights is {shorten(stated)}; supported: 2, 4 or 8 for all of them")
+
+
+def _packed_codes(words: LazyTensor, columns: int, bits: int) -> LazyTensor:
+    def codes(values: torch.Tensor) -> torch.Tensor:
+        return (unpack_words(values, bits).flatten(1)[:, :columns] - (1 << bits - 1)).to(torch.int8)
+
+    return LazyTensor(
+        (words.shape[0], columns),
+        torch.int8,
+        lambda: codes(words.load()),
+        lambda rows: codes(words.rows(rows)),
+    )
 
 
 def _equal_blocks(weight: Shape, scales: Shape) -> Shape:
