@@ -42,6 +42,8 @@ class Checkpoint:
     """Prefix of the decoder's names in the files: `model.` or empty."""
     quantized_as: QuantizedForm | None = None
     """Form in which weights are quantized in the files; None if they are not."""
+    transformers_agrees: bool = True
+    """Whether transformers computes with the same weights on a machine without a GPU."""
     dequantized: frozenset[str] = frozenset()
     """Names of the tensors that are dequantized when they are read."""
     merges: tuple[MergeReport, ...] = ()
@@ -125,6 +127,7 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
         unknown_settings=tuple(unknown),
         prefix=prefix,
         quantized_as=None if quantization is None else quantization.form,
+        transformers_agrees=quantization is None or quantization.transformers_agrees(stored),
         dequantized=frozenset(decoder_name(name) for name, tensor in plain.items() if tensor is not stored.get(name)),
     )
 

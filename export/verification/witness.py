@@ -85,8 +85,8 @@ def witness_folder(
     if importlib.util.find_spec(_MODULE) is None:
         raise WitnessUnavailableError(f"{PACKAGE} is not installed (pip install 'qwen3-triton[witness]')")
     form = checkpoint.quantized_as
-    if form is not None and (not form.transformers_dequantizes or torch.cuda.is_available()):
-        raise WitnessUnavailableError(f"{PACKAGE} would not dequantize {form.name} weights, but compute with them")
+    if form is not None and (torch.cuda.is_available() or not checkpoint.transformers_agrees):
+        raise WitnessUnavailableError(f"{PACKAGE} would not compute with the dequantized {form.name} weights")
     if not adapters:
         return WitnessFolder(folder=checkpoint.root)
     if len(adapters) > 1 or adapters[0].reference.weight != 1.0:

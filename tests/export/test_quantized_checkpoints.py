@@ -50,7 +50,9 @@ from qwen3_triton.export import (
     write_merged_checkpoint,
 )
 from qwen3_triton.export.plan import plan_export
+from qwen3_triton.export.sources import weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
+from qwen3_triton.export.sources.quantized import packed_codes
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # from transformers, about a name that PEFT uses
@@ -97,12 +99,16 @@ def change_tensors(folder: Path, change: Callable[[Tensors], None]) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_weights_are_those_of_the_codes(tmp_path: Path, form: str) -> None:
+def test_weights_are_those_of_the_codes(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (weights, packed_codes):
+        monkeypatch.setattr(module, "_PART", 700)
     truth = quantized(tmp_path / "model", form, skip=("layers.1.self_attn.k_proj",))
     found = read(tmp_path / "model")
     assert found.dequantized == {name for name in truth if "_proj" in name} - {"layers.1.self_attn.k_proj.weight"}
     for name, tensor in found.weights.items():
         assert torch.equal(tensor.fp32(), truth[name]), name
+        # what packs the inputs of other rows into a word is read whole
+        assert tensor.load_rows is not None or form.startswith(("gptq", "awq"))
         assert torch.equal(torch.cat(list(tensor.fp32_parts())), truth[name])
         assert torch.equal(tensor.fp32_rows([7, 2, 2]), truth[name][[7, 2, 2]])
 
@@ -120,6 +126,18 @@ def test_fp8_equals_the_dequantization_of_transformers(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(found.weights[name].fp32(), tensor.float()), name
         assert name not in found.dequantized or tensor.dtype == torch.float32
+
+
+def test_fp8_blocks_at_the_edges_are_those_of_the_kernels_of_transformers(tmp_path: Path) -> None:
+    kernels = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    if not hasattr(kernels, "_dequantize_fp8_weight"):
+        pytest.skip("this transformers has no dequantization of ragged blocks")
+    quantized(tmp_path / "model", "fp8-ragged")
+    stored, checkpoint = load_file(tmp_path / "model" / "model.safetensors"), read(tmp_path / "model")
+    assert not checkpoint.transformers_agrees
+    for name in checkpoint.dequantized:
+        expected = kernels._dequantize_fp8_weight(stored[name], stored[f"{name}_scale_inv"], [24, 40], torch.float32)
+        assert torch.equal(checkpoint.weights[name].fp32(), expected), name
 
 
 @pytest.mark.parametrize("scale", [torch.ones(()), torch.ones(1)])
@@ -195,6 +213,15 @@ def test_second_witness_dequantizes_fp8_by_its_own_code(tmp_path: Path) -> None:
     witness = export_model(tiny_options(folder, tmp_path / "repository")).record.witness
     assert witness is not None
     assert witness.passed
+
+
+@pytest.mark.parametrize("form", ["fp8-ragged", "gptq"])
+def test_second_witness_is_left_out_where_it_would_read_other_weights(tmp_path: Path, form: str) -> None:
+    quantized(tmp_path / "model", form)
+    write_sentence_files(tmp_path / "model")
+    notes = Notes()
+    assert export_model(tiny_options(tmp_path / "model", tmp_path / "repository"), notes).record.witness is None
+    assert any(note.startswith("no second witness: ") and "dequantized" in note for note in notes.notes)
 
 
 @pytest.mark.parametrize("form", ["fp8", "gptq"])

@@ -15,7 +15,7 @@ from ..stated_numbers import shorten
 from ..weights import FLOATS, LazyTensor, Weights
 from .packed_codes import dequantize_awq, dequantize_gptq
 from .quantization import Quantization
-from .scaled_codes import dequantize_compressed, dequantize_fp8
+from .scaled_codes import dequantize_compressed, dequantize_fp8, has_whole_blocks
 
 QUANTIZATION_KEYS = ("quantization_config", "compression_config")
 """Keys of config.json."""
@@ -40,8 +40,8 @@ class QuantizedForm:
     """What is dequantized, or what to do instead."""
     dequantize: Callable[[Quantization], dict[str, LazyTensor]] | None = None
     """Returns tensors under the names of an unquantized checkpoint; None if the form is rejected."""
-    transformers_dequantizes: bool = False
-    """Whether transformers dequantizes the form as well, where there is no GPU."""
+    transformers_agrees: Callable[[Quantization], bool] = lambda _: False
+    """Whether transformers computes with the same weights where there is no GPU."""
 
     @property
     def treatment(self) -> FormTreatment:
@@ -57,7 +57,7 @@ QUANTIZED_FORMS = (
         methods=("fp8",),
         note="`weight` · `weight_scale_inv`, which has a scale for each block of `weight_block_size`",
         dequantize=dequantize_fp8,
-        transformers_dequantizes=True,
+        transformers_agrees=has_whole_blocks,
     ),
     QuantizedForm(
         name="compressed-tensors",
@@ -101,7 +101,7 @@ class StatedQuantization:
         """
         if self.form.dequantize is None:
             raise ValueError(f"{self.form.name} is not dequantized")
-        weights = self.form.dequantize(Quantization(tensors=stored, settings=self.settings, where=self.where))
+        weights = self.form.dequantize(self._of(stored))
         if weights == stored:
             raise UnsupportedCheckpointError(f"{self.where}: no weight is quantized; remove it if that is right")
         codes = [name for name, tensor in weights.items() if tensor.dtype not in FLOATS.values()]
@@ -110,6 +110,13 @@ class StatedQuantization:
                 f"{self.where}: tensors in codes that {self.form.name} does not have: {list_keys(codes)}"
             )
         return weights
+
+    def transformers_agrees(self, stored: Weights) -> bool:
+        """Whether transformers computes with the weights that `dequantize` returns where there is no GPU."""
+        return self.form.transformers_agrees(self._of(stored))
+
+    def _of(self, stored: Weights) -> Quantization:
+        return Quantization(tensors=stored, settings=self.settings, where=self.where)
 
 
 def find_quantization(raw: Mapping[str, Any], where: str) -> StatedQuantization | None:

@@ -24,7 +24,7 @@ from .quantization import Quantization
 from .words import WORD_BITS, unpack_words
 
 _AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
-_PART = 1 << 20
+_PART = 1 << 18
 """Weights that are dequantized at once."""
 
 

@@ -33,6 +33,17 @@ def dequantize_fp8(quantization: Quantization) -> dict[str, LazyTensor]:
     return _dequantize(quantization, ".weight_scale_inv", lambda *_: tuple(stated))
 
 
+def has_whole_blocks(quantization: Quantization) -> bool:
+    """Whether no block of an FP8 checkpoint is smaller; transformers would divide such a matrix into equal blocks."""
+    block = quantization.settings.get("weight_block_size")
+    return block is None or all(
+        size % step == 0
+        for tensor in quantization.ending_with(".weight").values()
+        if tensor.dtype in CODES.values()
+        for size, step in zip(tensor.shape, block, strict=True)
+    )
+
+
 def dequantize_compressed(quantization: Quantization) -> dict[str, LazyTensor]:
     """Dequantize each `weight` by `weight_scale`, which has a scale for the matrix, each row, or each block.
 
