@@ -62,9 +62,9 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
             f"config.json has settings that are not known to be neutral and are not applied: "
             f"{', '.join(sorted(checkpoint.unknown_settings))}"
         )
-    if checkpoint.quantized_as is not None:
-        form = checkpoint.quantized_as.name
-        progress.note(f"{len(checkpoint.dequantized)} tensors are dequantized from {form} to fp32")
+    dequantization = checkpoint.describe_dequantization()
+    if dequantization is not None:
+        progress.note(dequantization)
     files = setting_files(checkpoint, adapters)
     tokenizer = read_tokenizer(_tokenizer_folder(checkpoint, files), checkpoint.config.vocabulary)
     task = _choose_task(checkpoint, files, tokenizer, adapters, options, progress)

@@ -51,6 +51,9 @@ def write_fused_checkpoint(options: FuseOptions, progress: Progress | None = Non
     checkpoints = [open_checkpoint(weighted.source) for weighted in options.checkpoints]
     for checkpoint in checkpoints:
         reject_adapter_beside_weights(checkpoint, [])
+        dequantization = checkpoint.describe_dequantization()
+        if dequantization is not None:
+            progress.note(f"{checkpoint.source}: {dequantization}")
     _require_same_model(checkpoints, progress)
     first = checkpoints[0]
     sources = {name: [_open(checkpoint, name) for checkpoint in checkpoints] for name in first.weights}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...client.manifest import MergeReport
-from ..architectures import HEADS, SCORE_HEAD
+from ..architectures import EMBEDDINGS, HEADS, SCORE_HEAD
 from ..errors import AdapterMismatchError, list_keys
 from ..options import MergeOptions
 from ..passes.merge_heads import MergedModel, merge_model
@@ -68,6 +68,9 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     reject_adapter_beside_weights(base, adapters)
     for adapter, trained_on in other_bases(base, adapters).items():
         progress.note(describe_other_base(adapter, trained_on, base))
+    dequantization = base.describe_dequantization()
+    if dequantization is not None:
+        progress.note(f"{dequantization}, and written as {base.written_dtype(EMBEDDINGS)}")
     files = setting_files(base, adapters)
     merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")

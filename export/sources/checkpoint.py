@@ -57,6 +57,12 @@ class Checkpoint:
         """Return the config object of the installed transformers."""
         return self.config.architecture.load_classes().make_config(self.raw_config, self.config.rope)
 
+    def describe_dequantization(self) -> str | None:
+        """Return a note about what is dequantized; None if nothing is."""
+        if self.quantized_as is None:
+            return None
+        return f"{len(self.dequantized)} tensors are dequantized from {self.quantized_as.name} to fp32"
+
     def written_dtype(self, name: str) -> torch.dtype:
         """Return the dtype of tensor `name` in a checkpoint that is written from this one.
 

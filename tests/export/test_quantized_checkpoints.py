@@ -237,7 +237,9 @@ def test_adapter_on_a_quantized_checkpoint(tmp_path: Path, form: str) -> None:
 
     merged = tmp_path / "merged"
     write_json(folder / "quantize_config.json", {})
-    write_merged_checkpoint(MergeOptions(model=options.model, adapters=(reference,), output=merged))
+    notes = Notes()
+    write_merged_checkpoint(MergeOptions(model=options.model, adapters=(reference,), output=merged), notes)
+    assert any(note.endswith(" to fp32, and written as torch.bfloat16") for note in notes.notes)
     assert "quantization_config" not in (merged / "config.json").read_text(encoding="utf-8")
     assert not (merged / "quantize_config.json").exists()
     # the dtype of the embeddings
@@ -273,6 +275,13 @@ def cut(end: str) -> Callable[[Tensors], None]:
     return change
 
 
+def to_floats(end: str) -> Callable[[Tensors], None]:
+    def change(tensors: Tensors) -> None:
+        tensors[f"layers.0.mlp.up_proj{end}"] = tensors[f"layers.0.mlp.up_proj{end}"].float()
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("form", "change", "message"),
     [
@@ -285,6 +294,7 @@ def cut(end: str) -> Callable[[Tensors], None]:
         ("gptq", drop(".qzeros"), "lack .*layers.0.mlp.up_proj.qzeros;"),
         ("awq", drop(".scales"), "lack .*layers.0.mlp.up_proj.scales;"),
         ("awq", cut(".scales"), r"scales \[1, 96\] do not have the shapes of 2 groups of 32 inputs and 96 outputs"),
+        ("gptq", to_floats(".qzeros"), "qweight and qzeros are not matrices of 32-bit integers"),
         ("gptq", cut(".g_idx"), r"g_idx has shape \[63\]"),
         ("gptq", cut(".qweight"), r"g_idx has shape \[64\] instead of \[56\]"),
     ],

@@ -95,8 +95,8 @@ def _dequantize(quantization: Quantization, packing: _Packing) -> dict[str, Lazy
     stated = quantization.settings.get("group_size")
     for module in packed:
         words, zeros, scales = (weights.pop(f"{module}{end}") for end in (".qweight", ".qzeros", ".scales"))
-        if len(words.shape) != 2:
-            raise quantization.refuse(f"{module}.qweight has shape {list(words.shape)}, not two dimensions")
+        if len(words.shape) != 2 or {words.dtype, zeros.dtype} != {torch.int32}:
+            raise quantization.refuse(f"{module}.qweight and qzeros are not matrices of 32-bit integers")
         out, inputs = packing.shape(words)
         group = inputs if stated in (None, -1) else quantization.size("group_size")
         groups = -(-inputs // group)

@@ -74,7 +74,7 @@ def _unpacked(quantization: Quantization) -> Quantization:
     for module in packed:
         words, shape = (tensors.pop(f"{module}{end}") for end in (".weight_packed", ".weight_shape"))
         rows, columns = (int(size) for size in shape.load()) if shape.shape == (2,) else (0, 0)
-        if words.shape != (rows, -(-columns * bits // WORD_BITS)):
+        if words.dtype != torch.int32 or words.shape != (rows, -(-columns * bits // WORD_BITS)):
             raise quantization.refuse(
                 f"{module}.weight_packed {list(words.shape)} does not have the shape of {rows} x {columns} codes of "
                 f"{bits} bits"
