@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
+
+from ..threads import one_thread_per_operator
 
 INLINE_BYTES = 1024
 """Smaller tensors are stored in the .onnx file, so that ONNX Runtime can fold shape constants at load."""
@@ -30,7 +31,7 @@ def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None
     def report(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         on_tensor(next(written), info.total)
 
-    with _one_thread_per_operator(), _errors_of_weights():
+    with one_thread_per_operator(), _errors_of_weights():
         ir.save(
             model,
             file,
@@ -78,14 +79,3 @@ def measure_onnx(model: ir.Model, name: str) -> OnnxSizes:
             )
             end += tensor.nbytes
     return OnnxSizes(graph=ir.to_proto(model).ByteSize(), data=end)
-
-
-@contextmanager
-def _one_thread_per_operator() -> Iterator[None]:
-    """Let torch compute each operator in one thread: several small ones at once, which never wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -22,6 +22,7 @@ from ..passes.rescale import (
 )
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
+from ..threads import one_thread_per_operator
 
 if TYPE_CHECKING:
     from .weight_format import WeightFormat
@@ -69,10 +70,11 @@ def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWei
     checkpoint = inputs.checkpoint
     weights, config = checkpoint.weights, checkpoint.config
     inputs.progress.stage("comparing weights with the range of fp16")
-    rescale = choose_rescale(inputs.peaks, largest_value(weights[EMBEDDINGS]))
+    with one_thread_per_operator():
+        rescale = choose_rescale(inputs.peaks, largest_value(weights[EMBEDDINGS]))
+        balance = balance_weights(rescale_weights(weights, config, rescale), config, inputs.peaks, rescale)
     if rescale != NO_RESCALE:
         inputs.progress.note(f"rescaled to fp16's range: residual 2^{-rescale.residual}, MLP 2^{-rescale.intermediate}")
-    balance = balance_weights(rescale_weights(weights, config, rescale), config, inputs.peaks, rescale)
     if balance.layers:
         inputs.progress.note(
             f"balanced weights of {len(balance.layers)} layers by powers of two, because fp16 cannot hold them "
