@@ -25,6 +25,7 @@ class GraphBuilder:
     def __init__(self, root: GraphBuilder | None = None, path: Sequence[str] = ()) -> None:
         self.nodes: list[ir.Node] = []
         self.initializers: dict[str, ir.Value] = {} if root is None else root.initializers
+        self._written_last: set[str] = set() if root is None else root._written_last
         self._path: list[str] = list(path)
         self._names: set[str] = set() if root is None else root._names
 
@@ -101,8 +102,13 @@ class GraphBuilder:
         shape: Sequence[int],
         dtype: ir.DataType,
         load_parts: Callable[[], Iterator[NDArray[np.generic]]],
+        *,
+        written_last: bool = False,
     ) -> ir.Value:
-        """Return a weight like `weight`, of which only one part of consecutive rows is in memory at a time."""
+        """Return a weight like `weight`, of which only one part of consecutive rows is in memory at a time.
+
+        `written_last` puts it behind all weights without it in the data file.
+        """
         path = self.path(name)
         known = self.initializers.get(path)
         if known is not None:
@@ -114,7 +120,13 @@ class GraphBuilder:
             for part in load_parts():
                 yield np.ascontiguousarray(part, dtype=dtype.numpy())
 
+        if written_last:
+            self._written_last.add(path)
         return self._add(path, _TensorOfParts(parts, dtype=dtype, shape=ir.Shape(shape), name=path))
+
+    def ordered_initializers(self) -> list[ir.Value]:
+        """Return all initializers in the order in which they are written."""
+        return sorted(self.initializers.values(), key=lambda value: value.name in self._written_last)
 
     def _add(self, name: str, tensor: ir.TensorProtocol) -> ir.Value:
         value = ir.Value(
@@ -145,7 +157,10 @@ class _TensorOfParts(ir.LazyTensor):
         self, parts: Callable[[], Iterator[NDArray[np.generic]]], *, dtype: ir.DataType, shape: ir.Shape, name: str
     ) -> None:
         super().__init__(
-            lambda: ir.Tensor(np.concatenate(list(parts())), name=name), dtype=dtype, shape=shape, name=name
+            lambda: ir.Tensor(np.concatenate(list(parts())).reshape(shape.numpy()), name=name),
+            dtype=dtype,
+            shape=shape,
+            name=name,
         )
         self._parts = parts
 

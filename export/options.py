@@ -36,15 +36,28 @@ class WitnessChoice(StrEnum):
 
 
 class FusionMethod(StrEnum):
-    """How checkpoints are fused, tensor by tensor; `passes/fuse.py` has the formulas."""
+    """How checkpoints are fused, tensor by tensor; `passes/fuse.py` and `passes/task_vectors.py` have the formulas."""
 
     LINEAR = "linear"
     """The weighted mean."""
     SLERP = "slerp"
     """Spherical linear interpolation."""
+    TASK_ARITHMETIC = "task-arithmetic"
+    """The base and the weighted changes of the checkpoints."""
+    TIES = "ties"
+    """The base and the weighted changes that are large and agree in their sign."""
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether the changes since a base are fused instead of the weights."""
+        return self in (FusionMethod.TASK_ARITHMETIC, FusionMethod.TIES)
 
 
 DEFAULT_FUSION = FusionMethod.SLERP
+DEFAULT_DENSITY = 0.2
+"""Of TIES, as in its paper."""
+DEFAULT_SCALE = 1.0
+"""Of the change since a base, λ."""
 
 
 class PairTemplate(StrEnum):
@@ -198,10 +211,16 @@ class FuseOptions:
     """Options of `write_fused_checkpoint`."""
 
     checkpoints: tuple[WeightedCheckpoint, ...]
-    """Two or more checkpoints. Config, tokenizer and other files are those of the first."""
+    """Two or more checkpoints; with a base, one or more. Config, tokenizer and other files are those of the first."""
     output: Path
     """Output folder."""
     method: FusionMethod = DEFAULT_FUSION
     """How the weights are fused."""
+    base: SourceReference | None = None
+    """The checkpoint that all were fine-tuned from, for a method that needs it. Only its weights are used."""
+    density: float = DEFAULT_DENSITY
+    """TIES: share of the values of each change that remains, the largest ones."""
+    scale: float = DEFAULT_SCALE
+    """λ, the factor of the fused change, with a base."""
     overwrite: bool = False
     """Replace an existing output folder."""

@@ -118,7 +118,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         witness = consult_witness(sources, reference.probes, options.witness, scratch, progress)
         # beside the writer, which waits for the disk
         identity = background.submit(sources.checkpoint.identity)
-        lowered = _lower(sources, format, reference, calibration, int8_tolerance, scratch, progress)
+        lowered = _lower(sources, format, reference, calibration, int8_tolerance, progress)
         graph = _write(lowered, sources, options, staged.graph(version), scratch, progress)
         evidence = verify_graph(
             graph,
@@ -158,7 +158,6 @@ def _lower(
     reference: ReferenceEvidence,
     calibration: CalibrationTexts | None,
     int8_tolerance: Tolerance,
-    scratch: Path,
     progress: Progress,
 ) -> LoweredWeights:
     rows = []
@@ -170,7 +169,6 @@ def _lower(
             peaks=None if reference.survey is None else reference.survey.peaks,
             calibration_rows=subsample(rows, CALIBRATION_TOKENS),
             max_cosine_error=sources.task.cosine_limit(int8_tolerance, format.tolerance),
-            scratch=scratch,
             progress=progress,
         )
     )

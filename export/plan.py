@@ -90,7 +90,7 @@ def plan_export(options: ExportOptions, progress: Progress | None = None) -> Exp
         folder=folder,
         version=version,
         files=tuple(_files(folder, version, sizes.graph, sizes.data, sources, options)),
-        scratch_bytes=_FP32_BYTES * elements * (int(twin) + int(format.needs_calibration)),
+        scratch_bytes=_FP32_BYTES * elements * int(twin),
         memory_bytes=_memory(sources, options, format),
         graph_bytes=(_FP32_BYTES * elements if twin else sizes.data) if opens_graph(options) else 0,
     )

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from ..progress import Progress
+from ..sources.shard_index import INDEX_FILE
 from ..sources.weights import LazyTensor
 
 SHARD_BYTES = 4 << 30
@@ -61,8 +62,7 @@ def write_shards(
             progress.step(done, len(tensors))
         save_file(rounded, folder / file, metadata={"format": "pt"})
     if len(shards) > 1:
-        index_file = folder / "model.safetensors.index.json"
-        index_file.write_text(
+        (folder / INDEX_FILE).write_text(
             json.dumps({"metadata": {"total_size": total}, "weight_map": files}, indent=2), encoding="utf-8"
         )
 

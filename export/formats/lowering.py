@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..architectures import EMBEDDINGS
@@ -39,8 +38,6 @@ class LoweringInputs:
     """Rows of token ids; empty for formats without calibration."""
     max_cosine_error: float
     """Largest 1 - cosine that is allowed for a quantized model."""
-    scratch: Path
-    """Folder for intermediate files, removed after the export."""
     progress: Progress
 
 

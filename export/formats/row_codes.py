@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..onnx_builder import GraphBuilder
-from ..sources.weights import LazyTensor
-from .weight_format import FP32
+from ..sources.weights import LazyTensor, parts_of
+from .codes_and_scales import CodesAndScales, Quantized
 
 INT8 = ir.DataType.INT8
 LARGEST_CODE = 127
 """Codes are symmetric, from -127 to 127."""
 
 
-def row_scales(matrix: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the scale of each row's codes: float32 [rows] from [rows, n]; 1 for a row of zeros."""
-    peaks = np.abs(matrix).max(axis=1)
-    scales: NDArray[np.float32] = np.where(peaks > 0, peaks / np.float32(LARGEST_CODE), np.float32(1))
-    return scales
+def quantize_rows(matrix: NDArray[np.float32], dtype: ir.DataType) -> Quantized:
+    """Return codes int8 [rows, n], rounded half to even, and scales [rows] of `dtype`; 1 for a row of zeros."""
+    scales = round_up(np.abs(matrix).max(axis=1) / np.float32(LARGEST_CODE), dtype)
+    steps = matrix / scales.astype(np.float32)[:, None]
+    return Quantized(np.rint(steps, out=steps).astype(np.int8), scales)
 
 
-def row_codes(matrix: NDArray[np.float32], dtype: ir.DataType = FP32) -> NDArray[np.int8]:
-    """Return codes int8 [rows, n], rounded half to even, for scales that are stored as `dtype`."""
-    scales = round_up(row_scales(matrix), dtype).astype(np.float32)
-    codes: NDArray[np.int8] = np.rint(matrix / scales[:, None]).astype(np.int8)
-    return codes
+def quantize_tensors(tensors: Sequence[LazyTensor], dtype: ir.DataType) -> CodesAndScales:
+    """Return the codes and scales of the rows of concatenated tensors."""
+    return CodesAndScales(lambda: (quantize_rows(part.numpy(), dtype) for part in parts_of(tensors)))
 
 
 def round_up(scales: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.generic]:
@@ -48,13 +46,8 @@ def round_up(scales: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.gene
 def gather_row_codes(g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value, dtype: ir.DataType) -> ir.Value:
     """Look up rows of a table [n, width] stored as codes and scales: [T, width] of `dtype`."""
 
-    def codes_of_parts() -> Iterator[NDArray[np.generic]]:
-        return (row_codes(part.numpy(), dtype) for part in table.fp32_parts())
-
-    def scales_of_parts() -> Iterator[NDArray[np.generic]]:
-        return (round_up(row_scales(part.numpy()), dtype)[:, None] for part in table.fp32_parts())
-
-    codes = g.weight_in_parts(f"{name}.codes", table.shape, INT8, codes_of_parts)
-    scales = g.weight_in_parts(f"{name}.scale", [table.shape[0], 1], dtype, scales_of_parts)
+    quantized = quantize_tensors([table], dtype)
+    codes = quantized.codes(g, f"{name}.codes", table.shape, INT8)
+    scales = quantized.scales(g, f"{name}.scale", [table.shape[0], 1], dtype)
     rows = g.op("Cast", g.op("Gather", codes, indices, axis=0, name="codes_of_tokens"), to=dtype)
     return g.op("Mul", rows, g.op("Gather", scales, indices, axis=0, name="scales_of_tokens"), name="tokens")

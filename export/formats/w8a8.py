@@ -26,8 +26,8 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import ZERO_CODE, Codes, Operand, ScaledRows
-from .row_codes import INT8, LARGEST_CODE, gather_row_codes, row_codes, row_scales
-from .weight_format import FP32, WeightFormat, join_tensors, matrix_elements
+from .row_codes import INT8, LARGEST_CODE, gather_row_codes, quantize_tensors
+from .weight_format import FP32, WeightFormat, matrix_elements, transpose_parts
 
 _SMALLEST_PEAK = 1e-30
 """Avoids a division by zero for a row of zeros."""
@@ -57,13 +57,14 @@ class W8A8Format(WeightFormat):
             return self._project_float(g, name, operand, weights)
         if operand.codes is None:
             raise ValueError(f"{g.path(name)}: the operand was not prepared for an 8-bit product")
-        columns = sum(weight.shape[0] for weight in weights)
+        columns, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
+        quantized = quantize_tensors(weights, FP32)
         values = g.op(
             "MatMulIntegerToFloat",
             operand.codes.values,
-            g.weight(f"{name}.codes", [weights[0].shape[1], columns], INT8, lambda: row_codes(join_tensors(weights)).T),
+            quantized.codes(g, f"{name}.codes", [width, columns], INT8, lambda parts: transpose_parts(parts, columns)),
             g.scalar(operand.codes.step, FP32),
-            g.weight(f"{name}.scale", [columns], FP32, lambda: row_scales(join_tensors(weights))),
+            quantized.scales(g, f"{name}.scale", [columns], FP32),
             g.constant(ZERO_CODE, np.uint8),
             name=name,
             domain=MICROSOFT,
@@ -124,9 +125,7 @@ class W8A8Format(WeightFormat):
 
     def lower(self, inputs: LoweringInputs) -> LoweredWeights:
         """Rotate the residual stream, smooth the activations outside of it, and choose the fp32 layers."""
-        plan = plan_int8(
-            inputs.checkpoint, inputs.calibration_rows, inputs.max_cosine_error, inputs.scratch, inputs.progress
-        )
+        plan = plan_int8(inputs.checkpoint, inputs.calibration_rows, inputs.max_cosine_error, inputs.progress)
         if plan.fp32_groups:
             names = ", ".join(path for group in plan.fp32_groups for path in group.paths)
             inputs.progress.note(f"computed in fp32, {plan.fp32_share:.1%} of the multiply-adds: {names}")

@@ -14,24 +14,17 @@ from numpy.typing import NDArray
 
 from ..architectures import DecoderConfig
 from ..onnx_builder import MICROSOFT, GraphBuilder
-from ..sources.weights import LazyTensor
+from ..sources.weights import LazyTensor, parts_of
+from .codes_and_scales import CodesAndScales, Quantized
 from .lowering import LoweredWeights, LoweringInputs, rescale_for_fp16
 from .operands import Operand, ScaledRows, float_rows
 from .row_codes import gather_row_codes, round_up
-from .weight_format import FP32, WeightFormat, join_tensors, matrix_elements
+from .weight_format import FP32, WeightFormat, matrix_elements
 
 BLOCK = 128
 """Weights per scale. The inner dimensions of all Qwen3 models are multiples of 128."""
 _LARGEST_CODE = 127
 _ZERO_CODE = 128
-
-
-@dataclass(frozen=True, slots=True)
-class WeightBlocks:
-    """A matrix [rows, n] as codes uint8 [rows, blocks, BLOCK] and scales [rows, blocks] of a float type."""
-
-    codes: NDArray[np.uint8]
-    scales: NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,15 +38,9 @@ class BlockFormat(WeightFormat):
         columns, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
         blocks, dtype = block_count(width), self.activations
         rows = float_rows(g, operand)
-        codes = g.weight(
-            f"{name}.codes",
-            [columns, blocks, BLOCK],
-            ir.DataType.UINT8,
-            lambda: quantize_blocks(join_tensors(weights), dtype).codes,
-        )
-        scales = g.weight(
-            f"{name}.scales", [columns, blocks], dtype, lambda: block_scales(join_tensors(weights), dtype)
-        )
+        quantized = CodesAndScales(lambda: (quantize_blocks(part.numpy(), dtype) for part in parts_of(weights)))
+        codes = quantized.codes(g, f"{name}.codes", [columns, blocks, BLOCK], ir.DataType.UINT8)
+        scales = quantized.scales(g, f"{name}.scales", [columns, blocks], dtype)
         product = g.op(
             "MatMulNBits",
             rows,
@@ -90,19 +77,17 @@ class BlockFormat(WeightFormat):
         return replace(self, activations=FP32)
 
 
-def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> WeightBlocks:
-    """Quantise `matrix` in blocks with scales of the float type `dtype`.
+def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> Quantized:
+    """Quantise `matrix` [rows, n]: codes uint8 [rows, blocks, BLOCK] and scales [rows, blocks] of the type `dtype`.
 
     The last block of a row is padded with zeros. A weight changes by at most half of its scale.
     """
-    scales = block_scales(matrix, dtype)
-    steps = np.rint(_split_blocks(matrix) / scales.astype(np.float32)[:, :, None])
-    return WeightBlocks((steps + _ZERO_CODE).astype(np.uint8), scales)
-
-
-def block_scales(matrix: NDArray[np.float32], dtype: ir.DataType) -> NDArray[np.generic]:
-    """Return the scale of each block of `matrix`: [rows, blocks] of `dtype`."""
-    return round_up(np.abs(_split_blocks(matrix)).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
+    values = _split_blocks(matrix)
+    scales = round_up(np.abs(values).max(axis=2) / np.float32(_LARGEST_CODE), dtype)
+    steps = values / scales.astype(np.float32)[:, :, None]
+    np.rint(steps, out=steps)
+    steps += _ZERO_CODE
+    return Quantized(steps.astype(np.uint8), scales)
 
 
 def _split_blocks(matrix: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from ...client.manifest import Precision
 from ..architectures import DecoderConfig
 from ..onnx_builder import GraphBuilder
 from ..sources.checkpoint import Checkpoint
-from ..sources.weights import LazyTensor
+from ..sources.weights import LazyTensor, parts_of
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import Codes, Operand, ScaledRows, float_rows
 
@@ -148,9 +148,7 @@ class WeightFormat(ABC):
         stored = self.activations if dtype is None else dtype
         if transpose:
             return g.weight(name, shape, stored, lambda: _transposed(weights, stored))
-        return g.weight_in_parts(
-            name, shape, stored, lambda: (as_type(part, stored) for weight in weights for part in weight.fp32_parts())
-        )
+        return g.weight_in_parts(name, shape, stored, lambda: (as_type(part, stored) for part in parts_of(weights)))
 
     def _project_float(self, g: GraphBuilder, name: str, operand: Operand, weights: Sequence[LazyTensor]) -> ScaledRows:
         weight = self.load_float(g, f"{name}.weight", weights)
@@ -159,13 +157,6 @@ class WeightFormat(ABC):
     def _gather_float(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:
         weight = self.load_float(g, f"{name}.weight", [table], transpose=False)
         return g.op("Gather", weight, indices, axis=0, name="tokens")
-
-
-def join_tensors(tensors: Sequence[LazyTensor]) -> NDArray[np.float32]:
-    """Concatenate tensors [out, in] to float32 [Σ out, in]."""
-    values = [tensor.fp32() for tensor in tensors]
-    joined: NDArray[np.float32] = (values[0] if len(values) == 1 else torch.cat(values)).numpy()
-    return joined
 
 
 def as_type(values: torch.Tensor, dtype: ir.DataType) -> NDArray[np.generic]:
@@ -178,15 +169,26 @@ def as_type(values: torch.Tensor, dtype: ir.DataType) -> NDArray[np.generic]:
 
 def _transposed(weights: Sequence[LazyTensor], dtype: ir.DataType) -> NDArray[np.generic]:
     """Return tensors [out, in] as one matrix [in, Σ out], rounded to `dtype` before they are transposed."""
-    rounded = np.empty((sum(weight.shape[0] for weight in weights), weights[0].shape[1]), f"i{int(dtype.itemsize)}")
-    first = 0
-    for weight in weights:
-        for part in weight.fp32_parts():
-            rounded[first : first + len(part)] = as_type(part, dtype).view(rounded.dtype)
-            first += len(part)
-    # torch transposes block by block; it has no type for NumPy's bfloat16
-    transposed: NDArray[np.generic] = torch.from_numpy(rounded).T.contiguous().numpy()
-    return transposed.view(dtype.numpy())
+    rows = sum(weight.shape[0] for weight in weights)
+    return transpose_parts((as_type(part, dtype) for part in parts_of(weights)), rows)
+
+
+def transpose_parts(parts: Iterator[NDArray[np.generic]], rows: int) -> NDArray[np.generic]:
+    """Return the matrix [n, rows] whose columns are the rows of `parts` [·, n]."""
+    joined, first = None, 0
+    for part in parts:
+        if joined is None:
+            # torch has no type for NumPy's bfloat16
+            joined = np.empty((rows, part.shape[1]), f"i{part.itemsize}")
+            dtype = part.dtype
+        joined[first : first + len(part)] = part.view(joined.dtype)
+        first += len(part)
+    if joined is None:
+        raise ValueError("there is no part to transpose")
+    # NumPy's memory has large pages, and torch transposes block by block
+    transposed = np.empty((joined.shape[1], rows), joined.dtype)
+    torch.from_numpy(transposed).copy_(torch.from_numpy(joined).T)
+    return transposed.view(dtype)
 
 
 def matrix_elements(config: DecoderConfig) -> int:

@@ -87,7 +87,7 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
         list(inputs),
         [results, status],
         nodes=g.nodes,
-        initializers=list(g.initializers.values()),
+        initializers=g.ordered_initializers(),
         opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},
         name=f"qwen3_{options.task.output}",
     )

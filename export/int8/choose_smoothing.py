@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from ..architectures import EMBEDDINGS, DecoderConfig
-from ..passes.smooth import LayerScales, SmoothingPoint, repeat_kv, smooth_weights
+from ..passes.smooth import LayerScales, SmoothingPoint, repeat_kv
 from ..sources.checkpoint import Checkpoint
-from ..sources.staged_weights import StagedWeights
-from ..sources.weights import LazyTensor
-from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts, layer_names
+from .layer_walk import DecoderLayer, TextBatch, embed_texts, finish_texts
 from .products import ProductGroup
 from .rounding import multiply
 
@@ -41,8 +38,8 @@ _MIN_RELATIVE_SIZE = 0.1
 class Smoothing:
     """Result of a calibration run."""
 
-    weights: dict[str, LazyTensor]
-    """The smoothed weights, stored in the staging file."""
+    layers: dict[int, LayerScales]
+    """Scales of each layer."""
     vectors: torch.Tensor
     """float32 [texts, hidden]: the final embeddings in fp32, which smoothing does not change."""
 
@@ -51,30 +48,20 @@ def choose_smoothing(
     checkpoint: Checkpoint,
     rows: Sequence[Sequence[int]],
     points: Sequence[SmoothingPoint],
-    file: Path,
     on_layer: Callable[[int, int], None],
 ) -> Smoothing:
-    """Smooth the weights of `checkpoint` at `points`, from the activations of `rows` of token ids.
+    """Choose the scales at `points` in each layer of `checkpoint`, from the activations of `rows` of token ids.
 
-    Each weight is computed once: a layer's weights are smoothed while they are in memory, and written to `file`.
     `on_layer(done, total)` is called after each layer.
     """
-    weights, config = checkpoint.weights, checkpoint.config
-    with StagedWeights(file, {name: tensor.shape for name, tensor in weights.items()}) as staged:
-        staged.write_parts(EMBEDDINGS, weights[EMBEDDINGS])
-        batches = embed_texts(weights[EMBEDDINGS], rows)
-        stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
-        for index in range(config.layers):
-            layer = DecoderLayer(checkpoint, index)
-            inputs = _record_inputs(layer, batches, stride)
-            scales = _choose(layer, inputs, points, config)
-            for name, tensor in smooth_weights(layer.weights(), config, {index: scales}).items():
-                staged.write(name, tensor.fp32())
-            on_layer(index + 1, config.layers)
-        for name in weights.keys() - layer_names(config) - {EMBEDDINGS}:
-            staged.write(name, weights[name].fp32())
-        smoothed = staged.read()
-    return Smoothing(weights=smoothed, vectors=finish_texts(checkpoint.with_weights(smoothed), batches))
+    config, layers = checkpoint.config, {}
+    batches = embed_texts(checkpoint.weights[EMBEDDINGS], rows)
+    stride = -(-sum(map(len, rows)) // _SAMPLE_TOKENS)
+    for index in range(config.layers):
+        layer = DecoderLayer(checkpoint, index)
+        layers[index] = _choose(layer, _record_inputs(layer, batches, stride), points, config)
+        on_layer(index + 1, config.layers)
+    return Smoothing(layers=layers, vectors=finish_texts(checkpoint, batches))
 
 
 def _record_inputs(layer: DecoderLayer, batches: list[TextBatch], stride: int) -> dict[ProductGroup, torch.Tensor]:

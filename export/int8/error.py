@@ -80,7 +80,7 @@ def measure_cosines(
 ) -> torch.Tensor:
     """Return float64 [texts]: cosines between the quantized model's embeddings of `rows` and `exact` [texts, hidden].
 
-    `fp32_layers` has the paths of products that are not quantized.
+    `fp32_layers` has the paths of products that are not quantized. Two embeddings of zeros are equal (1).
     """
     batches = embed_texts(checkpoint.weights[EMBEDDINGS], rows)
     if TABLE not in fp32_layers:
@@ -92,7 +92,9 @@ def measure_cosines(
             batches = [layer.run(batch) for batch in batches]
         on_layer(index + 1, checkpoint.config.layers)
     quantized = finish_texts(checkpoint, batches)
-    return torch.nn.functional.cosine_similarity(exact.double(), quantized.double())
+    cosines = torch.nn.functional.cosine_similarity(exact.double(), quantized.double())
+    both_zero = (exact == 0).all(1) & (quantized == 0).all(1)
+    return torch.where(both_zero, 1.0, cosines)
 
 
 def _measure_layer(layer: DecoderLayer, batch: TextBatch, errors: dict[ProductGroup, float]) -> TextBatch:

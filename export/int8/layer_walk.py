@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from ..architectures import FINAL_NORM, DecoderConfig
+from ..architectures import FINAL_NORM
 from ..passes.rotate import UNROTATE
 from ..sources.checkpoint import Checkpoint
-from ..sources.weights import LazyTensor, in_memory
+from ..sources.weights import LazyTensor
 from .products import ProductGroup
 from .rounding import round_normed, round_rows
 
@@ -72,10 +72,6 @@ class DecoderLayer:
         self._rounded: dict[str, torch.nn.Parameter] = {}
         self._rounds_values = index < checkpoint.config.layers - 1
         self._is_rotated = UNROTATE in checkpoint.weights
-
-    def weights(self) -> dict[str, LazyTensor]:
-        """Return the layer's weights under their names in the checkpoint."""
-        return {self._prefix + name: in_memory(tensor) for name, tensor in self._layer.state_dict().items()}
 
     def tensors(self, group: ProductGroup) -> tuple[str, ...]:
         """Return the names of the weights of `group` in this layer."""
@@ -153,11 +149,6 @@ class DecoderLayer:
     def _is_rounded(self, name: str) -> bool:
         """Whether the graph quantizes the product `name`; it projects the last layer's values in floats."""
         return self._rounds_values or name != self._tensors.v
-
-
-def layer_names(config: DecoderConfig) -> set[str]:
-    """Return the names of all tensors that belong to a layer."""
-    return {name for name in config.tensor_shapes() if name.startswith("layers.")}
 
 
 def _round_inputs(_module: object, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import Int8AccuracyError
 from ..passes.rotate import rotate_stream
 from ..passes.rotation import make_rotation
-from ..passes.smooth import SmoothingPoint
+from ..passes.smooth import SmoothingPoint, smooth_weights
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
 from .choose_smoothing import choose_smoothing
@@ -54,10 +53,8 @@ class Int8Plan:
         return _multiply_adds(self.fp32_groups) / (config.layers * sum(group.weights(config) for group in ProductGroup))
 
 
-def plan_int8(
-    checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, scratch: Path, progress: Progress
-) -> Int8Plan:
-    """Return the plan for `checkpoint` from calibration `rows` of token ids; its weights are stored in `scratch`.
+def plan_int8(checkpoint: Checkpoint, rows: Sequence[Sequence[int]], max_error: float, progress: Progress) -> Int8Plan:
+    """Return the plan for `checkpoint` from calibration `rows` of token ids.
 
     Groups of products move to fp32, the largest error per weight first, until the smallest cosine over `rows` is at
     least 1 − max_error / MARGIN.
@@ -68,9 +65,8 @@ def plan_int8(
     progress.stage("smoothing, layer by layer")
     rotation = make_rotation(checkpoint.config.hidden)
     rotated = checkpoint.with_weights(rotate_stream(checkpoint.weights, checkpoint.config, rotation))
-    file = scratch / "smoothed.safetensors"
-    smoothing = choose_smoothing(rotated, rows, SMOOTHING_POINTS, file, progress.step)
-    smoothed = rotated.with_weights(smoothing.weights)
+    smoothing = choose_smoothing(rotated, rows, SMOOTHING_POINTS, progress.step)
+    smoothed = rotated.with_weights(smooth_weights(rotated.weights, rotated.config, smoothing.layers))
 
     def measure(fp32_groups: tuple[GroupError, ...]) -> Int8Plan:
         progress.stage(

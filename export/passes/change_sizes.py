@@ -6,8 +6,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from ...client.manifest import MergeReport
 from ..errors import AdapterMismatchError, list_keys
 from ..sources.references import AdapterReference
@@ -42,7 +40,7 @@ def measure_change(change: TensorChange, weights: Weights) -> ChangeSize:
             f"{change.target} is not finite after the merge; is lora_alpha in adapter_config.json, or a weight, too "
             "large?"
         )
-    before = float(torch.linalg.vector_norm(base.fp32()))
+    before = base.norm()
     rounding = before > 0.0 and change.is_rounding(size / before)
     return ChangeSize(tensor=change.target, before=before, change=size, rounding=rounding)
 

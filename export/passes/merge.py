@@ -89,15 +89,12 @@ def read_changes(adapter: Adapter, weights: Weights) -> list[TensorChange]:
 
 
 def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> LazyTensor:
-    def load_rows(rows: Sequence[int]) -> torch.Tensor:
-        return _require_finite(change.target, merged.fp32_rows(rows) + change.delta(base, rows))
+    def values(rows: Sequence[int] | None = None) -> torch.Tensor:
+        before = merged.fp32() if rows is None else merged.fp32_rows(rows)
+        return _require_finite(change.target, change.delta(base, rows).add_(before))
 
-    return LazyTensor(
-        base.shape,
-        torch.float32,
-        lambda: _require_finite(change.target, merged.fp32() + change.delta(base)),
-        None if base.load_rows is None else load_rows,
-    )
+    by_rows = base.load_rows is not None and not change.needs_all_rows
+    return LazyTensor(base.shape, torch.float32, values, values if by_rows else None)
 
 
 def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,7 @@ def rotate_stream(weights: Weights, config: DecoderConfig, rotation: Rotation) -
     rotated = dict(weights)
 
     def read_stream(name: str, gain: str) -> LazyTensor:
-        return weights[name].changed(lambda values: rotation.rotate_rows(values * weights[gain].fp32()))
+        return weights[name].changed(lambda values: rotation.rotate_rows(values * weights[gain].fp32()), by_rows=True)
 
     rotated[EMBEDDINGS] = weights[EMBEDDINGS].changed(rotation.rotate_rows, by_rows=True)
     for index in range(config.layers):

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
-_LARGEST_FACTOR = 64
+_LARGEST_FACTOR = 128
 """4096 channels are rotated by two 64 × 64 products, which cost 1/32 of one 4096 × 4096 product."""
-_ROWS_AT_A_TIME = 8192
-"""Bounds the temporary memory: the embedding table of an 8B model has 2.5 GB."""
+_PART = 1 << 22
+"""Values that are rotated at a time, 16 MB: bounds the temporary memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,22 +30,33 @@ class Rotation:
     def rotate_rows(self, values: torch.Tensor) -> torch.Tensor:
         """Return values · Q for float32 `values` [rows, size]."""
         rotated = torch.empty_like(values)
-        for first in range(0, len(values), _ROWS_AT_A_TIME):
-            rows = slice(first, first + _ROWS_AT_A_TIME)
-            rotated[rows] = self._rotate(values[rows])
+        count = max(1, _PART // self.size)
+        for first in range(0, len(values), count):
+            rows = slice(first, first + count)
+            rotated[rows] = self._rotate(values[rows][:, :, None])[:, :, 0]
         return rotated
-
-    def _rotate(self, values: torch.Tensor) -> torch.Tensor:
-        rotated: torch.Tensor = values * self.signs
-        inner = self.size
-        for factor in self.factors:
-            inner //= len(factor)
-            rotated = factor.T @ rotated.reshape(-1, len(factor), inner)
-        return rotated.reshape(values.shape)
 
     def rotate_columns(self, values: torch.Tensor) -> torch.Tensor:
         """Return Qᵀ · values for float32 `values` [size, columns]."""
-        return self.rotate_rows(values.T.contiguous()).T.contiguous()
+        rotated = torch.empty_like(values)
+        count = max(1, _PART // self.size)
+        for first in range(0, values.shape[1], count):
+            columns = slice(first, first + count)
+            rotated[:, columns] = self._rotate(values[None, :, columns])[0]
+        return rotated
+
+    def _rotate(self, values: torch.Tensor) -> torch.Tensor:
+        """Rotate the middle dimension of `values` [rows, size, columns]."""
+        rotated: torch.Tensor = values * self.signs[:, None]
+        inner = self.size * values.shape[2]
+        for factor in self.factors:
+            inner //= len(factor)
+            if inner == 1:
+                # one product of matrices instead of one of a matrix and a vector for each row
+                rotated = rotated.reshape(-1, len(factor)) @ factor
+            else:
+                rotated = factor.T @ rotated.reshape(-1, len(factor), inner)
+        return rotated.reshape(values.shape)
 
 
 def make_rotation(size: int, seed: int = 0) -> Rotation:
@@ -75,16 +86,20 @@ def _orthogonal(hadamard: torch.Tensor) -> torch.Tensor:
 
 
 def _sylvester(size: int) -> list[torch.Tensor]:
-    """Return the factors of Sylvester's matrix of a power of two, none larger than _LARGEST_FACTOR."""
-    factors = []
-    while size > 1:
-        part = min(size, _LARGEST_FACTOR)
-        matrix = torch.ones(1, 1)
-        while len(matrix) < part:
-            matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-        factors.append(_orthogonal(matrix))
-        size //= part
-    return factors
+    """Return factors of Sylvester's matrix of a power of two: one, or as many of similar sizes as are needed."""
+    if size == 1:
+        return []
+    exponent = size.bit_length() - 1
+    count = -(-exponent // (_LARGEST_FACTOR.bit_length() - 1))
+    return [_hadamard(exponent // count + int(index < exponent % count)) for index in range(count)]
+
+
+def _hadamard(exponent: int) -> torch.Tensor:
+    """Return Sylvester's matrix of size 2^exponent, orthogonal."""
+    matrix = torch.ones(1, 1)
+    for _ in range(exponent):
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return _orthogonal(matrix)
 
 
 def _paley(order: int) -> torch.Tensor | None:

@@ -42,12 +42,9 @@ class LowRankPair:
     def product(self, rows: Sequence[int] | None) -> torch.Tensor:
         """Return s · B·A as float32, or some rows of it."""
         down, up = self.down.fp32(), self.up
-        if rows is None:
-            whole = up.fp32() @ down
-            return self.scaling * (whole.T if self.transposed else whole)
         if self.transposed:
-            return self.scaling * (up.fp32() @ down[:, list(rows)]).T
-        return self.scaling * (up.fp32_rows(rows) @ down)
+            return (up.fp32() @ (down if rows is None else down[:, list(rows)])).mul_(self.scaling).T
+        return (_values(up, rows) @ down).mul_(self.scaling)
 
     def norm(self) -> float:
         """Return the Frobenius norm of s · B·A, without the product: ‖BA‖² is the sum of (BᵀB) ∘ (AAᵀ)."""
@@ -63,6 +60,14 @@ class TrainedRows:
     rows: Sequence[int]
     values: LazyTensor
     """[rows, hidden]"""
+
+    def put_into(self, table: torch.Tensor, rows: Sequence[int] | None) -> torch.Tensor:
+        """Return `table`, all rows of the embeddings or only `rows`, with the trained ones replaced."""
+        trained = {row: index for index, row in enumerate(self.rows)}
+        if rows is not None:
+            trained = {place: trained[row] for place, row in enumerate(rows) if row in trained}
+        places = torch.tensor(list(trained), dtype=torch.int64)
+        return table.index_copy(0, places, self.values.fp32()[list(trained.values())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,14 +88,14 @@ class TensorChange:
     tokens: TrainedRows | None = None
 
     def delta(self, base: LazyTensor, rows: Sequence[int] | None = None) -> torch.Tensor:
-        """Return ΔW as float32, or some rows of it; `base` is W, the tensor before any adapter."""
-        if rows is not None and (self.tokens is not None or self._by_columns):
+        """Return a new float32 tensor: ΔW, or some rows of it; `base` is W, the tensor before any adapter."""
+        if rows is not None and self.needs_all_rows:
             return self.delta(base)[list(rows)]
         additions = [pair.product(rows) for pair in self.pairs]
         if self.bias is not None:
             additions.append(self.bias_scaling * _values(self.bias, rows))
         if self._is_product:
-            return self.weight * sum(additions[1:], additions[0])
+            return sum(additions[1:], additions[0]).mul_(self.weight)
         before = _values(base, rows)
         trained = before.clone() if self.start is None else _values(self.start, rows)
         for addition in additions:
@@ -98,8 +103,8 @@ class TensorChange:
         if self.magnitude is not None:
             trained = self._with_magnitude(self.magnitude, trained, rows)
         if self.tokens is not None:
-            trained = trained.index_copy(0, torch.tensor(self.tokens.rows), self.tokens.values.fp32())
-        return self.weight * (trained - before)
+            trained = self.tokens.put_into(trained, rows)
+        return (trained - before).mul_(self.weight)
 
     def norm(self, base: LazyTensor) -> float:
         """Return the Frobenius norm of ΔW."""
@@ -118,11 +123,12 @@ class TensorChange:
         return self.start is None and self.magnitude is None and self.tokens is None
 
     @property
-    def _by_columns(self) -> bool:
+    def needs_all_rows(self) -> bool:
+        """Whether a row of ΔW depends on other rows: DoRA's norms of columns."""
         return self.magnitude is not None and any(pair.transposed for pair in self.pairs)
 
     def _with_magnitude(self, magnitude: LazyTensor, values: torch.Tensor, rows: Sequence[int] | None) -> torch.Tensor:
-        if self._by_columns:
+        if self.needs_all_rows:
             return torch.mul(values, magnitude.fp32() / torch.linalg.norm(values, dim=0))
         return torch.mul(values, (_values(magnitude, rows) / torch.linalg.norm(values, dim=1))[:, None])
 

@@ -18,6 +18,7 @@ from .modules import find_transformer
 from .quantized.forms import QUANTIZATION_KEYS, QuantizedForm, find_quantization
 from .references import SourceReference, resolve_directory
 from .setting_rules import CONFIG_RULES, check_keys
+from .shard_index import check_index
 from .weights import CODES, FLOATS, LazyTensor, Weights, hash_files, read_safetensors, remove_wrappers
 
 WEIGHT_FILES = "model*.safetensors"
@@ -114,6 +115,7 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
     quantization = find_quantization(raw, str(directory / "config.json"))
     types = FLOATS if quantization is None else FLOATS | CODES
     read = read_safetensors(directory, WEIGHT_FILES, types)
+    check_index(directory, read)
     stored = {remove_wrappers(name): tensor for name, tensor in read.items()}
     plain = stored if quantization is None else quantization.dequantize(stored)
     prefix = "model." if any(name.startswith("model.") for name in plain) else ""

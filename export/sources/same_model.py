@@ -43,6 +43,22 @@ def differences(first: Checkpoint, other: Checkpoint) -> list[str]:
     ]
 
 
+def base_differences(first: Checkpoint, base: Checkpoint) -> list[str]:
+    """Return what makes `base` another model than `first` as far as weights are concerned, one line each.
+
+    Pooling, prompts and the end token may be those of another model; the tokens must have the same ids.
+
+    Raises:
+        SourceError: A file cannot be read.
+    """
+    ours, theirs = (setting_files(checkpoint, []).find(TOKENIZER_FILE) for checkpoint in (first, base))
+    return [
+        *_compare(_config_facts(first.config), _config_facts(base.config)),
+        *_head_differences(first, base),
+        *(_tokenizer_differences(ours, theirs, only=("model", "added_tokens")) if ours else []),
+    ]
+
+
 def missing_files(first: Checkpoint, other: Checkpoint) -> list[str]:
     """Return the files about tokenizer, modules and prompts that only `first` has."""
     ours, theirs = setting_files(first, []), setting_files(other, [])
@@ -106,7 +122,7 @@ def _file_differences(first: SettingFiles, other: SettingFiles) -> list[str]:
     ]
 
 
-def _tokenizer_differences(first: Path | None, other: Path | None) -> list[str]:
+def _tokenizer_differences(first: Path | None, other: Path | None, only: tuple[str, ...] | None = None) -> list[str]:
     if other is None:
         return []
     if first is None:
@@ -114,7 +130,7 @@ def _tokenizer_differences(first: Path | None, other: Path | None) -> list[str]:
     if _read(first) == _read(other):
         return []
     ours, theirs = _read_tokenizer(first), _read_tokenizer(other)
-    parts = [part for part in ours | theirs if ours.get(part) != theirs.get(part)]
+    parts = [part for part in only or ours | theirs if ours.get(part) != theirs.get(part)]
     return [f"{TOKENIZER_FILE} has another {' and '.join(parts)}"] if parts else []
 
 

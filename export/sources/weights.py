@@ -44,8 +44,16 @@ class LazyTensor:
     """Reads some rows without the others; None if that is not possible."""
 
     def fp32(self) -> torch.Tensor:
-        """Return the values as float32."""
-        return self.load().to(torch.float32)
+        """Return the values as float32, converted in parts if rows can be read without the others."""
+        if self.load_rows is None or math.prod(self.shape) <= _PART:
+            return self.load().to(torch.float32)
+        # NumPy's memory has large pages
+        values = torch.from_numpy(np.empty(self.shape, np.float32))
+        first = 0
+        for part in self.fp32_parts():
+            values[first : first + len(part)] = part
+            first += len(part)
+        return values
 
     def rows(self, rows: Sequence[int]) -> torch.Tensor:
         """Return `rows` [rows, ...], in the given order."""
@@ -61,13 +69,17 @@ class LazyTensor:
         return self.fp32_rows(rows.tolist())[torch.from_numpy(indices.reshape(ids.shape))]
 
     def fp32_parts(self) -> Iterator[torch.Tensor]:
-        """Yield all values as float32, some consecutive rows at a time if rows can be read without the others."""
-        if self.load_rows is None:
-            yield self.fp32()
-            return
+        """Yield all values as float32, some consecutive rows at a time."""
         count = max(1, _PART // math.prod(self.shape[1:]))
+        if self.load_rows is None:
+            yield from torch.split(self.fp32(), count)
+            return
         for first in range(0, self.shape[0], count):
             yield self.fp32_rows(range(first, min(first + count, self.shape[0])))
+
+    def norm(self) -> float:
+        """Return the Frobenius norm."""
+        return math.hypot(*(float(torch.linalg.vector_norm(part)) for part in self.fp32_parts()))
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor], *, by_rows: bool = False) -> LazyTensor:
         """Return a tensor of the same shape with `change` applied to the float32 values on read.
@@ -80,7 +92,13 @@ class LazyTensor:
 
 def in_memory(values: torch.Tensor) -> LazyTensor:
     """Return `values` as a LazyTensor."""
-    return LazyTensor(tuple(values.shape), values.dtype, lambda: values)
+    return LazyTensor(tuple(values.shape), values.dtype, lambda: values, lambda rows: values[list(rows)])
+
+
+def parts_of(tensors: Sequence[LazyTensor]) -> Iterator[torch.Tensor]:
+    """Yield the rows of concatenated tensors as float32, some at a time."""
+    for tensor in tensors:
+        yield from tensor.fp32_parts()
 
 
 Weights = Mapping[str, LazyTensor]

@@ -1,4 +1,4 @@
-"""Exports in separate processes that can be killed.
+"""Exports, merges and fusions in separate processes that can be killed.
 
 Importing torch and transformers takes longer than a tiny export, so one process imports them and forks. This file, run
 as a script, is that process; it reads jobs from stdin as JSON lines.
@@ -16,7 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from qwen3_triton.export import ExportOptions, SilentProgress, SourceReference, export_model
+from qwen3_triton.export import (
+    AdapterReference,
+    ExportOptions,
+    FuseOptions,
+    MergeOptions,
+    SilentProgress,
+    SourceReference,
+    WeightedCheckpoint,
+    export_model,
+    write_fused_checkpoint,
+    write_merged_checkpoint,
+)
 from qwen3_triton.export.artifacts import staging
 
 
@@ -57,14 +68,17 @@ class ExportForks:
         overwrite: bool = False,
         die_at: int = -1,
         die_after: str = "",
+        adapter: Path | None = None,
+        other: Path | None = None,
     ) -> int:
-        """Start an export and return its process id.
+        """Start an export, or with `adapter` a merge, or with `other` a fusion, and return its process id.
 
         It kills itself at call number `die_at` of its progress, or after the function `die_after` of the staging
         module.
         """
         job = {"source": str(source), "repository": str(repository), "name": name, "overwrite": overwrite}
-        return self._request(job | {"die_at": die_at, "die_after": die_after})
+        inputs = {"adapter": str(adapter or ""), "other": str(other or "")}
+        return self._request(job | inputs | {"die_at": die_at, "die_after": die_after})
 
     def join(self, pid: int) -> int:
         """Wait for an export and return its exit status, or minus the number of the signal that killed it."""
@@ -121,15 +135,29 @@ def _serve() -> None:
 
 
 def _export(job: dict[str, Any]) -> int:
-    options = tiny_options(Path(job["source"]), Path(job["repository"]), name=job["name"], overwrite=job["overwrite"])
     if job["die_after"]:
         _kill_after(job["die_after"])
     try:
-        export_model(options, _Fuse(job["die_at"]))
+        _write(job, _Fuse(job["die_at"]))
     except Exception as error:  # noqa: BLE001 - reported by the exit status
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _write(job: dict[str, Any], progress: SilentProgress) -> None:
+    source, output, overwrite = Path(job["source"]), Path(job["repository"]) / job["name"], bool(job["overwrite"])
+    if job["adapter"]:
+        adapters = (AdapterReference(SourceReference(job["adapter"])),)
+        model = SourceReference(str(source))
+        write_merged_checkpoint(
+            MergeOptions(model=model, adapters=adapters, output=output, overwrite=overwrite), progress
+        )
+    elif job["other"]:
+        checkpoints = tuple(WeightedCheckpoint(SourceReference(str(folder))) for folder in (source, job["other"]))
+        write_fused_checkpoint(FuseOptions(checkpoints=checkpoints, output=output, overwrite=overwrite), progress)
+    else:
+        export_model(tiny_options(source, output.parent, name=output.name, overwrite=overwrite), progress)
 
 
 if __name__ == "__main__":

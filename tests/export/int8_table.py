@@ -28,12 +28,12 @@ from tiny_checkpoint import TinyCheckpoint
 
 from qwen3_triton.export import SourceReference
 from qwen3_triton.export.int8.calibration import held_out_texts, read_calibration
-from qwen3_triton.export.int8.choose_smoothing import Smoothing, choose_smoothing
+from qwen3_triton.export.int8.choose_smoothing import choose_smoothing
 from qwen3_triton.export.int8.error import measure_cosines
 from qwen3_triton.export.int8.plan import SMOOTHING_POINTS
 from qwen3_triton.export.passes.rotate import rotate_stream
 from qwen3_triton.export.passes.rotation import make_rotation
-from qwen3_triton.export.passes.smooth import SmoothingPoint
+from qwen3_triton.export.passes.smooth import SmoothingPoint, smooth_weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
 from qwen3_triton.export.sources.tokenizer import read_tokenizer
 from qwen3_triton.export.sources.weights import in_memory
@@ -64,21 +64,15 @@ def apply(checkpoint: Checkpoint, passes: Passes, calibration: Rows) -> Checkpoi
         rotation = make_rotation(checkpoint.config.hidden)
         checkpoint = checkpoint.with_weights(rotate_stream(checkpoint.weights, checkpoint.config, rotation))
     if passes.points:
-        checkpoint = checkpoint.with_weights(smooth(checkpoint, calibration, passes.points).weights)
-    return checkpoint
-
-
-def smooth(checkpoint: Checkpoint, rows: Rows, points: Sequence[SmoothingPoint]) -> Smoothing:
-    """Smooth `checkpoint`, with the resulting weights in memory."""
-    with TemporaryDirectory() as folder:
-        smoothing = choose_smoothing(checkpoint, rows, points, Path(folder) / "smoothed.safetensors", ignore_progress)
-        weights = {name: in_memory(tensor.fp32().clone()) for name, tensor in smoothing.weights.items()}
-        return dataclasses.replace(smoothing, weights=weights)
+        layers = choose_smoothing(checkpoint, calibration, passes.points, ignore_progress).layers
+        checkpoint = checkpoint.with_weights(smooth_weights(checkpoint.weights, checkpoint.config, layers))
+    return checkpoint.with_weights({name: in_memory(tensor.fp32()) for name, tensor in checkpoint.weights.items()})
 
 
 def int8_cosines(checkpoint: Checkpoint, rows: Rows, fp32_layers: frozenset[str] = frozenset()) -> torch.Tensor:
     """Return the cosine between int8 and fp32 embeddings of every row; `fp32_layers` are not rounded."""
-    return measure_cosines(checkpoint, rows, fp32_layers, smooth(checkpoint, rows, ()).vectors, ignore_progress)
+    exact = choose_smoothing(checkpoint, rows, (), ignore_progress).vectors
+    return measure_cosines(checkpoint, rows, fp32_layers, exact, ignore_progress)
 
 
 def ignore_progress(_done: int, _total: int) -> None:

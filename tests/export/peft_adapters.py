@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ def write_adapter(
     zeros: bool = False,
     vocabulary: int | None = None,
     initial: Path | None = None,
+    prepare: Callable[[Any], None] | None = None,
     **settings: Any,
 ) -> Path:
     """Save a new adapter with PEFT, with random values in all its tensors.
@@ -55,6 +56,7 @@ def write_adapter(
         vocabulary: Resize the embeddings of the base before training.
         initial: Also save the adapter as it is before training in this folder, and PEFT's conversion to plain LoRA in
             `converted`, beside the adapter.
+        prepare: Gets the base before PEFT adds the adapter.
         settings: Fields of LoraConfig.
     """
     fields: dict[str, Any] = {"r": 3, "lora_alpha": 5, "target_modules": ATTENTION_AND_MLP} | settings
@@ -63,6 +65,8 @@ def write_adapter(
         base: Any = load_base(source, causal=causal)
         if vocabulary is not None:
             base.resize_token_embeddings(vocabulary)
+        if prepare is not None:
+            prepare(base)
         model = get_peft_model(base, LoraConfig(**fields))
         if initial is not None:
             _save_initial(model, initial)

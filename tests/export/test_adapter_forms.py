@@ -11,11 +11,21 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import (
+    IA3Config,
+    LoraConfig,
+    LoraGAConfig,
+    PeftModel,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    get_peft_model,
+)
+from peft.tuners.lora.config import CordaConfig
 from peft_adapters import load_base, peft_truth, write_adapter
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json
@@ -140,12 +150,19 @@ def assert_equal(merged: MergedModel, truth: dict[str, torch.Tensor]) -> None:
         torch.testing.assert_close(found, tensor, rtol=1e-5, atol=2e-6, msg=f"{name} differs")
 
 
+def assert_rows_equal_the_whole(merged: MergedModel) -> None:
+    for name, tensor in merged.weights.items():
+        rows = [tensor.shape[0] - 1, 3, 0]
+        torch.testing.assert_close(tensor.fp32_rows(rows), tensor.fp32()[rows], rtol=1e-5, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 def test_equals_peft(tmp_path: Path, form: Form) -> None:
     source, adapter = make(tmp_path, form)
     truth = peft_truth(source, adapter, ROWS, causal=form.causal, vocabulary=form.vocabulary)
     merged = merge(source, reference(adapter))
     assert_equal(merged, {name: truth.merged[name] for name in truth.merged if name != LM_HEAD or form.compares_head})
+    assert_rows_equal_the_whole(merged)
     base = open_checkpoint(SourceReference(str(source)))
     if form.vocabulary is not None:
         base = base.with_vocabulary({}, form.vocabulary)
@@ -157,7 +174,33 @@ def test_equals_peft(tmp_path: Path, form: Form) -> None:
     assert 0 < report.relative_change < 10
 
 
-@pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
+def decompose(base: Any) -> None:
+    """Give each module what PEFT's preprocessing for CorDA does, from the weights alone instead of a covariance."""
+    for name, module in base.named_modules():
+        if name.endswith(("q_proj", "v_proj")):
+            rank = 2 if name.endswith("v_proj") else 3
+            u, s, v = torch.linalg.svd(module.weight.data, full_matrices=False)
+            module.eigens = SimpleNamespace(U_WC=u[:, :rank], S_WC=s[:rank], V_WC=v[:rank].T)
+
+
+def draw_gradients(base: Any) -> None:
+    """Give each module what PEFT's preprocessing for LoRA-GA does, at random."""
+    rng = torch.Generator().manual_seed(2)
+    for name, module in base.named_modules():
+        if name.endswith(("q_proj", "v_proj")):
+            module._peft_loraga_grad = torch.randn(module.weight.shape, generator=rng)
+
+
+MUTATIONS: dict[str, dict[str, Any]] = {
+    "pissa": {},
+    "pissa_niter_4": {},
+    "olora": {},
+    "corda": {"corda_config": CordaConfig(), "prepare": decompose},
+    "lora_ga": {"lora_ga_config": LoraGAConfig(), "prepare": draw_gradients},
+}
+
+
+@pytest.mark.parametrize("init", MUTATIONS)
 @pytest.mark.parametrize(
     ("adapter_name", "initial"), [("adapter", "adapter/pissa_init"), ("checkpoint-20", "initial_model")]
 )
@@ -171,7 +214,7 @@ def test_adapter_that_began_with_a_part_of_its_base_equals_peft(
         "rank_pattern": {"v_proj": 2},
         "target_modules": ["q_proj", "v_proj"],
     }
-    adapter = write_adapter(tmp_path / adapter_name, source, initial=tmp_path / initial, **settings)
+    adapter = write_adapter(tmp_path / adapter_name, source, initial=tmp_path / initial, **settings, **MUTATIONS[init])
     converted = tmp_path / "converted"
     truth = peft_truth(source, converted, ROWS[:1])
     merged = merge(source, reference(adapter))
@@ -242,6 +285,24 @@ def test_other_forms_are_rejected_by_name(tmp_path: Path, plain: tuple[Path, Pat
         open_adapter(reference(adapter))
     assert refusal.remedy in str(caught.value)
     assert str(file) in str(caught.value)
+
+
+TASK: dict[str, Any] = {"task_type": "CAUSAL_LM"}
+SAVED_BY_PEFT = {
+    "PROMPT_TUNING": PromptTuningConfig(num_virtual_tokens=3, **TASK),
+    "PREFIX_TUNING": PrefixTuningConfig(num_virtual_tokens=3, **TASK),
+    "IA3": IA3Config(target_modules=["k_proj", "down_proj"], feedforward_modules=["down_proj"], **TASK),
+    "target_parameters": LoraConfig(target_modules=[], target_parameters=["mlp.up_proj.weight"], **TASK),
+}
+
+
+@pytest.mark.parametrize("name", SAVED_BY_PEFT)
+def test_other_forms_are_rejected_as_peft_saves_them(tmp_path: Path, name: str) -> None:
+    source = write_checkpoint(tmp_path / "base", UNTIED)
+    base: Any = load_base(source, causal=True)
+    get_peft_model(base, SAVED_BY_PEFT[name]).save_pretrained(str(tmp_path / "adapter"))
+    with pytest.raises(UnsupportedCheckpointError, match=name):
+        merge(source, reference(tmp_path / "adapter"))
 
 
 def test_every_method_of_the_installed_peft_is_listed() -> None:
@@ -507,19 +568,11 @@ def test_vocabulary_is_resized_in_an_export(tmp_path: Path) -> None:
 
 def test_weights_and_the_combinations_of_peft(tmp_path: Path) -> None:
     """Weights scale the changes, which is PEFT's `cat`; `linear` multiplies sums of factors, with mixed products."""
-    from peft import PeftModel
-
     source, first = make(tmp_path, Form(settings={"target_modules": ["q_proj"]}))
     second = write_adapter(tmp_path / "second", source, seed=1, target_modules=["q_proj"], lora_alpha=2)
     name = "layers.0.self_attn.q_proj.weight"
     base = open_checkpoint(SourceReference(str(source))).weights[name].fp32()
-    combined = {}
-    for kind in ("cat", "linear"):
-        model: Any = PeftModel.from_pretrained(load_base(source), first, adapter_name="a")
-        model.load_adapter(second, adapter_name="b")
-        model.add_weighted_adapter(["a", "b"], [0.5, 0.5], adapter_name="both", combination_type=kind)
-        model.set_adapter("both")
-        combined[kind] = model.merge_and_unload().state_dict()[name]
+    combined = {kind: combine(source, {first: 0.5, second: 0.5}, kind)[name] for kind in ("cat", "linear")}
     merged = merge(source, reference(first, 0.5), reference(second, 0.5)).weights[name].fp32()
     torch.testing.assert_close(merged, combined["cat"], rtol=1e-5, atol=2e-6)
     adapters = [open_adapter(reference(folder)) for folder in (first, second)]
@@ -530,3 +583,45 @@ def test_weights_and_the_combinations_of_peft(tmp_path: Path) -> None:
     sums = [sum(factor * each for factor, each in zip(factors, side, strict=True)) for side in (a, b)]
     torch.testing.assert_close(base + sums[1] @ sums[0], combined["linear"], rtol=1e-5, atol=2e-6)
     assert (combined["linear"] - merged).abs().max() > 0.01
+
+
+def combine(source: Path, adapters: dict[Path, float], kind: str) -> dict[str, torch.Tensor]:
+    """Return the tensors of PEFT's combination of weighted adapters, merged."""
+    first, *others = adapters
+    model: Any = PeftModel.from_pretrained(load_base(source), first, adapter_name=first.name)
+    for folder in others:
+        model.load_adapter(folder, adapter_name=folder.name)
+    names, weights = [folder.name for folder in adapters], list(adapters.values())
+    model.add_weighted_adapter(names, weights, adapter_name="both", combination_type=kind)
+    model.set_adapter("both")
+    merged: dict[str, torch.Tensor] = model.merge_and_unload().state_dict()
+    return merged
+
+
+def test_adapters_of_different_forms_add_up_as_in_peft(tmp_path: Path) -> None:
+    """With ranks, alphas, modules and weights of their own, one of them rank-stabilized, and a negative weight."""
+    source = write_checkpoint(tmp_path / "base")
+    settings: list[dict[str, Any]] = [
+        {"target_modules": ["q_proj", "up_proj", "embed_tokens"]},
+        {"r": 5, "lora_alpha": 2, "target_modules": ["q_proj", "v_proj", "embed_tokens"]},
+        {"r": 2, "lora_alpha": 9, "use_rslora": True, "target_modules": ["q_proj", "v_proj", "down_proj"]},
+    ]
+    folders = [write_adapter(tmp_path / f"a{i}", source, seed=i, **kind) for i, kind in enumerate(settings)]
+    adapters = dict(zip(folders, (0.7, -0.4, 1.5), strict=True))
+    truth = combine(source, adapters, "cat")
+    for order in (folders, folders[::-1]):
+        assert_equal(merge(source, *(reference(folder, adapters[folder]) for folder in order)), truth)
+
+
+def test_adapters_of_different_modules_add_up_as_linear_in_peft(tmp_path: Path) -> None:
+    """Where no module has two adapters, `linear` has no mixed products, and is the same sum. Ranks must be equal."""
+    source = write_checkpoint(tmp_path / "base")
+    settings: list[dict[str, Any]] = [
+        {"target_modules": ["q_proj", "up_proj"]},
+        {"lora_alpha": 2, "target_modules": ["v_proj"]},
+        {"lora_alpha": 9, "use_rslora": True, "target_modules": ["k_proj", "embed_tokens"]},
+    ]
+    folders = [write_adapter(tmp_path / f"a{i}", source, seed=i, **kind) for i, kind in enumerate(settings)]
+    adapters = dict(zip(folders, (0.7, -0.4, 1.5), strict=True))
+    truth = combine(source, adapters, "linear")
+    assert_equal(merge(source, *(reference(folder, weight) for folder, weight in adapters.items())), truth)

@@ -225,6 +225,11 @@ def test_prompt_longer_than_max_tokens_is_an_error(here: Runner, tmp_path: Path)
         ["merge", "x", "--output", "y", "--adapter", "a", "--with", "b"],
         ["merge", "x", "--output", "y", "--adapter", "a", "--method", "slerp"],
         ["merge", "x", "--output", "y", "--with", "b", "--method", "median"],
+        ["merge", "x", "--output", "y", "--with", "b", "--method", "ties"],
+        ["merge", "x", "--output", "y", "--with", "b", "--base", "c"],
+        ["merge", "x", "--output", "y", "--adapter", "a", "--base", "c", "--method", "ties"],
+        ["merge", "x", "--output", "y", "--base", "c", "--method", "task-arithmetic", "--density", "0.5"],
+        ["merge", "x", "--output", "y", "--with", "b", "--lambda", "0.5"],
         ["no-such-command"],
     ],
     ids=" ".join,
@@ -265,6 +270,17 @@ def test_merge_fuses_checkpoints_by_their_weights(here: Runner, tmp_path: Path, 
     assert f"note: the result differs from {other} (share 0.158) by " in result.stderr
     linear = here("merge", tiny_source, "--with", other, "--method", "linear", "--output", "linear")
     assert linear.returncode == 0, linear.stderr
+
+
+def test_merge_fuses_changes_since_a_base(here: Runner, tmp_path: Path, tiny_source: Path) -> None:
+    other = write_checkpoint(tmp_path / "other", TinyCheckpoint(seed=4))
+    common = ("merge", f"{other}=0.5", "--base", tiny_source)
+    result = here(*common, "--method", "task-arithmetic", "--lambda", "0.4", "--output", "scaled")
+    assert result.returncode == 0, result.stderr
+    assert f"note: the result differs from {other} (weight 0.5) by " in result.stderr
+    assert f"note: the result differs from {tiny_source} (base) by " in result.stderr
+    ties = here(*common, "--with", tiny_source, "--method", "ties", "--density", "0.3", "--output", "ties")
+    assert ties.returncode == 0, ties.stderr
 
 
 def test_merge_of_another_model_is_an_error(here: Runner, tmp_path: Path, tiny_source: Path) -> None:

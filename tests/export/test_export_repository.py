@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ from qwen3_triton.export import (
     SourceReference,
     UnsupportedCheckpointError,
     export_model,
+    open_checkpoint,
 )
 from qwen3_triton.export.artifacts import graph_file
 from qwen3_triton.export.formats import Tolerance, table, weight_format
@@ -390,6 +392,35 @@ def test_killed_around_the_rename(
         assert list(repository.iterdir()) == []
     assert forks.join(forks.start(tiny_source, repository, overwrite=True)) == 0
     assert_complete(folder, 1 + there + overwrite)
+    assert stale(tmp_path) == []
+
+
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+@pytest.mark.parametrize("kind", ["adapter", "other"])
+def test_killed_merge_or_fusion(
+    forks: ExportForks, tmp_path: Path, tiny_source: Path, kind: str, overwrite: bool
+) -> None:
+    """Kill it while it reads, at the first and the last tensor, and around the rename."""
+    adapter = write_adapter(tmp_path / "inputs" / "adapter", tiny_source) if kind == "adapter" else None
+    other = write_checkpoint(tmp_path / "inputs" / "other", TinyCheckpoint(seed=4)) if kind == "other" else None
+    merge = functools.partial(forks.start, tiny_source, adapter=adapter, other=other)
+    whole, output = tmp_path / "whole", tmp_path / "output"
+    assert forks.join(merge(whole)) == 0
+    before: dict[str, str] = {}
+    if overwrite:
+        write_checkpoint(output / "model", TinyCheckpoint(seed=5))
+        before = files_of(output)
+    tensors = 2 + len(open_checkpoint(SourceReference(str(tiny_source))).weights)
+    for die_at in (0, 2, tensors - 1):
+        assert forks.join(merge(output, overwrite=overwrite, die_at=die_at)) == -signal.SIGKILL
+        assert (files_of(output) if output.exists() else {}) == before
+    assert forks.join(merge(output, overwrite=overwrite, die_after="_flush")) == -signal.SIGKILL
+    assert (files_of(output) if output.exists() else {}) == before
+    assert forks.join(merge(output, overwrite=overwrite, die_after="_move_in")) == -signal.SIGKILL
+    assert files_of(output) == files_of(whole)
+    assert len(stale(tmp_path)) == 1
+    assert forks.join(merge(output, overwrite=True)) == 0
+    assert files_of(output) == files_of(whole)
     assert stale(tmp_path) == []
 
 

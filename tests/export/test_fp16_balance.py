@@ -96,7 +96,7 @@ def lower(folder: Path) -> LoweredWeights:
     checkpoint = open_checkpoint(SourceReference(str(folder)))
     peaks = ReferenceModel(checkpoint).embed(ROWS, 4, lambda _done, _total: None).peaks
     format = weight_format(Precision.FP16, Device.CPU)
-    inputs = LoweringInputs(checkpoint=checkpoint, peaks=peaks, max_cosine_error=1.0, scratch=folder, progress=Notes())
+    inputs = LoweringInputs(checkpoint=checkpoint, peaks=peaks, max_cosine_error=1.0, progress=Notes())
     return format.lower(inputs)
 
 

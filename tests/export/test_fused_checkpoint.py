@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_fuse import WITHOUT_BASE, published_linear
 from test_fuse import fuse as fuse_values
-from test_fuse import published_linear
 from test_setting_files import PROMPTS_FILE, Notes, write_pooling
+from test_task_vectors import load_sum, load_ties
 from tiny_checkpoint import (
     CAUSAL,
     CLASSIFIER,
@@ -44,7 +45,8 @@ from qwen3_triton.export import (
 from qwen3_triton.export.artifacts import weight_shards
 
 ROWS = random_rows([1, 8, 40])
-LINEAR, SLERP = FusionMethod.LINEAR, FusionMethod.SLERP
+LINEAR, SLERP = WITHOUT_BASE
+TASK_ARITHMETIC, TIES = FusionMethod.TASK_ARITHMETIC, FusionMethod.TIES
 TINY = TinyCheckpoint()
 
 
@@ -55,13 +57,24 @@ def fuse(
     method: FusionMethod = SLERP,
     notes: Notes | None = None,
     overwrite: bool = False,
+    base: Path | None = None,
+    density: float = 0.2,
+    scale: float = 1.0,
 ) -> Path:
     weights = weights or (1.0,) * len(sources)
     checkpoints = tuple(
         WeightedCheckpoint(SourceReference(str(source)), weight)
         for source, weight in zip(sources, weights, strict=True)
     )
-    options = FuseOptions(checkpoints=checkpoints, output=output, method=method, overwrite=overwrite)
+    options = FuseOptions(
+        checkpoints=checkpoints,
+        output=output,
+        method=method,
+        base=SourceReference(str(base)) if base else None,
+        density=density,
+        scale=scale,
+        overwrite=overwrite,
+    )
     return write_fused_checkpoint(options, notes)
 
 
@@ -75,7 +88,7 @@ def load_all(folder: Path) -> dict[str, torch.Tensor]:
     return {name: values for file in folder.glob("*.safetensors") for name, values in load_file(file).items()}
 
 
-@pytest.mark.parametrize("method", FusionMethod)
+@pytest.mark.parametrize("method", WITHOUT_BASE)
 @pytest.mark.parametrize("layout", ["Qwen3Model", CAUSAL], ids=["model", "causal"])
 def test_output_loads_in_transformers(tmp_path: Path, layout: str, method: FusionMethod) -> None:
     tiny = TinyCheckpoint(layout=layout, tied=layout != CAUSAL)
@@ -92,6 +105,90 @@ def test_output_loads_in_transformers(tmp_path: Path, layout: str, method: Fusio
     assert min_cosine(official_vectors(output, ROWS), model_vectors(decoder, ROWS)) >= 0.9999999
     assert min_cosine(official_vectors(output, ROWS), official_vectors(first, ROWS)) < 0.99
     assert AutoTokenizer.from_pretrained(output)("the capital")["input_ids"][-1] == 278
+
+
+@pytest.mark.parametrize("method", [TASK_ARITHMETIC, TIES])
+@pytest.mark.parametrize("layout", ["Qwen3Model", CAUSAL], ids=["model", "causal"])
+def test_output_with_a_base_loads_in_transformers(tmp_path: Path, layout: str, method: FusionMethod) -> None:
+    tiny = TinyCheckpoint(layout=layout, tied=layout != CAUSAL)
+    first, second = pair(tmp_path, tiny, shards=2)
+    base = write_checkpoint(tmp_path / "base", dataclasses.replace(tiny, seed=5))
+    (base / "tokenizer.json").unlink()
+    output = fuse(
+        tmp_path / "fused", first, second, weights=(0.5, 1.0), method=method, base=base, density=0.4, scale=0.7
+    )
+    loaded = (Qwen3ForCausalLM if layout == CAUSAL else Qwen3Model).from_pretrained(output).state_dict()
+    origin, *sources = (load_all(folder) for folder in (base, first, second))
+    assert set(load_all(output)) == set(sources[0])
+    for name in sources[0]:
+        tensors = [source[name] for source in sources]
+        expected = (
+            load_sum(origin[name], tensors, (0.5, 1.0), 0.7)
+            if method is TASK_ARITHMETIC
+            else load_ties(origin[name], tensors, (0.5, 1.0), 0.4, 0.7)
+        )
+        assert torch.equal(loaded[name], expected)
+    assert AutoTokenizer.from_pretrained(output)("the capital")["input_ids"][-1] == 278
+
+
+def test_task_arithmetic_of_one_checkpoint_scales_its_fine_tuning(tmp_path: Path) -> None:
+    base, tuned = pair(tmp_path)
+    notes = Notes()
+    output = load_all(fuse(tmp_path / "out", tuned, weights=(-0.5,), method=TASK_ARITHMETIC, base=base, notes=notes))
+    before, after = load_all(base), load_all(tuned)
+    for name, values in output.items():
+        torch.testing.assert_close(values, 1.5 * before[name] - 0.5 * after[name])
+    ways = [note.rpartition(" by ")[0] for note in notes.notes]
+    assert ways == [f"the result differs from {tuned} (weight -0.5)", f"the result differs from {base} (base)"]
+
+
+def test_only_the_weights_of_a_base_count(tmp_path: Path) -> None:
+    """Its prompts, pooling, dtype and end token may be others."""
+    first, base = pair(tmp_path, layout=CAUSAL, end_token=False, dtype=torch.bfloat16)
+    write_prompts(prompts={"query": "q: "})(base)
+    pool("mean")(base)
+    output = fuse(tmp_path / "fused", first, first, method=TIES, base=base)
+    assert not (output / PROMPTS_FILE).exists()
+    assert not (output / "modules.json").exists()
+    assert (output / "tokenizer.json").read_bytes() == (first / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"hidden": 48}, "hidden_size is 48 instead of 40"),
+        ({"tokenizer_size": 290}, "tokenizer.json has another model and added_tokens"),
+        ({"layout": CLASSIFIER}, "shape of score.weight is [1, 40] instead of not stated"),
+    ],
+    ids=str,
+)
+def test_another_base_is_refused(tmp_path: Path, changes: dict[str, Any], difference: str) -> None:
+    first, base = pair(tmp_path, **changes)
+    with pytest.raises(FusionError) as raised:
+        fuse(tmp_path / "out" / "fused", first, method=TASK_ARITHMETIC, base=base)
+    assert f"compared with {first}, the base {base} ({difference}" in str(raised.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        (TIES, {"with_base": False}, "ties needs a base"),
+        (SLERP, {}, "slerp has no use for a base"),
+        (TIES, {"weights": (1.0, -1.0)}, "tiny=-1': ties takes no negative weights"),
+        (TASK_ARITHMETIC, {"weights": (1.0, 0.0)}, "tiny=0': the weight must be a finite number other than 0"),
+        (TIES, {"density": 0.0}, "density 0: must be above 0 and at most 1"),
+        (TIES, {"density": 1.5}, "density 1.5: must be above 0 and at most 1"),
+        (TIES, {"scale": float("nan")}, "scale nan: must be a finite number other than 0"),
+    ],
+    ids=str,
+)
+def test_invalid_options_with_a_base_are_refused(
+    tmp_path: Path, tiny_source: Path, method: FusionMethod, options: dict[str, Any], message: str
+) -> None:
+    base = tiny_source if options.pop("with_base", True) else None
+    with pytest.raises(FusionError, match=re.escape(message)):
+        fuse(tmp_path / "fused", tiny_source, tiny_source, method=method, base=base, **options)
 
 
 def test_classifier_heads_are_fused(tmp_path: Path) -> None:
@@ -129,7 +226,10 @@ def test_fusing_a_model_with_itself_returns_its_file(
     tmp_path: Path, tiny: TinyCheckpoint, method: FusionMethod
 ) -> None:
     source = write_checkpoint(tmp_path / "tiny", tiny)
-    output = fuse(tmp_path / "out" / "fused", source, source, source, weights=(0.3, 0.9, 1 / 7), method=method)
+    base = source if method.needs_base else None
+    output = fuse(
+        tmp_path / "out" / "fused", source, source, source, weights=(0.3, 0.9, 1 / 7), method=method, base=base
+    )
     before, after = load_all(source), load_all(output)
     assert {name: values.dtype for name, values in after.items()} == {name: v.dtype for name, v in before.items()}
     assert all(torch.equal(after[name], values) for name, values in before.items())
@@ -347,9 +447,15 @@ def test_the_differences_of_all_checkpoints_are_listed(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
-def test_invalid_weights_are_refused(tmp_path: Path, tiny_source: Path, weight: float) -> None:
-    with pytest.raises(FusionError, match=f"tiny={weight:g}': the weight must be a finite number above 0"):
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (-1.0, "slerp takes no negative weights"),
+        *((weight, "the weight must be a finite number other than 0") for weight in (0.0, float("nan"), float("inf"))),
+    ],
+)
+def test_invalid_weights_are_refused(tmp_path: Path, tiny_source: Path, weight: float, reason: str) -> None:
+    with pytest.raises(FusionError, match=f"tiny={weight:g}': {reason}"):
         fuse(tmp_path / "fused", tiny_source, tiny_source, weights=(1.0, weight))
 
 

@@ -54,7 +54,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     name = str(request.param)
     source = write_tensors(tmp_path_factory.mktemp(name) / "checkpoint", CASES[name](realistic_tensors()))
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    plan = plan_int8(checkpoint, CALIBRATION, 0.01, source.parent, SilentProgress())
+    plan = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
     return Case(name, source, checkpoint, plan, official_vectors(source, HELD_OUT))
 
 
@@ -129,9 +129,9 @@ def test_fp32_layers_are_not_rounded(case: Case) -> None:
 def test_stricter_limit_moves_products_to_fp32_and_is_reached(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
-    loose = plan_int8(checkpoint, CALIBRATION, 0.01, tmp_path / "loose", SilentProgress())
+    loose = plan_int8(checkpoint, CALIBRATION, 0.01, SilentProgress())
     goal = loose.worst * 0.6
-    plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, tmp_path / "strict", SilentProgress())
+    plan = plan_int8(checkpoint, CALIBRATION, 2 * goal, SilentProgress())
     assert plan.fp32_groups
     assert plan.worst <= goal
     assert 0 < plan.fp32_share < MAX_FP32_SHARE
@@ -173,4 +173,4 @@ def test_unreachable_limit_is_an_error(tmp_path: Path) -> None:
     source = write_tensors(tmp_path / "checkpoint", realistic_tensors())
     checkpoint = open_checkpoint(SourceReference(str(source)))
     with pytest.raises(Int8AccuracyError, match=r"with [45]\d% .* \(allowed: 1e-05\); allow a larger"):
-        plan_int8(checkpoint, CALIBRATION[:4], 1e-5, tmp_path, SilentProgress())
+        plan_int8(checkpoint, CALIBRATION[:4], 1e-5, SilentProgress())

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from outlier_checkpoint import SHAPE, realistic_tensors, with_outliers, write_tensors
-from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
+from tiny_checkpoint import CAUSAL, END_TOKEN, TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes
 
 from qwen3_triton.client import ExportRecord, ParityReport, Precision, QuantizationReport, ScoreParityReport, Task
@@ -25,10 +26,12 @@ from qwen3_triton.export import (
     SourceReference,
     export_model,
 )
+from qwen3_triton.export.architectures import EMBEDDINGS
 from qwen3_triton.export.int8.calibration import BUILT_IN, subsample
 from qwen3_triton.export.int8.rounding import NORM_OUTPUT_SCALE
 
 MAX_TOKENS = 64
+END_ID = 278
 
 
 class Notes(SilentProgress):
@@ -141,6 +144,24 @@ def test_custom_calibration_texts_are_used(source: Path, texts: Path, tmp_path: 
     assert report.calibration.reference == str(texts)
     assert report.calibration.sha256 == hashlib.sha256(texts.read_bytes()).hexdigest()
     assert report.calibration_texts == 15
+
+
+def test_a_text_with_an_embedding_of_zeros_is_no_error(tmp_path: Path) -> None:
+    """The end token, also used for padding, is a row of zeros in new checkpoints."""
+    tensors = realistic_tensors()
+    source = write_tensors(tmp_path / "checkpoint", tensors | {EMBEDDINGS: without_row(tensors[EMBEDDINGS], END_ID)})
+    texts = tmp_path / "texts.txt"
+    texts.write_text(f"the city of the query\n{END_TOKEN}\nthe capital\n", encoding="utf-8")
+    result = export_model(options(source, tmp_path / "repository", int8=Int8Options(calibration=texts)))
+    report = quantization_of(result)
+    assert report.fp32_layers == ()
+    assert report.calibration_texts == 3
+
+
+def without_row(values: torch.Tensor, row: int) -> torch.Tensor:
+    kept = values.clone()
+    kept[row] = 0
+    return kept
 
 
 def test_stricter_limit_keeps_products_in_fp32_and_lists_them(
