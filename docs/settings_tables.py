@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from qwen3_triton.export.sources.adapter_forms import ADAPTER_FORMS
+from qwen3_triton.export.sources.quantized.forms import QUANTIZED_FORMS
 from qwen3_triton.export.sources.setting_rules import (
     ADAPTER_RULES,
     CONFIG_RULES,
@@ -45,6 +46,15 @@ def render_forms() -> str:
     return "\n".join(["| form | recognized by | treatment | |", "|---|---|---|---|", *rows])
 
 
+def render_quantized() -> str:
+    """Return the table of the forms of quantized checkpoints."""
+    rows = []
+    for form in QUANTIZED_FORMS:
+        methods = ", ".join(f"`{method}`" for method in form.methods)
+        rows.append(f"| {form.name} | {methods} | {form.treatment} | {form.note} |")
+    return "\n".join(["| form | `quant_method` | treatment | |", "|---|---|---|---|", *rows])
+
+
 def fill(page: str) -> str:
     """Return `page` with the tables between their markers."""
     tables = {
@@ -54,6 +64,7 @@ def fill(page: str) -> str:
         "dense": render_keys(DENSE_RULES),
         "adapter": render_keys(ADAPTER_RULES),
         "forms": render_forms(),
+        "quantized": render_quantized(),
     }
     for name, table in tables.items():
         pattern = re.compile(rf"(<!-- table: {name} -->\n).*?(<!-- end -->)", re.DOTALL)

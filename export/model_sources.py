@@ -64,6 +64,9 @@ def open_sources(options: ExportOptions, progress: Progress) -> ModelSources:
             f"config.json has settings that are not known to be neutral and are not applied: "
             f"{', '.join(sorted(checkpoint.unknown_settings))}"
         )
+    dequantization = checkpoint.describe_dequantization()
+    if dequantization is not None:
+        progress.note(dequantization)
     files = setting_files(checkpoint, adapters)
     tokenizer = read_tokenizer(_tokenizer_folder(checkpoint, files), checkpoint.config.vocabulary)
     task = _choose_task(checkpoint, files, tokenizer, adapters, options, progress)
@@ -196,7 +199,8 @@ def _origins(
         return f"{found.relative_to(checkpoint.root)} of {checkpoint.source}"
 
     limit = None if task.length is None or task.length.tokens > DEFAULT_MAX_TOKENS else task.length.file
-    return {
+    form = checkpoint.quantized_as
+    return ({} if form is None else {"weights": f"dequantized from {form.name}"}) | {
         "tokenizer": describe(tokenizer.file, str(checkpoint.source)),
         "modules": describe(files.find(MODULES_FILE), f"none stated: {checkpoint.head.pooling.label}"),
         "prompts": describe(task.prompts_origin, "none stated"),

@@ -143,7 +143,9 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         staged.config.write_text(config, encoding="utf-8")
         if limits.tokens is not None:
             copy_library(options.serving.server_architecture, staged.batch_strategy(version))
-        fp16_range = None if reference.survey is None else report_range(reference.survey, lowered.rescale)
+        fp16_range = None
+        if reference.survey is not None and lowered.peaks is not None:
+            fp16_range = report_range(reference.survey, lowered.peaks, lowered.rescale)
         record = _build_record(manifest, sources, identity.result(), witness, fp16_range, evidence, options, staged)
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         copy_description(staged, staged.version(version))

@@ -120,7 +120,9 @@ def _memory(sources: ModelSources, options: ExportOptions, format: WeightFormat)
     """Return the larger of what the writer needs, and what layers need that run in fp32 over texts."""
     config = sources.checkpoint.config
     largest = config.hidden * max(config.intermediate, config.query_width + 2 * config.kv_width)
-    written = WRITERS * _COPIES * format.activation_bytes * largest
+    # a matrix of which no rows can be read alone is also in memory in fp32
+    whole = any(tensor.load_rows is None for tensor in sources.checkpoint.weights.values())
+    written = WRITERS * (_COPIES * format.activation_bytes + (_FP32_BYTES if whole else 0)) * largest
     if not (options.verify.compares or format.may_overflow or format.needs_calibration):
         return _LIBRARIES + written
     layers = (3 if format.needs_calibration else 2) * config.multiply_adds // config.layers

@@ -122,12 +122,12 @@ def consult_witness(
         return None
 
 
-def report_range(survey: ActivationSurvey, rescale: Rescale) -> RangeReport:
-    """Report how far the activations are from overflow in fp16 after `rescale`."""
+def report_range(survey: ActivationSurvey, peaks: ActivationPeaks, rescale: Rescale) -> RangeReport:
+    """Report how far the activations are from overflow in fp16: `peaks`, those of the lowered weights, rescaled."""
     return RangeReport(
         residual_exponent=rescale.residual,
         mlp_exponent=rescale.intermediate,
-        headroom=rescale.headroom(survey.peaks),
+        headroom=rescale.headroom(peaks),
         texts=survey.texts,
         tokens=survey.tokens,
     )

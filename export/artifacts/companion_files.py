@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -19,16 +20,25 @@ _NOT_COPIED = (
     ".gguf",
     ".h5",
     ".msgpack",
+    # settings of a quantization
+    "quantize_config.json",
+    "quant_config.json",
 )
 
 
 def copy_companions(checkpoint: Checkpoint, content: Path) -> Path:
-    """Copy the companion files to `content` in the same layout; return the folder there for config and weights."""
+    """Copy the companion files to `content` in the same layout; return the folder there for config and weights.
+
+    The copy of config.json does not state a quantization.
+    """
     _copy_files(checkpoint.root, content, leave_out=checkpoint.directory)
     transformer = content / checkpoint.directory.relative_to(checkpoint.root)
     if transformer != content:
         transformer.mkdir(exist_ok=True)
         _copy_files(checkpoint.directory, transformer)
+    if checkpoint.quantized_as is not None:
+        config = json.dumps(checkpoint.raw_config, indent=2)
+        (transformer / "config.json").write_text(config + "\n", encoding="utf-8")
     return transformer
 
 

@@ -52,6 +52,9 @@ def write_fused_checkpoint(options: FuseOptions, progress: Progress | None = Non
     checkpoints = [open_checkpoint(reference) for reference in references]
     for checkpoint in checkpoints:
         reject_adapter_beside_weights(checkpoint, [])
+        dequantization = checkpoint.describe_dequantization()
+        if dequantization is not None:
+            progress.note(f"{checkpoint.source}: {dequantization}")
     base = checkpoints.pop() if options.base else None
     _require_same_model(checkpoints, base, progress)
     first, count = checkpoints[0], len(checkpoints)
@@ -61,7 +64,7 @@ def write_fused_checkpoint(options: FuseOptions, progress: Progress | None = Non
         ShardTensor(
             name=name if name in HEADS else first.prefix + name,
             values=_fuse(options, sources[name][:count], sources[name][-1]),
-            dtype=first.weights[name].dtype,
+            dtype=first.written_dtype(name),
         )
         for name in sources
     ]

@@ -68,6 +68,9 @@ def write_merged_checkpoint(options: MergeOptions, progress: Progress | None = N
     reject_adapter_beside_weights(base, adapters)
     for adapter, trained_on in other_bases(base, adapters).items():
         progress.note(describe_other_base(adapter, trained_on, base))
+    dequantization = base.describe_dequantization()
+    if dequantization is not None:
+        progress.note(f"{dequantization}, and written as {base.written_dtype(EMBEDDINGS)}")
     files = setting_files(base, adapters)
     merged = merge_model(base, adapters)
     progress.stage(f"writing {options.output}")
@@ -117,7 +120,7 @@ def _write_weights(base: Checkpoint, merged: MergedModel, folder: Path, progress
     names += [name for name in merged.weights if name not in base.weights]
     tensors = {
         name: ShardTensor(
-            name=_stored_name(base, merged, name), values=merged.weights[name], dtype=_stored_dtype(base, name)
+            name=_stored_name(base, merged, name), values=merged.weights[name], dtype=base.written_dtype(name)
         )
         for name in names
     }
@@ -142,11 +145,6 @@ def _write_weights(base: Checkpoint, merged: MergedModel, folder: Path, progress
         progress.note(f"rounding to the dtype of the base removes the whole change of {list_keys(lost)}")
 
 
-def _stored_dtype(base: Checkpoint, name: str) -> torch.dtype:
-    """Return the dtype of the base's tensor, or that of the embeddings for a head that the base does not have."""
-    return base.weights[name if name in base.weights else EMBEDDINGS].dtype
-
-
 def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
     if name in HEADS:
         return name
@@ -155,4 +153,4 @@ def _stored_name(base: Checkpoint, merged: MergedModel, name: str) -> str:
 
 
 def _equals(base: LazyTensor | None, rounded: torch.Tensor) -> bool:
-    return base is not None and torch.equal(base.load(), rounded)
+    return base is not None and torch.equal(base.fp32().to(rounded.dtype), rounded)

@@ -10,7 +10,8 @@ from itertools import count
 from pathlib import Path
 
 import onnx_ir as ir
-import torch
+
+from ..threads import one_thread_per_operator
 
 INLINE_BYTES = 1024
 """Smaller tensors are stored in the .onnx file, so that ONNX Runtime can fold shape constants at load."""
@@ -21,13 +22,16 @@ _BYTES_IN_FLIGHT = 256 << 20
 
 
 def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None]) -> None:
-    """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor."""
+    """Write `file` and `<file>.data`; `on_tensor(written, total)` is called after each tensor.
+
+    Raises what reading a weight raises.
+    """
     written = count(1)
 
     def report(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
         on_tensor(next(written), info.total)
 
-    with _one_thread_per_operator():
+    with one_thread_per_operator(), _errors_of_weights():
         ir.save(
             model,
             file,
@@ -37,6 +41,18 @@ def write_onnx(model: ir.Model, file: Path, on_tensor: Callable[[int, int], None
             max_workers=WRITERS,
             max_in_flight_bytes=_BYTES_IN_FLIGHT,
         )
+
+
+@contextmanager
+def _errors_of_weights() -> Iterator[None]:
+    """Raise the error of a weight in place of those that wrap it if the weight is stored in the .onnx file."""
+    try:
+        yield
+    except ir.serde.SerdeError as exc:
+        cause: BaseException = exc
+        while isinstance(cause, ir.serde.SerdeError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise cause from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,14 +79,3 @@ def measure_onnx(model: ir.Model, name: str) -> OnnxSizes:
             )
             end += tensor.nbytes
     return OnnxSizes(graph=ir.to_proto(model).ByteSize(), data=end)
-
-
-@contextmanager
-def _one_thread_per_operator() -> Iterator[None]:
-    """Let torch compute each operator in one thread: several small ones at once, which never wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

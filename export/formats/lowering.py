@@ -6,10 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..architectures import EMBEDDINGS
 from ..int8.plan import Int8Plan
-from ..passes.rescale import NO_RESCALE, ActivationPeaks, Rescale, choose_rescale, require_fp16_range, rescale_weights
+from ..passes.balance import balance_weights
+from ..passes.rescale import (
+    NO_RESCALE,
+    ActivationPeaks,
+    Rescale,
+    choose_rescale,
+    largest_value,
+    require_activation_range,
+    require_fp16_range,
+    rescale_weights,
+)
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
+from ..threads import one_thread_per_operator
 
 if TYPE_CHECKING:
     from .weight_format import WeightFormat
@@ -37,24 +49,38 @@ class LoweredWeights:
     format: WeightFormat
     """The format with what the passes chose, such as fp32 layers."""
     rescale: Rescale = NO_RESCALE
+    peaks: ActivationPeaks | None = None
+    """Largest activations before the rescale; None for formats that do not overflow."""
     int8_plan: Int8Plan | None = None
     """Plan of a calibrated format; None for the others."""
 
 
 def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWeights:
-    """Rescale so that activations have headroom in fp16.
+    """Rescale so that activations have headroom in fp16, and balance weights that fp16 cannot hold.
 
     Raises:
-        UnsupportedCheckpointError: An activation that the rescale does not affect is out of range. Reading a lowered
-            weight raises it, too, if it is out of range.
+        UnsupportedCheckpointError: An activation is still out of range. Reading a lowered weight raises it, too, if it
+            is out of range.
     """
     if inputs.peaks is None:
         raise ValueError("the rescale needs the largest activations")
-    rescale = choose_rescale(inputs.peaks)
-    if rescale != NO_RESCALE:
-        inputs.progress.note(
-            f"rescaled against overflow: residual 2^-{rescale.residual}, MLP 2^-{rescale.intermediate}"
-        )
     checkpoint = inputs.checkpoint
-    weights = require_fp16_range(rescale_weights(checkpoint.weights, checkpoint.config, rescale))
-    return LoweredWeights(checkpoint=checkpoint.with_weights(weights), format=format, rescale=rescale)
+    weights, config = checkpoint.weights, checkpoint.config
+    inputs.progress.stage("comparing weights with the range of fp16")
+    with one_thread_per_operator():
+        rescale = choose_rescale(inputs.peaks, largest_value(weights[EMBEDDINGS]))
+        balance = balance_weights(rescale_weights(weights, config, rescale), config, inputs.peaks, rescale)
+    if rescale != NO_RESCALE:
+        inputs.progress.note(f"rescaled to fp16's range: residual 2^{-rescale.residual}, MLP 2^{-rescale.intermediate}")
+    if balance.layers:
+        inputs.progress.note(
+            f"balanced weights of {len(balance.layers)} layers by powers of two, because fp16 cannot hold them "
+            "or their activations"
+        )
+    require_activation_range(balance.peaks, rescale)
+    return LoweredWeights(
+        checkpoint=checkpoint.with_weights(require_fp16_range(balance.weights)),
+        format=format,
+        rescale=rescale,
+        peaks=balance.peaks,
+    )

@@ -93,7 +93,8 @@ def _changed(merged: LazyTensor, base: LazyTensor, change: TensorChange) -> Lazy
         before = merged.fp32() if rows is None else merged.fp32_rows(rows)
         return _require_finite(change.target, change.delta(base, rows).add_(before))
 
-    return LazyTensor(base.shape, torch.float32, values, None if change.needs_all_rows else values)
+    by_rows = base.load_rows is not None and not change.needs_all_rows
+    return LazyTensor(base.shape, torch.float32, values, values if by_rows else None)
 
 
 def _require_finite(name: str, values: torch.Tensor) -> torch.Tensor:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ...client.manifest import MergeReport, SourceIdentity
-from ..architectures import HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
+from ..architectures import EMBEDDINGS, HEADS, LM_HEAD, SCORE_HEAD, DecoderConfig
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 from .config import parse_config, read_json
 from .embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from .folder_kind import explain_model
 from .modules import find_transformer
+from .quantized.forms import QUANTIZATION_KEYS, QuantizedForm, find_quantization
 from .references import SourceReference, resolve_directory
 from .setting_rules import CONFIG_RULES, check_keys
 from .shard_index import check_index
-from .weights import LazyTensor, Weights, hash_files, read_safetensors, remove_wrappers
+from .weights import CODES, FLOATS, LazyTensor, Weights, hash_files, read_safetensors, remove_wrappers
 
 WEIGHT_FILES = "model*.safetensors"
 
@@ -32,13 +35,19 @@ class Checkpoint:
     directory: Path
     """Folder of config, weights and tokenizer: the root, or the subfolder that modules.json names."""
     raw_config: dict[str, Any]
-    """Content of config.json."""
+    """Content of config.json, without the settings of a quantization."""
     config: DecoderConfig
     weights: Weights
     unknown_settings: tuple[str, ...]
     """Keys of config.json that no rule knows."""
     prefix: str
     """Prefix of the decoder's names in the files: `model.` or empty."""
+    quantized_as: QuantizedForm | None = None
+    """Form in which weights are quantized in the files; None if they are not."""
+    transformers_agrees: bool = True
+    """Whether transformers computes with the same weights on a machine without a GPU."""
+    dequantized: frozenset[str] = frozenset()
+    """Names of the tensors that are dequantized when they are read."""
     merges: tuple[MergeReport, ...] = ()
     """Of the adapters that were merged into the weights, in order."""
     head: EmbeddingHead = LAST_TOKEN_HEAD
@@ -57,6 +66,20 @@ class Checkpoint:
     def transformers_config(self) -> Any:
         """Return the config object of the installed transformers."""
         return self.config.architecture.load_classes().make_config(self.raw_config, self.config.rope)
+
+    def describe_dequantization(self) -> str | None:
+        """Return a note about what is dequantized; None if nothing is."""
+        if self.quantized_as is None:
+            return None
+        return f"{len(self.dequantized)} tensors are dequantized from {self.quantized_as.name} to fp32"
+
+    def written_dtype(self, name: str) -> torch.dtype:
+        """Return the dtype of tensor `name` in a checkpoint that is written from this one.
+
+        It is that of the file; for a weight that is dequantized or not there, that of the embeddings.
+        """
+        stored = name in self.weights and name not in self.dequantized
+        return self.weights[name if stored else EMBEDDINGS].dtype
 
     def with_weights(self, weights: Weights) -> Checkpoint:
         """Return the checkpoint with other weights."""
@@ -98,21 +121,31 @@ def open_checkpoint(source: SourceReference) -> Checkpoint:
     raw = read_json(directory / "config.json")
     config = parse_config(raw, str(directory / "config.json"))
     unknown = check_keys(raw, CONFIG_RULES, str(directory / "config.json"))
-    found = read_safetensors(directory, WEIGHT_FILES)
-    check_index(directory, found)
-    stored = {remove_wrappers(name): tensor for name, tensor in found.items()}
-    prefix = "model." if any(name.startswith("model.") for name in stored) else ""
-    weights = {name if name in HEADS else name.removeprefix(prefix): tensor for name, tensor in stored.items()}
+    quantization = find_quantization(raw, str(directory / "config.json"))
+    types = FLOATS if quantization is None else FLOATS | CODES
+    read = read_safetensors(directory, WEIGHT_FILES, types)
+    check_index(directory, read)
+    stored = {remove_wrappers(name): tensor for name, tensor in read.items()}
+    plain = stored if quantization is None else quantization.dequantize(stored)
+    prefix = "model." if any(name.startswith("model.") for name in plain) else ""
+
+    def decoder_name(name: str) -> str:
+        return name if name in HEADS else name.removeprefix(prefix)
+
+    weights = {decoder_name(name): tensor for name, tensor in plain.items()}
     _check_shapes(weights, config, directory)
     return Checkpoint(
         source=source,
         root=root,
         directory=directory,
-        raw_config=raw,
+        raw_config={key: value for key, value in raw.items() if key not in QUANTIZATION_KEYS},
         config=config,
         weights=weights,
         unknown_settings=tuple(unknown),
         prefix=prefix,
+        quantized_as=None if quantization is None else quantization.form,
+        transformers_agrees=quantization is None or quantization.transformers_agrees(stored),
+        dequantized=frozenset(decoder_name(name) for name, tensor in plain.items() if tensor is not stored.get(name)),
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import UnsupportedCheckpointError
 from .adapter_forms import MERGE_FIRST, NOT_WEIGHTS
+from .quantized.forms import EXPORT_ORIGINAL
 from .stated_numbers import shorten
 
 
@@ -197,13 +198,8 @@ CONFIG_RULES = (
             isinstance(value or {}, dict) and not any(name.startswith("AutoModel") for name in value or {})
         ),
     ),
-    checked(
-        "quantization",
-        "quantization_config",
-        "compression_config",
-        note="absent",
-        remedy="the weights are quantized; give the checkpoint in fp32, fp16 or bf16",
-    ),
+    applied("quantization_config", "compression_config", note="the weights are dequantized or rejected by their form"),
+    checked("quantization", note="absent", remedy="the weights are quantized by MLX; " + EXPORT_ORIGINAL),
     checked(
         "add_cross_attention",
         "is_encoder_decoder",

@@ -19,11 +19,18 @@ from safetensors import SafetensorError, safe_open
 from ...client.manifest.input_files import describe_error, require_regular
 from ..errors import SourceError, UnsupportedCheckpointError, list_keys
 
-_FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+FLOATS = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Types of weights, by their names in safetensors."""
+CODES = {"F8_E4M3": torch.float8_e4m3fn, "I8": torch.int8, "I32": torch.int32, "I64": torch.int64}
+"""Types of the codes, zero points and shapes of quantized weights."""
 _PART = 1 << 20
 """Values of a part of a tensor: 4 MB in fp32, which stay in the processor's cache from reading to rounding."""
-_EXPONENT_BITS = {torch.bfloat16: (torch.int16, 0x7F80), torch.float16: (torch.int16, 0x7C00)}
-"""Type → integer type of the same size, and the exponent's bits, which are all set in NaN and infinity."""
+_NAN_BITS = {
+    torch.bfloat16: (torch.int16, 0x7F80),
+    torch.float16: (torch.int16, 0x7C00),
+    torch.float8_e4m3fn: (torch.uint8, 0x7F),
+}
+"""Type → integer type of the same size, and the bits that are all set in NaN and infinity."""
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -49,10 +56,13 @@ class LazyTensor:
             first += len(part)
         return values
 
+    def rows(self, rows: Sequence[int]) -> torch.Tensor:
+        """Return `rows` [rows, ...], in the given order."""
+        return self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
+
     def fp32_rows(self, rows: Sequence[int]) -> torch.Tensor:
         """Return `rows` as float32 [rows, ...], in the given order."""
-        values = self.load()[list(rows)] if self.load_rows is None else self.load_rows(rows)
-        return values.to(torch.float32)
+        return self.rows(rows).to(torch.float32)
 
     def look_up(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the rows at int64 `ids` as float32 [*ids, ...]; each is read once, and no others."""
@@ -103,12 +113,17 @@ def remove_wrappers(name: str) -> str:
     return name
 
 
-def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
+def read_safetensors(directory: Path, pattern: str, types: Mapping[str, torch.dtype] = FLOATS) -> dict[str, LazyTensor]:
     """Return the tensors of all safetensors files in `directory` that match `pattern`, read lazily.
+
+    Args:
+        directory: Folder of the files.
+        pattern: Glob of their names.
+        types: Types that tensors may have.
 
     Raises:
         SourceError: There is no such file, or one cannot be read.
-        UnsupportedCheckpointError: Weights are pickled, a name is duplicate, or a dtype is not fp32, fp16 or bf16.
+        UnsupportedCheckpointError: Weights are pickled, a name is duplicate, or a tensor has another type.
     """
     files = sorted(directory.glob(pattern))
     if not files:
@@ -121,14 +136,14 @@ def read_safetensors(directory: Path, pattern: str) -> dict[str, LazyTensor]:
         raise SourceError(f"{directory}: no {pattern} file")
     tensors: dict[str, LazyTensor] = {}
     for file in files:
-        for name, tensor in _read_file(file).items():
+        for name, tensor in _read_file(file, types).items():
             if name in tensors:
                 raise UnsupportedCheckpointError(f"{directory}: tensor '{name}' is in two files")
             tensors[name] = tensor
     return tensors
 
 
-def _read_file(file: Path) -> dict[str, LazyTensor]:
+def _read_file(file: Path, types: Mapping[str, torch.dtype]) -> dict[str, LazyTensor]:
     tensors = {}
     try:
         require_regular(file)
@@ -143,7 +158,7 @@ def _read_file(file: Path) -> dict[str, LazyTensor]:
         raise SourceError(f"{file}: not readable as safetensors ({exc}); is the download complete?") from exc
     for name in names:
         entry = header[name]
-        dtype = _FLOATS.get(entry["dtype"])
+        dtype = types.get(entry["dtype"])
         if dtype is None:
             raise UnsupportedCheckpointError(
                 f"{file}: tensor '{name}' is {entry['dtype']}; only F32, F16 and BF16 are supported"
@@ -211,9 +226,11 @@ class _StoredTensor:
 
 
 def _is_finite(values: torch.Tensor) -> bool:
-    if values.dtype in _EXPONENT_BITS:
-        integer, exponent = _EXPONENT_BITS[values.dtype]
-        return int((values.view(integer) & exponent).max()) != exponent
+    if values.dtype in _NAN_BITS:
+        integer, bits = _NAN_BITS[values.dtype]
+        return int((values.view(integer) & bits).max()) != bits
+    if not values.dtype.is_floating_point:
+        return True
     return all(bool(limit.isfinite()) for limit in values.aminmax())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -207,6 +208,7 @@ class _PeakWatch:
         self._residual = 0.0
         self._intermediate = 0.0
         self._projection = 0.0
+        self._channels: dict[str, torch.Tensor] = {}
 
     @contextmanager
     def watching(self, layer: Any, names: LayerTensors) -> Iterator[None]:
@@ -218,10 +220,10 @@ class _PeakWatch:
         handles = [layer.register_forward_hook(self._see_residual)]
         for name in (names.output, names.down):
             handles.append(module(name).register_forward_hook(self._see_residual))
-        handles.append(module(names.up).register_forward_hook(self._see_up))
+        handles.append(module(names.up).register_forward_hook(partial(self._see_up, names.up)))
         for name in (*names.qkv, names.gate):
-            handles.append(module(name).register_forward_hook(self._see_projection))
-        handles.append(module(names.down).register_forward_pre_hook(self._see_intermediate))
+            handles.append(module(name).register_forward_hook(partial(self._see_projection, name)))
+        handles.append(module(names.down).register_forward_pre_hook(partial(self._see_intermediate, names.up)))
         try:
             yield
         finally:
@@ -229,7 +231,12 @@ class _PeakWatch:
                 handle.remove()
 
     def peaks(self) -> ActivationPeaks:
-        return ActivationPeaks(residual=self._residual, intermediate=self._intermediate, projection=self._projection)
+        return ActivationPeaks(
+            residual=self._residual,
+            intermediate=self._intermediate,
+            projection=self._projection,
+            channels=self._channels,
+        )
 
     def see_residual(self, values: torch.Tensor) -> None:
         """Record values of the residual stream."""
@@ -239,14 +246,18 @@ class _PeakWatch:
         values = output[0] if isinstance(output, tuple) else output
         self.see_residual(values[self.real])
 
-    def _see_up(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
-        self._intermediate = max(self._intermediate, self._peak(output))
+    def _see_up(self, up: str, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._intermediate = max(self._intermediate, self._see(up, output))
 
-    def _see_projection(self, _module: object, _inputs: object, output: torch.Tensor) -> None:
-        self._projection = max(self._projection, self._peak(output))
+    def _see_projection(self, name: str, _module: object, _inputs: object, output: torch.Tensor) -> None:
+        self._projection = max(self._projection, self._see(name, output))
 
-    def _see_intermediate(self, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
-        self._intermediate = max(self._intermediate, self._peak(inputs[0]))
+    def _see_intermediate(self, up: str, _module: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        self._intermediate = max(self._intermediate, self._see(up, inputs[0]))
 
-    def _peak(self, values: torch.Tensor) -> float:
-        return float(values[self.real].abs().max())
+    def _see(self, name: str, values: torch.Tensor) -> float:
+        """Record the channels of a product's values, and return their largest."""
+        found = values[self.real].abs().amax(0)
+        known = self._channels.get(name)
+        self._channels[name] = found if known is None else torch.maximum(known, found)
+        return float(found.max())

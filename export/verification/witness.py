@@ -84,6 +84,9 @@ def witness_folder(
         raise WitnessUnavailableError(f"the sources have no {MODULES_FILE}, so {PACKAGE} would use other pooling")
     if importlib.util.find_spec(_MODULE) is None:
         raise WitnessUnavailableError(f"{PACKAGE} is not installed (pip install 'qwen3-triton[witness]')")
+    form = checkpoint.quantized_as
+    if form is not None and (torch.cuda.is_available() or not checkpoint.transformers_agrees):
+        raise WitnessUnavailableError(f"{PACKAGE} would not compute with the dequantized {form.name} weights")
     if not adapters:
         return WitnessFolder(folder=checkpoint.root)
     if len(adapters) > 1 or adapters[0].reference.weight != 1.0:
@@ -171,6 +174,8 @@ def _load(kind: str, source: WitnessFolder) -> Any:
         model = getattr(importlib.import_module(_MODULE), kind)(str(source.folder), **_LOADING)
         if source.adapter is not None:
             model.load_adapter(str(source.adapter))
+        # transformers leaves some tensors of quantized checkpoints in bf16
+        model.float()
     except Exception as exc:
         reason = str(exc).strip().splitlines()
         raise WitnessUnavailableError(

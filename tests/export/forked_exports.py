@@ -31,11 +31,9 @@ from qwen3_triton.export import (
 from qwen3_triton.export.artifacts import staging
 
 
-def tiny_options(source: Path, repository: Path, *, name: str = "model", overwrite: bool = False) -> ExportOptions:
+def tiny_options(source: Path, repository: Path, *, name: str = "model", **options: Any) -> ExportOptions:
     """Return options of an export that takes a fraction of a second."""
-    return ExportOptions(
-        model=SourceReference(str(source)), repository=repository, name=name, max_tokens=48, overwrite=overwrite
-    )
+    return ExportOptions(model=SourceReference(str(source)), repository=repository, name=name, max_tokens=48, **options)
 
 
 @dataclass(frozen=True, slots=True)

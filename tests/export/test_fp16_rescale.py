@@ -28,11 +28,12 @@ from qwen3_triton.export.passes.rescale import (
     ActivationPeaks,
     Rescale,
     choose_rescale,
+    require_activation_range,
     require_fp16_range,
     rescale_weights,
 )
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
-from qwen3_triton.export.sources.weights import LazyTensor
+from qwen3_triton.export.sources.weights import LazyTensor, Weights
 from qwen3_triton.export.verification.reference import ReferenceModel
 
 ROWS = random_rows([1, 4, 17, 50])
@@ -88,11 +89,9 @@ def largest_half_values(file: Path) -> dict[str, float]:
     return {name: float(np.abs(value).max()) for name, value in answers.items() if value.dtype == np.float16}
 
 
-def half_model(source: Path, rescale: Rescale) -> torch.nn.Module:
-    """Load the rescaled weights in transformers in fp16."""
+def half_model(source: Path, weights: Weights, rescale: Rescale) -> torch.nn.Module:
+    """Load weights, which were rescaled, in transformers in fp16."""
     model: torch.nn.Module = Qwen3Model.from_pretrained(source, dtype=torch.float32)
-    checkpoint = open_checkpoint(SourceReference(str(source)))
-    weights = rescale_weights(checkpoint.weights, checkpoint.config, rescale)
     model.load_state_dict({name: tensor.fp32() for name, tensor in weights.items()})
     for name, module in model.named_modules():
         if name.endswith("layernorm") or name == "norm":
@@ -107,9 +106,11 @@ def test_rescale_prevents_overflow_in_fp16(tmp_path: Path, tiny: TinyCheckpoint)
     rescale = choose_rescale(peaks_of(source))
     overflowing = write_graph(source, tmp_path / "without", Precision.FP16)
     saved = write_graph(source, tmp_path / "with", Precision.FP16, rescale=rescale)
+    checkpoint = open_checkpoint(SourceReference(str(source)))
+    rescaled = rescale_weights(checkpoint.weights, checkpoint.config, rescale)
     # NaN, or finite and wrong
-    assert not min_cosine(model_vectors(half_model(source, NO_RESCALE), ROWS), truth) >= 0.999
-    assert min_cosine(model_vectors(half_model(source, rescale), ROWS), truth) >= 0.9999
+    assert not min_cosine(model_vectors(half_model(source, checkpoint.weights, NO_RESCALE), ROWS), truth) >= 0.999
+    assert min_cosine(model_vectors(half_model(source, rescaled, rescale), ROWS), truth) >= 0.9999
     assert max(largest_half_values(overflowing.file).values()) == float("inf")
     assert max(largest_half_values(saved.file).values()) <= FP16_MAX / HEADROOM
     assert min_cosine(saved.session.run(ROWS), truth) >= 0.9999
@@ -141,8 +142,8 @@ def test_overflowing_projections_are_rejected(tmp_path: Path, tiny_source: Path)
     assert peaks_of(tiny_source).projection < FP16_MAX
     loud = peaks_of(write_checkpoint(tmp_path / "loud", TinyCheckpoint(gate_shift=24)))
     assert loud.projection > FP16_MAX
-    with pytest.raises(UnsupportedCheckpointError, match=r"q, k, v or gate reach .* use precision fp32"):
-        choose_rescale(loud)
+    with pytest.raises(UnsupportedCheckpointError, match=r"gate_proj.weight: activations reach .* use precision fp32"):
+        require_activation_range(loud, choose_rescale(loud))
 
 
 def lazy(values: list[float]) -> LazyTensor:
@@ -156,7 +157,7 @@ def test_weights_outside_fp16_are_rejected_when_they_are_read() -> None:
     bad = {"large": lazy([0.0, -65505.0]), "nan": lazy([float("nan")]), "inf": lazy([float("inf")])}
     for name, tensor in require_fp16_range(bad).items():
         for read in (tensor.fp32, lambda tensor=tensor: tensor.fp32_rows(range(len(tensor.fp32())))):
-            with pytest.raises(UnsupportedCheckpointError, match=f"^{name}: .* not finite; use precision fp32"):
+            with pytest.raises(UnsupportedCheckpointError, match=f"^{name}: weights are not .*; use precision fp32"):
                 read()
 
 
@@ -187,6 +188,6 @@ def test_fp16_export_applies_the_rescale(tmp_path: Path) -> None:
     assert parity.min_batched_cosine >= 0.9999999
     _, witness, rescaled, budget = notes.notes
     assert witness.startswith("no second witness:")
-    assert rescaled.startswith("rescaled against overflow:")
+    assert rescaled.startswith("rescaled to fp16's range:")
     assert budget.startswith("a batch has at most")
     assert max(largest_half_values(result.folder.graph(1)).values()) <= FP16_MAX / HEADROOM

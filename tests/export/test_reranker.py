@@ -143,7 +143,7 @@ def test_tied_head_is_not_rescaled(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "tiny", as_reranker(SHAPES["overflowing"]))
     notes = Notes()
     export_model(options_for(folder, tmp_path / "repository", precision=Precision.FP16), notes)
-    [rescaled] = [note for note in notes.notes if note.startswith("rescaled against overflow: residual 2^-")]
+    [rescaled] = [note for note in notes.notes if note.startswith("rescaled to fp16's range: residual 2^-")]
     assert "residual 2^-0" not in rescaled
 
 

@@ -317,7 +317,7 @@ def test_sentence_settings_that_change_the_embedding_are_rejected(
         ({"is_bidirectional": True}, "is_bidirectional True"),
         ({"auto_map": {"AutoModelForCausalLM": "modeling_x.Model"}}, "auto_map"),
         ({"quantization": {"bits": 4, "group_size": 64}}, "weights are quantized"),
-        ({"quantization_config": {"quant_method": "fp8"}}, "weights are quantized"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "quantization_config: no weight is quantized"),
         ({"mlp_bias": True}, "mlp_bias True"),
     ],
 )

@@ -1,0 +1,19 @@
+"""How many threads torch uses for one operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def one_thread_per_operator() -> Iterator[None]:
+    """Let torch compute each operator in one thread: several small ones at once, which never wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
