@@ -26,8 +26,9 @@ import torch
 
 from ..architectures import DecoderConfig, LayerTensors
 from ..sources.weights import LazyTensor, Weights
-from .rescale import FP16_MAX, HEADROOM, ActivationPeaks, Rescale
+from .rescale import FP16_MAX, HEADROOM, ActivationPeaks, Rescale, rescale_exponents
 from .smooth import SmoothingPoint, smooth_weights
+from .weight_peaks import WeightPeaks, measure_peaks
 
 _SUBNORMAL_ERROR = 2.0**-25
 """Largest error of rounding to a subnormal of fp16."""
@@ -49,17 +50,19 @@ class Balance:
 
 
 def balance_weights(weights: Weights, config: DecoderConfig, peaks: ActivationPeaks, rescale: Rescale) -> Balance:
-    """Balance the weights of all layers, which are read for it.
+    """Balance the weights of all layers. Matrices without known peaks are read for it.
 
     Args:
         weights: Weights after `rescale`.
         config: Shapes of the decoder.
-        peaks: Activations before `rescale`; channels without peaks do not count as large.
+        peaks: Activations and matrices before `rescale`; channels without peaks do not count as large.
         rescale: What was applied to the weights.
     """
     balanced, channels, changed = dict(weights), dict(peaks.channels), []
+    exponents = rescale_exponents(config, rescale)
+    known = {name: found.scaled(math.ldexp(1.0, exponents.get(name, 0))) for name, found in peaks.weights.items()}
     for index in range(config.layers):
-        layer = _Layer(index=index, config=config, weights=balanced, channels=channels, rescale=rescale)
+        layer = _Layer(index=index, config=config, weights=balanced, channels=channels, known=known, rescale=rescale)
         layer.balance_heads()
         layer.balance_norms()
         layer.bound_heads()
@@ -107,6 +110,8 @@ class _Layer:
     """Weights of the whole model; those of the layer are replaced."""
     channels: dict[str, torch.Tensor]
     """Peaks of activations, like `ActivationPeaks.channels`; those of the layer are replaced."""
+    known: dict[str, WeightPeaks]
+    """Peaks of matrices as they are in `weights`."""
     rescale: Rescale
     changed: bool = False
 
@@ -139,22 +144,22 @@ class _Layer:
             (SmoothingPoint.MLP, self.names.mlp_norm, (self.names.gate,)),
         ):
             gain = self.weights[norm].fp32().abs()
-            read = torch.stack([_column_peaks(self.weights[name]) for name in readers]).amax(0)
+            read = torch.stack([self._peaks(name).columns for name in readers]).amax(0)
             self._apply(point, choose_exponents(gain, read, gain * largest))
 
     def bound_heads(self) -> None:
         """Scale heads of q and k that pass a norm if their weights are out of range."""
         if self.config.architecture.head_norms:
             for name in (self.names.q, self.names.k):
-                self._bound_heads(name, _row_peaks(self.weights[name]))
+                self._bound_heads(name, self._peaks(name).rows)
 
     def balance_products(self) -> None:
         """Balance v with o, and up with down."""
         names, config = self.names, self.config
-        value = _row_peaks(self.weights[names.v])
+        value = self._peaks(names.v).rows
         if names.v_bias is not None:
             value = torch.maximum(value, self.weights[names.v_bias].fp32().abs())
-        read = _column_peaks(self.weights[names.output]).reshape(config.kv_heads, -1, config.head_dim).amax(1)
+        read = self._peaks(names.output).columns.reshape(config.kv_heads, -1, config.head_dim).amax(1)
         self._apply(
             SmoothingPoint.VALUE,
             choose_exponents(value, read.reshape(-1), HEADROOM * self._activation(names.v)),
@@ -163,8 +168,8 @@ class _Layer:
         self._apply(
             SmoothingPoint.INTERMEDIATE,
             choose_exponents(
-                _row_peaks(self.weights[names.up]),
-                _column_peaks(self.weights[names.down]),
+                self._peaks(names.up).rows,
+                self._peaks(names.down).columns,
                 HEADROOM * self._activation(names.up) * math.ldexp(1.0, -self.rescale.intermediate),
             ),
             names.up,
@@ -176,6 +181,12 @@ class _Layer:
         exponents = _log2(rows.reshape(-1, head_dim).amax(1) / FP16_MAX).ceil().clamp(min=0)
         self._scale(name, -exponents.repeat_interleave(head_dim))
 
+    def _peaks(self, name: str) -> WeightPeaks:
+        """Return the peaks of a matrix."""
+        if name not in self.known:
+            self.known[name] = measure_peaks(self.weights[name].fp32_parts())
+        return self.known[name]
+
     def _activation(self, name: str) -> torch.Tensor:
         """Return the peaks of a weight's outputs [out]."""
         found = self.channels.get(name)
@@ -185,7 +196,11 @@ class _Layer:
         """Divide the channels at `point` by 2^exponents; `product` is the weight whose outputs they are."""
         if not exponents.any():
             return
-        self.weights |= smooth_weights(self.weights, self.config, {self.index: {point: exponents.exp2()}})
+        before = dict(self.weights)
+        self.weights |= smooth_weights(before, self.config, {self.index: {point: exponents.exp2()}})
+        for name, tensor in before.items():
+            if self.weights[name] is not tensor:
+                self.known.pop(name, None)
         if product in self.channels:
             self.channels[product] = self.channels[product] * (-exponents).exp2()
         self.changed = True
@@ -195,22 +210,10 @@ class _Layer:
         if not exponents.any():
             return
         factors = exponents.exp2()
+        self.known.pop(name, None)
         self.weights[name] = self.weights[name].changed(
             lambda values: values * (factors if values.dim() == 1 else factors[:, None])
         )
         if name in self.channels:
             self.channels[name] = self.channels[name] * factors
         self.changed = True
-
-
-def _row_peaks(tensor: LazyTensor) -> torch.Tensor:
-    """Return the largest absolute value of each row."""
-    return torch.cat([part.abs().amax(1) for part in tensor.fp32_parts()])
-
-
-def _column_peaks(tensor: LazyTensor) -> torch.Tensor:
-    """Return the largest absolute value of each column."""
-    peaks = torch.zeros(tensor.shape[1])
-    for part in tensor.fp32_parts():
-        torch.maximum(peaks, part.abs().amax(0), out=peaks)
-    return peaks

@@ -16,6 +16,7 @@ import torch
 from ..architectures import EMBEDDINGS, FINAL_NORM, HEADS, DecoderConfig
 from ..errors import UnsupportedCheckpointError
 from ..sources.weights import LazyTensor, Weights
+from .weight_peaks import WeightPeaks
 
 FP16_MAX = 65504.0
 HEADROOM = 8.0
@@ -39,6 +40,8 @@ class ActivationPeaks:
     """Peak of q, k, v and gate, which the rescale does not affect."""
     channels: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False)
     """Weight of q, k, v, gate or up → peaks of its outputs [out], like those above."""
+    weights: Mapping[str, WeightPeaks] = field(default_factory=dict, compare=False)
+    """Matrix of a layer → its own peaks."""
 
     def joined(self, other: ActivationPeaks) -> ActivationPeaks:
         """Return the elementwise maximum."""
@@ -50,6 +53,7 @@ class ActivationPeaks:
             intermediate=max(self.intermediate, other.intermediate),
             projection=max(self.projection, other.projection),
             channels=channels,
+            weights={**self.weights, **other.weights},
         )
 
     def with_channels(self, channels: Mapping[str, torch.Tensor], config: DecoderConfig) -> ActivationPeaks:
@@ -126,13 +130,19 @@ def largest_value(tensor: LazyTensor) -> float:
 
 def rescale_weights(weights: Weights, config: DecoderConfig, rescale: Rescale) -> dict[str, LazyTensor]:
     """Return `weights` with both scalings applied. Norms on the residual stream must use `rescale.eps`."""
+    exponents = rescale_exponents(config, rescale)
+    return {name: _scaled(tensor, exponents.get(name, 0)) for name, tensor in weights.items()}
+
+
+def rescale_exponents(config: DecoderConfig, rescale: Rescale) -> dict[str, int]:
+    """Return the exponent e of the weights that `rescale` multiplies by 2^e."""
     exponents = {EMBEDDINGS: -rescale.residual}
     for index in range(config.layers):
         layer = config.architecture.layer(index)
         exponents[layer.output] = -rescale.residual
         exponents[layer.up] = -rescale.intermediate
         exponents[layer.down] = rescale.intermediate - rescale.residual
-    return {name: _scaled(tensor, exponents.get(name, 0)) for name, tensor in weights.items()}
+    return exponents
 
 
 def _scaled(tensor: LazyTensor, exponent: int) -> LazyTensor:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..architectures import EMBEDDINGS, FINAL_NORM, SCORE_HEAD, LayerTensors
 from ..errors import UnsupportedCheckpointError
 from ..passes.rescale import ActivationPeaks
+from ..passes.weight_peaks import WeightPeaks, measure_peaks
 from ..sources.checkpoint import Checkpoint
 
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
@@ -200,7 +201,7 @@ class _RecordedInputs(torch.nn.Module):
 
 
 class _PeakWatch:
-    """Forward hooks that record the largest absolute activations of real tokens."""
+    """Forward hooks that record the largest absolute activations of real tokens, and those of weights."""
 
     def __init__(self) -> None:
         self.real = torch.ones(1, 1, dtype=torch.bool)
@@ -209,14 +210,17 @@ class _PeakWatch:
         self._intermediate = 0.0
         self._projection = 0.0
         self._channels: dict[str, torch.Tensor] = {}
+        self._weights: dict[str, WeightPeaks] = {}
 
     @contextmanager
     def watching(self, layer: Any, names: LayerTensors) -> Iterator[None]:
-        """Watch the products of `layer` within the block."""
+        """Watch the products of `layer` within the block, and measure its matrices, which are in memory."""
 
         def module(tensor: str) -> Any:
             return layer.get_submodule(tensor.removesuffix(".weight").split(".", 2)[2])
 
+        for name in (*names.qkv, names.output, *names.gate_up, names.down):
+            self._weights[name] = measure_peaks([module(name).weight])
         handles = [layer.register_forward_hook(self._see_residual)]
         for name in (names.output, names.down):
             handles.append(module(name).register_forward_hook(self._see_residual))
@@ -236,6 +240,7 @@ class _PeakWatch:
             intermediate=self._intermediate,
             projection=self._projection,
             channels=self._channels,
+            weights=self._weights,
         )
 
     def see_residual(self, values: torch.Tensor) -> None:

@@ -21,9 +21,16 @@ from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.formats import weight_format
 from qwen3_triton.export.formats.lowering import LoweredWeights, LoweringInputs
 from qwen3_triton.export.passes.balance import balance_weights, choose_exponents
-from qwen3_triton.export.passes.rescale import FP16_MAX, HEADROOM, NO_RESCALE, ActivationPeaks
+from qwen3_triton.export.passes.rescale import (
+    FP16_MAX,
+    HEADROOM,
+    NO_RESCALE,
+    ActivationPeaks,
+    choose_rescale,
+    rescale_weights,
+)
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
-from qwen3_triton.export.sources.weights import Weights
+from qwen3_triton.export.sources.weights import LazyTensor, Weights
 from qwen3_triton.export.verification.reference import ReferenceModel
 from qwen3_triton.export.verification.runtime import WrittenModel
 
@@ -199,6 +206,33 @@ def test_balance_is_exact_in_fp32(tmp_path: Path, pair: str) -> None:
     plain = write_graph(source, tmp_path / "plain").session.run(ROWS)
     found = write_graph(source, tmp_path / "balanced", change=balance).session.run(ROWS)
     assert np.array_equal(found, plain)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_peaks_of_matrices_in_the_reference_are_those_that_are_read(tmp_path: Path, pair: str) -> None:
+    checkpoint = open_checkpoint(SourceReference(str(write_pair(tmp_path / "model", pair, "some-channels", 2.0**24))))
+    peaks = ReferenceModel(checkpoint).embed(ROWS, lambda _done, _total: None).peaks
+    rescale = choose_rescale(peaks)
+    read: list[str] = []
+
+    def watched(name: str, tensor: LazyTensor) -> LazyTensor:
+        def see(values: torch.Tensor) -> torch.Tensor:
+            read.append(name)
+            return values
+
+        return tensor.changed(see)
+
+    weights = {name: watched(name, tensor) for name, tensor in checkpoint.weights.items()}
+    found = []
+    for known in (peaks, dataclasses.replace(peaks, weights={})):
+        read.clear()
+        rescaled = rescale_weights(weights, checkpoint.config, rescale)
+        balanced = balance_weights(rescaled, checkpoint.config, known, rescale)
+        # a matrix that was changed is read to balance it with the next
+        assert ("layers.0.mlp.down_proj.weight" in read) == (known is not peaks)
+        found.append({name: tensor.fp32() for name, tensor in balanced.weights.items()})
+    for name, values in found[0].items():
+        assert torch.equal(values, found[1][name]), name
 
 
 def test_ordinary_weights_stay_as_they_are(tmp_path: Path) -> None:
