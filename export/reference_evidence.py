@@ -17,6 +17,7 @@ from .passes.rescale import ActivationPeaks, Rescale
 from .progress import Progress, SilentProgress
 from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
+from .threads import one_thread_per_operator
 from .verification.lengths import longest_text
 from .verification.optimum_witness import LONGEST_ROW as LONGEST_OPTIMUM_ROW
 from .verification.optimum_witness import PACKAGE as OPTIMUM
@@ -140,7 +141,8 @@ def held_out_rows(sources: ModelSources) -> list[list[int]]:
 
 def _survey_tokens(sources: ModelSources, progress: Progress) -> list[int]:
     progress.stage("surveying the vocabulary for large activations")
-    return outstanding_tokens(sources.checkpoint)
+    with one_thread_per_operator():
+        return outstanding_tokens(sources.checkpoint)
 
 
 def _run_retrieval(model: ReferenceModel, sources: ModelSources, retrieval: RetrievalRows, progress: Progress) -> float:

@@ -16,6 +16,7 @@ from ..architectures import FINAL_NORM
 from ..passes.rotate import UNROTATE
 from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
+from ..threads import one_thread_per_operator
 from .products import ProductGroup
 from .rounding import round_normed, round_rows
 
@@ -63,7 +64,8 @@ class DecoderLayer:
         with torch.device("meta"):
             self._layer: Any = classes.layer(config, index)
         names = list(self._layer.state_dict())
-        tensors = {name: checkpoint.weights[f"layers.{index}.{name}"].fp32() for name in names}
+        with one_thread_per_operator():
+            tensors = {name: checkpoint.weights[f"layers.{index}.{name}"].fp32() for name in names}
         self._layer.load_state_dict(tensors, assign=True)
         self._layer.train(False)
         self._tensors = checkpoint.config.architecture.layer(index)

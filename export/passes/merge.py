@@ -18,6 +18,7 @@ from ..errors import AdapterMismatchError, list_keys
 from ..sources.adapter import Adapter
 from ..sources.adapter_tensors import Part, decoder_module, sort_tensors
 from ..sources.weights import LazyTensor, Weights
+from ..threads import one_thread_per_operator
 from .change_sizes import measure_change, report_changes
 from .tensor_change import LowRankPair, TensorChange, TrainedRows
 
@@ -50,7 +51,8 @@ def merge_adapters(weights: Weights, adapters: Iterable[Adapter], used: Collecti
     merged, reports = dict(weights), []
     for adapter in adapters:
         changes = read_changes(adapter, weights)
-        sizes = [measure_change(change, weights) for change in changes]
+        with one_thread_per_operator():
+            sizes = [measure_change(change, weights) for change in changes]
         reports.append(report_changes(adapter.reference, sizes, used))
         for change, size in zip(changes, sizes, strict=True):
             if size.change:

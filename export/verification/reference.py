@@ -19,6 +19,7 @@ from ..errors import UnsupportedCheckpointError
 from ..passes.rescale import ActivationPeaks
 from ..passes.weight_peaks import WeightPeaks, measure_peaks
 from ..sources.checkpoint import Checkpoint
+from ..threads import one_thread_per_operator
 
 REFERENCE_NAME = f"transformers {transformers.__version__} fp32"
 _FIRST_BIDIRECTIONAL = (5, 2)
@@ -142,7 +143,9 @@ class ReferenceModel:
         if next(layer.parameters()).is_meta:
             names = list(layer.state_dict())
             weights = self._checkpoint.weights
-            layer.load_state_dict({name: weights[f"layers.{index}.{name}"].fp32() for name in names}, assign=True)
+            with one_thread_per_operator():
+                tensors = {name: weights[f"layers.{index}.{name}"].fp32() for name in names}
+            layer.load_state_dict(tensors, assign=True)
         yield layer
         if not self._keeps_layers:
             layer.to("meta")
@@ -219,8 +222,9 @@ class _PeakWatch:
         def module(tensor: str) -> Any:
             return layer.get_submodule(tensor.removesuffix(".weight").split(".", 2)[2])
 
-        for name in (*names.qkv, names.output, *names.gate_up, names.down):
-            self._weights[name] = measure_peaks([module(name).weight])
+        with one_thread_per_operator():
+            for name in (*names.qkv, names.output, *names.gate_up, names.down):
+                self._weights[name] = measure_peaks([module(name).weight])
         handles = [layer.register_forward_hook(self._see_residual)]
         for name in (names.output, names.down):
             handles.append(module(name).register_forward_hook(self._see_residual))
