@@ -49,23 +49,30 @@ class _Speed:
 
 
 class LineProgress:
-    """Prints one line per stage unless it is quiet, and one line of progress every ten seconds."""
+    """Prints one line per stage unless it is quiet, and one line of progress every ten seconds.
+
+    The duration of a stage that took as long is printed at its end.
+    """
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
         self._stage = ""
         self._speed: _Speed | None = None
-        self._printed_s = 0.0
+        self._started_s = self._printed_s = 0.0
 
     def __enter__(self) -> LineProgress:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Do nothing, as there is no display to close."""
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Finish the stage, unless an exception ended it."""
+        if kind is None:
+            self._finish()
 
     def stage(self, text: str) -> None:
-        """Start a stage and print its name."""
-        self._stage, self._speed, self._printed_s = text, None, time.monotonic()
+        """Finish the stage, start another, and print its name."""
+        self._finish()
+        self._stage, self._speed = text, None
+        self._started_s = self._printed_s = time.monotonic()
         if not self._quiet:
             sys.stderr.write(f"{text}\n")
             sys.stderr.flush()
@@ -79,6 +86,11 @@ class LineProgress:
             self._printed_s = now
             sys.stderr.write(f"{self._stage}: {done} of {total}{self._pace(done, total, tokens, now)}\n")
             sys.stderr.flush()
+
+    def _finish(self) -> None:
+        took_s = time.monotonic() - self._started_s
+        if self._stage and took_s >= _LINE_EVERY_S:
+            sys.stderr.write(f"{self._stage}: took {_duration(took_s)}\n")
 
     def _pace(self, done: int, total: int, tokens: int, now_s: float) -> str:
         """Return the speed and the time left."""

@@ -266,10 +266,34 @@ def test_progress_lines_say_the_speed_and_the_time_left(
         lines.step(done, 5000)
     assert capsys.readouterr().err == "embedding: 540 of 5000 (4.44/s, 16:44 left)\n"
     lines.stage("embedding")
+    assert capsys.readouterr().err == "embedding: took 0:17\n"
     for seconds, done in ((1, 500), (9, 540), (2, 550), (5, 600)):
         now_s[0] += seconds
         lines.step(done, 5000, (done - 500) * 250)
     assert capsys.readouterr().err == "embedding: 540 of 5000 (4.44/s, 1,111 tokens/s, 16:44 left)\n"
+
+
+def test_lines_report_the_duration_of_long_stages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("qwen3_triton.cli.progress.time.monotonic", lambda: now_s[0])
+    with progress.LineProgress() as lines:
+        for stage, seconds in (("reading", 9), ("verifying", 75), ("writing", 11)):
+            lines.stage(stage)
+            now_s[0] += seconds
+    assert capsys.readouterr().err.splitlines() == [
+        "reading",
+        "verifying",
+        "verifying: took 1:15",
+        "writing",
+        "writing: took 0:11",
+    ]
+    with pytest.raises(ValueError, match="damaged"), progress.LineProgress() as lines:
+        lines.stage("reading")
+        now_s[0] += 60
+        raise ValueError("damaged")
+    assert capsys.readouterr().err == "reading\n"
 
 
 def test_a_bar_shows_the_speed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
