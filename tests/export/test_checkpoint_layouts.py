@@ -151,7 +151,7 @@ def test_incomplete_file_is_named(tmp_path: Path) -> None:
         ({"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'"),
         ({"architectures": ["Qwen3ForTokenClassification"]}, "Qwen3ForTokenClassification"),
         ({"attention_bias": True}, "attention_bias is true"),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "weights are quantized"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "no weight is quantized"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
         ({"rope_theta": None}, "rope_theta"),
         ({"hidden_size": "wide"}, "hidden_size is 'wide', not an integer"),

@@ -355,7 +355,7 @@ def test_killed_at_every_stage(forks: ExportForks, tmp_path: Path, tiny_source: 
     calls = Calls()
     export_model(tiny_options(tiny_source, tmp_path / "counted" / "repository"), calls)
     writing = next(number for number, call in enumerate(calls.made) if call.startswith("writing"))
-    staging = next(number for number, call in enumerate(calls.made) if call.startswith("opening"))
+    staging = next(number for number, call in enumerate(calls.made) if call.startswith("computing"))
     comparing = next(number for number, call in enumerate(calls.made) if call.startswith("comparing"))
     leftovers = []
     # one of four tensors; the four runs of the comparison write nothing
