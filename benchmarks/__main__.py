@@ -143,6 +143,7 @@ def run(
         threads=threads,
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
+        tries_layouts=not quick,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
