@@ -18,7 +18,7 @@ from .model_shape import SHAPES, ModelShape
 from .page import render_page
 from .readme import Links, MissingSectionError, newest_complete_record, render_section, replace_section
 from .record import Record
-from .record_file import InvalidRecordError, RecordFile, fingerprint, read_record
+from .record_file import SUFFIX, InvalidRecordError, RecordFile, fingerprint, read_record, record_files
 from .report import EnvironmentMismatchError, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .steps import ResumeError
@@ -275,7 +275,7 @@ def report(
             file = records[-1] if records else newest_complete_record(RESULTS)
             _write_readme(file)
             return
-        files = records or sorted(RESULTS.glob("*.json"))[-1:]
+        files = records or record_files(RESULTS)[-1:]
         if not files:
             raise MissingSectionError("there is no record yet; run: python -m benchmarks run")
         found = [read_record(file) for file in files]
@@ -304,9 +304,9 @@ def _log(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _record_file(folder: Path, title: str) -> Path:
+def _record_file(folder: Path, title: str, suffix: str = SUFFIX) -> Path:
     """Return a file name that starts with the current time, so that names sort chronologically."""
-    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}.json"
+    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}{suffix}"
 
 
 def _show(record: Record, file: Path) -> None:
@@ -320,7 +320,7 @@ def _look_first(
     from .environment import read_environment
     from .first_look import FirstLook, FirstLookOptions, look_first, render_first_look
 
-    file = _record_file(output or (cache / "results" if gpu is None else RESULTS / "first-look"), "first-look")
+    file = _record_file(output or (cache / "results" if gpu is None else RESULTS / "first-look"), "first-look", ".json")
 
     def save(look: FirstLook) -> None:
         look.save(file)

@@ -55,7 +55,7 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
     )
     assert done.returncode == 0, done.stderr
     assert "memory copies alone" in done.stdout
-    (file,) = (cache / "records").glob("*-gpu-dry-part.json")
+    (file,) = (cache / "records").glob("*-gpu-dry-part.json.xz")
     assert str(cache) not in file.read_text(encoding="utf-8")
     return read_record(file)
 
