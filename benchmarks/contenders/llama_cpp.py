@@ -58,20 +58,20 @@ def weight_types(program: str, processor: Processor) -> tuple[str, ...]:
 
 def _prepare(program: str, task: Task, context: RunContext) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(context)
-    return [
-        contender
-        for weights in weight_types(program, context.processor)
-        for cache in CACHES
-        for contender in _contenders(program, peer, weights, cache, task, context)
-    ]
+    found = list[Contender]()
+    for weights in weight_types(program, context.processor):
+        context.log(f"  writing a GGUF file in {weights}")
+        file = _gguf_file(peer, weights, task, context)
+        for cache in CACHES:
+            found += _contenders(program, peer, file, weights, cache, task, context)
+    return found
 
 
 def _contenders(
-    program: str, peer: InstalledPeer, weights: str, cache: LlamaCppCache, task: Task, context: RunContext
+    program: str, peer: InstalledPeer, file: Path, weights: str, cache: LlamaCppCache, task: Task, context: RunContext
 ) -> list[Contender]:
-    context.log(f"  writing a GGUF file in {weights}")
     options = {
-        "model": str(_gguf_file(peer, weights, task, context)),
+        "model": str(file),
         "pooling": "last" if task is Task.EMBED else "rank",
         "cache": cache.cache,
         "prefix": "kept" if cache.keeps_prefix else "none",

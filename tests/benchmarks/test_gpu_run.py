@@ -19,7 +19,7 @@ from benchmarks.contenders.worker import Worker
 from benchmarks.cuda_session import NotOnGpuError, kernel_name, open_cuda_session
 from benchmarks.environment import Gpu
 from benchmarks.record import CopyProbe, Record, Sample
-from benchmarks.record_file import read_record, write_record
+from benchmarks.record_file import read_json, read_record, write_record
 from benchmarks.report import render_record
 from benchmarks.roofline import COPIED_BYTES
 from benchmarks.tables import memory_copy_table
@@ -56,7 +56,7 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
     assert done.returncode == 0, done.stderr
     assert "memory copies alone" in done.stdout
     (file,) = (cache / "records").glob("*-gpu-dry-part.json.xz")
-    assert str(cache) not in file.read_text(encoding="utf-8")
+    assert str(cache) not in read_json(file).decode()
     return read_record(file)
 
 
