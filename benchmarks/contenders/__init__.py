@@ -15,7 +15,7 @@ from .openvino import OPENVINO, OPENVINO_RERANKERS
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
 from .ours import OUR_FAST_CPU, OUR_RERANKERS, OURS
 from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
-from .transformers_model import BF16, COMPILED, TRANSFORMERS
+from .transformers_model import COMPILED, GPU_COMPILED, GPU_TRANSFORMERS, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
 
 RERANKERS: tuple[Recipe, ...] = (
@@ -47,11 +47,9 @@ def gpu_recipes(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...
         runtime: version of ONNX Runtime whose operators this project's graphs may use.
         compiled: whether to include transformers with torch.compile.
     """
-    peers = [recipe for recipe in TRANSFORMERS if recipe.program == BF16]
     graphs = cuda_recipes(runtime)
     fp16, others = graphs[: len(CudaAttention)], graphs[len(CudaAttention) :]
-    compiled_peers = [recipe for recipe in COMPILED if compiled and recipe.program.startswith(BF16)]
-    return (*fp16, *peers, *others, *compiled_peers)
+    return (*fp16, *GPU_TRANSFORMERS, *others, *(GPU_COMPILED if compiled else ()))
 
 
 def installed_runtime() -> RuntimeVersion:

@@ -1,7 +1,7 @@
 """transformers' Qwen3Model with SDPA in padded batches.
 
 Options: model (folder of a checkpoint), copies (threads that process batches in parallel), threads (of each copy),
-dtype (float32 or bfloat16), compile (yes or no), device (cpu or cuda).
+dtype (float32, float16 or bfloat16), compile (yes or no), device (cpu or cuda).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..rows import Rows, Vectors
 from .copies import Copies
 from .serve import Embed, Options, serve
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 def _load(options: Options) -> Embed:

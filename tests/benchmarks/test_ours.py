@@ -28,8 +28,9 @@ def test_copies_give_bit_identical_outputs(tmp_path: Path) -> None:
             cleanup=cleanup,
             processor=ZEN_4,
         )
-        one, pinned, two = prepare_all(OURS[:1], context).contenders
+        one, pinned, two, single = prepare_all(OURS[:1], context).contenders
         assert (one.options, pinned.options, two.options) == ("", "2 threads, pinned", "2 copies, 1 thread each")
+        assert single.options == "1 thread"
         assert two.settings(len(rows))[0].name == f"{two.options}, sorted packed batches of 1"
         # with a single batch the second copy would be idle
         assert [setting.batch_rows for setting in two.settings(4)] == [1, 2]

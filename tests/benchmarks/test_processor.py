@@ -43,6 +43,7 @@ def test_default_layout_is_one_copy_with_all_threads() -> None:
         "2 copies, 4 threads each",
         "4 copies, 2 threads each",
         "8 copies, 1 thread each",
+        *("4 threads", "2 threads", "1 thread"),
     ]
 
 
@@ -55,6 +56,7 @@ def test_one_thread_per_core_is_tried_where_logical_processors_share_cores() -> 
         "2 threads",
         "2 threads, pinned",
         "2 copies, 1 thread each",
+        "1 thread",
     ]
 
 
