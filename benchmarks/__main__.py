@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cost import CorePrice
 from .model_shape import SHAPES, ModelShape
 from .page import render_page
 from .readme import Links, MissingSectionError, newest_complete_record, render_section, replace_section
 from .record import Record
-from .record_file import InvalidRecordError, RecordFile, fingerprint, read_record
+from .record_file import SUFFIX, InvalidRecordError, RecordFile, fingerprint, read_record, record_files
 from .report import EnvironmentMismatchError, render_record, render_report
 from .samples import MIN_REPETITIONS
 from .steps import ResumeError
@@ -142,6 +143,7 @@ def run(
         threads=threads,
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
+        tries_layouts=not quick,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
@@ -256,23 +258,41 @@ def report(
         bool, typer.Option("--readme", help="Write the README's performance section and docs/performance.md.")
     ] = False,
     plots: Annotated[Path | None, typer.Option(help="Draw the plots of the last record into this folder.")] = None,
+    price_per_core_hour: Annotated[
+        float | None,
+        typer.Option(min=0, help="Price of one core, such as a vCPU of a cloud, to print the cost of a million texts."),
+    ] = None,
+    price_source: Annotated[
+        str, typer.Option(help="Where and when the price was found, printed with the costs; required with a price.")
+    ] = "",
 ) -> None:
     """Print the tables of one or more records, all of which must come from the same environment."""
+    price = _price(price_per_core_hour, price_source)
+    if readme and price:
+        raise typer.BadParameter("the pages contain no prices", param_hint="--price-per-core-hour")
     try:
         if readme:
             file = records[-1] if records else newest_complete_record(RESULTS)
             _write_readme(file)
             return
-        files = records or sorted(RESULTS.glob("*.json"))[-1:]
+        files = records or record_files(RESULTS)[-1:]
         if not files:
             raise MissingSectionError("there is no record yet; run: python -m benchmarks run")
         found = [read_record(file) for file in files]
-        typer.echo(render_report(found))
+        typer.echo(render_report(found, price))
         if plots is not None:
             _draw(found[-1], files[-1], plots)
     except (InvalidRecordError, EnvironmentMismatchError, MissingSectionError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
+
+
+def _price(per_core_hour: float | None, source: str) -> CorePrice | None:
+    """Return the price of the options, which are given together or not at all."""
+    if (per_core_hour is None) != (not source):
+        missing = "--price-per-core-hour" if per_core_hour is None else "--price-source"
+        raise typer.BadParameter("a price and its source are given together", param_hint=missing)
+    return None if per_core_hour is None else CorePrice(per_core_hour=per_core_hour, source=source)
 
 
 def _export_shape(model: str) -> ModelShape:
@@ -284,9 +304,9 @@ def _log(line: str) -> None:
     typer.echo(line, err=True)
 
 
-def _record_file(folder: Path, title: str) -> Path:
+def _record_file(folder: Path, title: str, suffix: str = SUFFIX) -> Path:
     """Return a file name that starts with the current time, so that names sort chronologically."""
-    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}.json"
+    return folder / f"{datetime.now(UTC):%Y-%m-%dT%H%M%S}-{title}{suffix}"
 
 
 def _show(record: Record, file: Path) -> None:
@@ -300,7 +320,7 @@ def _look_first(
     from .environment import read_environment
     from .first_look import FirstLook, FirstLookOptions, look_first, render_first_look
 
-    file = _record_file(output or (cache / "results" if gpu is None else RESULTS / "first-look"), "first-look")
+    file = _record_file(output or (cache / "results" if gpu is None else RESULTS / "first-look"), "first-look", ".json")
 
     def save(look: FirstLook) -> None:
         look.save(file)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from .rows import Rows, Vectors
 
-BATCH_ROWS = (1, 2, 4, 8, 16)
+BATCH_ROWS = (1, 2, 4, 8, 16, 32)
 """Batch sizes at which a contender is tried."""
+MIN_COMMON_PREFIX = 8
+"""Fewest tokens at the start of all rows that are worth computing once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,16 @@ class PaddedBatch:
         return np.ascontiguousarray(np.broadcast_to(columns, self.ids.shape))
 
 
+def common_prefix(rows: Rows) -> int:
+    """Return the number of tokens with which all rows begin, if every row is longer; 0 for a single row."""
+    if len(rows) < 2:
+        return 0
+    # in lexicographic order, the first and the last row have the shortest common prefix
+    first, *_, last = sorted(map(tuple, rows))
+    longest = min(map(len, rows)) - 1
+    return next((index for index in range(longest) if first[index] != last[index]), longest)
+
+
 def sorted_indices(rows: Rows, batch_rows: int) -> Iterator[list[int]]:
     """Yield the row indices of batches of `batch_rows` rows of similar length, shortest first."""
     order = sorted(range(len(rows)), key=lambda index: len(rows[index]))
@@ -57,40 +69,6 @@ def sorted_batches(rows: Rows, batch_rows: int) -> Iterator[PaddedBatch]:
         yield PaddedBatch(indices=indices, ids=ids, mask=mask)
 
 
-def embed_in_batches(rows: Rows, batch_rows: int, hidden_states: Callable[[PaddedBatch], Vectors]) -> Vectors:
-    """Embed `rows` with last-token pooling.
-
-    Args:
-        rows: token ids.
-        batch_rows: rows per batch.
-        hidden_states: computes a batch's hidden states, [rows, width, hidden].
-
-    Returns:
-        Unit vectors in the original order, [n, hidden].
-    """
-    outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
-    for batch in sorted_batches(rows, batch_rows):
-        store_last_tokens(outputs, batch, hidden_states(batch))
-    return np.stack(outputs)
-
-
-def score_in_batches(rows: Rows, batch_rows: int, logits: Callable[[PaddedBatch], Vectors]) -> Vectors:
-    """Score `rows` with the sigmoid of a single logit.
-
-    Args:
-        rows: token ids.
-        batch_rows: rows per batch.
-        logits: computes a batch's logits, [rows, 1].
-
-    Returns:
-        Scores in the original order, [n, 1].
-    """
-    outputs = np.empty((len(rows), 1), np.float32)
-    for batch in sorted_batches(rows, batch_rows):
-        outputs[batch.indices] = 1 / (1 + np.exp(-logits(batch)))
-    return outputs
-
-
 def store_last_tokens(outputs: list[Vectors], batch: PaddedBatch, states: Vectors) -> None:
     """Store the normalized hidden state of each row's last token under the row's original index.
 
@@ -102,3 +80,14 @@ def store_last_tokens(outputs: list[Vectors], batch: PaddedBatch, states: Vector
     last = states[np.arange(len(batch.indices)), batch.last_columns]
     for index, vector in zip(batch.indices, last, strict=True):
         outputs[index] = vector / np.linalg.norm(vector)
+
+
+def store_scores(outputs: Vectors, batch: PaddedBatch, logits: Vectors) -> None:
+    """Store the sigmoid of each row's logit under the row's original index.
+
+    Args:
+        outputs: one score per row of the workload, [n, 1], filled in place.
+        batch: the batch that was run.
+        logits: its logits, [rows, 1].
+    """
+    outputs[batch.indices] = 1 / (1 + np.exp(-logits))

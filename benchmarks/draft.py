@@ -93,4 +93,5 @@ def _entry(chosen: SelectedSetting, warmups: list[Sample], samples: list[Sample]
         warmups=tuple(warmups),
         samples=tuple(samples),
         scan=chosen.scan,
+        untried=chosen.untried,
     )

@@ -21,6 +21,7 @@ from .contenders.contender import failure_reason
 from .cuda_session import CUDA_PROVIDER
 from .environment import Gpu, read_code_state, read_environment
 from .model_shape import ModelShape
+from .processor import read_processor
 from .record import Comparison, Record
 from .roofline import COPY_PROBE, GPU_PROBES
 from .steps import failed_after, interrupted_after, mark_pending, now, workload_step
@@ -116,6 +117,8 @@ def measure_gpu(
         max_tokens=max(_MAX_TOKENS, *(workload.longest for workload in options.workloads)),
         log=log,
         cleanup=ExitStack(),
+        processor=read_processor(),
+        tries_layouts=False,
         device="cpu" if options.gpu is None else "cuda",
     )
     comparison_options = ComparisonOptions(

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from qwen3_triton.export.verification.parity import cosines
 
+from .batches import MIN_COMMON_PREFIX, common_prefix
 from .contenders.contender import Contender, ContenderUnavailableError, Setting, failure_reason
 from .environment import load_average
 from .record import Sample, Scan
 from .rows import Rows, Vectors
-from .trial import Trial, try_settings
+from .trial import Trial, is_promising, try_settings
 
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
@@ -53,6 +53,8 @@ class SelectedSetting:
     batched_parity: Parity | None
     """Of each row alone against the same row in its batch; None for a single row."""
     scan: tuple[Scan, ...]
+    untried: Mapping[str, str] = field(default_factory=dict)
+    """Setting, or options of a contender → why it was not tried."""
 
     @property
     def program(self) -> str:
@@ -111,12 +113,26 @@ def _select_setting(
 ) -> SelectedSetting:
     tried: list[Trial] = []
     failures: list[ContenderUnavailableError] = []
+    untried: dict[str, str] = {}
     competing = sum(len(contender.settings(len(rows))) for contender in contenders) > 1
-    for contender in contenders:
-        best_s = min((trial.wall_s for trial in tried), default=math.inf)
-        trials = try_settings(contender, rows, best_s, competing=competing)
-        tried += trials.entries
-        failures += trials.failures
+    # refinements last, when it is known which options are worth refining
+    for contender in sorted(contenders, key=lambda each: each.refines is not None):
+        if not contender.settings(len(rows)):
+            continue
+        try:
+            reason = _reason_to_skip(contender, rows, tried)
+            if reason is None:
+                _check_one_row(contender, rows, reference)
+        except ContenderUnavailableError as exc:
+            failures.append(exc)
+            reason = str(exc)
+        if reason is None:
+            trials = try_settings(contender, rows, _fastest(tried), competing=competing)
+            tried += trials.entries
+            failures += trials.failures
+            untried |= trials.untried
+        else:
+            untried[contender.options or contender.program] = reason
         contender.engine.release_memory()
     if not tried:
         raise failures[0]
@@ -124,7 +140,7 @@ def _select_setting(
     for index in rank_by_speed(scan):
         setting = tried[index].setting
         try:
-            return _check_setting(setting, rows, reference, scan)
+            return dataclasses.replace(_check_setting(setting, rows, reference, scan), untried=untried)
         except ContenderUnavailableError as exc:
             failures.append(exc)
             scan[index] = dataclasses.replace(scan[index], rejected=str(exc))
@@ -134,10 +150,38 @@ def _select_setting(
     raise failures[-len(tried)]
 
 
+def _fastest(tried: Sequence[Trial]) -> Trial | None:
+    return min(tried, key=lambda trial: trial.wall_s, default=None)
+
+
+def _reason_to_skip(contender: Contender, rows: Rows, tried: Sequence[Trial]) -> str | None:
+    """Return why a contender cannot be faster than what was tried; None if it must be tried."""
+    if contender.needs_common_prefix and common_prefix(rows) < MIN_COMMON_PREFIX:
+        return "the texts have no common prefix"
+    best = _fastest(tried)
+    if contender.refines is None or best is None:
+        return None
+    refined = [trial.wall_s for trial in tried if trial.setting.contender.options == contender.refines]
+    if not refined:
+        return "it cannot run in the default layout"
+    return None if is_promising(min(refined), best) else "too slow in the default layout"
+
+
+def _check_one_row(contender: Contender, rows: Rows, reference: Vectors) -> None:
+    """Check the shortest row alone, so that no time is spent on a precision outside the limits.
+
+    Raises:
+        ContenderUnavailableError: if it is outside the limits.
+    """
+    index = min(range(len(rows)), key=lambda each: len(rows[each]))
+    parity = compare_outputs(contender.engine.embed([rows[index]], 1), reference[[index]])
+    _require_parity(parity, contender, ", ".join(part for part in (contender.options, "one row alone") if part))
+
+
 def _check_setting(setting: Setting, rows: Rows, reference: Vectors, scan: Sequence[Scan]) -> SelectedSetting:
     outputs = setting.embed(rows)
     reference_parity = compare_outputs(outputs, reference)
-    _require_parity(reference_parity, setting)
+    _require_parity(reference_parity, setting.contender, setting.name)
     batched_parity = None
     if len(rows) > 1:
         alone = np.concatenate([setting.contender.engine.embed([row], 1) for row in rows])
@@ -147,18 +191,18 @@ def _check_setting(setting: Setting, rows: Rows, reference: Vectors, scan: Seque
     )
 
 
-def _require_parity(parity: Parity, setting: Setting) -> None:
+def _require_parity(parity: Parity, contender: Contender, name: str) -> None:
     """Raise ContenderUnavailableError outside the contender's limits; without a limit, outputs must be identical."""
     cosine, error = parity.min_cosine, parity.max_score_error
-    least, most = setting.contender.gate_min_cosine, setting.contender.gate_max_score_error
+    least, most = contender.gate_min_cosine, contender.gate_max_score_error
     # a comparison with NaN is false, which must fail
     if cosine is not None and not cosine >= (1.0 if least is None else least):
         raise ContenderUnavailableError(
-            f"{setting.name}: min cosine {cosine:.6f} to the reference is below the limit of {least}"
+            f"{name}: min cosine {cosine:.6f} to the reference is below the limit of {least}"
         )
     if error is not None and not error <= (most or 0.0):
         raise ContenderUnavailableError(
-            f"{setting.name}: max score error {error:.6f} against the reference is above the limit of {most}"
+            f"{name}: max score error {error:.6f} against the reference is above the limit of {most}"
         )
 
 

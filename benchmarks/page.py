@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from . import plot_names
+from .cost import core_seconds_table
 from .record import Comparison, Record
 from .tables import (
     breakdown_tables,
@@ -45,6 +46,14 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
             _image("tokens per second by program", plots, plot_names.PEERS),
         ]
         parts += [part for comparison in record.comparisons for part in _render_comparison(comparison)]
+    speeds = core_seconds_table(record)
+    if speeds.rows:
+        parts += [
+            "## Texts per core-second",
+            "Median throughput divided by the threads of the run. `python -m benchmarks report --price-per-core-hour` "
+            "turns it into the cost of a million texts.",
+            speeds.to_markdown(),
+        ]
     if record.loads:
         parts += [
             "## Through Triton",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import plot_names
 from .record import Record
-from .record_file import read_record
+from .record_file import read_record, record_files
 from .tables import OURS, machine_line, model_line, peers_table
 
 BEGIN, END = "<!-- performance: written by `python -m benchmarks report --readme` -->", "<!-- performance ends -->"
@@ -33,7 +33,7 @@ def newest_complete_record(folder: Path) -> Path:
     Raises:
         MissingSectionError: if there is none in `folder`.
     """
-    for file in sorted(folder.glob("*.json"), reverse=True):
+    for file in reversed(record_files(folder)):
         record = read_record(file)
         if record.comparisons and record.loads and record.quality:
             return file

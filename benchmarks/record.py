@@ -84,6 +84,8 @@ class Entry:
     """The workload's `passes` consecutive samples of each repetition."""
     scan: tuple[Scan, ...] = ()
     """Every setting tried, including the selected one."""
+    untried: Mapping[str, str] = field(default_factory=dict)
+    """Setting, or options of a contender with all its batch sizes → why it was not tried, or failed."""
 
     @property
     def walls_s(self) -> list[float]:

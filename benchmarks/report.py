@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+from .cost import CorePrice, core_seconds_table, cost_table, price_line
 from .order import compare_orders
 from .record import Comparison, Record
 from .tables import (
@@ -30,15 +31,19 @@ class EnvironmentMismatchError(Exception):
     """The records come from different machines, thread counts or package versions."""
 
 
-def render_report(records: Sequence[Record]) -> str:
+def render_report(records: Sequence[Record], price: CorePrice | None = None) -> str:
     """Render the tables of all records, and whether consecutive runs rank the contenders in the same order.
+
+    Args:
+        records: the records.
+        price: also tabulate what a million texts cost at this price.
 
     Raises:
         EnvironmentMismatchError: if the records come from different environments.
     """
     require_one_environment(records)
     orders = [_render_orders(first, second) for first, second in itertools.pairwise(records)]
-    return "\n\n".join([*(render_record(record) for record in records), *filter(None, orders)])
+    return "\n\n".join([*(render_record(record, price) for record in records), *filter(None, orders)])
 
 
 def _render_orders(first: Record, second: Record) -> str:
@@ -54,12 +59,17 @@ def _render_orders(first: Record, second: Record) -> str:
     return "\n".join([f"order in {first.started} and in {second.started}", *lines]) if lines else ""
 
 
-def render_record(record: Record) -> str:
-    """Render a header and one table for each part of the run."""
+def render_record(record: Record, price: CorePrice | None = None) -> str:
+    """Render a header and one table for each part of the run, and costs if there is a price."""
     parts = [
         f"{code_line(record)}\n{machine_line(record)}",
         *(_render_comparison(each) for each in record.comparisons),
     ]
+    speeds = core_seconds_table(record)
+    if speeds.rows:
+        parts.append(speeds.to_text())
+    if speeds.rows and price:
+        parts.append(f"{price_line(price)}\n{cost_table(record, price).to_text()}")
     if record.loads:
         parts.append(f"served: {served_line(record)}\n{loads_table(record.loads).to_text()}")
     if record.overload:

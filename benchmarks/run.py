@@ -15,6 +15,7 @@ from .contenders import Recipe, RunContext
 from .environment import read_code_state, read_environment
 from .export_cost import ExportCostOptions, ExportCostResults, measure_exports
 from .model_shape import ModelShape
+from .processor import read_processor
 from .quality import QualityOptions, QualityResults, measure_quality
 from .record import Comparison, Record
 from .samples import MIN_REPETITIONS
@@ -69,6 +70,8 @@ class RunOptions:
     parts: Sequence[Part] = STANDARD_PARTS
     repetitions: int = MIN_REPETITIONS
     warmups: int = 1
+    tries_layouts: bool = True
+    """Whether programs are tried in other layouts on the cores than the default."""
     serving: LoadOptions = field(default_factory=LoadOptions)
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     soak: SoakOptions = field(default_factory=SoakOptions)
@@ -118,6 +121,8 @@ def run_benchmark(
         max_tokens=max(workload.longest for workload in (*options.workloads, options.served)),
         log=log,
         cleanup=ExitStack(),
+        processor=read_processor(),
+        tries_layouts=options.tries_layouts,
     )
     with context.cleanup:
         for step, result in _measure(options, tuple(pending), context):

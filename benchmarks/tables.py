@@ -59,6 +59,11 @@ def ours_first(entries: Sequence[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (not is_ours(entry.program), quartiles(entry.walls_s).median))
 
 
+def programs_in_order(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return the programs of all comparisons, this project's first."""
+    return list(dict.fromkeys(entry.program for comparison in comparisons for entry in ours_first(comparison.entries)))
+
+
 def baseline(comparison: Comparison) -> Entry | None:
     """Return this project's fastest entry, the denominator of all ratios."""
     return next((entry for entry in ours_first(comparison.entries) if is_ours(entry.program)), None)
@@ -133,8 +138,10 @@ def _median_s(entry: Entry, comparison: Comparison) -> float:
 
 def peers_table(comparisons: Sequence[Comparison]) -> Table:
     """Tabulate tokens per second by program and workload, with the time relative to the baseline in brackets."""
-    programs = dict.fromkeys(entry.program for comparison in comparisons for entry in ours_first(comparison.entries))
-    rows = [(program, *(_speed_cell(program, comparison) for comparison in comparisons)) for program in programs]
+    rows = [
+        (program, *(_speed_cell(program, comparison) for comparison in comparisons))
+        for program in programs_in_order(comparisons)
+    ]
     return Table(("tokens/s", *(comparison.workload.name for comparison in comparisons)), tuple(rows))
 
 

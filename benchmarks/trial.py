@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .contenders.contender import Contender, ContenderUnavailableError, Setting
@@ -16,6 +18,11 @@ _RUN_OFF_RATIO, _RUN_OFF_TRIALS = 1.3, 2
 """The fastest settings with long passes are repeated: at most this many, within this ratio to the best."""
 _MAX_SLOWDOWN = 1.5
 """A setting with short passes whose second pass is slower than the best by this ratio gets no third pass."""
+_PROBES = 2
+"""Batch sizes at which other options than the first are tried before the rest: those nearest to the best so far."""
+_PROMISING = 1.5
+"""Options that take longer than the best by this ratio at all probes are not tried further."""
+TOO_SLOW = f"slower than {_PROMISING:g} times the best at the batch sizes nearest to the best one"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,29 +44,56 @@ class TrialResults:
 
     entries: list[Trial] = field(default_factory=list)
     failures: list[ContenderUnavailableError] = field(default_factory=list)
+    untried: dict[str, str] = field(default_factory=dict)
+    """Setting → why it has no trial."""
+
+    def fail(self, setting: Setting, error: ContenderUnavailableError) -> None:
+        """Note that a setting cannot run, and release memory."""
+        self.failures.append(error)
+        self.untried[setting.name] = str(error)
+        setting.contender.engine.release_memory()
 
 
-def try_settings(contender: Contender, rows: Rows, best_s: float, *, competing: bool) -> TrialResults:
-    """Time every setting of a contender.
+def try_settings(contender: Contender, rows: Rows, best: Trial | None, *, competing: bool) -> TrialResults:
+    """Time the settings of a contender: all of the first one, and of others while they may be the fastest.
 
     Args:
         contender: the contender.
         rows: the workload's token ids.
-        best_s: shortest pass of the same program's settings tried before, in seconds.
+        best: the fastest of the same program's settings tried before; None for the first contender.
         competing: whether the program has several settings; a single one needs only one pass.
     """
     results = TrialResults()
-    for setting in contender.settings(len(rows)):
+    settings = contender.settings(len(rows))
+    if best is not None:
+        settings.sort(key=lambda setting: abs(math.log2(setting.batch_rows / best.setting.batch_rows)))
+    for position, setting in enumerate(settings):
+        probes = best is not None and position < _PROBES
+        if best is not None and position == _PROBES and _all_slow(results.entries, best):
+            results.untried.update({each.name: TOO_SLOW for each in settings[position:]})
+            break
         try:
             setting.embed(rows if contender.warms_up_fully else _warmup_rows(rows, setting))
-            results.entries.append(Trial(setting=setting, samples=setting.time(rows)))
+            samples = setting.time(rows)
+            if probes and samples[0].wall_s < _LONG_S:
+                # the first pass is cold
+                samples = setting.time(rows)
+            results.entries.append(Trial(setting=setting, samples=samples))
         except ContenderUnavailableError as exc:
-            results.failures.append(exc)
-            contender.engine.release_memory()
+            results.fail(setting, exc)
     if competing:
         # only after one pass of each setting is it known which ones are worth repeating
-        _repeat_trials(results, rows, best_s)
+        _repeat_trials(results, rows, math.inf if best is None else best.wall_s)
     return results
+
+
+def is_promising(wall_s: float, best: Trial) -> bool:
+    """Return whether a setting may become the fastest in another layout or with another batch size."""
+    return wall_s <= _PROMISING * best.wall_s
+
+
+def _all_slow(trials: Sequence[Trial], best: Trial) -> bool:
+    return bool(trials) and not any(is_promising(trial.wall_s, best) for trial in trials)
 
 
 def _warmup_rows(rows: Rows, setting: Setting) -> Rows:
@@ -80,9 +114,8 @@ def _repeat_trials(results: TrialResults, rows: Rows, best_s: float) -> None:
                 run_off -= 1
                 trial.samples += trial.setting.time(rows)
         except ContenderUnavailableError as exc:
-            results.failures.append(exc)
             results.entries.remove(trial)
-            trial.setting.contender.engine.release_memory()
+            results.fail(trial.setting, exc)
         else:
             best_s = min(best_s, trial.wall_s)
 

@@ -1,4 +1,4 @@
-"""Named workloads: rows of random token ids with fixed seeds."""
+"""Named workloads: rows of random token ids with fixed seeds, in the default prompts of queries and rerankers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from types import MappingProxyType
 from typing import Protocol
 
 from qwen3_triton.client.manifest import Task
+
+from .prompts import PAIR_PREFIX, PAIR_SEPARATOR, PAIR_SUFFIX, QUERY_PREFIX, fit_vocabulary
 
 END_TOKEN_ID = 0
 """End token of the benchmark checkpoint's byte-level tokenizer, the last id of every row to embed."""
@@ -66,6 +68,29 @@ class EqualLengths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkloadPrompt:
+    """Tokens that all rows of a workload have in common, around their own."""
+
+    prefix: tuple[int, ...] = ()
+    """First ids of every row."""
+    query_tokens: int = 0
+    """Tokens of the query of a reranker, which follows the prefix."""
+    separator: tuple[int, ...] = ()
+    """Ids between query and passage of a reranker."""
+    suffix: tuple[int, ...] = ()
+    """Last ids of every row of a reranker."""
+
+    @property
+    def shared_tokens(self) -> int:
+        """Tokens with which every row begins."""
+        return len(self.prefix) + self.query_tokens + len(self.separator)
+
+
+_QUERY_PROMPT = WorkloadPrompt(prefix=QUERY_PREFIX)
+_PAIR_PROMPT = WorkloadPrompt(prefix=PAIR_PREFIX, query_tokens=15, separator=PAIR_SEPARATOR, suffix=PAIR_SUFFIX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
     """Rows that every contender of a run processes."""
 
@@ -78,26 +103,27 @@ class Workload:
     """Whether engines release memory after each run: attention over a long text may take gigabytes."""
     task: Task = Task.EMBED
     """Texts to embed, or passages to score for one query."""
-    prefix_tokens: int = 0
-    """Tokens with which all rows of a reranker begin: prompt, instruction and query."""
-    suffix_tokens: int = 0
-    """Tokens with which all rows of a reranker end: the rest of the prompt."""
+    prompt: WorkloadPrompt = WorkloadPrompt()
+    """What all rows have in common."""
 
     @property
     def longest(self) -> int:
         """Tokens of the longest row."""
-        return self.prefix_tokens + self.lengths.longest + self.suffix_tokens
+        return self.prompt.shared_tokens + self.lengths.longest + len(self.prompt.suffix)
 
     def rows(self, vocabulary: int) -> list[list[int]]:
         """Draw the rows, which depend only on the seed; rows to embed end with `END_TOKEN_ID`."""
         rng = random.Random(self.seed)
         lengths = self.lengths.draw(rng)
         rng.shuffle(lengths)
-        ids = range(1, vocabulary)
+        ids, prompt = range(1, vocabulary), self.prompt
+        before, separator, suffix = (
+            fit_vocabulary(part, vocabulary) for part in (prompt.prefix, prompt.separator, prompt.suffix)
+        )
+        shared = [*before, *rng.choices(ids, k=prompt.query_tokens), *separator]
         if self.task is Task.EMBED:
-            return [[*rng.choices(ids, k=length - 1), END_TOKEN_ID] for length in lengths]
-        prefix, suffix = rng.choices(ids, k=self.prefix_tokens), rng.choices(ids, k=self.suffix_tokens)
-        return [[*prefix, *rng.choices(ids, k=length), *suffix] for length in lengths]
+            return [[*shared, *rng.choices(ids, k=length - 1), END_TOKEN_ID] for length in lengths]
+        return [[*shared, *rng.choices(ids, k=length), *suffix] for length in lengths]
 
 
 _EQUAL = ((256, 16), (256, 64), (64, 256), (32, 512), (16, 1024), (4, 4096))
@@ -109,7 +135,8 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             Workload(
                 name="queries",
                 seed=12,
-                lengths=LogNormalLengths(texts=32, shortest=12, longest=40, median=22, sigma=0.35),
+                lengths=LogNormalLengths(texts=32, shortest=4, longest=21, median=9, sigma=0.4),
+                prompt=_QUERY_PROMPT,
             ),
             Workload(
                 name="passages", seed=30, lengths=LogNormalLengths(texts=24, shortest=30, longest=500, median=110)
@@ -125,9 +152,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
                 seed=50,
                 lengths=LogNormalLengths(texts=50, shortest=30, longest=500, median=110),
                 task=Task.RERANK,
-                # the official prompt with the default instruction and a query of 15 tokens
-                prefix_tokens=72,
-                suffix_tokens=9,
+                prompt=_PAIR_PROMPT,
             ),
             Workload(name="text-20", seed=20, lengths=SingleLength(20), passes=20),
             Workload(name="text-200", seed=200, lengths=SingleLength(200), passes=5),
@@ -145,8 +170,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
                 seed=2,
                 lengths=LogNormalLengths(texts=6, shortest=2, longest=24, median=8),
                 task=Task.RERANK,
-                prefix_tokens=4,
-                suffix_tokens=2,
+                prompt=_PAIR_PROMPT,
             ),
         )
     }

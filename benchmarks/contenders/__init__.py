@@ -10,23 +10,30 @@ from qwen3_triton.export import CudaAttention, RuntimeVersion
 
 from .contender import Contender, ContenderUnavailableError, Recipe, RunContext, Setting
 from .cuda_graph import cuda_recipes
-from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKER
-from .openvino import OPENVINO, OPENVINO_RERANKER
+from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKERS
+from .openvino import OPENVINO, OPENVINO_RERANKERS
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
 from .ours import OUR_FAST_CPU, OUR_RERANKERS, OURS
 from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
-from .transformers_model import BF16, COMPILED, TRANSFORMERS
+from .transformers_model import COMPILED, GPU_COMPILED, GPU_TRANSFORMERS, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
 
 RERANKERS: tuple[Recipe, ...] = (
     *OUR_RERANKERS,
-    OPENVINO_RERANKER,
+    *OPENVINO_RERANKERS,
     *OPTIMUM_RERANKERS,
-    LLAMA_CPP_RERANKER,
+    *LLAMA_CPP_RERANKERS,
     *CROSS_ENCODERS,
     *TRANSFORMERS_RERANKERS,
 )
-PEERS: tuple[Recipe, ...] = (OPENVINO, *OPTIMUM, LLAMA_CPP, *SENTENCE_TRANSFORMERS, *TRANSFORMERS, COMPILED)
+PEERS: tuple[Recipe, ...] = (
+    *OPENVINO,
+    *OPTIMUM,
+    *LLAMA_CPP,
+    *SENTENCE_TRANSFORMERS,
+    *TRANSFORMERS,
+    *COMPILED,
+)
 ALL: tuple[Recipe, ...] = (*OURS, *PEERS, *RERANKERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS, OUR_RERANKERS[0])
 """Recipes of a quick run; only one reranker, because every program takes seconds to load."""
@@ -40,10 +47,9 @@ def gpu_recipes(runtime: RuntimeVersion, *, compiled: bool) -> tuple[Recipe, ...
         runtime: version of ONNX Runtime whose operators this project's graphs may use.
         compiled: whether to include transformers with torch.compile.
     """
-    peers = [recipe for recipe in TRANSFORMERS if recipe.program == BF16]
     graphs = cuda_recipes(runtime)
     fp16, others = graphs[: len(CudaAttention)], graphs[len(CudaAttention) :]
-    return (*fp16, *peers, *others, *([COMPILED] if compiled else []))
+    return (*fp16, *GPU_TRANSFORMERS, *others, *(GPU_COMPILED if compiled else ()))
 
 
 def installed_runtime() -> RuntimeVersion:

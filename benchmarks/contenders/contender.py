@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,8 +12,10 @@ from typing import Protocol
 
 from qwen3_triton.client.manifest import Task
 
+from ..processor import Processor
 from ..record import Sample
 from ..rows import Rows, Vectors
+from .layout import Layout, layouts
 from .reasons import public_reason
 
 
@@ -69,8 +72,18 @@ class RunContext:
     """Receives lines of progress."""
     cleanup: ExitStack
     """Stops the processes of contenders at the end of the run."""
+    processor: Processor
     device: str = "cpu"
     """Device of contenders, reference and probes: cpu or cuda."""
+    tries_layouts: bool = True
+    """Whether contenders on the CPU are tried in other layouts than the default."""
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Layouts in which every contender is tried, first the default."""
+        if self.device != "cpu" or not self.tries_layouts:
+            return (Layout(threads=self.threads),)
+        return layouts(self.processor, self.threads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +93,11 @@ class Contender:
     program: str
     options: str
     """Options with which it was loaded, for the record; may be empty."""
+    refines: str | None = None
+    """Options of the contender of the same program from which this one differs in its layout only: it is tried only if
+    that one is nearly as fast as the program's best."""
+    needs_common_prefix: bool = False
+    """Whether it differs from another contender only for rows with a common prefix."""
     engine: Engine
     batch_rows: Sequence[int | None]
     """Rows per batch; None is all rows at once."""
@@ -105,6 +123,29 @@ class Contender:
         return [
             Setting(contender=self, batch_rows=size, texts=texts) for size in sizes if -(-texts // size) >= self.copies
         ]
+
+
+def in_layouts(contender: Contender, options: Sequence[Layout], load: Callable[[Layout], Engine]) -> list[Contender]:
+    """Return `contender`, which is in the first of the layouts `options`, and its refinements in the others.
+
+    Args:
+        contender: the contender in the default layout.
+        options: layouts, the default first.
+        load: returns the engine in a layout; it should be started when it is first used.
+    """
+    return [
+        contender,
+        *(
+            dataclasses.replace(
+                contender,
+                options=", ".join(part for part in (contender.options, layout.name) if part),
+                refines=contender.options,
+                engine=load(layout),
+                copies=layout.copies,
+            )
+            for layout in options[1:]
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,14 @@ from qwen3_triton.client.manifest import ModelFolder, Precision, Task
 from qwen3_triton.export import ExportError, ExportOptions, SourceReference, TaskChoice
 from qwen3_triton.export.batching.inputs import batch_inputs
 
+from ..batches import BATCH_ROWS
 from ..environment import installed_versions
 from ..reranker_checkpoint import cached_reranker
 from ..rows import Rows
 from ..staging import write_once
-from .contender import Contender, ContenderUnavailableError, Recipe, RunContext
+from .contender import Contender, ContenderUnavailableError, Recipe, RunContext, in_layouts
 from .export_progress import StageLines
+from .layout import Layout
 from .session import Feed, profile_operators
 from .worker import Worker
 
@@ -35,10 +37,6 @@ _SCORE_GATES = {Precision.FP32: 1e-4, Precision.FP16: 1e-2, Precision.INT8: 1e-1
 """The export's own limits."""
 _PROMPT_TOKENS = 1024
 """Token limit that fits the reranker's prompt and the exporter's test texts with one token per byte."""
-_COPIES = (1, 2)
-"""Copies of the model in one process, like instances in Triton."""
-_PACKED_ROWS = (None, 1, 4, 8)
-_ROWS_WITH_COPIES = (2, 4, 8)
 
 
 def program(precision: Precision | str) -> str:
@@ -107,24 +105,21 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
         def profile(rows: Rows) -> Mapping[str, int]:
             return profile_operators(graph, threads, feed_rows(rows))
 
-        def contender(copies: int) -> Contender:
-            threads_each = threads // copies
-            options = {"model": str(graph), "copies": str(copies), "threads": str(threads_each)}
-            plural = "s" if threads_each > 1 else ""
-            return Contender(
-                program=program(precision),
-                options="" if copies == 1 else f"{copies} copies, {threads_each} thread{plural} each",
-                engine=Worker.started(context, "packed_graph", options),
-                batch_rows=_PACKED_ROWS if copies == 1 else _ROWS_WITH_COPIES,
-                arithmetic=_ARITHMETIC[precision],
-                gate_min_cosine=_GATES[precision],
-                gate_max_score_error=_SCORE_GATES[precision],
-                copies=copies,
-                padded=False,
-                profile=profile,
-            )
+        def load(layout: Layout) -> Worker:
+            return Worker.on_demand(context, "packed_graph", {"model": str(graph), **layout.options()})
 
-        return [contender(copies) for copies in _COPIES if threads % copies == 0]
+        base = Contender(
+            program=program(precision),
+            options="",
+            engine=load(context.layouts[0]),
+            batch_rows=(None, *BATCH_ROWS),
+            arithmetic=_ARITHMETIC[precision],
+            gate_min_cosine=_GATES[precision],
+            gate_max_score_error=_SCORE_GATES[precision],
+            padded=False,
+            profile=profile,
+        )
+        return in_layouts(base, context.layouts, load)
 
     return Recipe(program=program(precision), prepare=prepare, task=task)
 

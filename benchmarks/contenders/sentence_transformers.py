@@ -9,15 +9,17 @@ sentence-transformers 6.x needs transformers 5, which optimum-onnx 0.1.0 does no
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
+from ..processor import Processor
 from ..reranker_checkpoint import cached_classifier
 from ..staging import write_once
-from .contender import Contender, Recipe, RunContext
+from .contender import Contender, Recipe, RunContext, in_layouts
+from .layout import Layout
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -53,13 +55,21 @@ _EXPORT = "\n".join(
         "kind = {'embed': SentenceTransformer, 'rerank': CrossEncoder}[sys.argv[3]]",
         "model = kind(sys.argv[1], backend='onnx', device='cpu', model_kwargs=options)",
         "model.save_pretrained(sys.argv[2])",
-        "export_dynamic_quantized_onnx_model(model, 'avx512_vnni', sys.argv[2])",
+        "for kind in sys.argv[4:]:",
+        "    export_dynamic_quantized_onnx_model(model, kind, sys.argv[2])",
     )
 )
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 _ONNX_FOLDERS = {Task.EMBED: "sentence_transformers_onnx", Task.RERANK: "cross_encoders_onnx"}
-_OPTIONS = {"torch": "", "onnx": "position_ids added by the caller"}
-_GRAPHS = {"fp32": "onnx/model.onnx", "int8": "onnx/model_qint8_avx512_vnni.onnx"}
+_MODULES_OF_TASKS = {Task.EMBED: "sentence_transformers", Task.RERANK: "cross_encoder"}
+_NOTES = {"torch": "", "onnx": "position_ids added by the caller"}
+_GRAPHS = {
+    "": "onnx/model.onnx",
+    "avx512_vnni": "onnx/model_qint8_avx512_vnni.onnx",
+    "avx2": "onnx/model_quint8_avx2.onnx",
+    "arm64": "onnx/model_qint8_arm64.onnx",
+}
+"""File by kind of quantization."""
 
 
 def _folder(peer: InstalledPeer, context: RunContext) -> Path:
@@ -67,85 +77,79 @@ def _folder(peer: InstalledPeer, context: RunContext) -> Path:
     return write_once(folder, lambda staged: peer.run("-c", _WRITE, str(context.checkpoint), str(staged)))
 
 
+def quantization_kinds(processor: Processor) -> tuple[str, ...]:
+    """Return the kinds of quantized graphs that are tried; both for x86 run on all of its processors.
+
+    Without VNNI, sums of products may overflow with the weights of avx512_vnni, and those of avx2 prevent that.
+    """
+    if processor.is_arm:
+        return ("arm64",)
+    return ("avx512_vnni", "avx2") if processor.has_vnni else ("avx2", "avx512_vnni")
+
+
 def _exported(peer: InstalledPeer, task: Task, context: RunContext) -> Path:
     source = _folder(peer, context) if task is Task.EMBED else cached_classifier(context.checkpoint, context.cache)
     context.log("  exporting with sentence-transformers")
+    kinds = sorted(quantization_kinds(context.processor))
     return write_once(
-        context.cache / _ONNX_FOLDERS[task] / context.checkpoint.name,
-        lambda staged: peer.run("-c", _EXPORT, str(source), str(staged), str(task)),
+        context.cache / _ONNX_FOLDERS[task] / f"{context.checkpoint.name}-{'-'.join(kinds)}",
+        lambda staged: peer.run("-c", _EXPORT, str(source), str(staged), str(task), *kinds),
     )
 
 
-def _prepare_torch(precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
+def _prepare(backend: str, precision: str, gate: float, task: Task, context: RunContext) -> Sequence[Contender]:
     peer = _ENVIRONMENT.build(context)
-    options = {"backend": "torch", "dtype": _DTYPES[precision]}
-    return [_contender(peer, _folder(peer, context), options, precision, gate, context)]
-
-
-def _prepare_onnx(precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(context)
-    options = {"backend": "onnx", "graph": _GRAPHS[precision]}
-    return [_contender(peer, _exported(peer, Task.EMBED, context), options, precision, gate, context)]
-
-
-def _contender(
-    peer: InstalledPeer, folder: Path, options: dict[str, str], precision: str, gate: float, context: RunContext
-) -> Contender:
-    worker_options = {"model": str(folder), "threads": str(context.threads), **options}
-    return Contender(
-        program=_program(options["backend"], precision),
-        options=_OPTIONS[options["backend"]],
-        engine=Worker.started(context, "sentence_transformers", worker_options, peer.python),
-        batch_rows=(None, *BATCH_ROWS),
-        arithmetic=precision,
-        gate_min_cosine=gate,
-    )
-
-
-def _prepare_cross_encoder(backend: str, precision: str, gate: float, context: RunContext) -> Sequence[Contender]:
-    peer = _ENVIRONMENT.build(context)
-    if backend == "torch":
-        folder, chosen = cached_classifier(context.checkpoint, context.cache), {"dtype": _DTYPES[precision]}
+    if backend == "onnx":
+        folder = _exported(peer, task, context)
+        kinds = quantization_kinds(context.processor) if precision == "int8" else ("",)
+        choices = [(kind, {"graph": _GRAPHS[kind]}) for kind in kinds]
     else:
-        folder, chosen = _exported(peer, Task.RERANK, context), {"graph": _GRAPHS[precision]}
-    options = {"model": str(folder), "threads": str(context.threads), "backend": backend, **chosen}
-    return [
-        Contender(
+        embeds = task is Task.EMBED
+        folder = _folder(peer, context) if embeds else cached_classifier(context.checkpoint, context.cache)
+        choices = [("", {"dtype": _DTYPES[precision]})]
+    found = list[Contender]()
+    for kind, chosen in choices:
+        given = {"model": str(folder), "backend": backend, **chosen}
+        load = functools.partial(_load, peer, _MODULES_OF_TASKS[task], given, context)
+        note = _NOTES[backend] if task is Task.EMBED else ""
+        base = Contender(
             program=_program(backend, precision),
-            options="",
-            engine=Worker.started(context, "cross_encoder", options, peer.python),
+            options=", ".join(part for part in (kind, note) if part),
+            engine=load(context.layouts[0]),
             batch_rows=(None, *BATCH_ROWS),
             arithmetic=precision,
-            gate_max_score_error=gate,
+            gate_min_cosine=gate if task is Task.EMBED else None,
+            gate_max_score_error=gate if task is Task.RERANK else None,
         )
-    ]
+        found += in_layouts(base, context.layouts, load)
+    return found
+
+
+def _load(peer: InstalledPeer, module: str, given: dict[str, str], context: RunContext, layout: Layout) -> Worker:
+    return Worker.on_demand(context, module, {**given, **layout.options()}, peer.python)
 
 
 def _program(backend: str, precision: str) -> str:
     return f"sentence-transformers {'ONNX ' if backend == 'onnx' else ''}{precision}"
 
 
-SENTENCE_TRANSFORMERS = (
-    *(
-        Recipe(program=_program("torch", precision), prepare=functools.partial(_prepare_torch, precision, gate))
-        for precision, gate in (("fp32", 0.99999), ("bf16", 0.99))
-    ),
-    *(
-        Recipe(program=_program("onnx", precision), prepare=functools.partial(_prepare_onnx, precision, gate))
-        for precision, gate in (("fp32", 0.99999), ("int8", 0.95))
-    ),
+def _recipes(task: Task, gates: Mapping[tuple[str, str], float]) -> tuple[Recipe, ...]:
+    return tuple(
+        Recipe(
+            program=_program(backend, precision),
+            prepare=functools.partial(_prepare, backend, precision, gate, task),
+            task=task,
+        )
+        for (backend, precision), gate in gates.items()
+    )
+
+
+SENTENCE_TRANSFORMERS = _recipes(
+    Task.EMBED,
+    {("torch", "fp32"): 0.99999, ("torch", "bf16"): 0.99, ("onnx", "fp32"): 0.99999, ("onnx", "int8"): 0.95},
 )
-CROSS_ENCODERS = tuple(
-    Recipe(
-        program=_program(backend, precision),
-        prepare=functools.partial(_prepare_cross_encoder, backend, precision, gate),
-        task=Task.RERANK,
-    )
-    for backend, precision, gate in (
-        ("torch", "fp32", 1e-4),
-        ("torch", "bf16", 5e-2),
-        ("onnx", "fp32", 1e-4),
-        ("onnx", "int8", 1e-1),
-    )
+CROSS_ENCODERS = _recipes(
+    Task.RERANK,
+    {("torch", "fp32"): 1e-4, ("torch", "bf16"): 5e-2, ("onnx", "fp32"): 1e-4, ("onnx", "int8"): 1e-1},
 )
 """Run the classifier, the form that CrossEncoder supports."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..batches import BATCH_ROWS
-from .contender import Contender, Recipe, RunContext
+from .contender import Contender, Recipe, RunContext, in_layouts
+from .layout import Layout
 from .worker import Worker
 
-FP32, BF16 = "transformers fp32", "transformers bf16"
+FP32, FP16, BF16 = "transformers fp32", "transformers fp16", "transformers bf16"
+_ARITHMETIC = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
 _GPU_BATCH_ROWS = (256, 64, 32, 16, 8, 4)
 _MODULE = "transformers_model"
 
@@ -27,21 +29,39 @@ def _options(checkpoint: Path, threads: int, dtype: str, device: str, compiled: 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(context: RunContext) -> Sequence[Contender]:
         options = _options(context.checkpoint, context.threads, dtype, context.device, compiled)
-        return [
-            Contender(
-                program=program,
-                options="",
-                engine=Worker.started(context, _MODULE, options),
-                batch_rows=_GPU_BATCH_ROWS if context.device == "cuda" else (None, *BATCH_ROWS),
-                arithmetic="bf16" if dtype == "bfloat16" else "fp32",
-                gate_min_cosine=gate,
-                warms_up_fully=context.device == "cuda",
-            )
-        ]
+        # a compiled model is compiled again for each layout, and copies would do so at the same time
+        layouts = [layout for layout in context.layouts if compiled == "no" or layout.copies == 1]
+
+        def load(layout: Layout) -> Worker:
+            return Worker.on_demand(context, _MODULE, {**options, **layout.options()})
+
+        base = Contender(
+            program=program,
+            options="",
+            engine=load(layouts[0]),
+            batch_rows=_GPU_BATCH_ROWS if context.device == "cuda" else (None, *BATCH_ROWS),
+            arithmetic=_ARITHMETIC[dtype],
+            gate_min_cosine=gate,
+            warms_up_fully=context.device == "cuda",
+        )
+        return in_layouts(base, layouts, load)
 
     return Recipe(program=program, prepare=prepare)
 
 
-TRANSFORMERS = (_recipe(FP32, "float32", 0.99999), _recipe(BF16, "bfloat16", 0.99))
-COMPILED = _recipe(f"{BF16}, torch.compile", "bfloat16", 0.99, compiled="yes")
-"""Compiled in bf16 only: in fp32 a pass takes so long that compilation makes no visible difference."""
+_PLAIN_FP32, _PLAIN_FP16, _PLAIN_BF16 = (
+    _recipe(FP32, "float32", 0.99999),
+    _recipe(FP16, "float16", 0.99),
+    _recipe(BF16, "bfloat16", 0.99),
+)
+_COMPILED_FP32, _COMPILED_FP16, _COMPILED_BF16 = (
+    _recipe(f"{FP32}, torch.compile", "float32", 0.99999, compiled="yes"),
+    _recipe(f"{FP16}, torch.compile", "float16", 0.99, compiled="yes"),
+    _recipe(f"{BF16}, torch.compile", "bfloat16", 0.99, compiled="yes"),
+)
+TRANSFORMERS = (_PLAIN_FP32, _PLAIN_BF16)
+COMPILED = (_COMPILED_FP32, _COMPILED_BF16)
+"""In both precisions: on a processor without instructions for bf16, fp32 is the faster one."""
+GPU_TRANSFORMERS = (_PLAIN_BF16, _PLAIN_FP16)
+GPU_COMPILED = (_COMPILED_BF16, _COMPILED_FP16)
+"""In both precisions: older GPUs have no instructions for bf16."""

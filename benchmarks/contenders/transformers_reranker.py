@@ -8,7 +8,8 @@ from qwen3_triton.client.manifest import Task
 
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker
-from .contender import Contender, Recipe, RunContext
+from .contender import Contender, Recipe, RunContext, in_layouts
+from .layout import Layout
 from .transformers_model import BF16, COMPILED, FP32
 from .worker import Worker
 
@@ -35,22 +36,30 @@ def _options(context: RunContext, dtype: str, compiled: str = "no") -> dict[str,
 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(context: RunContext) -> Sequence[Contender]:
-        return [
-            Contender(
-                program=program,
-                options="",
-                engine=Worker.started(context, _MODULE, _options(context, dtype, compiled)),
-                batch_rows=(None, *BATCH_ROWS),
-                arithmetic="bf16" if dtype == "bfloat16" else "fp32",
-                gate_max_score_error=gate,
-            )
-        ]
+        options = _options(context, dtype, compiled)
+        # a compiled model is compiled again for each layout, and copies would do so at the same time
+        layouts = [layout for layout in context.layouts if compiled == "no" or layout.copies == 1]
+
+        def load(layout: Layout) -> Worker:
+            return Worker.on_demand(context, _MODULE, {**options, **layout.options()})
+
+        base = Contender(
+            program=program,
+            options="",
+            engine=load(layouts[0]),
+            batch_rows=(None, *BATCH_ROWS),
+            arithmetic="bf16" if dtype == "bfloat16" else "fp32",
+            gate_max_score_error=gate,
+        )
+        return in_layouts(base, layouts, load)
 
     return Recipe(program=program, prepare=prepare, task=Task.RERANK)
 
 
+_COMPILED_FP32, _COMPILED_BF16 = COMPILED
 TRANSFORMERS_RERANKERS = (
     _recipe(FP32, "float32", 1e-4),
     _recipe(BF16, "bfloat16", 5e-2),
-    _recipe(COMPILED.program, "bfloat16", 5e-2, compiled="yes"),
+    _recipe(_COMPILED_FP32.program, "float32", 1e-4, compiled="yes"),
+    _recipe(_COMPILED_BF16.program, "bfloat16", 5e-2, compiled="yes"),
 )

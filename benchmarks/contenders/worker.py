@@ -22,6 +22,9 @@ from .reasons import public_reason
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _STOP_S = 20
+_VARIABLES = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+_PINNED_OPENMP = {"OMP_PROC_BIND": "spread", "OMP_PLACES": "threads"}
+"""Pins the threads of programs that use OpenMP, each to a core of its own while there are enough."""
 
 
 class Worker:
@@ -44,10 +47,18 @@ class Worker:
         Raises:
             ContenderUnavailableError: if it does not start.
         """
-        worker = cls(module, options, python or Path(sys.executable))
-        context.cleanup.callback(worker.stop)
+        worker = cls.on_demand(context, module, options, python)
         worker._process()
         worker.release_memory()
+        return worker
+
+    @classmethod
+    def on_demand(
+        cls, context: RunContext, module: str, options: Mapping[str, str], python: Path | None = None
+    ) -> Worker:
+        """Return a worker that starts when it is first used; `context.cleanup` stops it."""
+        worker = cls(module, options, python or Path(sys.executable))
+        context.cleanup.callback(worker.stop)
         return worker
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
@@ -101,7 +112,7 @@ class WorkerProcess:
         self._process = subprocess.Popen(
             [str(python), "-m", f"benchmarks.workers.{module}", json.dumps(dict(options))],
             cwd=_ROOT,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env={**os.environ, **_VARIABLES, **(_PINNED_OPENMP if options.get("pinned") == "yes" else {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -1,6 +1,7 @@
 """ONNX exports with the inputs of transformers (ids, mask, positions) in padded batches.
 
-Options: model (a file), threads, output (last_hidden_state, or logits of a classifier with one label).
+Options: model (a file), copies (sessions that process batches in parallel), threads (of each copy), pinned (yes or no),
+output (last_hidden_state, or logits of a classifier with one label).
 """
 
 from __future__ import annotations
@@ -8,29 +9,43 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 
-from ..batches import PaddedBatch, embed_in_batches, score_in_batches
+from ..batches import PaddedBatch, sorted_batches, store_last_tokens, store_scores
 from ..rows import Rows, Vectors
+from .copies import Copies
+from .onnx_settings import session_options
 from .serve import Embed, Options, serve
 
 
 def _load(options: Options) -> Embed:
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = int(options["threads"])
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
-    names = {graph_input.name for graph_input in session.get_inputs()}
+    sessions = [
+        onnxruntime.InferenceSession(options["model"], session_options(options), providers=["CPUExecutionProvider"])
+        for _ in range(int(options["copies"]))
+    ]
+    copies = Copies(sessions)
+    names = {graph_input.name for graph_input in sessions[0].get_inputs()}
 
-    def run(batch: PaddedBatch) -> Vectors:
+    def run(session: onnxruntime.InferenceSession, batch: PaddedBatch) -> Vectors:
         inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "position_ids": batch.positions}
         feed = {name: array for name, array in inputs.items() if name in names}
         return np.asarray(session.run([options["output"]], feed)[0], np.float32)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
-        return embed_in_batches(rows, batch_rows, run)
+        outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
+
+        def store(session: onnxruntime.InferenceSession, batch: PaddedBatch) -> None:
+            store_last_tokens(outputs, batch, run(session, batch))
+
+        copies.map(store, list(sorted_batches(rows, batch_rows)))
+        return np.stack(outputs)
 
     def score(rows: Rows, batch_rows: int) -> Vectors:
-        return score_in_batches(rows, batch_rows, run)
+        outputs = np.empty((len(rows), 1), np.float32)
+
+        def store(session: onnxruntime.InferenceSession, batch: PaddedBatch) -> None:
+            store_scores(outputs, batch, run(session, batch))
+
+        copies.map(store, list(sorted_batches(rows, batch_rows)))
+        return outputs
 
     return score if options["output"] == "logits" else embed
 

@@ -1,7 +1,8 @@
 """optimum-intel's OpenVINO export in padded batches.
 
-Options: model (openvino_model.xml, with hidden states or a single logit as output), threads, precision (bf16 or f32),
-hint (LATENCY or THROUGHPUT), group (group size of dynamic quantization).
+Options: model (openvino_model.xml, with hidden states or a single logit as output), copies (streams), threads (of each
+stream), pinned (yes or no), precision (bf16, f16 or f32), group (group size of dynamic quantization, 0 to disable it),
+hint (THROUGHPUT lets OpenVINO choose the streams; empty).
 """
 
 from __future__ import annotations
@@ -14,20 +15,28 @@ from ..rows import Rows, Vectors
 from .serve import Embed, Options, serve
 
 
+def _properties(options: Options) -> dict[str, str]:
+    copies, threads = int(options["copies"]), int(options["threads"])
+    properties = {
+        "INFERENCE_PRECISION_HINT": options["precision"],
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": options["group"],
+        "INFERENCE_NUM_THREADS": str(copies * threads),
+    }
+    if options["hint"]:
+        return {**properties, "PERFORMANCE_HINT": options["hint"]}
+    # with several streams, OpenVINO decides
+    pinning = {"ENABLE_CPU_PINNING": options["pinned"].upper()} if copies == 1 else {}
+    return {**properties, "NUM_STREAMS": str(copies), **pinning}
+
+
 def _load(options: Options) -> Embed:
     core = ov.Core()
-    compiled = core.compile_model(
-        options["model"],
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": options["precision"],
-            "PERFORMANCE_HINT": options["hint"],
-            "INFERENCE_NUM_THREADS": options["threads"],
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": options["group"],
-        },
-    )
+    compiled = core.compile_model(options["model"], "CPU", _properties(options))
+    computed = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if computed != options["precision"]:
+        raise ValueError(f"OpenVINO computes in {computed} instead of {options['precision']} on this processor")
     names = {name for port in compiled.inputs for name in port.names}
-    # runs as many requests at once as the hint implies: one for latency, one per stream for throughput
+    # runs one request per stream at once
     queue = ov.AsyncInferQueue(compiled)
 
     def feed(batch: PaddedBatch) -> dict[str, np.ndarray]:

@@ -1,48 +1,38 @@
 """This project's packed graph in ONNX Runtime sessions, without a server.
 
-Options: model (a file), copies (sessions that process batches in parallel), threads (of each copy), device (cpu or
-cuda), provider (options of the CUDA execution provider, JSON).
+Options: model (a file), copies (sessions that process batches in parallel), threads (of each copy), pinned (yes or
+no), device (cpu or cuda), provider (options of the CUDA execution provider, JSON).
 """
 
 from __future__ import annotations
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
 from ..batches import sorted_indices
 from ..rows import Rows, Vectors
+from .copies import Copies
 from .serve import Embed, Options, serve
 
 
 def _load(options: Options) -> Embed:
-    copies = int(options.get("copies", "1"))
-    free: SimpleQueue[Any] = SimpleQueue()
-    for _ in range(copies):
-        free.put(_open(options))
-    pool = ThreadPoolExecutor(copies)
+    copies = Copies([_open(options) for _ in range(int(options.get("copies", "1")))])
 
-    def run(rows: Rows) -> Vectors:
+    def run(session: Any, rows: Rows) -> Vectors:
         ids = np.concatenate([np.asarray(row, np.int64) for row in rows])
         lengths = np.asarray([len(row) for row in rows], np.int32)
         feed = {"input_ids": ids, "row_lengths": lengths, "request_lengths": np.asarray([len(ids)], np.int32)}
-        session = free.get()
-        try:
-            return np.asarray(session.run(None, feed)[0], np.float32)
-        finally:
-            free.put(session)
+        return np.asarray(session.run(None, feed)[0], np.float32)
 
     def embed(rows: Rows, batch_rows: int) -> Vectors:
         if batch_rows >= len(rows):
-            return run(rows)
-        # longest first, so that all copies finish at about the same time
-        batches = [*sorted_indices(rows, batch_rows)][::-1]
+            return copies.map(run, [rows])[0]
+        batches = [*sorted_indices(rows, batch_rows)]
         outputs: list[Vectors] = [np.empty(0, np.float32)] * len(rows)
-        found = pool.map(run, [[rows[index] for index in indices] for indices in batches])
+        found = copies.map(run, [[rows[index] for index in indices] for indices in batches])
         for indices, vectors in zip(batches, found, strict=True):
             for index, vector in zip(indices, vectors, strict=True):
                 outputs[index] = vector
@@ -59,11 +49,9 @@ def _open(options: Options) -> Any:
         return open_cuda_session(Path(options["model"]), int(options["threads"]), json.loads(options["provider"]))
     import onnxruntime
 
-    settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = int(options["threads"])
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(options["model"], settings, providers=["CPUExecutionProvider"])
+    from .onnx_settings import session_options
+
+    return onnxruntime.InferenceSession(options["model"], session_options(options), providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Converts a checkpoint to GGUF: matrices in Q8_0, norms and classifier in fp32, no tokenizer.
+"""Converts a checkpoint to GGUF: matrices in a given type, norms and classifier in fp32, no tokenizer.
 
 For a reranker, the head's rows for yes and no become the classifier, as in llama.cpp's own converter. Arguments: folder
-of the checkpoint, output file and, for a reranker, the token ids of yes and no.
+of the checkpoint, output file, type of the matrices (as in GGUF, such as Q8_0) and, for a reranker, the token ids of
+yes and no.
 """
 
 from __future__ import annotations
@@ -15,16 +16,24 @@ import gguf
 import numpy as np
 from safetensors.numpy import load_file
 
+_FILE_TYPES = {
+    "F32": gguf.LlamaFileType.ALL_F32,
+    "F16": gguf.LlamaFileType.MOSTLY_F16,
+    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
+    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+    "Q4_0": gguf.LlamaFileType.MOSTLY_Q4_0,
+}
 _LABELS = ("yes", "no")
 _EMBEDDINGS = "embed_tokens.weight"
 
 
-def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> None:
+def write_gguf(checkpoint: Path, file: Path, matrices: str, answers: Sequence[int] = ()) -> None:
     """Write `checkpoint` as a GGUF file.
 
     Args:
         checkpoint: folder of the checkpoint.
         file: file to write.
+        matrices: type of the matrices, one of `_FILE_TYPES`.
         answers: token ids of yes and no for a reranker, empty for an embedding model.
 
     Raises:
@@ -45,7 +54,7 @@ def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> Non
     writer.add_pooling_type(gguf.PoolingType.RANK if answers else gguf.PoolingType.LAST)
     if answers:
         writer.add_classifier_output_labels(_LABELS)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
+    writer.add_file_type(_FILE_TYPES[matrices])
     writer.add_tokenizer_model("none")
     writer.add_vocab_size(config["vocab_size"])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, config["num_hidden_layers"])
@@ -57,7 +66,7 @@ def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> Non
         if values.ndim == 1:
             writer.add_tensor(renamed, values)
         else:
-            kind = gguf.GGMLQuantizationType.Q8_0
+            kind = gguf.GGMLQuantizationType[matrices]
             writer.add_tensor(renamed, gguf.quants.quantize(values, kind), raw_dtype=kind)
         if answers and name == _EMBEDDINGS:
             writer.add_tensor("cls.output.weight", np.ascontiguousarray(values[list(answers)]))
@@ -68,4 +77,4 @@ def write_gguf(checkpoint: Path, file: Path, answers: Sequence[int] = ()) -> Non
 
 
 if __name__ == "__main__":
-    write_gguf(Path(sys.argv[1]), Path(sys.argv[2]), [int(id_) for id_ in sys.argv[3:]])
+    write_gguf(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], [int(id_) for id_ in sys.argv[4:]])

@@ -73,12 +73,18 @@ class FakeScorer(FakeEngine):
 
 
 def fake_contender(
-    engine: FakeEngine, *, program: str = "p", options: str = "", batch_rows: Sequence[int | None] = (None, 1, 2)
+    engine: FakeEngine,
+    *,
+    program: str = "p",
+    options: str = "",
+    batch_rows: Sequence[int | None] = (None, 1, 2),
+    refines: str | None = None,
 ) -> Contender:
     """Return a contender, by default with one batch of all rows and batches of one and two."""
     return Contender(
         program=program,
         options=options,
+        refines=refines,
         engine=engine,
         batch_rows=batch_rows,
         arithmetic="fp32",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_engine import FakeEngine, fake_contender
+from fake_processors import ZEN_4
 
 from benchmarks.contenders.contender import Contender, ContenderUnavailableError, Recipe, RunContext, prepare_all
 from benchmarks.contenders.ours import exporter_sources
@@ -31,7 +32,13 @@ def test_unavailable_program_is_listed_with_its_reason(tmp_path: Path) -> None:
     lines: list[str] = []
     with ExitStack() as cleanup:
         context = RunContext(
-            checkpoint=tmp_path, cache=tmp_path, threads=1, max_tokens=9, log=lines.append, cleanup=cleanup
+            checkpoint=tmp_path,
+            cache=tmp_path,
+            threads=1,
+            max_tokens=9,
+            log=lines.append,
+            cleanup=cleanup,
+            processor=ZEN_4,
         )
         prepared = prepare_all([Recipe(program="p", prepare=prepare)], context)
     assert prepared.not_measured == {"p": "no such processor"}

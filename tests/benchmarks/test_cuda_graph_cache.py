@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fake_processors import ZEN_4
 
 from benchmarks.contenders import ContenderUnavailableError, RunContext, cuda_graph
 from qwen3_triton.client.manifest import Precision
@@ -24,6 +25,7 @@ def context(tmp_path: Path) -> RunContext:
         max_tokens=9,
         log=lambda _: None,
         cleanup=ExitStack(),
+        processor=ZEN_4,
     )
 
 

@@ -19,7 +19,7 @@ from benchmarks.contenders.worker import Worker
 from benchmarks.cuda_session import NotOnGpuError, kernel_name, open_cuda_session
 from benchmarks.environment import Gpu
 from benchmarks.record import CopyProbe, Record, Sample
-from benchmarks.record_file import read_record, write_record
+from benchmarks.record_file import read_json, read_record, write_record
 from benchmarks.report import render_record
 from benchmarks.roofline import COPIED_BYTES
 from benchmarks.tables import memory_copy_table
@@ -55,8 +55,8 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
     )
     assert done.returncode == 0, done.stderr
     assert "memory copies alone" in done.stdout
-    (file,) = (cache / "records").glob("*-gpu-dry-part.json")
-    assert str(cache) not in file.read_text(encoding="utf-8")
+    (file,) = (cache / "records").glob("*-gpu-dry-part.json.xz")
+    assert str(cache) not in read_json(file).decode()
     return read_record(file)
 
 
@@ -64,7 +64,8 @@ def record(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Reco
 def test_dry_run_measures_what_a_cpu_supports(record: Record) -> None:
     (comparison,) = record.comparisons
     programs = {entry.program: entry for entry in comparison.entries}
-    assert programs.keys() == {"qwen3-triton fp16 rows", "qwen3-triton int8 rows", "transformers bf16"}
+    transformers = {"transformers bf16", "transformers fp16"}
+    assert programs.keys() == {"qwen3-triton fp16 rows", "qwen3-triton int8 rows", *transformers}
     # paged attention does not exist on CPUs
     assert comparison.not_measured.keys() == {"qwen3-triton fp16 pages"}
     for entry in comparison.entries:
@@ -75,7 +76,7 @@ def test_dry_run_measures_what_a_cpu_supports(record: Record) -> None:
     exact = programs["qwen3-triton fp16 rows"].min_cosine
     assert exact is not None
     assert exact > 0.99999
-    assert [programs[name].arithmetic for name in sorted(programs)] == ["fp16", "fp16", "bf16"]
+    assert [programs[name].arithmetic for name in sorted(programs)] == ["fp16", "fp16", "bf16", "fp16"]
 
 
 @pytest.mark.slow
@@ -170,8 +171,9 @@ def test_workloads_of_equal_lengths_match_their_names() -> None:
 def test_most_important_programs_and_workloads_come_first() -> None:
     programs = [recipe.program for recipe in gpu_recipes(RuntimeVersion(1, 23, 2), compiled=True)]
     graphs = [f"qwen3-triton {precision} {layout}" for precision in ("bf16", "int8") for layout in ("rows", "pages")]
-    first = ["qwen3-triton fp16 rows", "qwen3-triton fp16 pages", "transformers bf16"]
-    assert programs == [*first, *graphs, "transformers bf16, torch.compile"]
+    peers = ["transformers bf16", "transformers fp16"]
+    first = ["qwen3-triton fp16 rows", "qwen3-triton fp16 pages", *peers]
+    assert programs == [*first, *graphs, *(f"{peer}, torch.compile" for peer in peers)]
     assert GPU_STANDARD[:2] == ("mix", "256-of-64")
     assert GPU_STANDARD[-1] == "mix-256"
     assert len(set(GPU_STANDARD)) == len(GPU_STANDARD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -10,7 +11,7 @@ from fake_engine import FakeEngine, FakeScorer, fake_contender
 
 from benchmarks.measurement import Parity, compare_outputs, interleave, select_settings
 from benchmarks.record import Sample
-from benchmarks.rows import Vectors
+from benchmarks.rows import Rows, Vectors
 
 _ROWS = [[5, 6, 7], [1], [2, 3]]
 
@@ -24,10 +25,11 @@ def test_fastest_setting_is_selected_and_the_scan_recorded() -> None:
     fast = fake_contender(FakeEngine({3: 6.0, 1: 3.5, 2: 3.0}), options="fast")
     (chosen,) = select_settings([slow, fast], _ROWS, _reference(), lambda _: None).entries
     assert chosen.setting.name == "fast, sorted padded batches of 2"
+    one, two, all_rows = "sorted padded batches of 1", "sorted padded batches of 2", "one padded batch"
+    # later options begin with the batch size that was the best so far
     assert [scan.setting for scan in chosen.scan] == [
-        f"{options}, {batches}"
-        for options in ("slow", "fast")
-        for batches in ("one padded batch", "sorted padded batches of 1", "sorted padded batches of 2")
+        *(f"slow, {batches}" for batches in (all_rows, one, two)),
+        *(f"fast, {batches}" for batches in (one, two, all_rows)),
     ]
     assert chosen.reference_parity.min_cosine is not None
     assert chosen.reference_parity.min_cosine > 0.9999999
@@ -63,7 +65,58 @@ def test_reason_is_that_of_the_fastest_setting_if_all_are_wrong() -> None:
     reference = FakeScorer().embed(_ROWS, 1) + np.float32(0.5)
     selection = select_settings([contender], _ROWS, reference, lambda _: None)
     assert not selection.entries
+    assert selection.not_measured["p"].startswith("one row alone: max score error 0.5")
+    assert not contender.engine.timed  # type: ignore[attr-defined]
+
+
+def test_reason_is_that_of_the_fastest_setting_if_all_are_wrong_in_batches() -> None:
+    contender = fake_contender(FakeScorer({3: 1.0, 2: 2.0}, batched_error=0.5), batch_rows=(None, 2))
+    selection = select_settings([contender], _ROWS, FakeScorer().embed(_ROWS, 1), lambda _: None)
+    assert not selection.entries
     assert selection.not_measured["p"].startswith("one padded batch: max score error 0.5")
+
+
+def test_refinements_of_slow_options_are_not_tried() -> None:
+    slow, fast = FakeEngine(dict.fromkeys((1, 2, 3), 9.0)), FakeEngine(dict.fromkeys((1, 2, 3), 4.0))
+    refined, useless = FakeEngine(dict.fromkeys((1, 2, 3), 3.0)), FakeEngine()
+    contenders = [
+        fake_contender(slow, options="slow"),
+        fake_contender(useless, options="slow, pinned", refines="slow"),
+        fake_contender(fast, options="fast"),
+        fake_contender(refined, options="fast, pinned", refines="fast"),
+        fake_contender(FakeEngine(), options="absent, pinned", refines="absent"),
+    ]
+    (chosen,) = select_settings(contenders, _ROWS, _reference(), lambda _: None).entries
+    assert chosen.setting.contender.options == "fast, pinned"
+    assert not useless.timed
+    assert chosen.untried == {
+        "slow, pinned": "too slow in the default layout",
+        "absent, pinned": "it cannot run in the default layout",
+    }
+
+
+def test_options_outside_the_limits_are_not_timed_and_listed_with_the_reason() -> None:
+    class Wrong(FakeEngine):
+        def embed(self, rows: Rows, batch_rows: int) -> Vectors:
+            return -super().embed(rows, batch_rows)
+
+    wrong = Wrong({1: 0.1})
+    contenders = [fake_contender(wrong, options="4 bits"), fake_contender(FakeEngine(), options="8 bits")]
+    (chosen,) = select_settings(contenders, _ROWS, _reference(), lambda _: None).entries
+    assert chosen.setting.contender.options == "8 bits"
+    assert not wrong.timed
+    assert chosen.untried["4 bits"].startswith("4 bits, one row alone: min cosine -1.0")
+
+
+def test_options_for_a_common_prefix_need_one() -> None:
+    keeps = dataclasses.replace(fake_contender(FakeEngine(), options="kept"), needs_common_prefix=True)
+    plain = fake_contender(FakeEngine({1: 0.5}), options="plain")
+    (chosen,) = select_settings([keeps, plain], _ROWS, _reference(), lambda _: None).entries
+    assert chosen.untried == {"kept": "the texts have no common prefix"}
+    rows = [[*range(8), *row] for row in _ROWS]
+    (chosen,) = select_settings([keeps, plain], rows, _reference(), lambda _: None).entries
+    assert "kept" not in chosen.untried
+    assert any(scan.setting.startswith("kept") for scan in chosen.scan)
 
 
 def test_outputs_that_depend_on_the_batch_are_recorded() -> None:

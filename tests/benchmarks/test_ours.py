@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+from fake_processors import ZEN_4
 
 from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders.contender import RunContext, prepare_all
@@ -25,16 +26,19 @@ def test_copies_give_bit_identical_outputs(tmp_path: Path) -> None:
             max_tokens=64,
             log=lines.append,
             cleanup=cleanup,
+            processor=ZEN_4,
         )
-        one, two = prepare_all(OURS[:1], context).contenders
-        assert (one.options, two.options) == ("", "2 copies, 1 thread each")
-        assert two.settings(len(rows))[0].name == f"{two.options}, sorted packed batches of 2"
+        one, pinned, two, single = prepare_all(OURS[:1], context).contenders
+        assert (one.options, pinned.options, two.options) == ("", "2 threads, pinned", "2 copies, 1 thread each")
+        assert single.options == "1 thread"
+        assert two.settings(len(rows))[0].name == f"{two.options}, sorted packed batches of 1"
         # with a single batch the second copy would be idle
-        assert [setting.batch_rows for setting in two.settings(4)] == [2]
+        assert [setting.batch_rows for setting in two.settings(4)] == [1, 2]
         assert two.settings(1) == []
         assert len(one.settings(1)) == 1
         whole = one.engine.embed(rows, len(rows))
         for size in (1, 2, 4):
             assert np.array_equal(two.engine.embed(rows, size), whole)
+            assert np.array_equal(pinned.engine.embed(rows, size), whole)
         assert len(two.engine.time(rows, 2, 3)) == 3
     assert any(line.startswith("  comparing the written file with the reference") for line in lines)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
 from transformers import Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
-from benchmarks.batches import score_in_batches
 from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders import ALL
 from benchmarks.model_shape import SHAPES
@@ -35,12 +33,6 @@ def test_reranker_tokenizer_appends_no_end_token(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_file(str(reranker / "tokenizer.json"))
     assert len(tokenizer.encode("ab").ids) == 2
     assert tokenizer.encode("yes").ids == [answer_ids(reranker)[YES]]
-
-
-def test_scores_are_in_the_order_of_the_rows() -> None:
-    rows = [[4, 4, 4], [1], [2, 2]]
-    scores = score_in_batches(rows, 2, lambda batch: batch.ids[:, :1].astype(np.float32))
-    assert np.allclose(scores[:, 0], 1 / (1 + np.exp(-np.asarray([4, 1, 2]))))
 
 
 def test_program_names_are_unique_within_a_task() -> None:

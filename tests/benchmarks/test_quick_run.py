@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from benchmarks.__main__ import app
 from benchmarks.contenders import QUICK
 from benchmarks.record import Record, ScalingVariable
-from benchmarks.record_file import read_record
+from benchmarks.record_file import read_json, read_record
 from benchmarks.roofline import CPU_PROBES
 from benchmarks.tables import is_ours
 from qwen3_triton.client.manifest import Task
@@ -22,8 +22,8 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
     result = CliRunner().invoke(app, ["run", "--quick", "--cache", str(cache)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert "transformers fp32" in result.output
-    (file,) = (cache / "results").glob("*-quick.json")
-    assert str(cache) not in file.read_text(encoding="utf-8")
+    (file,) = (cache / "results").glob("*-quick.json.xz")
+    assert str(cache) not in read_json(file).decode()
     return read_record(file)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sample_record import sample_export, sample_record, sample_soak
 
+from benchmarks.cost import core_seconds_table
 from benchmarks.page import render_page
 from benchmarks.plots import draw_plots
 from benchmarks.readme import (
@@ -57,6 +58,7 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
         *(speed_table(comparison) for comparison in record.comparisons),
         matmul_table(record.comparisons[0]),
         operators_table(record.comparisons[0]),
+        core_seconds_table(record),
         loads_table(record.loads),
         overload_table(record.overload),
         soak_memory_table(sample_soak()),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import lzma
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,49 @@ import pytest
 from sample_record import sample_record
 
 from benchmarks.record import TokenizerInfo
-from benchmarks.record_file import InvalidRecordError, read_record, write_record
+from benchmarks.record_file import (
+    SUFFIX,
+    InvalidRecordError,
+    RecordFile,
+    read_json,
+    read_record,
+    record_files,
+    write_record,
+)
+
+_RECORD = re.compile(r"\d{4}-\d\d-\d\dT\d{6}-[\w.-]+?\.json(?:\.xz)?\b")
 
 
 def test_record_is_read_as_written(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "record.json"
     write_record(sample_record(), file)
     assert read_record(file) == sample_record()
+
+
+def test_compressed_and_plain_records_are_read(tmp_path: Path) -> None:
+    files = [tmp_path / name for name in ("2.json", f"1{SUFFIX}")]
+    for file in files:
+        write_record(sample_record(), file)
+        assert read_record(file) == sample_record()
+    assert record_files(tmp_path) == files[::-1]
+    plain, compressed = (file.read_bytes() for file in files)
+    assert compressed != plain == read_json(files[1])
+
+
+def test_record_of_a_run_in_progress_is_replaced(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / f"1{SUFFIX}")
+    for record in (dataclasses.replace(sample_record(), loads=()), sample_record()):
+        file.save(record)
+        assert read_record(file.file) == record
+    assert record_files(tmp_path) == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", lzma.compress(b"{}")[:-9]])
+def test_damaged_compression_is_rejected_with_one_line(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / f"record{SUFFIX}"
+    file.write_bytes(content)
+    with pytest.raises(InvalidRecordError, match=r"^record\.json\.xz: not a complete xz file$"):
+        read_record(file)
 
 
 def test_served_tokenizer_is_optional(tmp_path: Path) -> None:
@@ -96,7 +134,7 @@ def test_missing_file_is_rejected(tmp_path: Path) -> None:
 
 
 def test_all_results_are_readable(project_root: Path) -> None:
-    files = list((project_root / "benchmarks" / "results").glob("*.json"))
+    files = record_files(project_root / "benchmarks" / "results")
     assert files
     for file in files:
         record = read_record(file)
@@ -104,10 +142,17 @@ def test_all_results_are_readable(project_root: Path) -> None:
 
 
 def test_results_contain_no_paths_and_no_urls(project_root: Path) -> None:
-    for file in (project_root / "benchmarks" / "results").glob("*.json"):
-        text = file.read_text(encoding="utf-8")
+    for file in record_files(project_root / "benchmarks" / "results"):
+        text = read_json(file).decode()
         assert "://" not in text, file.name
         assert not [value for value in _strings(json.loads(text)) if value.startswith(("/", "~"))], file.name
+
+
+def test_records_that_pages_name_exist(project_root: Path) -> None:
+    pages = [project_root / "README.md", *(project_root / "docs").glob("*.md")]
+    named = {name for page in pages for name in _RECORD.findall(page.read_text(encoding="utf-8"))}
+    assert named
+    assert named <= {file.name for file in record_files(project_root / "benchmarks" / "results")}
 
 
 def _strings(value: object) -> list[str]:

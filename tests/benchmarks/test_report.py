@@ -10,6 +10,8 @@ from sample_record import OURS, entry, sample_comparison, sample_export, sample_
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
+from benchmarks.cost import CorePrice, core_seconds_table, cost_table
+from benchmarks.environment import Gpu
 from benchmarks.record import TokenizerInfo
 from benchmarks.record_file import write_record
 from benchmarks.report import EnvironmentMismatchError, render_record, render_report
@@ -145,3 +147,33 @@ def test_command_prints_a_record(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["report", str(file)])
     assert result.exit_code == 0
     assert "one packed batch" in result.output
+
+
+def test_cost_follows_from_median_texts_per_core_second_and_price() -> None:
+    record = sample_record()
+    # 6 texts in 1 and 3 s on 2 cores
+    assert core_seconds_table(record).rows == ((OURS, "3.00"), ("other", "1.00"))
+    price = CorePrice(per_core_hour=0.036, source="a price list of today")
+    assert cost_table(record, price).rows == ((OURS, "3.33"), ("other", "10.0"))
+    text = render_report([record], price)
+    assert f"cost at 0.036 per core-hour (a price list of today)\n{cost_table(record, price).to_text()}" in text
+    assert core_seconds_table(record).to_text() in render_record(record)
+
+
+def test_time_on_a_gpu_has_no_price_by_core() -> None:
+    gpu = Gpu(name="A GPU", memory_bytes=1, driver="1", cuda="1", providers="")
+    environment = dataclasses.replace(sample_record().environment, gpu=gpu)
+    record = dataclasses.replace(sample_record(), environment=environment)
+    assert "cost" not in render_report([record], CorePrice(per_core_hour=1.0, source="a list"))
+
+
+@pytest.mark.parametrize(
+    "options", [["--price-per-core-hour", "1"], ["--price-source", "a list"], ["--price-per-core-hour", "-1"]]
+)
+def test_price_without_source_is_rejected(options: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    write_record(sample_record(), file)
+    given = ["--price-per-core-hour", "0.036", "--price-source", "a list"]
+    assert "cost at 0.036" in CliRunner().invoke(app, ["report", str(file), *given]).output
+    assert CliRunner().invoke(app, ["report", str(file), "--readme", *given]).exit_code == 2
+    assert CliRunner().invoke(app, ["report", str(file), *options]).exit_code == 2

@@ -17,7 +17,7 @@ from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders import RunContext
 from benchmarks.model_shape import SHAPES
 from benchmarks.record import TokenizerInfo
-from benchmarks.record_file import read_record
+from benchmarks.record_file import read_json, read_record
 from benchmarks.serving.measure import LoadOptions, ServingResults
 from benchmarks.text_tokenizer import TextTokenizer, read_tokenizer
 from benchmarks.workload import END_TOKEN_ID, Workload
@@ -84,7 +84,7 @@ def test_only_the_served_checkpoint_uses_it_and_the_record_identifies_it_without
     record = read_record(written)
     assert record.served_tokenizer == tokenizer.info
     assert record.command == "python -m benchmarks run --quick --part serving"
-    assert str(file) not in written.read_text(encoding="utf-8")
+    assert str(file) not in read_json(written).decode()
 
 
 @pytest.mark.parametrize(

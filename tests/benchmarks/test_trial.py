@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 from fake_engine import CompilingEngine, FakeEngine, fake_contender
 
-from benchmarks.batches import BATCH_ROWS
 from benchmarks.contenders.contender import ContenderUnavailableError
 from benchmarks.measurement import select_settings
 from benchmarks.record import Sample
 from benchmarks.rows import Rows, Vectors
-from benchmarks.trial import TrialResults, try_settings
+from benchmarks.trial import TOO_SLOW, Trial, TrialResults, try_settings
 
 _ROWS = [[number] * (9 + number) for number in range(1, 25)]
-_SIZES = (None, *BATCH_ROWS)
-_BATCH_ROWS = [24, *BATCH_ROWS]
+_SIZES = (None, 1, 2, 4, 8, 16)
+_BATCH_ROWS = [24, 1, 2, 4, 8, 16]
 
 
 class _ColdEngine(FakeEngine):
@@ -28,8 +26,15 @@ class _ColdEngine(FakeEngine):
         return [Sample(wall_s=each.wall_s + delay, cpu_s=1.0) for each in super().time(rows, batch_rows, passes)]
 
 
-def _try(engine: FakeEngine, best_s: float = math.inf) -> TrialResults:
-    return try_settings(fake_contender(engine, batch_rows=_SIZES), _ROWS, best_s, competing=True)
+def _try(engine: FakeEngine, best: Trial | None = None) -> TrialResults:
+    return try_settings(fake_contender(engine, batch_rows=_SIZES), _ROWS, best, competing=True)
+
+
+def _best(batch_rows: int, wall_s: float) -> Trial:
+    """Return a trial of other options."""
+    contender = fake_contender(FakeEngine(), options="other", batch_rows=(batch_rows,))
+    (setting,) = contender.settings(len(_ROWS))
+    return Trial(setting=setting, samples=[Sample(wall_s=wall_s, cpu_s=wall_s)])
 
 
 def _walls(trials: TrialResults) -> dict[int, list[float]]:
@@ -55,10 +60,31 @@ def test_long_pass_far_from_the_best_is_not_repeated() -> None:
 
 def test_long_passes_are_compared_with_the_best_of_other_options() -> None:
     engine = FakeEngine(_given(38.0, 10.0, 10.4, 14.0, 16.0, 20.0))
-    _try(engine, best_s=7.0)
-    assert engine.timed == _BATCH_ROWS
-    _try(engine, best_s=8.0)
-    assert engine.timed == [*_BATCH_ROWS, *_BATCH_ROWS, 1, 2]
+    _try(engine, _best(2, wall_s=7.0))
+    assert engine.timed == [2, 1, 4, 8, 16, 24]
+    engine.timed.clear()
+    _try(engine, _best(2, wall_s=8.0))
+    assert engine.timed == [2, 1, 4, 8, 16, 24, 1, 2]
+
+
+def test_slow_options_are_tried_only_at_the_batch_sizes_nearest_to_the_best() -> None:
+    engine = FakeEngine(_given(3.0, 3.0, 3.0, 4.6, 4.6, 3.0))
+    trials = _try(engine, _best(6, wall_s=3.0))
+    assert engine.timed == [8, 4]
+    assert _walls(trials) == {8: [4.6], 4: [4.6]}
+    assert trials.untried == {
+        "sorted padded batches of 2": TOO_SLOW,
+        "sorted padded batches of 16": TOO_SLOW,
+        "one padded batch": TOO_SLOW,
+        "sorted padded batches of 1": TOO_SLOW,
+    }
+    engine = FakeEngine(_given(3.0, 3.0, 3.0, 4.6, 4.4, 3.0))
+    assert len(_walls(_try(engine, _best(6, wall_s=3.0)))) == 6
+
+
+def test_cold_pass_of_a_probe_does_not_count() -> None:
+    cold = _ColdEngine(dict.fromkeys(_BATCH_ROWS, 0.5))
+    assert len(_walls(_try(cold, _best(4, wall_s=0.5)))) == 6
 
 
 def test_short_passes_are_repeated_while_they_are_near_the_best() -> None:
@@ -77,7 +103,7 @@ def test_compilation_time_disqualifies_no_setting() -> None:
     assert engine.timed.count(24) == 1
     # the warm-up also compiles for the last batch, which has three rows
     rows = _ROWS[:19]
-    trials = try_settings(fake_contender(CompilingEngine({4: 2.5}), batch_rows=(4,)), rows, 2.5, competing=True)
+    trials = try_settings(fake_contender(CompilingEngine({4: 2.5}), batch_rows=(4,)), rows, None, competing=True)
     assert _walls(trials) == {4: [2.5, 2.5]}
 
 
@@ -96,7 +122,7 @@ class _RecordingEngine(FakeEngine):
 
 def test_warmup_is_a_batch_of_short_rows() -> None:
     engine = _RecordingEngine()
-    try_settings(fake_contender(engine, batch_rows=(None, 1, 5)), _ROWS, math.inf, competing=True)
+    try_settings(fake_contender(engine, batch_rows=(None, 1, 5)), _ROWS, None, competing=True)
     assert engine.embedded == [[8] * 24, [8], [8] * 9]
 
 
@@ -125,4 +151,5 @@ def test_setting_that_fails_in_a_later_pass_is_removed() -> None:
     trials = _try(engine)
     assert list(_walls(trials)) == [24, 2, 4, 8, 16]
     assert [str(failure) for failure in trials.failures] == ["no memory"]
+    assert trials.untried == {"sorted padded batches of 1": "no memory"}
     assert engine.releases == 1

@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.checkpoint import cached_checkpoint
 from benchmarks.contenders import ContenderUnavailableError
+from benchmarks.contenders.layout import Layout
 from benchmarks.contenders.worker import Worker
 from benchmarks.model_shape import SHAPES
 
@@ -30,6 +31,18 @@ def test_embeddings_have_unit_norm_and_do_not_depend_on_the_batch(worker: Worker
     assert together.shape == (3, SHAPES["tiny"].hidden)
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
     assert np.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("layout", [Layout(copies=2, threads=1), Layout(threads=2, pinned=True)])
+def test_layout_does_not_change_outputs(worker: Worker, layout: Layout, tmp_path: Path) -> None:
+    checkpoint = cached_checkpoint(SHAPES["tiny"], tmp_path)
+    options = {"model": str(checkpoint), "dtype": "float32", "compile": "no", **layout.options()}
+    other = Worker("transformers_model", options)
+    try:
+        assert np.allclose(other.embed(_ROWS, 1), worker.embed(_ROWS, 1), atol=1e-6)
+        assert len(other.time(_ROWS, 1, 2)) == 2
+    finally:
+        other.stop()
 
 
 def test_every_pass_gives_one_sample(worker: Worker) -> None:

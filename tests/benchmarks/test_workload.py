@@ -8,6 +8,7 @@ import json
 import pytest
 
 from benchmarks.model_shape import SHAPES
+from benchmarks.prompts import PAIR_PREFIX, PAIR_SEPARATOR, PAIR_SUFFIX, QUERY_PREFIX
 from benchmarks.workload import END_TOKEN_ID, WORKLOADS
 from qwen3_triton.client.manifest import Task
 
@@ -46,14 +47,27 @@ def test_ids_are_in_the_vocabulary_and_only_rows_to_embed_end_with_the_end_token
 
 
 def test_rows_of_one_query_share_prefix_and_suffix() -> None:
-    workload = WORKLOADS["rerank"]
-    rows = workload.rows(8192)
+    prompt = WORKLOADS["rerank"].prompt
+    rows = WORKLOADS["rerank"].rows(8192)
     assert len(rows) == 50
-    assert len({tuple(row[: workload.prefix_tokens]) for row in rows}) == 1
-    assert len({tuple(row[-workload.suffix_tokens :]) for row in rows}) == 1
+    assert len({tuple(row[: prompt.shared_tokens]) for row in rows}) == 1
+    assert len({tuple(row[-len(prompt.suffix) :]) for row in rows}) == 1
     assert len({tuple(row) for row in rows}) == 50
-    lengths = [len(row) - workload.prefix_tokens - workload.suffix_tokens for row in rows]
+    lengths = [len(row) - prompt.shared_tokens - len(prompt.suffix) for row in rows]
     assert (min(lengths), max(lengths)) == (30, 500)
+
+
+def test_queries_and_rerankers_have_the_ids_of_the_prompts() -> None:
+    vocabulary = SHAPES["0.6b"].vocabulary
+    queries, pairs = (WORKLOADS[name].rows(vocabulary) for name in ("queries", "rerank"))
+    assert {tuple(row[: len(QUERY_PREFIX)]) for row in queries} == {QUERY_PREFIX}
+    assert len({row[len(QUERY_PREFIX)] for row in queries}) > 1
+    assert (min(map(len, queries)), max(map(len, queries))) == (23, 40)
+    shared = WORKLOADS["rerank"].prompt.shared_tokens
+    for row in pairs:
+        assert tuple(row[: len(PAIR_PREFIX)]) == PAIR_PREFIX
+        assert tuple(row[shared - len(PAIR_SEPARATOR) : shared]) == PAIR_SEPARATOR
+        assert tuple(row[-len(PAIR_SUFFIX) :]) == PAIR_SUFFIX
 
 
 def test_matmul_shapes_include_every_weight_of_a_layer() -> None:
