@@ -98,6 +98,12 @@ def run(
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny model, and no contender that needs its own environment.")
     ] = False,
+    export_case: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="In the part export, only exports whose setting contains this text, such as 'fp16 for cuda'."
+        ),
+    ] = None,
     repetitions: _Repetitions = MIN_REPETITIONS,
     threads: _Threads = _CORES,
     cache: _Cache = CACHE,
@@ -105,7 +111,7 @@ def run(
 ) -> None:
     """Measure every contender that can run on this machine and write one record."""
     from .contenders import ALL, QUICK, SCALING
-    from .export_cost import ExportCostOptions
+    from .export_cost import CASES, ExportCostOptions
     from .quality import QualityOptions
     from .run import STANDARD_PARTS, Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
@@ -132,6 +138,9 @@ def run(
     ]
     if not recipes:
         raise typer.BadParameter("no program has such a name", param_hint="--contender")
+    cases = [case for case in CASES if any(text in case.setting for text in export_case or [""])]
+    if not cases:
+        raise typer.BadParameter("no export has such a setting", param_hint="--export-case")
     options = RunOptions(
         # the part export has a checkpoint of its own
         shape=SHAPES["tiny" if quick or parts == (Part.EXPORT,) else model],
@@ -147,7 +156,9 @@ def run(
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
-        export=ExportCostOptions.quick(SHAPES["tiny"]) if quick else ExportCostOptions(shape=_export_shape(model)),
+        export=ExportCostOptions.quick(SHAPES["tiny"])
+        if quick
+        else ExportCostOptions(shape=_export_shape(model), cases=cases),
         scaling=ScalingOptions.quick(SHAPES["tiny"]) if quick else ScalingOptions(),
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
