@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ..architectures import FINAL_NORM
+from ..heap import release_freed_memory
 from ..passes.rotate import UNROTATE
 from ..sources.checkpoint import Checkpoint
 from ..sources.weights import LazyTensor
@@ -64,6 +65,7 @@ class DecoderLayer:
         with torch.device("meta"):
             self._layer: Any = classes.layer(config, index)
         names = list(self._layer.state_dict())
+        release_freed_memory()
         with one_thread_per_operator():
             tensors = {name: checkpoint.weights[f"layers.{index}.{name}"].fp32() for name in names}
         self._layer.load_state_dict(tensors, assign=True)

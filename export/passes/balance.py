@@ -184,7 +184,7 @@ class _Layer:
     def _peaks(self, name: str) -> WeightPeaks:
         """Return the peaks of a matrix."""
         if name not in self.known:
-            self.known[name] = measure_peaks(self.weights[name].fp32_parts())
+            self.known[name] = measure_peaks(self.weights[name].fp32_parts(), self.weights[name].shape)
         return self.known[name]
 
     def _activation(self, name: str) -> torch.Tensor:

@@ -25,14 +25,14 @@ class WeightPeaks:
         return WeightPeaks(self.rows * factor, self.columns * factor)
 
 
-def measure_peaks(parts: Iterable[torch.Tensor]) -> WeightPeaks:
-    """Return the peaks of a matrix from `parts` of consecutive rows."""
-    rows, columns = [], None
+def measure_peaks(parts: Iterable[torch.Tensor], shape: tuple[int, ...]) -> WeightPeaks:
+    """Return the peaks of a matrix of `shape` [out, in] from `parts` of consecutive rows."""
+    # allocated first: small tensors between large ones that are freed would keep the heap from shrinking
+    peaks, first = WeightPeaks(torch.zeros(shape[0]), torch.zeros(shape[1])), 0
     for part in parts:
-        for values in torch.split(part, max(1, _PART // part.shape[1])):
+        for values in torch.split(part, max(1, _PART // shape[1])):
             sizes = values.abs()
-            rows.append(sizes.amax(1))
-            columns = sizes.amax(0) if columns is None else torch.maximum(columns, sizes.amax(0))
-    if columns is None:
-        raise ValueError("there is no part to measure")
-    return WeightPeaks(torch.cat(rows), columns)
+            peaks.rows[first : first + len(values)] = sizes.amax(1)
+            torch.maximum(peaks.columns, sizes.amax(0), out=peaks.columns)
+            first += len(values)
+    return peaks

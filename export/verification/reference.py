@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..architectures import EMBEDDINGS, FINAL_NORM, SCORE_HEAD, LayerTensors
 from ..errors import UnsupportedCheckpointError
+from ..heap import release_freed_memory
 from ..passes.rescale import ActivationPeaks
 from ..passes.weight_peaks import WeightPeaks, measure_peaks
 from ..sources.checkpoint import Checkpoint
@@ -149,6 +150,7 @@ class ReferenceModel:
         yield layer
         if not self._keeps_layers:
             layer.to("meta")
+            release_freed_memory()
 
 
 def _require_bidirectional(checkpoint: Checkpoint) -> None:
@@ -224,7 +226,8 @@ class _PeakWatch:
 
         with one_thread_per_operator():
             for name in (*names.qkv, names.output, *names.gate_up, names.down):
-                self._weights[name] = measure_peaks([module(name).weight])
+                weight = module(name).weight
+                self._weights[name] = measure_peaks([weight], tuple(weight.shape))
         handles = [layer.register_forward_hook(self._see_residual)]
         for name in (names.output, names.down):
             handles.append(module(name).register_forward_hook(self._see_residual))

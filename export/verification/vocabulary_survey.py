@@ -26,16 +26,19 @@ def outstanding_tokens(checkpoint: Checkpoint) -> list[int]:
     gate, up = (weights[name].fp32() * gain for name in layer.gate_up)
     strongest = (gate.norm(dim=1) * up.norm(dim=1)).topk(min(_MLP_ROWS, len(gate))).indices
     gate, up = gate[strongest].T, up[strongest].T
-    products, embeddings = [], []
+    count = config.vocabulary
+    # allocated first: small tensors between large ones that are freed would keep the heap from shrinking
+    products, embeddings, first = torch.empty(count), torch.empty(count), 0
     for rows in weights[EMBEDDINGS].fp32_parts():
+        part = slice(first, first + len(rows))
+        first += len(rows)
         normed = rows / (rows.pow(2).mean(dim=1, keepdim=True) + config.norm_eps).sqrt()
         values = normed @ up
-        products.append((torch.nn.functional.silu(normed @ gate) * values).abs().maximum(values.abs()).amax(dim=1))
-        embeddings.append(rows.abs().amax(dim=1))
-    count = config.vocabulary
+        products[part] = (torch.nn.functional.silu(normed @ gate) * values).abs().maximum(values.abs()).amax(dim=1)
+        embeddings[part] = rows.abs().amax(dim=1)
     chosen = [
-        *_largest(torch.cat(products), _BY_PRODUCT),
-        *_largest(torch.cat(embeddings), _BY_EMBEDDING),
+        *_largest(products, _BY_PRODUCT),
+        *_largest(embeddings, _BY_EMBEDDING),
         *range(0, count, -(-count // _SPREAD)),
     ]
     return list(dict.fromkeys(chosen))
