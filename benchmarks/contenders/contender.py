@@ -85,6 +85,13 @@ class RunContext:
             return (Layout(threads=self.threads),)
         return layouts(self.processor, self.threads)
 
+    def layouts_of(self, *, compiled: bool) -> tuple[Layout, ...]:
+        """Return the layouts of a program in PyTorch.
+
+        A compiled model is compiled again for each layout, and copies would do so at the same time.
+        """
+        return tuple(layout for layout in self.layouts if not compiled or layout.copies == 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:

@@ -14,7 +14,6 @@ from ..processor import Processor
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker
 from ..staging import write_once
 from .contender import Contender, Recipe, RunContext, in_layouts
-from .layout import Layout
 from .peer_environment import InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -77,10 +76,7 @@ def _contenders(
         "prefix": "kept" if cache.keeps_prefix else "none",
     }
     cosine, score_error = _GATES.get(weights, _OTHER_GATES)
-
-    def load(layout: Layout) -> Worker:
-        return Worker.on_demand(context, "llama_cpp", {**options, **layout.options()}, peer.python)
-
+    load = Worker.in_layouts(context, "llama_cpp", options, peer.python)
     base = Contender(
         program=program,
         options=f"{weights}, {cache.name}" if program == _UNQUANTIZED else cache.name,

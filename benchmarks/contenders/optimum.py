@@ -13,7 +13,6 @@ from ..processor import Processor
 from ..reranker_checkpoint import cached_classifier
 from ..staging import write_once
 from .contender import Contender, Recipe, RunContext, in_layouts
-from .layout import Layout
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -84,10 +83,7 @@ def _contenders(
 ) -> list[Contender]:
     """Return contenders in all layouts; `gates` are their minimum cosine and maximum score error."""
     given = {"model": str(folder / "model.onnx"), "output": _OUTPUTS[task]}
-
-    def load(layout: Layout) -> Worker:
-        return Worker.on_demand(context, "onnx_export", {**given, **layout.options()}, peer.python)
-
+    load = Worker.in_layouts(context, "onnx_export", given, peer.python)
     base = Contender(
         program=program,
         options=options,

@@ -22,7 +22,6 @@ from ..rows import Rows
 from ..staging import write_once
 from .contender import Contender, ContenderUnavailableError, Recipe, RunContext, in_layouts
 from .export_progress import StageLines
-from .layout import Layout
 from .session import Feed, profile_operators
 from .worker import Worker
 
@@ -105,9 +104,7 @@ def _recipe(precision: Precision, task: Task) -> Recipe:
         def profile(rows: Rows) -> Mapping[str, int]:
             return profile_operators(graph, threads, feed_rows(rows))
 
-        def load(layout: Layout) -> Worker:
-            return Worker.on_demand(context, "packed_graph", {"model": str(graph), **layout.options()})
-
+        load = Worker.in_layouts(context, "packed_graph", {"model": str(graph)})
         base = Contender(
             program=program(precision),
             options="",

@@ -19,7 +19,6 @@ from ..processor import Processor
 from ..reranker_checkpoint import cached_classifier
 from ..staging import write_once
 from .contender import Contender, Recipe, RunContext, in_layouts
-from .layout import Layout
 from .peer_environment import TORCH, InstalledPeer, PeerEnvironment
 from .worker import Worker
 
@@ -110,7 +109,7 @@ def _prepare(backend: str, precision: str, gate: float, task: Task, context: Run
     found = list[Contender]()
     for kind, chosen in choices:
         given = {"model": str(folder), "backend": backend, **chosen}
-        load = functools.partial(_load, peer, _MODULES_OF_TASKS[task], given, context)
+        load = Worker.in_layouts(context, _MODULES_OF_TASKS[task], given, peer.python)
         note = _NOTES[backend] if task is Task.EMBED else ""
         base = Contender(
             program=_program(backend, precision),
@@ -123,10 +122,6 @@ def _prepare(backend: str, precision: str, gate: float, task: Task, context: Run
         )
         found += in_layouts(base, context.layouts, load)
     return found
-
-
-def _load(peer: InstalledPeer, module: str, given: dict[str, str], context: RunContext, layout: Layout) -> Worker:
-    return Worker.on_demand(context, module, {**given, **layout.options()}, peer.python)
 
 
 def _program(backend: str, precision: str) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ..batches import BATCH_ROWS
 from .contender import Contender, Recipe, RunContext, in_layouts
-from .layout import Layout
 from .worker import Worker
 
 FP32, FP16, BF16 = "transformers fp32", "transformers fp16", "transformers bf16"
@@ -29,12 +28,8 @@ def _options(checkpoint: Path, threads: int, dtype: str, device: str, compiled: 
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(context: RunContext) -> Sequence[Contender]:
         options = _options(context.checkpoint, context.threads, dtype, context.device, compiled)
-        # a compiled model is compiled again for each layout, and copies would do so at the same time
-        layouts = [layout for layout in context.layouts if compiled == "no" or layout.copies == 1]
-
-        def load(layout: Layout) -> Worker:
-            return Worker.on_demand(context, _MODULE, {**options, **layout.options()})
-
+        layouts = context.layouts_of(compiled=compiled != "no")
+        load = Worker.in_layouts(context, _MODULE, options)
         base = Contender(
             program=program,
             options="",

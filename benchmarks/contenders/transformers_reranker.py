@@ -9,7 +9,6 @@ from qwen3_triton.client.manifest import Task
 from ..batches import BATCH_ROWS
 from ..reranker_checkpoint import NO, YES, answer_ids, cached_reranker
 from .contender import Contender, Recipe, RunContext, in_layouts
-from .layout import Layout
 from .transformers_model import BF16, COMPILED, FP32
 from .worker import Worker
 
@@ -37,12 +36,8 @@ def _options(context: RunContext, dtype: str, compiled: str = "no") -> dict[str,
 def _recipe(program: str, dtype: str, gate: float, compiled: str = "no") -> Recipe:
     def prepare(context: RunContext) -> Sequence[Contender]:
         options = _options(context, dtype, compiled)
-        # a compiled model is compiled again for each layout, and copies would do so at the same time
-        layouts = [layout for layout in context.layouts if compiled == "no" or layout.copies == 1]
-
-        def load(layout: Layout) -> Worker:
-            return Worker.on_demand(context, _MODULE, {**options, **layout.options()})
-
+        layouts = context.layouts_of(compiled=compiled != "no")
+        load = Worker.in_layouts(context, _MODULE, options)
         base = Contender(
             program=program,
             options="",

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +18,7 @@ from ..record import Sample
 from ..rows import Rows, Vectors
 from ..workers.messages import Failure, Message, Ready, WorkRequest, WorkResult, receive, send
 from .contender import ContenderUnavailableError, RunContext
+from .layout import Layout
 from .reasons import public_reason
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,6 +61,13 @@ class Worker:
         worker = cls(module, options, python or Path(sys.executable))
         context.cleanup.callback(worker.stop)
         return worker
+
+    @classmethod
+    def in_layouts(
+        cls, context: RunContext, module: str, options: Mapping[str, str], python: Path | None = None
+    ) -> Callable[[Layout], Worker]:
+        """Return a function that returns the worker on demand in a layout."""
+        return lambda layout: cls.on_demand(context, module, {**options, **layout.options()}, python)
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
         """Embed or score `rows`; see `Engine.embed`."""
