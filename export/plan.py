@@ -51,7 +51,7 @@ class ExportPlan:
     scratch_bytes: int
     """Intermediate files, which are removed."""
     memory_bytes: int
-    """Estimated peak of resident memory, without that of `graph_bytes`."""
+    """Estimated peak of resident memory, without that of `graph_bytes`, for weights of the usual scale."""
     graph_bytes: int
     """Size of the written model that ONNX Runtime opens to compare or to time it; 0 if it is not opened. It takes at
     least that much memory, unless that is more than half of what is available: then weights stay in the file."""
@@ -123,7 +123,7 @@ def _memory(sources: ModelSources, options: ExportOptions, format: WeightFormat)
     # a matrix of which no rows can be read alone is also in memory in fp32
     whole = any(tensor.load_rows is None for tensor in sources.checkpoint.weights.values())
     written = WRITERS * (_COPIES * format.activation_bytes + (_FP32_BYTES if whole else 0)) * largest
-    if not (options.verify.compares or format.may_overflow or format.needs_calibration):
+    if not (options.verify.compares or format.needs_calibration):
         return _LIBRARIES + written
     layers = (3 if format.needs_calibration else 2) * config.multiply_adds // config.layers
     padded = max(map(len, sources.task.probe_rows(sources.max_tokens)))

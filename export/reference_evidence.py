@@ -52,7 +52,7 @@ class ReferenceEvidence:
     ndcg: float | None = None
     """nDCG@10 over the retrieval set; None if there is no set."""
     survey: ActivationSurvey | None = None
-    """None for formats that do not overflow."""
+    """None if the precision does not need it."""
 
 
 def compute_reference(
@@ -61,7 +61,7 @@ def compute_reference(
     retrieval: RetrievalRows | None,
     verify: Verification,
     calibrated: bool,
-    may_overflow: bool,
+    measures_range: bool,
     progress: Progress,
 ) -> ReferenceEvidence:
     """Run the reference on the texts that the written model is compared on, and on those that its precision needs.
@@ -71,16 +71,16 @@ def compute_reference(
         retrieval: A retrieval set to evaluate, if any.
         verify: Whether the written model is compared, and up to which length.
         calibrated: Whether the precision is calibrated, so that held-out texts are compared as well.
-        may_overflow: Whether the precision needs the largest activations, also without verification.
+        measures_range: Whether the precision needs the largest activations, also without verification.
         progress: Receives a stage for each group of texts, whose steps are layers.
     """
-    if not verify.compares and not may_overflow:
+    if not verify.compares and not measures_range:
         return ReferenceEvidence()
     task = sources.task
     probes = task.probe_rows(sources.max_tokens)
     probes.append(task.long_row(longest_text(verify, sources.checkpoint.config, sources.max_tokens)))
     held_out = held_out_rows(sources) if calibrated and verify.compares else []
-    tokens = _survey_tokens(sources, progress) if may_overflow else []
+    tokens = _survey_tokens(sources, progress) if measures_range else []
     surveyed = [row for row in task.rows_of_tokens(tokens, _AFTER_PROMPT) if len(row) <= sources.max_tokens]
     rows = [*probes, *held_out, *surveyed]
     progress.stage(f"{_STAGE}: {len(rows)} texts of up to {max(map(len, rows)):,} tokens")
@@ -90,7 +90,7 @@ def compute_reference(
     return ReferenceEvidence(
         probes=ReferenceRun(rows=probes, outputs=outputs.part(0, len(probes))) if verify.compares else None,
         held_out=ReferenceRun(rows=held_out, outputs=outputs.part(len(probes), len(held_out))) if held_out else None,
-        survey=ActivationSurvey(texts=len(probes), tokens=len(tokens), peaks=outputs.peaks) if may_overflow else None,
+        survey=ActivationSurvey(texts=len(probes), tokens=len(tokens), peaks=outputs.peaks) if measures_range else None,
         ndcg=None if retrieval is None else _run_retrieval(model, sources, retrieval, progress),
     )
 

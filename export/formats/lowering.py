@@ -19,6 +19,7 @@ from ..passes.rescale import (
     require_fp16_range,
     rescale_weights,
 )
+from ..passes.usual_scale import UNMEASURED_RESCALE
 from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
 from ..threads import one_thread_per_operator
@@ -33,7 +34,7 @@ class LoweringInputs:
 
     checkpoint: Checkpoint
     peaks: ActivationPeaks | None
-    """Largest activations of the reference; None for formats that do not overflow."""
+    """Largest activations of the reference; None if they were not measured."""
     calibration_rows: Sequence[Sequence[int]] = ()
     """Rows of token ids; empty for formats without calibration."""
     max_cosine_error: float
@@ -50,7 +51,7 @@ class LoweredWeights:
     """The format with what the passes chose, such as fp32 layers."""
     rescale: Rescale = NO_RESCALE
     peaks: ActivationPeaks | None = None
-    """Largest activations before the rescale; None for formats that do not overflow."""
+    """Largest activations before the rescale; None if they were not measured."""
     int8_plan: Int8Plan | None = None
     """Plan of a calibrated format; None for the others."""
 
@@ -58,14 +59,22 @@ class LoweredWeights:
 def rescale_for_fp16(inputs: LoweringInputs, format: WeightFormat) -> LoweredWeights:
     """Rescale so that activations have headroom in fp16, and balance weights that fp16 cannot hold.
 
+    Without measured activations, weights must have the usual scale; the rescale is then a fixed one.
+
     Raises:
         UnsupportedCheckpointError: An activation is still out of range. Reading a lowered weight raises it, too, if it
             is out of range.
     """
-    if inputs.peaks is None:
-        raise ValueError("the rescale needs the largest activations")
     checkpoint = inputs.checkpoint
     weights, config = checkpoint.weights, checkpoint.config
+    if inputs.peaks is None:
+        rescale = UNMEASURED_RESCALE
+        inputs.progress.note(
+            f"activations are not measured: rescaled by residual 2^{-rescale.residual}, MLP 2^{-rescale.intermediate}, "
+            "which suits weights of the usual scale"
+        )
+        rescaled = require_fp16_range(rescale_weights(weights, config, rescale))
+        return LoweredWeights(checkpoint=checkpoint.with_weights(rescaled), format=format, rescale=rescale)
     inputs.progress.stage("comparing weights with the range of fp16")
     with one_thread_per_operator():
         rescale = choose_rescale(inputs.peaks, largest_value(weights[EMBEDDINGS]))

@@ -22,3 +22,11 @@ def one_torch_thread() -> Iterator[None]:
 def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default tiny checkpoint; tests must not write to it."""
     return write_checkpoint(tmp_path_factory.mktemp("source") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def plain_adapter(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A base and a plain LoRA adapter; tests must not write to them."""
+    from merged_adapters import Form, make
+
+    return make(tmp_path_factory.mktemp("plain"), Form())

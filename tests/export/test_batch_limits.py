@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import text_format
+from recorded_notes import Notes
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
@@ -20,7 +21,6 @@ from qwen3_triton.export import (
     ExportResult,
     ServerArchitecture,
     ServingOptions,
-    SilentProgress,
     SourceReference,
     export_model,
 )
@@ -57,14 +57,6 @@ def qwen3(layers: int, hidden: int, intermediate: int, heads: int) -> DecoderCon
 
 SMALL = qwen3(28, 1024, 3072, 16)
 LARGE = qwen3(36, 4096, 12_288, 32)
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def export_tiny(folder: Path, serving: ServingOptions, **options: Any) -> tuple[ExportResult, Any, list[str]]:

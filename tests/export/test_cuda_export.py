@@ -12,6 +12,7 @@ import pytest
 from forked_exports import tiny_options
 from google.protobuf import text_format
 from graph_branches import all_nodes
+from recorded_notes import Notes
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint
 from tritonclient.grpc import model_config_pb2 as triton
 
@@ -23,7 +24,6 @@ from qwen3_triton.export import (
     ExportOptions,
     RuntimeVersion,
     ServingOptions,
-    SilentProgress,
     SourceReference,
     TritonRelease,
     export_model,
@@ -62,16 +62,6 @@ HALF_OPTIONS = {
     RuntimeVersion(1, 31, 1): FLASH,
 }
 """Provider options of precisions with 16-bit activations by ONNX Runtime release."""
-
-
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def cuda_options(source: Path, repository: Path, precision: Precision, **changes: Any) -> ExportOptions:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from forked_exports import tiny_options
+from recorded_notes import Notes
 from safetensors.torch import load_file, save_file
-from test_fp16_rescale import Notes, half_model, largest_half_values
+from test_fp16_rescale import half_model, largest_half_values
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from written_graph import min_cosine, model_vectors, official_vectors, random_rows, write_graph
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from recorded_notes import Notes
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from transformers import Qwen3Model
 from watched_graph import group_nodes, run_watched
@@ -16,7 +17,6 @@ from written_graph import min_cosine, model_vectors, official_vectors, random_ro
 from qwen3_triton.client import ParityReport, Precision
 from qwen3_triton.export import (
     ExportOptions,
-    SilentProgress,
     SourceReference,
     UnsupportedCheckpointError,
     export_model,
@@ -159,16 +159,6 @@ def test_weights_outside_fp16_are_rejected_when_they_are_read() -> None:
         for read in (tensor.fp32, lambda tensor=tensor: tensor.fp32_rows(range(len(tensor.fp32())))):
             with pytest.raises(UnsupportedCheckpointError, match=f"^{name}: weights are not .*; use precision fp32"):
                 read()
-
-
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def test_fp16_export_applies_the_rescale(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_notes import Notes
 from safetensors.torch import load_file
 from test_fuse import WITHOUT_BASE, published_linear
 from test_fuse import fuse as fuse_values
-from test_setting_files import PROMPTS_FILE, Notes, write_pooling
+from test_setting_files import PROMPTS_FILE, write_pooling
 from test_task_vectors import load_sum, load_ties
 from tiny_checkpoint import (
     CAUSAL,

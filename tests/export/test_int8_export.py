@@ -11,6 +11,7 @@ import onnx
 import pytest
 import torch
 from outlier_checkpoint import SHAPE, realistic_tensors, with_outliers, write_tensors
+from recorded_notes import Notes
 from tiny_checkpoint import CAUSAL, END_TOKEN, TinyCheckpoint, write_checkpoint
 from watched_graph import group_nodes
 
@@ -21,7 +22,6 @@ from qwen3_triton.export import (
     ExportResult,
     Int8AccuracyError,
     Int8Options,
-    SilentProgress,
     SourceError,
     SourceReference,
     export_model,
@@ -32,16 +32,6 @@ from qwen3_triton.export.int8.rounding import NORM_OUTPUT_SCALE
 
 MAX_TOKENS = 64
 END_ID = 278
-
-
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from recorded_notes import Notes
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 from qwen3_triton.client.manifest import Device, Precision, Verification
-from qwen3_triton.export import ExportOptions, ServingOptions, SilentProgress, SourceReference, export_model
+from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference, export_model
 from qwen3_triton.export.verification import written_check
 from qwen3_triton.export.verification.available_memory import available_memory
-
-
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def options_for(source: Path, repository: Path, precision: Precision, device: Device) -> ExportOptions:

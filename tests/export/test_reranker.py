@@ -21,6 +21,7 @@ from official_reranker import (
     official_rows,
     official_scores,
 )
+from recorded_notes import Notes
 from safetensors.torch import load_file
 from tiny_checkpoint import CAUSAL, CLASSIFIER, MODEL, TinyCheckpoint, write_checkpoint, write_json, write_weights
 from written_graph import Vectors
@@ -31,7 +32,6 @@ from qwen3_triton.export import (
     ExportResult,
     PairTemplate,
     ParityError,
-    SilentProgress,
     SourceReference,
     TaskChoice,
     UnsupportedCheckpointError,
@@ -101,16 +101,6 @@ def run(result: ExportResult, rows: list[list[int]]) -> Vectors:
 def rerank_manifest(result: ExportResult) -> RerankManifest:
     assert isinstance(result.manifest, RerankManifest)
     return result.manifest
-
-
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from peft_adapters import write_adapter
+from recorded_notes import Notes
 from test_chat_template import TEMPLATES
 from test_witness import write_sentence_files, write_text_generation_reranker
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
@@ -24,7 +25,6 @@ from qwen3_triton.export import (
     ExportError,
     ExportOptions,
     ExportResult,
-    SilentProgress,
     SourceReference,
     WitnessChoice,
     WitnessError,
@@ -38,14 +38,6 @@ pytest.importorskip("sentence_transformers", minversion="5.4")
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 
 INSTRUCTION = {"query": "Instruct: Find it\nQuery:", "document": ""}
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def export(folder: Path, *adapters: Path, **options: Any) -> tuple[ExportResult, list[str]]:

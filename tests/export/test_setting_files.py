@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft_adapters import write_adapter
+from recorded_notes import Notes
 from safetensors.torch import load_file, save_file
 from tiny_checkpoint import CAUSAL, TinyCheckpoint, write_checkpoint, write_json, write_tokenizer
 from transformers import AutoModel
@@ -22,7 +23,6 @@ from qwen3_triton.export import (
     ExportOptions,
     ExportResult,
     MergeOptions,
-    SilentProgress,
     SourceError,
     SourceReference,
     UnsupportedCheckpointError,
@@ -38,14 +38,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # transformers
 
 ROWS = random_rows([1, 7, 40])
 PROMPTS_FILE = "config_sentence_transformers.json"
-
-
-class Notes(SilentProgress):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
 
 
 def references(*folders: Path) -> tuple[AdapterReference, ...]:

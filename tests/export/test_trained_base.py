@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft_adapters import write_adapter
+from recorded_notes import Notes
 from safetensors.torch import load_file
 from tiny_checkpoint import write_checkpoint, write_json, write_weights
 
@@ -15,7 +16,6 @@ from qwen3_triton.export import (
     AdapterReference,
     ExportOptions,
     MergeOptions,
-    SilentProgress,
     SourceReference,
     write_merged_checkpoint,
 )
@@ -25,14 +25,8 @@ HUB_ID = "Qwen/Qwen3-Embedding-0.6B"
 CACHE = "hub/models--Qwen--Qwen3-Embedding-0.6B/snapshots/97b0c614be4d77ee51c0cef4e5f07c00f9eb65b3"
 
 
-class Notes(SilentProgress):
-    """Records notes."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+class NotesAboutBases(Notes):
+    """Records notes, some of which are about other bases."""
 
     @property
     def about_bases(self) -> list[str]:
@@ -50,7 +44,7 @@ def set_base(adapter: Path, base: str | None, revision: str | None = None) -> No
 
 
 def notes_of_export(model: Path, adapter: Path, revision: str | None = None) -> tuple[list[str], dict[str, str]]:
-    notes = Notes()
+    notes = NotesAboutBases()
     options = ExportOptions(
         model=SourceReference(str(model), revision),
         adapters=(AdapterReference(SourceReference(str(adapter))),),
@@ -102,7 +96,7 @@ def test_another_name_is_noted_and_recorded(tiny_source: Path, adapter: Path, ba
 
 def test_merge_notes_another_name(tmp_path: Path, tiny_source: Path, adapter: Path) -> None:
     set_base(adapter, "acme/other")
-    notes = Notes()
+    notes = NotesAboutBases()
     options = MergeOptions(
         model=SourceReference(str(tiny_source)),
         adapters=(AdapterReference(SourceReference(str(adapter))),),

@@ -14,6 +14,7 @@ from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from qwen3_triton.cli.reports import show_reports
 from qwen3_triton.client import ExportRecord, ParityReport, Precision
 from qwen3_triton.export import (
+    Device,
     EvaluationOptions,
     ExportError,
     ExportOptions,
@@ -126,22 +127,32 @@ def test_progress_names_each_text_of_the_reference_and_counts_layers(tmp_path: P
     assert done[f"comparing the written file with the reference, on texts of up to {LIMIT} tokens"] == (4, 4)
 
 
-@pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
+@pytest.mark.parametrize(
+    ("precision", "device"),
+    [
+        (Precision.FP32, Device.CPU),
+        (Precision.FP16, Device.CPU),
+        (Precision.INT8, Device.CPU),
+        (Precision.FP16, Device.CUDA),
+        (Precision.INT8, Device.CUDA),
+    ],
+)
 def test_none_computes_no_reference(
-    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, precision: Precision, device: Device
 ) -> None:
     monkeypatch.delattr(reference_evidence, "ReferenceModel")
-    result = export(source, tmp_path, verify=Verification.NONE, precision=precision, max_tokens=64)
+    result = export(source, tmp_path, verify=Verification.NONE, precision=precision, device=device, max_tokens=64)
     record = read(result)
     assert record == result.record
     assert (record.verification, record.parity, record.verified_tokens) == (Verification.NONE, None, 0)
-    if precision is Precision.INT8:
+    assert record.fp16_range is None
+    if (precision, device) == (Precision.INT8, Device.CPU):
         assert record.quantization is not None
         assert record.quantization.held_out is None
         assert len(record.quantization.layer_errors) == 2
 
 
-def test_none_rescales_fp16_like_quick(tmp_path: Path) -> None:
+def test_none_rescales_fp16_of_an_unusual_scale_like_quick(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TinyCheckpoint(residual_shift=14))
     found = [
         export(source, tmp_path / choice, verify=choice, precision=Precision.FP16, max_tokens=64)
