@@ -59,9 +59,9 @@ def unchanged(_tensors: dict[str, torch.Tensor]) -> None:
 def grow(tensors: dict[str, torch.Tensor]) -> None:
     """Make one channel of the stream so large that plain fp16 overflows."""
     for layer in range(SHAPE.layers):
-        tensors[f"layers.{layer}.mlp.up_proj.weight"] *= 64
-        tensors[f"layers.{layer}.mlp.gate_proj.weight"] *= 24
-        tensors[f"layers.{layer}.mlp.down_proj.weight"][5] *= 64
+        tensors[f"layers.{layer}.mlp.up_proj.weight"] *= 8
+        tensors[f"layers.{layer}.mlp.gate_proj.weight"] *= 8
+        tensors[f"layers.{layer}.mlp.down_proj.weight"][5] *= 600
 
 
 @pytest.mark.parametrize(("change", "shape"), [(unchanged, SHAPE), (unchanged, QWEN2), (grow, SHAPE)])
