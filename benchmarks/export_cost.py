@@ -32,6 +32,10 @@ _FORWARD_STAGES = (
 """First words of the stages that run forward passes; `smoothing` reads weights as well."""
 
 
+_CALIBRATION = "how do I sort a list?\nthe capital of the country\nsteps to change a tire\n"
+"""Few and short texts, because the time of forward passes is left out of the comparison."""
+
+
 class ExportFailedError(Exception):
     """The export failed; the message is its last line."""
 
@@ -99,6 +103,8 @@ def _measure(case: ExportCase, checkpoint: Path, adapter: Path, disk: Path) -> E
     with tempfile.TemporaryDirectory(dir=disk, prefix=".export-") as scratch:
         copies = [_copy(checkpoint, Path(scratch) / "copy")]
         _drop_cache(checkpoint)
+        calibration = Path(scratch) / "calibration.txt"
+        calibration.write_text(_CALIBRATION, encoding="utf-8")
         request = {
             "checkpoint": str(checkpoint),
             "adapters": [str(adapter)] if case.adapter else [],
@@ -106,6 +112,7 @@ def _measure(case: ExportCase, checkpoint: Path, adapter: Path, disk: Path) -> E
             "precision": case.precision,
             "device": case.device,
             "max_tokens": _MAX_TOKENS,
+            "calibration": str(calibration),
         }
         answer, allocated = _export(json.dumps(request))
         copies.append(_copy(checkpoint, Path(scratch) / "copy"))

@@ -13,6 +13,7 @@ from qwen3_triton.client.manifest import Device, Precision, Verification
 from qwen3_triton.export import (
     AdapterReference,
     ExportOptions,
+    Int8Options,
     ServingOptions,
     SilentProgress,
     SourceReference,
@@ -45,6 +46,7 @@ def main() -> None:
     """Export and print the result."""
     given = json.loads(sys.argv[1])
     clock = StageClock()
+    is_calibrated = (given["precision"], given["device"]) == (Precision.INT8, Device.CPU)
     options = ExportOptions(
         model=SourceReference(given["checkpoint"]),
         adapters=tuple(AdapterReference(SourceReference(folder)) for folder in given["adapters"]),
@@ -53,6 +55,7 @@ def main() -> None:
         precision=Precision(given["precision"]),
         device=Device(given["device"]),
         max_tokens=given["max_tokens"],
+        int8=Int8Options(calibration=Path(given["calibration"])) if is_calibrated else Int8Options(),
         serving=ServingOptions(max_batch_tokens=_BATCH_TOKENS),
         verify=Verification.NONE,
     )

@@ -38,6 +38,8 @@ def test_planned_memory_is_about_the_peak(
             verify=Verification.NONE,
         )
     )
+    calibration = tmp_path / "calibration.txt"
+    calibration.write_text("how do I sort a list?\n", encoding="utf-8")
     given = {
         "checkpoint": str(checkpoint),
         "adapters": [],
@@ -45,6 +47,7 @@ def test_planned_memory_is_about_the_peak(
         "precision": precision,
         "device": device,
         "max_tokens": MAX_TOKENS,
+        "calibration": str(calibration),
     }
     command = [sys.executable, "-m", "benchmarks.workers.export_model", json.dumps(given)]
     done = subprocess.run(command, cwd=project_root, capture_output=True, text=True, check=True)
