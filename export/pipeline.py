@@ -16,7 +16,6 @@ from ..client.manifest import (
     RerankManifest,
     SourceIdentity,
     TokenizerIdentity,
-    Verification,
     WitnessReport,
 )
 from ..client.manifest.packed_tokenizer import pack_tokenizer
@@ -36,7 +35,6 @@ from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts,
 from .model_sources import ModelSources, open_sources
 from .option_checks import check_options, chosen_attention, model_name
 from .options import ExportOptions, Int8Options
-from .passes.usual_scale import has_usual_scale
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.checkpoint import Checkpoint
@@ -116,7 +114,7 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             retrieval=retrieval,
             verify=options.verify,
             calibrated=calibration is not None,
-            measures_range=format.may_overflow and _needs_range(sources, options.verify),
+            may_overflow=format.may_overflow,
             progress=progress,
         )
         witness = consult_witness(sources, reference.probes, options.witness, scratch, progress)
@@ -154,11 +152,6 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
         add_earlier_versions(folder, staged, version, options.keep_versions)
     return ExportResult(folder=folder, name=name, version=version, record=record, bytes_written=size)
-
-
-def _needs_range(sources: ModelSources, verify: Verification) -> bool:
-    """Return whether fp16 needs measured activations: without verification only if weights are of an unusual scale."""
-    return verify.compares or not has_usual_scale(sources.checkpoint.weights, sources.checkpoint.config)
 
 
 def _lower(

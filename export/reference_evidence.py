@@ -14,6 +14,7 @@ from .int8.calibration import LONGEST_ROW, held_out_texts
 from .model_sources import ModelSources
 from .options import WitnessChoice
 from .passes.rescale import ActivationPeaks, Rescale
+from .passes.usual_scale import has_usual_scale
 from .progress import Progress, SilentProgress
 from .sources.precedence import setting_files
 from .tasks.task import ReferenceRun
@@ -61,7 +62,7 @@ def compute_reference(
     retrieval: RetrievalRows | None,
     verify: Verification,
     calibrated: bool,
-    measures_range: bool,
+    may_overflow: bool,
     progress: Progress,
 ) -> ReferenceEvidence:
     """Run the reference on the texts that the written model is compared on, and on those that its precision needs.
@@ -71,9 +72,11 @@ def compute_reference(
         retrieval: A retrieval set to evaluate, if any.
         verify: Whether the written model is compared, and up to which length.
         calibrated: Whether the precision is calibrated, so that held-out texts are compared as well.
-        measures_range: Whether the precision needs the largest activations, also without verification.
+        may_overflow: Whether the precision needs the largest activations. Without verification, they are measured only
+            if the weights have an unusual scale.
         progress: Receives a stage for each group of texts, whose steps are layers.
     """
+    measures_range = may_overflow and (verify.compares or not _has_usual_scale(sources))
     if not verify.compares and not measures_range:
         return ReferenceEvidence()
     task = sources.task
@@ -137,6 +140,11 @@ def report_range(survey: ActivationSurvey, peaks: ActivationPeaks, rescale: Resc
 def held_out_rows(sources: ModelSources) -> list[list[int]]:
     """Return the rows of texts that calibration does not use."""
     return sources.task.text_rows(held_out_texts(), min(sources.max_tokens, LONGEST_ROW))
+
+
+def _has_usual_scale(sources: ModelSources) -> bool:
+    with one_thread_per_operator():
+        return has_usual_scale(sources.checkpoint.weights, sources.checkpoint.config)
 
 
 def _survey_tokens(sources: ModelSources, progress: Progress) -> list[int]:

@@ -19,6 +19,7 @@ from qwen3_triton.export import (
     SourceReference,
     export_model,
 )
+from qwen3_triton.export.formats import weight_format
 
 from ..process_memory import peak_mb
 
@@ -46,16 +47,17 @@ def main() -> None:
     """Export and print the result."""
     given = json.loads(sys.argv[1])
     clock = StageClock()
-    is_calibrated = (given["precision"], given["device"]) == (Precision.INT8, Device.CPU)
+    precision, device = Precision(given["precision"]), Device(given["device"])
+    calibrates = weight_format(precision, device).needs_calibration
     options = ExportOptions(
         model=SourceReference(given["checkpoint"]),
         adapters=tuple(AdapterReference(SourceReference(folder)) for folder in given["adapters"]),
         repository=Path(given["repository"]),
         name="model",
-        precision=Precision(given["precision"]),
-        device=Device(given["device"]),
+        precision=precision,
+        device=device,
         max_tokens=given["max_tokens"],
-        int8=Int8Options(calibration=Path(given["calibration"])) if is_calibrated else Int8Options(),
+        int8=Int8Options(calibration=Path(given["calibration"])) if calibrates else Int8Options(),
         serving=ServingOptions(max_batch_tokens=_BATCH_TOKENS),
         verify=Verification.NONE,
     )
