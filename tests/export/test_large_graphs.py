@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked_exports import tiny_options
 from recorded_notes import Notes
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 
 from qwen3_triton.client.manifest import Device, Precision, Verification
-from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference, export_model
+from qwen3_triton.export import ServingOptions, export_model
 from qwen3_triton.export.verification import written_check
 from qwen3_triton.export.verification.available_memory import available_memory
 
-
-def options_for(source: Path, repository: Path, precision: Precision, device: Device) -> ExportOptions:
-    return ExportOptions(
-        model=SourceReference(str(source)),
-        repository=repository,
-        name="model",
-        precision=precision,
-        device=device,
-        serving=ServingOptions(max_batch_tokens=4096),
-    )
+BUDGET = ServingOptions(max_batch_tokens=512)
+"""Given, because measuring it would run the graph once more."""
 
 
 def write(root: Path, file: str, text: str) -> None:
@@ -60,7 +52,7 @@ def test_graph_larger_than_half_of_the_memory_passes_from_the_file(
     for available in (1 << 40, 1000):
         monkeypatch.setattr(written_check, "available_memory", lambda available=available: available)
         progress = Notes()
-        options = options_for(source, tmp_path / str(available), precision, device)
+        options = tiny_options(source, tmp_path / str(available), precision=precision, device=device, serving=BUDGET)
         found.append(export_model(options, progress).record.parity)
         assert any("from the file" in note for note in progress.notes) == (available == 1000)
     assert found[0] is not None
@@ -89,8 +81,8 @@ for maps_weights in (True, False):
 def test_weights_in_the_file_take_no_memory_of_their_own(tmp_path: Path) -> None:
     shape = TinyCheckpoint(hidden=512, intermediate=8192, layers=2)
     source = write_checkpoint(tmp_path / "wide", shape)
-    options = options_for(source, tmp_path / "repository", Precision.FP32, Device.CPU)
-    result = export_model(dataclasses.replace(options, verify=Verification.NONE))
+    options = tiny_options(source, tmp_path / "repository", verify=Verification.NONE, serving=BUDGET)
+    result = export_model(options)
     command = [sys.executable, "-c", GROWTH, str(result.folder.graph(result.version))]
     mapped, copied = map(int, subprocess.check_output(command, text=True).split())
     matrices = 4 * shape.layers * 3 * shape.hidden * shape.intermediate

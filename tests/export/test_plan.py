@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from forked_exports import tiny_options
 from tiny_checkpoint import TinyCheckpoint, write_checkpoint
 from typer.testing import CliRunner
 
@@ -15,7 +16,6 @@ from qwen3_triton.export import (
     ExportOptions,
     ModelExistsError,
     ServingOptions,
-    SourceReference,
     Verification,
     export_model,
     plan_export,
@@ -23,15 +23,9 @@ from qwen3_triton.export import (
 
 
 def options_for(source: Path, repository: Path, precision: Precision, device: Device) -> ExportOptions:
-    return ExportOptions(
-        model=SourceReference(str(source)),
-        repository=repository,
-        name="model",
-        precision=precision,
-        device=device,
-        max_tokens=64,
-        serving=ServingOptions(max_batch_tokens=512),
-        verify=Verification.NONE,
+    serving = ServingOptions(max_batch_tokens=512)
+    return tiny_options(
+        source, repository, precision=precision, device=device, serving=serving, verify=Verification.NONE
     )
 
 
