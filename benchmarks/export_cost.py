@@ -130,6 +130,7 @@ def _measure(case: ExportCase, checkpoint: Path, adapter: Path, disk: Path) -> E
         peak_mb=answer["peak_mb"],
         peak_allocated_mb=allocated,
         load_average=(loads[0], loads[1]),
+        disk_read_bytes=answer["disk_read_bytes"],
     )
 
 

@@ -270,6 +270,8 @@ class ExportCost:
     """Largest resident memory without pages of mapped files, from samples."""
     load_average: tuple[float, float]
     """One-minute load average before and after."""
+    disk_read_bytes: int | None = None
+    """Bytes that the export read from disk, those of libraries included; None in older records."""
 
     @property
     def wall_s(self) -> float:

@@ -267,6 +267,7 @@ def exports_table(exports: Sequence[ExportCost]) -> Table:
         (
             export.setting,
             f"{export.checkpoint_bytes / 1e9:.2f}",
+            "" if export.disk_read_bytes is None else f"{export.disk_read_bytes / 1e9:.2f}",
             f"{export.written_bytes / 1e9:.2f}",
             " / ".join(f"{copy_s:.1f}" for copy_s in export.copies_s),
             f"{export.wall_s:.1f}",
@@ -281,7 +282,8 @@ def exports_table(exports: Sequence[ExportCost]) -> Table:
     ]
     header = (
         "export",
-        "read GB",
+        "checkpoint GB",
+        "read from disk",
         "written GB",
         "cp s",
         "export s",

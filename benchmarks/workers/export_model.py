@@ -43,6 +43,12 @@ class StageClock(SilentProgress):
         return [(name, end - started) for (name, started), end in zip(self._stages, ends, strict=True)]
 
 
+def disk_read_bytes() -> int:
+    """Return the bytes that this process has read from disk, without those that were in the page cache."""
+    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counters["read_bytes"])
+
+
 def main() -> None:
     """Export and print the result."""
     given = json.loads(sys.argv[1])
@@ -68,6 +74,7 @@ def main() -> None:
         "stages": clock.durations(),
         "cpu_s": used.ru_utime + used.ru_stime,
         "peak_mb": peak_mb(os.getpid()),
+        "disk_read_bytes": disk_read_bytes(),
     }
     json.dump(answer, sys.stdout)
 

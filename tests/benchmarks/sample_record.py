@@ -130,6 +130,7 @@ def sample_export() -> ExportCost:
         peak_mb=1500.0,
         peak_allocated_mb=1400.0,
         load_average=(0.1, 1.5),
+        disk_read_bytes=15_200_000_000,
     )
 
 

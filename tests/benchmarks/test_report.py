@@ -92,7 +92,7 @@ def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() ->
 
 def test_exports_are_compared_with_copies_without_their_forward_passes() -> None:
     [row] = exports_table([sample_export()]).rows
-    assert row[3:7] == ("20.0 / 30.0", "50.0", "2.0", "300.0")
+    assert row[1:8] == ("15.00", "15.20", "15.10", "20.0 / 30.0", "50.0", "2.0", "300.0")
     assert exports_table([sample_export()]).to_text() in render_record(sample_record())
 
 
