@@ -66,7 +66,21 @@ def export(
         str | None,
         typer.Option(help="Embedding models: document prompt with {text}; the checkpoint's if not given."),
     ] = None,
-    instruction: Annotated[str | None, typer.Option(help="Default instruction for queries.")] = None,
+    instruction: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Default instruction for queries. Repeat it for further instructions that clients send: on a CPU, the "
+            "states of their prompts are stored in the model."
+        ),
+    ] = None,
+    prefix_reuse: Annotated[
+        bool,
+        typer.Option(
+            "--prefix-reuse/--no-prefix-reuse",
+            help="CPUs: store the states of the tokens that the prompts begin with, instead of computing them for "
+            "every text. Results are the same.",
+        ),
+    ] = True,
     template: Annotated[
         PairTemplate | None,
         typer.Option(help="Rerankers: separator between instruction, query and document; line if not given."),
@@ -211,7 +225,9 @@ def export(
         max_tokens=max_tokens,
         query_template=query_template,
         document_template=document_template,
-        instruction=instruction,
+        instruction=instruction[0] if instruction else None,
+        further_instructions=tuple((instruction or [])[1:]),
+        prefix_reuse=prefix_reuse,
         template=template,
         int8=Int8Options(calibration=calibration, max_error=max_int8_error),
         evaluation=EvaluationOptions(folder=evaluation, max_ndcg_loss=max_ndcg_loss),

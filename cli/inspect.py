@@ -67,6 +67,8 @@ def _show(folder: ModelFolder, record: ExportRecord) -> None:
         _line("end token", "none" if manifest.end_token_id is None else str(manifest.end_token_id))
     for name, text in _describe_prompts(manifest.prompts).items():
         _line(name, repr(text))
+    for prefix in record.prefixes:
+        _line("prefix", f"{prefix.tokens} stored tokens, {prefix.text!r}")
     _line("tokenizer", f"{manifest.tokenizer.origin} ({manifest.tokenizer.sha256[:_SHORT_HASH]})")
     _line("checkpoint", f"{record.checkpoint.reference} ({record.checkpoint.sha256[:_SHORT_HASH]})")
     for adapter in record.adapters:

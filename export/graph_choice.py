@@ -8,6 +8,7 @@ from .graph import CudaProfile, GraphOptions
 from .model_sources import ModelSources
 from .option_checks import chosen_attention
 from .options import ExportOptions
+from .prefix_choice import choose_prefixes
 from .verification.runtime import gpu_available
 
 
@@ -24,6 +25,7 @@ def graph_options(sources: ModelSources, lowered: LoweredWeights, options: Expor
         head=lowered.checkpoint.head,
         rescale=lowered.rescale,
         cuda=cuda,
+        prefixes=choose_prefixes(sources, options),
     )
 
 

@@ -52,6 +52,11 @@ def check_options(options: ExportOptions) -> None:
             "use fewer rows, or attention over rows"
         )
     _check_queue(options.serving)
+    if options.further_instructions and not (options.prefix_reuse and options.device is Device.CPU):
+        raise ExportError(
+            "further instructions are for prefix reuse on device cpu: leave them out, since clients can send any "
+            "instruction"
+        )
     if not options.verify.compares:
         _reject_comparisons(options)
 

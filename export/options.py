@@ -173,6 +173,10 @@ class ExportOptions:
     """Of an embedding model: text of a document with `{text}`; the checkpoint's if None."""
     instruction: str | None = None
     """Default instruction; None uses the checkpoint's."""
+    further_instructions: tuple[str, ...] = ()
+    """Other instructions that clients send: a CPU model stores the states of their prompts as well."""
+    prefix_reuse: bool = True
+    """Whether a CPU model stores the states of the tokens that rows begin with, and does not compute them again."""
     template: PairTemplate | None = None
     """Prompt template of a reranker; None uses LINE. An error for embedding models."""
     int8: Int8Options = field(default_factory=Int8Options)

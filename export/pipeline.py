@@ -12,6 +12,7 @@ from ..client.manifest import (
     ExportRecord,
     ModelFolder,
     ModelRecipe,
+    PrefixRecord,
     RangeReport,
     RerankManifest,
     SourceIdentity,
@@ -35,6 +36,7 @@ from .int8.calibration import CALIBRATION_TOKENS, LONGEST_ROW, CalibrationTexts,
 from .model_sources import ModelSources, open_sources
 from .option_checks import check_options, chosen_attention, model_name
 from .options import ExportOptions, Int8Options
+from .prefix_choice import record_prefixes
 from .progress import Progress, SilentProgress
 from .reference_evidence import ReferenceEvidence, compute_reference, consult_witness, report_range
 from .sources.checkpoint import Checkpoint
@@ -146,7 +148,10 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
         fp16_range = None
         if reference.survey is not None and lowered.peaks is not None:
             fp16_range = report_range(reference.survey, lowered.peaks, lowered.rescale)
-        record = _build_record(manifest, sources, identity.result(), witness, fp16_range, evidence, options, staged)
+        prefixes = record_prefixes(graph.prefixes, sources)
+        record = _build_record(
+            manifest, sources, identity.result(), witness, fp16_range, evidence, prefixes, options, staged
+        )
         staged.manifest.write_text(record.to_json() + "\n", encoding="utf-8")
         copy_description(staged, staged.version(version))
         size = sum(file.stat().st_size for file in content.rglob("*") if file.is_file())
@@ -189,7 +194,7 @@ def _write(
     write_graph(lowered.checkpoint, file, graph, progress.step)
     opened = opens_graph(options)
     model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if opened else None
-    return WrittenGraph(model=model, file=file, lowered=lowered)
+    return WrittenGraph(model=model, file=file, lowered=lowered, prefixes=graph.prefixes)
 
 
 def _build_record(
@@ -199,6 +204,7 @@ def _build_record(
     witness: WitnessReport | None,
     fp16_range: RangeReport | None,
     evidence: WrittenEvidence,
+    prefixes: tuple[PrefixRecord, ...],
     options: ExportOptions,
     staged: ModelFolder,
 ) -> ExportRecord:
@@ -211,6 +217,7 @@ def _build_record(
         merges=sources.checkpoint.merges,
         origins=sources.origins,
         recipe=_describe_recipe(sources.checkpoint),
+        prefixes=prefixes,
         verification=options.verify,
         parity=evidence.parity,
         witness=witness,

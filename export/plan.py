@@ -10,6 +10,7 @@ from ..client.manifest import ModelFolder
 from .architectures import DecoderConfig
 from .artifacts.graph_file import assemble_graph
 from .artifacts.onnx_file import WRITERS, measure_onnx
+from .artifacts.prefix_tables import reserve_tables
 from .artifacts.staging import refuse_existing
 from .artifacts.versions import next_version
 from .batching.library import library_file
@@ -83,7 +84,9 @@ def plan_export(options: ExportOptions, progress: Progress | None = None) -> Exp
     version = next_version(folder)
     lowered = format.planned(sources.checkpoint)
     graph = graph_options(sources, lowered, options)
-    sizes = measure_onnx(assemble_graph(lowered.checkpoint, graph), folder.graph(version).name)
+    model = assemble_graph(lowered.checkpoint, graph)
+    reserve_tables(model, graph.prefixes)
+    sizes = measure_onnx(model, folder.graph(version).name)
     twin = options.verify.compares and graph.cuda is not None and needs_twin(format, graph.cuda)
     elements = _elements(sources.checkpoint.config)
     return ExportPlan(

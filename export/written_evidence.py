@@ -8,6 +8,7 @@ from pathlib import Path
 from ..client.manifest import ParityReport, QuantizationReport, RetrievalReport, ScoreParityReport
 from .formats import Tolerance, WeightFormat
 from .formats.lowering import LoweredWeights
+from .graph.prefixes import StoredPrefixes
 from .int8.calibration import CalibrationTexts
 from .int8.plan import measure_errors
 from .int8.report import report_quantization, require_int8_error
@@ -37,6 +38,7 @@ class WrittenGraph:
     """The open file; None if nothing is to run."""
     file: Path
     lowered: LoweredWeights
+    prefixes: StoredPrefixes
 
     @property
     def opened(self) -> WrittenModel:

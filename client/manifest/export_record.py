@@ -17,6 +17,7 @@ from .reports import (
     MergeReport,
     ModelRecipe,
     ParityReport,
+    PrefixRecord,
     QuantizationReport,
     RangeReport,
     RetrievalReport,
@@ -48,6 +49,8 @@ class ExportRecord:
     the model that it was trained on, if that is another than the checkpoint."""
     recipe: ModelRecipe | None = None
     """Attention, pooling and what follows it; None if the exporting version did not record it."""
+    prefixes: tuple[PrefixRecord, ...] = ()
+    """Prefixes whose states the model stores, by length."""
     verification: Verification | None = None
     """How much was compared with the reference; None if the exporting version did not record it."""
     parity: ParityReport | ScoreParityReport | None
@@ -106,6 +109,10 @@ def _nested(fields: Mapping[str, Any], report: type[ParityReport] | type[ScorePa
             name: origin for name, origin in as_object(fields.get("origins", {})).items() if isinstance(origin, str)
         },
         "recipe": None if recipe is None else _recipe(recipe),
+        "prefixes": tuple(
+            PrefixRecord(**known_fields(PrefixRecord, prefix))
+            for prefix in as_list({"prefixes": [], **fields}, "prefixes")
+        ),
         "verification": None if verification is None else Verification(str(verification)),
         "parity": None if parity is None else report(**known_fields(report, parity)),
         "witness": None if witness is None else WitnessReport(**known_fields(WitnessReport, witness)),

@@ -25,6 +25,16 @@ class Verification(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixRecord:
+    """Tokens that rows begin with and whose states the model stores, so that it computes only those that follow."""
+
+    text: str
+    """The tokens as text."""
+    tokens: int
+    """Number of tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MergeReport:
     """How much a merged adapter changes the weights, as ‖ΔW‖ / ‖W‖ in Frobenius norms, before any rounding."""
 

@@ -12,6 +12,7 @@ from ..graph.cuda_kernels import require_cuda_kernels
 from ..graph.rope import compute_rope_tables
 from ..sources.checkpoint import Checkpoint
 from .onnx_file import write_onnx
+from .prefix_tables import fill_tables
 
 
 def write_graph(
@@ -33,6 +34,8 @@ def write_graph(
     model = assemble_graph(checkpoint, options)
     file.parent.mkdir(parents=True)
     write_onnx(model, file, on_tensor)
+    if options.prefixes.prefixes:
+        fill_tables(checkpoint, file, options)
 
 
 def assemble_graph(checkpoint: Checkpoint, options: GraphOptions) -> ir.Model:

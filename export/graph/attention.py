@@ -23,6 +23,7 @@ from ..architectures import LayerTensors
 from ..formats.operands import Operand, ScaledRows, apply_scale, float_rows, take_rows
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from .blocked_attention import (
+    PrefixHeads,
     QueryBlocks,
     attend_in_blocks,
     attention_weights,
@@ -30,8 +31,14 @@ from .blocked_attention import (
     mask_where,
     stack_queries,
 )
+from .control_flow import if_else
 from .decoder import DecoderParts, add_biases, project
 from .groups import TextGroup
+from .prefixes import GroupPrefix, PrefixTable, declare_table
+
+PREFIX_KEYS, PREFIX_VALUES, PREFIX_STREAM = "prefix_keys", "prefix_values", "prefix_stream"
+"""Tables of stored prefixes in the scope of a layer's attention. The last layer stores the normed stream, not values.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +57,12 @@ class HeadLayout:
     """INT64 [b, kv_heads, s]: indices of key heads in [t·kv_heads, head_dim], for the last layer."""
     context_rows: ir.Value
     """INT64 [t, heads]: indices of each token's heads in [b·heads·s, head_dim]."""
+    first_position: ir.Value
+    """INT64 [1]: p, the tokens of the group's prefix."""
+    all_tokens: ir.Value
+    """INT64 [1]: p + s"""
     padding_mask: ir.Value
-    """FP32 [b, 1, 1, s]: added to the scores of a row's last token; excludes padding."""
+    """FP32 [b, 1, 1, p + s]: added to the scores of a row's last token; excludes padding."""
     blocks: QueryBlocks
 
 
@@ -64,8 +75,12 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
     of_row = g.op("Mul", g.op("Sub", group.cell_of_token, step), g.constant([config.heads]))
     of_head = g.op("Mul", _heads(g, range(config.heads), [1, -1]), max_length)
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
-    steps = g.op("Range", g.constant(0), g.op("Squeeze", max_length), g.constant(1))
-    lengths = g.op("Reshape", group.lengths, g.constant([-1, 1, 1, 1]))
+    first_position, all_tokens, lengths = g.constant([0]), max_length, group.lengths
+    if group.prefix is not None:
+        first_position = group.prefix.length
+        all_tokens, lengths = (g.op("Add", first_position, own) for own in (max_length, group.lengths))
+    steps = g.op("Range", g.constant(0), g.op("Squeeze", all_tokens), g.constant(1))
+    lengths = g.op("Reshape", lengths, g.constant([-1, 1, 1, 1]))
     query_rows = _head_rows(g, cells, stride, range(keys), "query_rows")
     key_rows = _head_rows(g, cells, stride, range(keys, values), "key_rows")
     value_rows = _head_rows(g, cells, stride, range(values, stride), "value_rows")
@@ -79,14 +94,34 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
         value_rows=value_rows,
         last_key_rows=last_key_rows,
         context_rows=context_rows,
+        first_position=first_position,
+        all_tokens=all_tokens,
         padding_mask=padding_mask,
-        blocks=lay_out_blocks(g, max_length, None if config.causal else padding_mask),
+        blocks=lay_out_blocks(g, max_length, first_position, None if config.causal else padding_mask),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupHeads:
+    """Heads of a group's rows, normed and rotated."""
+
+    q: ir.Value
+    """[b, heads, s, head_dim]"""
+    k: ir.Value
+    """[b, kv_heads, s, head_dim]"""
+    v: ir.Value
+    """[b, kv_heads, s, head_dim]"""
 
 
 def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Operand, layer: LayerTensors) -> ir.Value:
     """Return every token's attention output [t, hidden] from the normed stream [t, hidden]."""
-    config = parts.config
+    return mix_heads(g, parts, layout, project_heads(g, parts, layout, operand, layer), layer)
+
+
+def project_heads(
+    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Operand, layer: LayerTensors
+) -> GroupHeads:
+    """Return the heads of every token from the normed stream [t, hidden]."""
     joint = apply_scale(g, project(g, parts, "qkv", operand, layer.qkv))
     joint = add_biases(g, parts, "qkv", joint, (layer.q_bias, layer.k_bias, layer.v_bias))
     joint = _split_heads(g, parts, joint)
@@ -94,12 +129,22 @@ def attend(g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Op
         g.op("Gather", joint, rows, axis=0, name=f"{part}_grid")
         for part, rows in (("q", layout.query_rows), ("k", layout.key_rows), ("v", layout.value_rows))
     )
-    first = g.constant([0])
     q, k = (
-        _rotate(g, parts, _norm(g, parts, heads, gain, part), first, part)
+        _rotate(g, parts, _norm(g, parts, heads, gain, part), layout.first_position, part)
         for part, heads, gain in (("q", q, layer.q_norm), ("k", k, layer.k_norm))
     )
-    context = attend_in_blocks(g, config, parts.format.activations, layout.blocks, q, k, v)
+    return GroupHeads(q=q, k=k, v=v)
+
+
+def mix_heads(
+    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, heads: GroupHeads, layer: LayerTensors
+) -> ir.Value:
+    """Return every token's attention output [t, hidden]."""
+    config, dtype, before = parts.config, parts.format.activations, None
+    if layout.group.prefix is not None:
+        keys, values = _key_table(g, parts), _value_table(g, parts)
+        before = PrefixHeads(prefix=layout.group.prefix, keys=keys, values=values)
+    context = attend_in_blocks(g, config, dtype, layout.blocks, heads.q, heads.k, heads.v, before)
     context = g.op("Gather", _split_heads(g, parts, context), layout.context_rows, axis=0, name="context_of_tokens")
     return _project_output(g, parts, g.op("Reshape", context, g.constant([-1, config.query_width])), layer)
 
@@ -112,24 +157,62 @@ def attend_last(
     With one query per row it is cheaper to apply the attention weights p to the normed stream x and W_v to the
     result: Σ p·(W_v x) = W_v (Σ p·x).
     """
-    config = parts.config
-    k = _split_heads(g, parts, _project_part(g, parts, "k", operand, layer.k, layer.k_bias, layer.k_norm))
+    config, prefix = parts.config, layout.group.prefix
     last = take_rows(g, operand, layout.group.packed.last_tokens, "asking")
     q = _split_heads(g, parts, _project_part(g, parts, "q", last, layer.q, layer.q_bias, layer.q_norm))
     q = _norm(g, parts, q, layer.q_norm, "q")
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
-    q = _rotate(g, parts, q, position, "q")
-    k = g.op("Gather", _norm(g, parts, k, layer.k_norm, "k"), layout.last_key_rows, axis=0, name="k_grid")
-    k = _rotate(g, parts, k, g.constant([0]), "k")
-    weights = attention_weights(
-        g, config, parts.format.activations, stack_queries(g, config, q), k, layout.padding_mask
-    )
-    weights = g.op("Reshape", weights, g.op("Concat", g.constant([0, config.heads]), layout.group.max_length, axis=0))
-    grid = g.op("Gather", float_rows(g, operand), layout.group.token_of_cell, axis=0, name="normed_grid")
-    weighted = g.op("MatMul", weights, grid, name="mix")
+    if prefix is not None:
+        position = g.op("Add", position, layout.first_position)
+    # outside of the branches, see `attend_in_blocks`
+    q = stack_queries(g, config, _rotate(g, parts, q, position, "q"))
+    k = last_keys(g, parts, layout, operand, layer)
+    stream = g.op("Gather", float_rows(g, operand), layout.group.token_of_cell, axis=0, name="normed_grid")
+
+    def mix(b: GraphBuilder, keys: ir.Value, stream: ir.Value) -> ir.Value:
+        weights = attention_weights(b, config, parts.format.activations, q, keys, layout.padding_mask)
+        shape = b.op("Concat", b.constant([0, config.heads]), layout.all_tokens, axis=0)
+        return b.op("MatMul", b.op("Reshape", weights, shape), stream, name="mix")
+
+    def mix_with_prefix(b: GraphBuilder, prefix: GroupPrefix) -> ir.Value:
+        keys, all_stream = (
+            prefix.put_before(b, table, own)
+            for table, own in ((_key_table(g, parts), k), (_stream_table(g, parts), stream))
+        )
+        return mix(b, keys, all_stream)
+
+    if prefix is None:
+        weighted = mix(g, k, stream)
+    else:
+        weighted = if_else(
+            g, "prefix", prefix.is_used, lambda b: mix_with_prefix(b, prefix), lambda b: mix(b, k, stream)
+        )
     values = _project_weighted(g, parts, weighted, layer)
     return _project_output(g, parts, values, layer)
+
+
+def last_keys(
+    g: GraphBuilder, parts: DecoderParts, layout: HeadLayout, operand: Operand, layer: LayerTensors
+) -> ir.Value:
+    """Return the keys of the last layer [b, kv_heads, s, head_dim], normed and rotated."""
+    k = _split_heads(g, parts, _project_part(g, parts, "k", operand, layer.k, layer.k_bias, layer.k_norm))
+    k = g.op("Gather", _norm(g, parts, k, layer.k_norm, "k"), layout.last_key_rows, axis=0, name="k_grid")
+    return _rotate(g, parts, k, layout.first_position, "k")
+
+
+def _key_table(g: GraphBuilder, parts: DecoderParts) -> PrefixTable:
+    config = parts.config
+    return declare_table(g, PREFIX_KEYS, [config.kv_heads, config.head_dim], parts.format.activations)
+
+
+def _value_table(g: GraphBuilder, parts: DecoderParts) -> PrefixTable:
+    config = parts.config
+    return declare_table(g, PREFIX_VALUES, [config.kv_heads, config.head_dim], parts.format.activations)
+
+
+def _stream_table(g: GraphBuilder, parts: DecoderParts) -> PrefixTable:
+    return declare_table(g, PREFIX_STREAM, [parts.config.hidden], parts.format.activations)
 
 
 def _project_part(

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from ..architectures import DecoderConfig
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from .control_flow import concat_loop, if_else
+from .prefixes import GroupPrefix, PrefixTable
 
 FP32 = ir.DataType.FLOAT
 BLOCK_QUERIES = 128
@@ -59,13 +60,18 @@ class QueryBlocks:
     is_single: ir.Value
     """BOOL [1]: whether `count` is 1."""
     mask: ir.Value
-    """Added to scores. Of causal attention, FP32 [n, n]: the mask of a single block; n is s if there is one, and unused
-    otherwise. Of bidirectional attention, FP32 [b, 1, 1, s]: excludes padding from every block."""
+    """Added to scores. Of causal attention, FP32 [n, p + n]: the mask of a single block of rows with a prefix of p
+    tokens; n is s if there is one, and unused otherwise. Of bidirectional attention, FP32 [b, 1, 1, s]: excludes
+    padding from every block."""
+    first_key: ir.Value
+    """INT64 [1]: p, index of the first query's key."""
     causal: bool
 
 
-def lay_out_blocks(g: GraphBuilder, max_length: ir.Value, padding_mask: ir.Value | None) -> QueryBlocks:
-    """Return the blocks of rows of up to `max_length` INT64 [1] tokens.
+def lay_out_blocks(
+    g: GraphBuilder, max_length: ir.Value, first_key: ir.Value, padding_mask: ir.Value | None
+) -> QueryBlocks:
+    """Return the blocks of rows of up to `max_length` INT64 [1] tokens behind a prefix of `first_key` INT64 [1] tokens.
 
     `padding_mask` FP32 [b, 1, 1, s] is that of bidirectional attention. Causal attention needs none, because padding
     follows the tokens.
@@ -74,8 +80,10 @@ def lay_out_blocks(g: GraphBuilder, max_length: ir.Value, padding_mask: ir.Value
     size = g.op("Min", max_length, g.constant([2 * BLOCK_QUERIES - 1]))
     is_single = g.op("Equal", count, g.constant([1]), name="one_block")
     causal = padding_mask is None
-    mask = _causal_mask(g, g.constant([0]), size) if padding_mask is None else padding_mask
-    return QueryBlocks(count=count, is_single=is_single, mask=mask, causal=causal)
+    mask = padding_mask
+    if mask is None:
+        mask = _causal_mask(g, first_key, g.op("Add", first_key, size))
+    return QueryBlocks(count=count, is_single=is_single, mask=mask, first_key=first_key, causal=causal)
 
 
 def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
@@ -86,6 +94,15 @@ def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
     return mask_where(g, g.op("Greater", keys, g.op("Unsqueeze", queries, g.constant([1]))), "causal")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrefixHeads:
+    """Keys and values of a group's prefix in one layer: tables [1, kv_heads, tokens, head_dim]."""
+
+    prefix: GroupPrefix
+    keys: PrefixTable
+    values: PrefixTable
+
+
 def attend_in_blocks(
     g: GraphBuilder,
     config: DecoderConfig,
@@ -94,10 +111,12 @@ def attend_in_blocks(
     q: ir.Value,
     k: ir.Value,
     v: ir.Value,
+    before: PrefixHeads | None,
 ) -> ir.Value:
     """Return the context of attention: [b, heads, s, head_dim], or stacked as by `stack_queries`.
 
-    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` is from `lay_out_blocks`.
+    q is [b, heads, s, head_dim], k and v are [b, kv_heads, s, head_dim]; `blocks` is from `lay_out_blocks`. Queries
+    also read the keys and values `before`, if the group has a prefix.
     """
     # a Reshape of a branch's outer input or of its output copies, so it is outside of the branch
     stacked = stack_queries(g, config, q)
@@ -105,7 +124,7 @@ def attend_in_blocks(
     def attend(b: GraphBuilder, queries: ir.Value, keys: ir.Value, values: ir.Value, mask: ir.Value) -> ir.Value:
         return b.op("MatMul", attention_weights(b, config, dtype, queries, keys, mask), values, name="context")
 
-    def attend_blocks(b: GraphBuilder) -> ir.Value:
+    def attend_blocks(b: GraphBuilder, k: ir.Value, v: ir.Value) -> ir.Value:
         heads = b.op("Reshape", stacked, b.constant([0, config.heads, -1, config.head_dim]))
 
         def attend_block(b: GraphBuilder, index: ir.Value) -> ir.Value:
@@ -119,19 +138,38 @@ def attend_in_blocks(
                 queries = stack_queries(b, config, b.op("Slice", heads, start, end, axis, name="queries"))
                 keys, values, mask = k, v, blocks.mask
                 if blocks.causal:
+                    first_key, end_key = (b.op("Add", blocks.first_key, query) for query in (start, end))
                     keys, values = (
-                        b.op("Slice", grid, zero, end, axis, name=name) for grid, name in ((k, "keys"), (v, "values"))
+                        b.op("Slice", grid, zero, end_key, axis, name=name)
+                        for grid, name in ((k, "keys"), (v, "values"))
                     )
-                    mask = _causal_mask(b, start, end)
+                    mask = _causal_mask(b, first_key, end_key)
                 context = attend(b, queries, keys, values, mask)
                 return b.op("Reshape", context, b.constant([0, config.heads, -1, config.head_dim]))
 
         return concat_loop(b, "blocks", blocks.count, dtype, attend_block, axis=2)
 
+    def attend_all(b: GraphBuilder, k: ir.Value, v: ir.Value) -> ir.Value:
+        return if_else(
+            b,
+            "mix",
+            blocks.is_single,
+            lambda b: attend(b, stacked, k, v, blocks.mask),
+            lambda b: attend_blocks(b, k, v),
+        )
+
+    def attend_with_prefix(b: GraphBuilder, before: PrefixHeads) -> ir.Value:
+        keys, values = (
+            before.prefix.put_before(b, table, own) for table, own in ((before.keys, k), (before.values, v))
+        )
+        return attend_all(b, keys, values)
+
+    if before is None:
+        return attend_all(g, k, v)
     return if_else(
         g,
-        "mix",
-        blocks.is_single,
-        lambda b: attend(b, stacked, k, v, blocks.mask),
-        attend_blocks,
+        "prefix",
+        before.prefix.is_used,
+        lambda b: attend_with_prefix(b, before),
+        lambda b: attend_all(b, k, v),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import onnx_ir as ir
 
 from ...client.manifest import ROW_STATUS, Task
@@ -11,36 +9,17 @@ from ..architectures import DecoderConfig
 from ..errors import ExportError, list_keys
 from ..formats import WeightFormat
 from ..onnx_builder import MICROSOFT, OPSET, GraphBuilder
-from ..passes.rescale import NO_RESCALE, Rescale
-from ..sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
 from ..sources.weights import Weights
 from .attention_choice import Attention, attention_of_group, decode_batch
-from .cuda_profile import CUDA_OPSET, CudaProfile
-from .decoder import DecoderParts, Stream, embed_tokens, feed_forward, norm_to_operand
+from .cuda_profile import CUDA_OPSET
+from .decoder import DecoderParts, embed_tokens
+from .graph_options import GraphOptions
 from .groups import TextGroup, run_in_groups
 from .head import FP32, embed_rows, score_rows
+from .layers import IR_VERSION, add_layer, add_pooled_layer, decoder_parts
+from .prefixes import match_prefixes
 from .rope import RopeTables
 from .tokens import PackedTokens, declare_inputs, keep_on_host, pack_tokens, report_rows, restore_rows
-
-_IR_VERSION = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphOptions:
-    """Options of `write_graph`."""
-
-    task: Task = Task.EMBED
-    """Embeddings or scores."""
-    format: WeightFormat
-    """How weights are stored and products computed; see `weight_format`."""
-    max_tokens: int
-    """Longest row; a longer one returns NaN."""
-    head: EmbeddingHead = LAST_TOKEN_HEAD
-    """Head of an embedding model."""
-    rescale: Rescale = NO_RESCALE
-    """Power-of-two rescale that was applied to the weights."""
-    cuda: CudaProfile | None = None
-    """Profile of a GPU graph; None for a CPU graph."""
 
 
 def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
@@ -52,26 +31,18 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
     """
     g = GraphBuilder()
     inputs = declare_inputs()
-    dtype, cuda = options.format.activations, options.cuda
+    cuda = options.cuda
     with g.scope("rows"):
         wire = inputs if cuda is None else keep_on_host(g, inputs)
         packed = pack_tokens(g, wire, vocabulary=config.vocabulary, max_tokens=options.max_tokens)
-    parts = DecoderParts(
-        config=config,
-        weights=weights,
-        format=options.format,
-        eps=options.rescale.eps(config.norm_eps),
-        cos=g.table("rope.cos", rope.cos.astype(dtype.numpy())),
-        sin=g.table("rope.sin", rope.sin.astype(dtype.numpy())),
-        cuda=cuda,
-        head=options.head,
-    )
+    parts = decoder_parts(g, config, weights, rope, options)
     if cuda is None:
 
         def decode(b: GraphBuilder, group: TextGroup) -> ir.Value:
             return _decode(b, parts, group.packed, attention_of_group(b, parts, group), options.task)
 
-        outputs = run_in_groups(g, packed, FP32, decode)
+        matched = match_prefixes(g, packed, options.prefixes) if options.prefixes.prefixes else None
+        outputs = run_in_groups(g, packed, FP32, decode, matched)
     else:
         outputs = decode_batch(
             g,
@@ -95,7 +66,7 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
         opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},
         name=f"qwen3_{options.task.output}",
     )
-    return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qwen3-triton")
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="qwen3-triton")
 
 
 def _declare_output(value: ir.Value, name: str, dtype: ir.DataType, width: int) -> None:
@@ -118,24 +89,10 @@ def _decode(g: GraphBuilder, parts: DecoderParts, packed: PackedTokens, attentio
     """Return the embeddings or scores [G, ·] of the rows of `packed`."""
     with g.scope("embedding"):
         stream = embed_tokens(g, parts, packed)
-    for index in range(parts.config.layers):
-        with g.scope(f"layers.{index}"):
-            stream = _add_layer(g, parts, attention, stream, index)
+    pools_last = not parts.head.pooling.reads_every_token
+    for index in range(parts.config.layers - pools_last):
+        stream = add_layer(g, parts, attention.attend, stream, index)
+    if pools_last:
+        stream = add_pooled_layer(g, parts, attention, stream)
     with g.scope("head"):
         return score_rows(g, parts, stream) if task is Task.RERANK else embed_rows(g, parts, attention, stream)
-
-
-def _add_layer(g: GraphBuilder, parts: DecoderParts, attention: Attention, stream: Stream, index: int) -> Stream:
-    """Add one layer. If only the last tokens are pooled, the last layer computes nothing else after its attention."""
-    layer = parts.layer(index)
-    last = index == parts.config.layers - 1 and not parts.head.pooling.reads_every_token
-    with g.scope("attention"):
-        products = ["q", "k"] if last else ["qkv"]
-        operand, stream = norm_to_operand(g, parts, stream, layer.attention_norm, products, floats=last)
-        attended = (attention.attend_last if last else attention.attend)(operand, layer)
-    if last:
-        stream = Stream(attention.pool_last(stream.residual, "residual"), None)
-    with g.scope("mlp"):
-        stream = Stream(stream.residual, attended)
-        operand, stream = norm_to_operand(g, parts, stream, layer.mlp_norm, ["gate", "up"])
-        return Stream(stream.residual, feed_forward(g, parts, operand, layer))

@@ -41,6 +41,7 @@ from ..verification.witness import (
     report_witness,
     shorten,
 )
+from .prefixes import prompt_beginnings
 from .task import ManifestFields, ReferenceRun
 
 _NO_LIMIT = 1 << 30
@@ -90,6 +91,16 @@ class EmbeddingTask:
         [empty] = self.tokenizer.rows([self._as_query("")], _NO_LIMIT)
         prompt = empty[: len(empty) - len(end)]
         return [[token, *end] for token in tokens] + [[*prompt, token, *end] for token in tokens[:after_prompt]]
+
+    def prefixes(self, instructions: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the common beginnings of queries and documents."""
+        prompts = self.prompts
+        chosen = [prompts.default_instruction, *instructions]
+        return [
+            ids
+            for template in (prompts.query, prompts.document)
+            for ids in prompt_beginnings(template, ["text"], chosen, self._rows_of_any_length)
+        ]
 
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
@@ -169,6 +180,9 @@ class EmbeddingTask:
             prompts=self.prompts,
             **fields,
         )
+
+    def _rows_of_any_length(self, texts: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.rows(texts, _NO_LIMIT)
 
     def _as_query(self, text: str) -> str:
         instruction = self.prompts.default_instruction or ""

@@ -43,6 +43,7 @@ from ..verification.witness import (
     score_pairs,
     shorten,
 )
+from .prefixes import prompt_beginnings
 from .task import ManifestFields, ReferenceRun
 
 _NO_LIMIT = 1 << 30
@@ -93,6 +94,11 @@ class RerankTask:
         end = len(rows[0]) - len(self.tokenizer.part_ids(self.prompts.suffix))
         before, after = rows[0][:end], rows[0][end:]
         return [[token] for token in tokens] + [[*before, token, *after] for token in tokens[:after_prompt]]
+
+    def prefixes(self, instructions: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the common beginnings of pairs."""
+        chosen = [self.prompts.default_instruction, *instructions]
+        return prompt_beginnings(self.prompts.body, ["query", "document"], chosen, self._rows_of_any_length)
 
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
@@ -150,6 +156,9 @@ class RerankTask:
     def describe(self, fields: ManifestFields) -> RerankManifest:
         """Return the manifest of a reranker."""
         return RerankManifest(dimension=1, prompts=self.prompts, **fields)
+
+    def _rows_of_any_length(self, bodies: Sequence[str]) -> list[list[int]]:
+        return self.tokenizer.pair_rows(self.prompts, bodies, _NO_LIMIT)
 
     def _body(self, query: str, document: str) -> str:
         instruction = self.prompts.default_instruction or ""

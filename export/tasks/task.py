@@ -96,6 +96,12 @@ class ExportTask(Protocol):
     def rows_of_tokens(self, tokens: Sequence[int], after_prompt: int) -> list[list[int]]:
         """Return a row of each of `tokens` alone, and a row of each of the first `after_prompt` after a prompt."""
 
+    def prefixes(self, instructions: Sequence[str]) -> list[tuple[int, ...]]:
+        """Return the token ids that rows begin with: with the default instruction, each of `instructions` or any other.
+
+        Some may be empty.
+        """
+
     def run_reference(
         self, model: ReferenceModel, rows: list[list[int]], on_layers: Callable[[int, int], None]
     ) -> ReferenceOutputs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,12 @@ from qwen3_triton.client import Precision
 from qwen3_triton.client.manifest import Task
 from qwen3_triton.export import Device, SourceReference
 from qwen3_triton.export.architectures import DecoderConfig
+from qwen3_triton.export.artifacts.graph_file import write_graph as write_model
 from qwen3_triton.export.artifacts.onnx_file import write_onnx
 from qwen3_triton.export.formats import WeightFormat, weight_format
 from qwen3_triton.export.formats.w8a8 import W8A8Format
 from qwen3_triton.export.graph import CudaProfile, GraphOptions, build_model
+from qwen3_triton.export.graph.prefixes import store_prefixes
 from qwen3_triton.export.graph.rope import compute_rope_tables
 from qwen3_triton.export.passes.rescale import NO_RESCALE, Rescale, rescale_weights
 from qwen3_triton.export.sources.checkpoint import Checkpoint, open_checkpoint
@@ -61,12 +63,12 @@ def write_graph(
     format: WeightFormat | None = None,
     task: Task = Task.EMBED,
     head: EmbeddingHead = LAST_TOKEN_HEAD,
+    prefixes: Iterable[Sequence[int]] = (),
 ) -> WrittenGraph:
     """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
     config = checkpoint.config
     checkpoint = checkpoint.with_weights(change(rescale_weights(checkpoint.weights, config, rescale), config))
-    rope = compute_rope_tables(checkpoint, max_tokens)
     options = GraphOptions(
         task=task,
         format=format or graph_format(precision, cuda, fp32_layers, norm_output_scale),
@@ -74,10 +76,16 @@ def write_graph(
         head=head,
         rescale=rescale,
         cuda=cuda,
+        prefixes=store_prefixes(prefixes),
     )
-    output.mkdir(parents=True)
+    output.parent.mkdir(parents=True, exist_ok=True)
     file = output / "model.onnx"
-    write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
+    if cuda is None:
+        write_model(checkpoint, file, options, lambda _done, _total: None)
+    else:
+        output.mkdir()
+        rope = compute_rope_tables(checkpoint, max_tokens)
+        write_onnx(build_model(checkpoint.config, checkpoint.weights, rope, options), file, lambda _done, _total: None)
     return WrittenGraph(checkpoint, file)
 
 

@@ -1,0 +1,35 @@
+"""Which prefixes an export stores, and their record."""
+
+from __future__ import annotations
+
+from ..client.manifest import Device, PrefixRecord
+from .graph.prefixes import NO_PREFIXES, OWN_TOKENS, StoredPrefixes, store_prefixes
+from .model_sources import ModelSources
+from .options import ExportOptions
+
+MIN_TOKENS = 4
+"""A shorter prefix is not worth its bookkeeping."""
+
+
+def choose_prefixes(sources: ModelSources, options: ExportOptions) -> StoredPrefixes:
+    """Return the prefixes that rows of the model's prompts begin with; none if its graph cannot reuse them.
+
+    Keys and values of a prefix depend on what follows if attention is bidirectional, and mean pooling needs the final
+    states of all tokens.
+    """
+    checkpoint = sources.checkpoint
+    reusable = options.device is Device.CPU and checkpoint.config.causal
+    if not (options.prefix_reuse and reusable) or checkpoint.head.pooling.reads_every_token:
+        return NO_PREFIXES
+    longest = sources.max_tokens - OWN_TOKENS
+    found = sources.task.prefixes(options.further_instructions)
+    return store_prefixes(ids for ids in found if MIN_TOKENS <= len(ids) <= longest)
+
+
+def record_prefixes(stored: StoredPrefixes, sources: ModelSources) -> tuple[PrefixRecord, ...]:
+    """Return the prefixes as the manifest names them."""
+    decode = sources.tokenizer.plain.decode
+    return tuple(
+        PrefixRecord(text=decode(list(prefix.ids), skip_special_tokens=False), tokens=len(prefix.ids))
+        for prefix in stored.prefixes
+    )
