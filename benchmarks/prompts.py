@@ -13,6 +13,8 @@ QUERY_PREFIX = (
 )
 """`Instruct: {default instruction}\\nQuery:`. The first 18 ids are those of every query; the colon is merged with some
 characters that are not letters or digits, such as a line break."""
+QUERY_PREFIX_TOKENS = 18
+"""Ids of QUERY_PREFIX that every query has."""
 PAIR_PREFIX = (
     # <|im_start|>system … <|im_start|>user
     *(151644, 8948, 198, 60256, 3425, 279, 11789, 20027, 279, 8502, 3118, 389, 279, 11361, 323, 279, 758, 1235, 3897),
@@ -22,6 +24,8 @@ PAIR_PREFIX = (
     *(27, 2859, 26818),
 )
 """Of a reranker, up to the query."""
+ANY_PAIR_PREFIX_TOKENS = 43
+"""Ids of PAIR_PREFIX that a pair with any instruction has."""
 PAIR_SEPARATOR = (198, 75692, 26818)
 """Of a reranker, between query and document: `\\n<Document>:`."""
 PAIR_SUFFIX = (151645, 198, 151644, 77091, 198, 151667, 271, 151668, 271)

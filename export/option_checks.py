@@ -52,13 +52,19 @@ def check_options(options: ExportOptions) -> None:
             "use fewer rows, or attention over rows"
         )
     _check_queue(options.serving)
-    if options.further_instructions and not (options.prefix_reuse and options.device is Device.CPU):
-        raise ExportError(
-            "further instructions are for prefix reuse on device cpu: leave them out, since clients can send any "
-            "instruction"
-        )
+    _check_prefixes(options)
     if not options.verify.compares:
         _reject_comparisons(options)
+
+
+def _check_prefixes(options: ExportOptions) -> None:
+    stored = {"further instructions": options.further_instructions, "prefixes": options.prefixes}
+    for name, given in stored.items():
+        if given and not (options.prefix_reuse and options.device is Device.CPU):
+            raise ExportError(
+                f"{name} only choose what a model for device cpu stores for reuse: leave them out; the model computes "
+                "any prompt without them"
+            )
 
 
 def _check_queue(serving: ServingOptions) -> None:

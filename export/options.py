@@ -175,6 +175,8 @@ class ExportOptions:
     """Default instruction; None uses the checkpoint's."""
     further_instructions: tuple[str, ...] = ()
     """Other instructions that clients send: a CPU model stores the states of their prompts as well."""
+    prefixes: tuple[tuple[int, ...], ...] = ()
+    """Token ids that rows of clients with prompts of their own begin with: a CPU model stores their states as well."""
     prefix_reuse: bool = True
     """Whether a CPU model stores the states of the tokens that rows begin with, and does not compute them again."""
     template: PairTemplate | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..client.manifest import Device, PrefixRecord
+from .errors import ExportError
 from .graph.prefixes import NO_PREFIXES, OWN_TOKENS, StoredPrefixes, store_prefixes
 from .model_sources import ModelSources
 from .options import ExportOptions
@@ -22,7 +23,13 @@ def choose_prefixes(sources: ModelSources, options: ExportOptions) -> StoredPref
     if not (options.prefix_reuse and reusable) or checkpoint.head.pooling.reads_every_token:
         return NO_PREFIXES
     longest = sources.max_tokens - OWN_TOKENS
-    found = sources.task.prefixes(options.further_instructions)
+    found = [*sources.task.prefixes(options.further_instructions), *options.prefixes]
+    unknown = {token for ids in options.prefixes for token in ids if not 0 <= token < checkpoint.config.vocabulary}
+    if unknown:
+        raise ExportError(
+            f"prefixes: id {min(unknown)} is not in the vocabulary of {checkpoint.config.vocabulary} ids; use the ids "
+            "of the model's tokenizer"
+        )
     return store_prefixes(ids for ids in found if MIN_TOKENS <= len(ids) <= longest)
 
 

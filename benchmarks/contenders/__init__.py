@@ -13,7 +13,7 @@ from .cuda_graph import cuda_recipes
 from .llama_cpp import LLAMA_CPP, LLAMA_CPP_RERANKERS
 from .openvino import OPENVINO, OPENVINO_RERANKERS
 from .optimum import OPTIMUM, OPTIMUM_RERANKERS
-from .ours import OUR_FAST_CPU, OUR_RERANKERS, OURS
+from .ours import OUR_FAST_CPU, OUR_RERANKERS, OURS, WITHOUT_REUSE
 from .sentence_transformers import CROSS_ENCODERS, SENTENCE_TRANSFORMERS
 from .transformers_model import COMPILED, GPU_COMPILED, GPU_TRANSFORMERS, TRANSFORMERS
 from .transformers_reranker import TRANSFORMERS_RERANKERS
@@ -34,7 +34,7 @@ PEERS: tuple[Recipe, ...] = (
     *TRANSFORMERS,
     *COMPILED,
 )
-ALL: tuple[Recipe, ...] = (*OURS, *PEERS, *RERANKERS)
+ALL: tuple[Recipe, ...] = (*OURS, *WITHOUT_REUSE, *PEERS, *RERANKERS)
 QUICK: tuple[Recipe, ...] = (*OURS, *TRANSFORMERS, OUR_RERANKERS[0])
 """Recipes of a quick run; only one reranker, because every program takes seconds to load."""
 SCALING: tuple[Recipe, ...] = OUR_FAST_CPU

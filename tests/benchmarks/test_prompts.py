@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks.prompts import PAIR_PREFIX, PAIR_SEPARATOR, PAIR_SUFFIX, QUERY_PREFIX, fit_vocabulary
+from benchmarks.prompts import (
+    PAIR_PREFIX,
+    PAIR_SEPARATOR,
+    PAIR_SUFFIX,
+    QUERY_PREFIX,
+    QUERY_PREFIX_TOKENS,
+    fit_vocabulary,
+)
 from qwen3_triton.client import Prompts
 from qwen3_triton.client.prompts import prompt_pairs, prompt_queries
 from qwen3_triton.client.texts import check_texts
@@ -18,8 +25,6 @@ from qwen3_triton.export.tasks.prompts import rerank_prompts
 
 _QWEN3 = Path(__file__).parents[3] / "shared" / "tokenizers" / "qwen3" / "tokenizer.json"
 _END_TOKEN_ID = 151_643
-_EVERY_QUERY = 18
-"""Ids of the prompt that no query changes."""
 needs_tokenizer = pytest.mark.skipif(not _QWEN3.exists(), reason=f"no {_QWEN3}")
 
 
@@ -36,7 +41,7 @@ def test_queries_begin_with_the_ids_of_their_prompt(tokenizer: Tokenizer) -> Non
         check_texts(texts), prompt_queries(prompts, texts), truncate=False
     )
     found = [tuple(rows.row(index).tolist()) for index in range(len(texts))]
-    assert {row[:_EVERY_QUERY] for row in found} == {QUERY_PREFIX[:_EVERY_QUERY]}
+    assert {row[:QUERY_PREFIX_TOKENS] for row in found} == {QUERY_PREFIX[:QUERY_PREFIX_TOKENS]}
     assert {row[: len(QUERY_PREFIX)] for row in found[:4]} == {QUERY_PREFIX}
     assert found[4][: len(QUERY_PREFIX)] != QUERY_PREFIX
 

@@ -106,7 +106,9 @@ def _with_negated_tables(file: Path) -> Path:
     model = ir.load(file)
     for name, value in model.graph.initializers.items():
         if name.rpartition(".")[2] in (PREFIX_VALUES, PREFIX_STREAM):
-            value.const_value = ir.tensor(-value.const_value.numpy(), name=name)
+            table = value.const_value
+            assert table is not None
+            value.const_value = ir.tensor(-table.numpy(), name=name)
     changed = file.with_name("changed.onnx")
     ir.save(model, changed)
     return changed

@@ -132,10 +132,18 @@ def test_a_prefix_that_fills_a_row_is_not_stored(source: Path, tmp_path: Path) -
 
 
 def test_a_gpu_model_takes_one_instruction(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="further instructions are for prefix reuse on device cpu"):
+    with pytest.raises(ExportError, match="further instructions only choose what a model for device cpu stores"):
         export_embedding(source, tmp_path, device=Device.CUDA, precision=Precision.FP16)
     with pytest.raises(ExportError, match="leave them out"):
         export_embedding(source, tmp_path, prefix_reuse=False)
+
+
+def test_clients_with_their_own_prompts_name_prefixes_by_ids(source: Path, tmp_path: Path) -> None:
+    ids = (7, 8, 9, 10, 11)
+    result = export_embedding(source, tmp_path / "repository", prefixes=(ids,))
+    assert len(ids) in [prefix.tokens for prefix in result.record.prefixes]
+    with pytest.raises(ExportError, match="prefixes: id 300 is not in the vocabulary of 300 ids"):
+        export_embedding(source, tmp_path / "unknown", prefixes=((4, 300, 5, 6),))
 
 
 def test_the_command_takes_several_instructions(source: Path, tmp_path: Path) -> None:
