@@ -191,7 +191,7 @@ def _write(
 ) -> WrittenGraph:
     graph = graph_options(sources, lowered, options)
     progress.stage(f"writing {options.precision} graph")
-    write_graph(lowered.checkpoint, file, graph, progress.step)
+    write_graph(lowered.checkpoint, file, graph, progress)
     opened = opens_graph(options)
     model = open_for_check(file, lowered.checkpoint, graph, scratch, progress) if opened else None
     return WrittenGraph(model=model, file=file, lowered=lowered, prefixes=graph.prefixes)

@@ -16,6 +16,7 @@ from qwen3_triton.export import (
     ExportError,
     GraphOptions,
     RuntimeVersion,
+    SilentProgress,
     SourceReference,
     cuda_provider_options,
     open_checkpoint,
@@ -93,7 +94,7 @@ def _write(context: RunContext, precision: Precision, profile: CudaProfile) -> P
             shutil.rmtree(outdated)
         try:
             checkpoint = open_checkpoint(SourceReference(str(context.checkpoint)))
-            write_graph(checkpoint, folder / _GRAPH, options, lambda _done, _total: None)
+            write_graph(checkpoint, folder / _GRAPH, options, SilentProgress())
         except ExportError as exc:
             raise ContenderUnavailableError(str(exc)) from exc
 

@@ -27,6 +27,7 @@ from qwen3_triton.export import (
     Device,
     GraphOptions,
     RuntimeVersion,
+    SilentProgress,
     SourceReference,
     open_checkpoint,
     weight_format,
@@ -115,7 +116,7 @@ class _Look:
         if not folder.exists():
             source = open_checkpoint(SourceReference(str(checkpoint)))
             options = GraphOptions(format=variant.format, max_tokens=_MAX_TOKENS, cuda=variant.profile)
-            write_graph(source, folder / "model.onnx", options, lambda _done, _total: None)
+            write_graph(source, folder / "model.onnx", options, SilentProgress())
         return folder / "model.onnx"
 
     def open(self, checkpoint: Path, variant: Variant, profile: str = "") -> Any:

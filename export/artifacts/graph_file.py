@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import onnx_ir as ir
@@ -10,21 +9,20 @@ import onnx_ir as ir
 from ..graph import GraphOptions, build_model
 from ..graph.cuda_kernels import require_cuda_kernels
 from ..graph.rope import compute_rope_tables
+from ..progress import Progress
 from ..sources.checkpoint import Checkpoint
 from .onnx_file import write_onnx
 from .prefix_tables import fill_tables
 
 
-def write_graph(
-    checkpoint: Checkpoint, file: Path, options: GraphOptions, on_tensor: Callable[[int, int], None]
-) -> None:
-    """Build the ONNX graph of a checkpoint and write it with its weights.
+def write_graph(checkpoint: Checkpoint, file: Path, options: GraphOptions, progress: Progress) -> None:
+    """Build the ONNX graph of a checkpoint and write it with its weights, and with the states of its prefixes.
 
     Args:
         checkpoint: Weights to write, already rescaled by `options.rescale`.
         file: The .onnx file; its folder is created. Weights are written to `<file>.data`.
         options: What to build.
-        on_tensor: Called as `on_tensor(written, total)` after each tensor.
+        progress: Receives a step after each tensor, and the stage of the prefixes.
 
     Raises:
         ExportError: A GPU graph has an operator without a CUDA kernel in its runtime, or a path in the format's
@@ -33,9 +31,10 @@ def write_graph(
     """
     model = assemble_graph(checkpoint, options)
     file.parent.mkdir(parents=True)
-    write_onnx(model, file, on_tensor)
+    write_onnx(model, file, progress.step)
     if options.prefixes.prefixes:
-        fill_tables(checkpoint, file, options)
+        progress.stage(f"computing the states of {options.prefixes.tokens} tokens that prompts begin with")
+        fill_tables(checkpoint, file, options, progress.step)
 
 
 def assemble_graph(checkpoint: Checkpoint, options: GraphOptions) -> ir.Model:

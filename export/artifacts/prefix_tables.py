@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..batching.inputs import batch_inputs
 from ..graph import GraphOptions
-from ..graph.prefix_states import RESIDUAL, UPDATE, build_state_model
+from ..graph.prefix_states import CARRIED, build_state_model
 from ..graph.prefixes import StoredPrefixes
 from ..graph.rope import compute_rope_tables
 from ..sources.checkpoint import Checkpoint
@@ -36,17 +37,20 @@ def _read_nothing() -> ir.TensorProtocol:
     raise ValueError("the table is not filled")
 
 
-def fill_tables(checkpoint: Checkpoint, file: Path, options: GraphOptions) -> None:
+def fill_tables(
+    checkpoint: Checkpoint, file: Path, options: GraphOptions, on_layer: Callable[[int, int], None]
+) -> None:
     """Compute the states of `options.prefixes` with ONNX Runtime and add them to the graph at `file`.
 
     Args:
         checkpoint: The weights that the graph was written from; they are read from the file.
         file: The graph as `write_onnx` has written it, with empty tables.
         options: Those of the graph.
+        on_layer: Called as `on_layer(done, total)` after each layer.
     """
     model = ir.load(file)
     written = {name: value.const_value for name, value in model.graph.initializers.items()}
-    tables = _compute(checkpoint, file, options, written)
+    tables = _compute(checkpoint, file, options, written, on_layer)
     with file.with_name(f"{file.name}.data").open("ab") as data:
         for name, states in tables.items():
             value = model.graph.initializers[name]
@@ -56,7 +60,11 @@ def fill_tables(checkpoint: Checkpoint, file: Path, options: GraphOptions) -> No
 
 
 def _compute(
-    checkpoint: Checkpoint, file: Path, options: GraphOptions, written: dict[str, ir.TensorProtocol | None]
+    checkpoint: Checkpoint,
+    file: Path,
+    options: GraphOptions,
+    written: dict[str, ir.TensorProtocol | None],
+    on_layer: Callable[[int, int], None],
 ) -> dict[str, NDArray[np.generic]]:
     """Return the tables by name; the states of all sequences, one behind the other, on the last axis but one."""
     sequences, layers = options.prefixes.sequences, checkpoint.config.layers
@@ -71,8 +79,9 @@ def _compute(
         session = _open(model, file)
         found = [_run(session, values) for values in inputs]
         for values, outputs in zip(inputs, found, strict=True):
-            values |= {name: outputs.pop(f"{name}_out") for name in (RESIDUAL, UPDATE) if f"{name}_out" in outputs}
+            values |= {taken: outputs.pop(name) for name, taken in CARRIED.items() if name in outputs}
         tables |= {name: np.concatenate([outputs[name] for outputs in found], axis=-2) for name in found[0]}
+        on_layer(index + 1, layers)
     return tables
 
 

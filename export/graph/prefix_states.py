@@ -23,8 +23,8 @@ from .layers import IR_VERSION, add_layer, decoder_parts, norm_to_last_operand
 from .rope import RopeTables
 from .tokens import declare_inputs, pack_tokens
 
-RESIDUAL, UPDATE = "residual", "update"
-"""Inputs of every layer but the first, and outputs of every layer but the last: [p, hidden]."""
+CARRIED = {"next_residual": "residual", "next_update": "update"}
+"""Output of every layer but the last → input of the next one: [p, hidden]."""
 
 
 def build_state_model(
@@ -32,8 +32,8 @@ def build_state_model(
 ) -> ir.Model:
     """Build layer `index` over one row of p tokens.
 
-    Inputs are those of `declare_inputs`, and RESIDUAL and UPDATE. Outputs are those two, and the states of the row: an
-    output has the name of the table that it belongs to, and its shape, [1, ..., p, width].
+    Inputs and outputs are those of `declare_inputs`, what is CARRIED, and the states of the row: such an output has the
+    name of the table that it belongs to, and its shape, [1, ..., p, width].
     """
     g = GraphBuilder()
     wire, dtype = declare_inputs(), options.format.activations
@@ -57,15 +57,15 @@ def build_state_model(
     else:
         residual, update = (
             ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(["tokens", config.hidden]))
-            for name in (RESIDUAL, UPDATE)
+            for name in CARRIED.values()
         )
         inputs += [residual, update]
         stream = Stream(residual, update)
     if index < config.layers - 1:
         stream = add_layer(g, parts, attend, stream, index)
-        outputs[RESIDUAL] = stream.residual
-        if stream.update is not None:
-            outputs[UPDATE] = stream.update
+        for name, value in zip(CARRIED, (stream.residual, stream.update), strict=True):
+            if value is not None:
+                outputs[name] = value
     else:
         layer = parts.layer(index)
         with g.scope(f"layers.{index}"), g.scope("attention"):
@@ -75,8 +75,7 @@ def build_state_model(
     named = []
     for name, value in outputs.items():
         output = g.op("Identity", value)
-        output.name = f"{name}_out" if name in (RESIDUAL, UPDATE) else name
-        output.type = ir.TensorType(dtype)
+        output.name, output.type = name, ir.TensorType(dtype)
         named.append(output)
     graph = ir.Graph(
         inputs,

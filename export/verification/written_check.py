@@ -43,7 +43,7 @@ def open_for_check(
     twin_options = dataclasses.replace(
         options, format=options.format.fp32_twin(), cuda=dataclasses.replace(cuda, cpu_twin=True)
     )
-    write_graph(stored, twin, twin_options, progress.step)
+    write_graph(stored, twin, twin_options, progress)
     return _open_on_cpu(twin, f"{RUNTIME_NAME} on a CPU, the graph's fp32 twin, not on a GPU", progress)
 
 

@@ -17,6 +17,7 @@ from qwen3_triton.export import ExportOptions, ServingOptions, SourceReference, 
 MAX_TOKENS = 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "device"),
     [(Precision.BF16, Device.CUDA), (Precision.INT8, Device.CPU)],

@@ -28,7 +28,7 @@ def no_programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for module in (llama_cpp, transformers_reranker):
         monkeypatch.setattr(module, "cached_reranker", lambda *_: tmp_path)
         monkeypatch.setattr(module, "answer_ids", lambda _: {"no": 1, "yes": 2})
-    monkeypatch.setattr(ours, "export_graph", lambda *_: tmp_path)
+    monkeypatch.setattr(ours, "export_graph", lambda *_, **__: tmp_path)
     (tmp_path / ours.MODEL_NAME / "1").mkdir(parents=True)
 
 

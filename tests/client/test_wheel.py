@@ -73,7 +73,7 @@ def runs(python: str) -> bool:
 
 @pytest.fixture(
     scope="module",
-    params=[sys.executable, *(pytest.param(name, marks=pytest.mark.slow) for name in ("python3.12", "python3.13"))],
+    params=[pytest.param(name, marks=pytest.mark.slow) for name in (sys.executable, "python3.12", "python3.13")],
     ids=["this Python", "3.12", "3.13"],
 )
 def bare_python(

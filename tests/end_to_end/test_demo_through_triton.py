@@ -167,7 +167,9 @@ def test_served_vectors_equal_the_reference(deployment: Deployment, project_root
         assert cosines(served, truth).min() >= gate - FLOAT32_NOISE
 
 
-@pytest.mark.parametrize("task", [BASE_TASK, ADAPTER_TASK], ids=["base-task", "adapter-task"])
+@pytest.mark.parametrize(
+    "task", [BASE_TASK, pytest.param(ADAPTER_TASK, marks=pytest.mark.slow)], ids=["base-task", "adapter-task"]
+)
 def test_int8_ndcg_is_close_to_fp32(deployment: Deployment, task: DemoTask) -> None:
     """nDCG@10 within half a point, and every embedding within the gate."""
     evaluation_set = load_evaluation_set(task)

@@ -16,7 +16,7 @@ from transformers import AutoModel
 
 from qwen3_triton.client import Precision
 from qwen3_triton.client.manifest import Task
-from qwen3_triton.export import Device, SourceReference
+from qwen3_triton.export import Device, SilentProgress, SourceReference
 from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.artifacts.graph_file import write_graph as write_model
 from qwen3_triton.export.artifacts.onnx_file import write_onnx
@@ -81,7 +81,7 @@ def write_graph(
     output.parent.mkdir(parents=True, exist_ok=True)
     file = output / "model.onnx"
     if cuda is None:
-        write_model(checkpoint, file, options, lambda _done, _total: None)
+        write_model(checkpoint, file, options, SilentProgress())
     else:
         output.mkdir()
         rope = compute_rope_tables(checkpoint, max_tokens)
