@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..client.manifest import Device, PrefixRecord
 from .errors import ExportError
-from .graph.prefixes import NO_PREFIXES, OWN_TOKENS, StoredPrefixes, store_prefixes
+from .graph.prefixes import NO_PREFIXES, OWN_TOKENS, StoredPrefixes, longest_prefix, store_prefixes
 from .model_sources import ModelSources
 from .options import ExportOptions
 
@@ -22,7 +22,7 @@ def choose_prefixes(sources: ModelSources, options: ExportOptions) -> StoredPref
     reusable = options.device is Device.CPU and checkpoint.config.causal
     if not (options.prefix_reuse and reusable) or checkpoint.head.pooling.reads_every_token:
         return NO_PREFIXES
-    longest = sources.max_tokens - OWN_TOKENS
+    longest = min(sources.max_tokens - OWN_TOKENS, longest_prefix(checkpoint.config))
     found = [*sources.task.prefixes(options.further_instructions), *options.prefixes]
     unknown = {token for ids in options.prefixes for token in ids if not 0 <= token < checkpoint.config.vocabulary}
     if unknown:
@@ -30,7 +30,7 @@ def choose_prefixes(sources: ModelSources, options: ExportOptions) -> StoredPref
             f"prefixes: id {min(unknown)} is not in the vocabulary of {checkpoint.config.vocabulary} ids; use the ids "
             "of the model's tokenizer"
         )
-    return store_prefixes(ids for ids in found if MIN_TOKENS <= len(ids) <= longest)
+    return store_prefixes(ids[:longest] for ids in found if len(ids[:longest]) >= MIN_TOKENS)
 
 
 def record_prefixes(stored: StoredPrefixes, sources: ModelSources) -> tuple[PrefixRecord, ...]:

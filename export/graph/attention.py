@@ -34,7 +34,7 @@ from .blocked_attention import (
 from .control_flow import if_else
 from .decoder import DecoderParts, add_biases, project
 from .groups import TextGroup
-from .prefixes import GroupPrefix, PrefixTable, declare_table
+from .prefixes import PRODUCT_BLOCK, GroupPrefix, PrefixTable, declare_table
 
 PREFIX_KEYS, PREFIX_VALUES, PREFIX_STREAM = "prefix_keys", "prefix_values", "prefix_stream"
 """Tables of stored prefixes in the scope of a layer's attention. The last layer stores the normed stream, not values.
@@ -173,7 +173,10 @@ def attend_last(
     def mix(b: GraphBuilder, keys: ir.Value, stream: ir.Value) -> ir.Value:
         weights = attention_weights(b, config, parts.format.activations, q, keys, layout.padding_mask)
         shape = b.op("Concat", b.constant([0, config.heads]), layout.all_tokens, axis=0)
-        return b.op("MatMul", b.op("Reshape", weights, shape), stream, name="mix")
+        weights = b.op("Reshape", weights, shape)
+        # this way round, threads divide the hidden size and not the few outputs, see PRODUCT_BLOCK
+        mixed = b.op("FusedMatMul", stream, weights, name="mix", domain=MICROSOFT, transA=1, transB=1)
+        return b.op("Transpose", mixed, perm=[0, 2, 1], name="mix_by_head")
 
     def mix_with_prefix(b: GraphBuilder, prefix: GroupPrefix) -> ir.Value:
         keys, all_stream = (
@@ -248,25 +251,29 @@ def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, lay
 def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, layer: LayerTensors) -> ir.Value:
     """Multiply the weighted stream [b, heads, hidden] by each key-value head's part of W_v: [b, heads·head_dim].
 
-    Computed in floats in every precision, because it has few rows.
+    Computed in floats in every precision, because it has few rows; in blocks of inputs, see PRODUCT_BLOCK.
     """
     config = parts.config
     group = config.heads // config.kv_heads
+    block = max(width for width in range(1, PRODUCT_BLOCK + 1) if config.hidden % width == 0)
+    blocks = config.hidden // block
     source = parts.weights[layer.v]
 
     def load() -> NDArray[np.float32]:
-        heads = source.fp32().reshape(config.kv_heads, config.head_dim, config.hidden)
-        values: NDArray[np.float32] = heads.transpose(1, 2).numpy()
+        heads = source.fp32().reshape(config.kv_heads, config.head_dim, blocks, block)
+        values: NDArray[np.float32] = heads.permute(0, 2, 3, 1).numpy()
         return values
 
-    weight = g.weight("v.weight", [config.kv_heads, config.hidden, config.head_dim], parts.format.activations, load)
+    shape = [config.kv_heads, blocks, block, config.head_dim]
+    weight = g.weight("v.weight", shape, parts.format.activations, load)
     split = g.op("Reshape", weighted, g.constant([-1, config.kv_heads, group, config.hidden]))
     by_head = g.op("Transpose", split, perm=[1, 0, 2, 3])
-    flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, config.hidden]))
+    flat = g.op("Reshape", by_head, g.constant([config.kv_heads, -1, blocks, block]))
+    flat = g.op("Transpose", flat, perm=[0, 2, 1, 3])
     # a single row would use another kernel, which sums in another order
     single = group == 1
-    flat = g.op("Concat", flat, flat, axis=1) if single else flat
-    values = g.op("MatMul", flat, weight, name="v")
+    flat = g.op("Concat", flat, flat, axis=2) if single else flat
+    values = g.op("ReduceSum", g.op("MatMul", flat, weight, name="v"), g.constant([1]), keepdims=0, name="v_sum")
     values = g.ops("Split", values, axis=1, num_outputs=2, name="v_once", outputs=2)[0] if single else values
     values = g.op("Reshape", values, g.constant([config.kv_heads, -1, group, config.head_dim]))
     values = _add_value_bias(g, parts, values, layer)

@@ -16,9 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from ..architectures import DecoderConfig
 from ..onnx_builder import GraphBuilder
 from .tokens import PackedTokens
 
+PRODUCT_BLOCK = 128
+"""ONNX Runtime sums a product of two activations, or with a batch of weights, in blocks of this many inputs. If threads
+divide the outputs so that each has 64 or fewer, blocks are larger, and the bits of a result depend on the numbers of
+rows and threads. Threads divide the outputs if these are more than the rows."""
 OWN_TOKENS = 2
 """Fewest tokens of a row behind its prefix. A product with a single row would use another kernel, which sums in
 another order."""
@@ -52,6 +57,16 @@ class StoredPrefixes:
 
 
 NO_PREFIXES = StoredPrefixes((), ())
+
+
+def longest_prefix(config: DecoderConfig) -> int:
+    """Return the most tokens of a prefix with which results do not depend on the batch.
+
+    Few own tokens have fewer queries for each key head than a head has outputs, so threads divide these outputs. Then
+    keys and values must fit one block, see PRODUCT_BLOCK.
+    """
+    few = -(-config.head_dim * config.kv_heads // config.heads)
+    return max(PRODUCT_BLOCK - few, 0)
 
 
 def store_prefixes(prefixes: Iterable[Sequence[int]]) -> StoredPrefixes:

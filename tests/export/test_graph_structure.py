@@ -110,7 +110,7 @@ def test_each_weight_is_stored_once_with_its_shape(proto: onnx.ModelProto, preci
     assert shapes[f"layers.0.attention.qkv.{kind}"] == [40, (4 + 2 + 2) * 16]
     assert shapes[f"layers.{LAYERS - 1}.attention.q.{kind}"] == [40, 4 * 16]
     assert shapes[f"layers.{LAYERS - 1}.attention.k.{kind}"] == [40, 2 * 16]
-    assert shapes[f"layers.{LAYERS - 1}.attention.v.weight"] == [2, 40, 16]
+    assert shapes[f"layers.{LAYERS - 1}.attention.v.weight"] == [2, 1, 40, 16]
     assert shapes[f"embedding.table.{kind}"] == [VOCABULARY, 40]
     of_one = sorted(name for name in shapes if name.startswith("layers.0.attention.qkv."))
     if precision is Precision.INT8:
