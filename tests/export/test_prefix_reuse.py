@@ -93,6 +93,16 @@ def test_a_plan_has_the_sizes_of_the_tables(source: Path, tmp_path: Path) -> Non
         assert (folder.path / file.path).stat().st_size == file.bytes
 
 
+def test_two_exports_have_the_same_tables(source: Path, tmp_path: Path) -> None:
+    options = [
+        options_for(source, tmp_path / name, query_template=QUERY, instruction=FIRST, verify=Verification.NONE)
+        for name in ("first", "second")
+    ]
+    graphs = [export_model(given).folder.graph(1) for given in options]
+    for files in zip(*(sorted(graph.parent.glob("model.onnx*")) for graph in graphs), strict=True):
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_pairs_have_the_bits_of_an_export_without_reuse(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "tiny", TINY_RERANKER)
     reusing = export_model(options_for(source, tmp_path / "reusing", max_tokens=420))
