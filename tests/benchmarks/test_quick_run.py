@@ -91,9 +91,9 @@ def test_exports_run_beside_copies(record: Record) -> None:
     assert len(export.copies_s) == 2
     assert export.peak_mb > 0
     assert export.peak_allocated_mb > 0
-    forward = {stage.name for stage in export.stages if stage.forward}
-    assert any(name.startswith("computing the reference") for name in forward)
-    assert not any(name.startswith("writing") for name in forward)
+    assert any(stage.name.startswith("writing") for stage in export.stages)
+    # neither fp16 nor what is not compared needs the reference
+    assert not [stage.name for stage in export.stages if stage.forward]
 
 
 def test_soak_checks_results_and_samples_the_memory(record: Record) -> None:
