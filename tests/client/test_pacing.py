@@ -145,6 +145,7 @@ def test_a_late_single_text_halves_the_window() -> None:
     assert pace.predict_s(1_000, 0) == 0
 
 
+@pytest.mark.slow
 def test_the_clients_requests_become_smaller_on_a_slow_server(triton: FakeTriton) -> None:
     # one computing thread that takes 2 ms for each token
     computing = threading.Lock()

@@ -344,7 +344,8 @@ def assert_complete_and_clean(parent: Path) -> None:
     assert [entry.name for entry in parent.iterdir()] == ["repository"]
 
 
-@pytest.mark.parametrize("overwrite", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new", "overwrite"])
+@pytest.mark.slow
+@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 def test_killed_at_every_stage(forks: ExportForks, tmp_path: Path, tiny_source: Path, overwrite: bool) -> None:
     """Kill an export while it reads, runs the reference, writes tensors, and compares."""
     repository = tmp_path / "repository"
