@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..client.manifest import Device
 from .formats.lowering import LoweredWeights
 from .graph import CudaProfile, GraphOptions
+from .graph.prefixes import NO_PREFIXES
 from .model_sources import ModelSources
 from .option_checks import chosen_attention
 from .options import ExportOptions
@@ -14,10 +15,12 @@ from .verification.runtime import gpu_available
 
 def graph_options(sources: ModelSources, lowered: LoweredWeights, options: ExportOptions) -> GraphOptions:
     """Return the options of the graph of `lowered`."""
-    cuda = None
+    cuda, prefixes = None, NO_PREFIXES
     if options.device is Device.CUDA:
         attention = chosen_attention(options, lowered.checkpoint.head)
         cuda = CudaProfile(runtime=options.triton_release.runtime, attention=attention)
+    elif options.prefix_reuse and lowered.checkpoint.has_fixed_prefixes:
+        prefixes = choose_prefixes(sources, options)
     return GraphOptions(
         task=sources.task.kind,
         format=lowered.format,
@@ -25,7 +28,7 @@ def graph_options(sources: ModelSources, lowered: LoweredWeights, options: Expor
         head=lowered.checkpoint.head,
         rescale=lowered.rescale,
         cuda=cuda,
-        prefixes=choose_prefixes(sources, options),
+        prefixes=prefixes,
     )
 
 

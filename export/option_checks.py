@@ -28,6 +28,11 @@ def chosen_attention(options: ExportOptions, head: EmbeddingHead = LAST_TOKEN_HE
 
 def check_device(options: ExportOptions, checkpoint: Checkpoint) -> None:
     """Raise UnsupportedCheckpointError if there is no graph for the device that computes the checkpoint."""
+    if (options.further_instructions or options.prefixes) and not checkpoint.has_fixed_prefixes:
+        raise UnsupportedCheckpointError(
+            f"{checkpoint.source}: with mean pooling or bidirectional attention, nothing of a prompt is stored; leave "
+            "further instructions and prefixes out"
+        )
     if options.device is not Device.CUDA:
         return
     if not checkpoint.config.causal:

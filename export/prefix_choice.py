@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ..client.manifest import Device, PrefixRecord
+from ..client.manifest import PrefixRecord
 from .errors import ExportError
-from .graph.prefixes import NO_PREFIXES, OWN_TOKENS, StoredPrefixes, longest_prefix, store_prefixes
+from .graph.prefixes import OWN_TOKENS, StoredPrefixes, store_prefixes
+from .graph.summation import longest_prefix
 from .model_sources import ModelSources
 from .options import ExportOptions
 
@@ -13,15 +14,12 @@ MIN_TOKENS = 4
 
 
 def choose_prefixes(sources: ModelSources, options: ExportOptions) -> StoredPrefixes:
-    """Return the prefixes that rows of the model's prompts begin with; none if its graph cannot reuse them.
+    """Return the prefixes that rows of the model's prompts begin with.
 
-    Keys and values of a prefix depend on what follows if attention is bidirectional, and mean pooling needs the final
-    states of all tokens.
+    Raises:
+        ExportError: `options.prefixes` has an id that is not in the vocabulary.
     """
     checkpoint = sources.checkpoint
-    reusable = options.device is Device.CPU and checkpoint.config.causal
-    if not (options.prefix_reuse and reusable) or checkpoint.head.pooling.reads_every_token:
-        return NO_PREFIXES
     longest = min(sources.max_tokens - OWN_TOKENS, longest_prefix(checkpoint.config))
     found = [*sources.task.prefixes(options.further_instructions), *options.prefixes]
     unknown = {token for ids in options.prefixes for token in ids if not 0 <= token < checkpoint.config.vocabulary}

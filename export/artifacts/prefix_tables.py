@@ -66,7 +66,7 @@ def _compute(
     written: dict[str, ir.TensorProtocol | None],
     on_layer: Callable[[int, int], None],
 ) -> dict[str, NDArray[np.generic]]:
-    """Return the tables by name; the states of all sequences, one behind the other, on the last axis but one."""
+    """Return the tables by name; the states of all sequences, concatenated on the axis of tokens."""
     sequences, layers = options.prefixes.sequences, checkpoint.config.layers
     inputs = [dict(batch_inputs([ids])) for ids in sequences]
     rope = compute_rope_tables(checkpoint, options.max_tokens)

@@ -22,7 +22,7 @@ class ScaledRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Codes:
-    """Quantised rows [·, n]: (`values` - ZERO_CODE) · `step` · `scale`."""
+    """Quantized rows [·, n]: (`values` - ZERO_CODE) · `step` · `scale`."""
 
     values: ir.Value
     """UINT8 [·, n]"""

@@ -27,7 +27,7 @@ from ..sources.weights import LazyTensor
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import ZERO_CODE, Codes, Operand, ScaledRows
 from .row_codes import INT8, LARGEST_CODE, gather_row_codes, quantize_tensors
-from .weight_format import FP32, WeightFormat, matrix_elements, transpose_parts
+from .weight_format import FP32, FusedNorm, WeightFormat, matrix_elements, transpose_parts
 
 _SMALLEST_PEAK = 1e-30
 """Avoids a division by zero for a row of zeros."""
@@ -78,7 +78,7 @@ class W8A8Format(WeightFormat):
         return gather_row_codes(g, name, table, indices, self.activations)
 
     def prepare(self, g: GraphBuilder, rows: ScaledRows, width: int, products: Sequence[str]) -> Operand:
-        """Quantise `rows`, each by its largest absolute value, once for all 8-bit products that read them."""
+        """Quantize `rows`, each by its largest absolute value, once for all 8-bit products that read them."""
         if not any(self.is_quantized(g.path(product)) for product in products):
             return Operand(rows, None)
         values = rows.values
@@ -93,26 +93,27 @@ class W8A8Format(WeightFormat):
         return Operand(rows, Codes(values=codes, scale=scale))
 
     def prepare_normed(self, g: GraphBuilder, normed: ir.Value, width: int, products: Sequence[str]) -> Operand:
-        """Quantise by `norm_output_scale` if it is set."""
+        """Quantize by `norm_output_scale` if it is set."""
         scale = self.norm_output_scale
         if scale is None or not all(self.is_quantized(g.path(product)) for product in products):
             return self.prepare(g, ScaledRows(normed), width, products)
         codes = g.op("QuantizeLinear", normed, g.scalar(scale, FP32), g.constant(ZERO_CODE, np.uint8), name="codes")
         return Operand(ScaledRows(normed), Codes(values=codes, step=scale))
 
-    def fuses_norm(self, g: GraphBuilder, products: Sequence[str]) -> bool:
-        """Whether `norm_output_scale` is set and every product is 8 bits."""
-        return self.norm_output_scale is not None and all(self.is_quantized(g.path(product)) for product in products)
+    def fused_norm(self, g: GraphBuilder, products: Sequence[str]) -> FusedNorm | None:
+        """Normalize and quantize by one division, if `norm_output_scale` is set and every product is 8 bits."""
+        step = self.norm_output_scale
+        if step is None or not all(self.is_quantized(g.path(product)) for product in products):
+            return None
 
-    def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
-        """Normalise and quantize by one division."""
-        if self.norm_output_scale is None:
-            raise ValueError("norm_output_scale is not set")
-        squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")
-        length = g.op("Sqrt", g.op("Add", squares, g.scalar(width * eps, FP32)), name="length")
-        scale = g.op("Mul", length, g.scalar(self.norm_output_scale / math.sqrt(width), FP32), name="scale")
-        codes = g.op("QuantizeLinear", rows, scale, _zero_codes(g, scale), axis=1, block_size=width, name="codes")
-        return Codes(values=codes, step=self.norm_output_scale)
+        def norm_to_codes(rows: ir.Value, width: int, eps: float) -> Codes:
+            squares = g.op("ReduceSumSquare", rows, g.constant([1]), keepdims=1, name="squares")
+            length = g.op("Sqrt", g.op("Add", squares, g.scalar(width * eps, FP32)), name="length")
+            scale = g.op("Mul", length, g.scalar(step / math.sqrt(width), FP32), name="scale")
+            codes = g.op("QuantizeLinear", rows, scale, _zero_codes(g, scale), axis=1, block_size=width, name="codes")
+            return Codes(values=codes, step=step)
+
+        return norm_to_codes
 
     def weight_bytes(self, config: DecoderConfig) -> int:
         """Return one byte per weight; scales and fp32 layers are not counted."""

@@ -78,7 +78,7 @@ class BlockFormat(WeightFormat):
 
 
 def quantize_blocks(matrix: NDArray[np.float32], dtype: ir.DataType) -> Quantized:
-    """Quantise `matrix` [rows, n]: codes uint8 [rows, blocks, BLOCK] and scales [rows, blocks] of the type `dtype`.
+    """Quantize `matrix` [rows, n]: codes uint8 [rows, blocks, BLOCK] and scales [rows, blocks] of the type `dtype`.
 
     The last block of a row is padded with zeros. A weight changes by at most half of its scale.
     """

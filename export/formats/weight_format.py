@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,10 @@ class Tolerance:
     """1 - cosine between a row's embeddings computed alone and in a batch."""
     batched_score: float = 1e-3
     """Absolute difference between a row's scores computed alone and in a batch."""
+
+
+FusedNorm = Callable[[ir.Value, int, float], Codes]
+"""Returns the RMSNorm with gain 1 of rows [·, width] as codes, from the rows, the width and epsilon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,13 +82,9 @@ class WeightFormat(ABC):
         """Return an RMSNorm's output [·, width] as the operand of `products`, names in the current scope."""
         return self.prepare(g, ScaledRows(normed), width, products)
 
-    def fuses_norm(self, g: GraphBuilder, products: Sequence[str]) -> bool:  # noqa: ARG002
-        """Whether `norm_to_codes` can replace an RMSNorm of gain 1 that only `products` read."""
-        return False
-
-    def norm_to_codes(self, g: GraphBuilder, rows: ir.Value, width: int, eps: float) -> Codes:
-        """Return the RMSNorm with gain 1 of `rows` [·, width] as codes; requires `fuses_norm`."""
-        raise NotImplementedError(f"{type(self).__name__} does not quantize norm outputs")
+    def fused_norm(self, g: GraphBuilder, products: Sequence[str]) -> FusedNorm | None:  # noqa: ARG002
+        """Return what replaces an RMSNorm of gain 1 that only `products` read, names in the current scope, if any."""
+        return None
 
     def fp32_paths(self) -> frozenset[str]:
         """Return the paths of products that are computed in floats on request, such as `layers.2.mlp.down`."""

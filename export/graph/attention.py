@@ -34,7 +34,8 @@ from .blocked_attention import (
 from .control_flow import if_else
 from .decoder import DecoderParts, add_biases, project
 from .groups import TextGroup
-from .prefixes import PRODUCT_BLOCK, GroupPrefix, PrefixTable, declare_table
+from .prefixes import GroupPrefix, PrefixTable, declare_table
+from .summation import block_width
 
 PREFIX_KEYS, PREFIX_VALUES, PREFIX_STREAM = "prefix_keys", "prefix_values", "prefix_stream"
 """Tables of stored prefixes in the scope of a layer's attention. The last layer stores the normed stream, not values.
@@ -57,8 +58,6 @@ class HeadLayout:
     """INT64 [b, kv_heads, s]: indices of key heads in [t·kv_heads, head_dim], for the last layer."""
     context_rows: ir.Value
     """INT64 [t, heads]: indices of each token's heads in [b·heads·s, head_dim]."""
-    first_position: ir.Value
-    """INT64 [1]: p, the tokens of the group's prefix."""
     all_tokens: ir.Value
     """INT64 [1]: p + s"""
     padding_mask: ir.Value
@@ -75,10 +74,9 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
     of_row = g.op("Mul", g.op("Sub", group.cell_of_token, step), g.constant([config.heads]))
     of_head = g.op("Mul", _heads(g, range(config.heads), [1, -1]), max_length)
     first = g.op("Unsqueeze", g.op("Add", of_row, step), g.constant([1]))
-    first_position, all_tokens, lengths = g.constant([0]), max_length, group.lengths
+    all_tokens, lengths = max_length, group.lengths
     if group.prefix is not None:
-        first_position = group.prefix.length
-        all_tokens, lengths = (g.op("Add", first_position, own) for own in (max_length, group.lengths))
+        all_tokens, lengths = (g.op("Add", group.prefix.length, own) for own in (max_length, group.lengths))
     steps = g.op("Range", g.constant(0), g.op("Squeeze", all_tokens), g.constant(1))
     lengths = g.op("Reshape", lengths, g.constant([-1, 1, 1, 1]))
     query_rows = _head_rows(g, cells, stride, range(keys), "query_rows")
@@ -94,10 +92,9 @@ def lay_out_heads(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Hea
         value_rows=value_rows,
         last_key_rows=last_key_rows,
         context_rows=context_rows,
-        first_position=first_position,
         all_tokens=all_tokens,
         padding_mask=padding_mask,
-        blocks=lay_out_blocks(g, max_length, first_position, None if config.causal else padding_mask),
+        blocks=lay_out_blocks(g, max_length, group.prefix, None if config.causal else padding_mask),
     )
 
 
@@ -130,7 +127,7 @@ def project_heads(
         for part, rows in (("q", layout.query_rows), ("k", layout.key_rows), ("v", layout.value_rows))
     )
     q, k = (
-        _rotate(g, parts, _norm(g, parts, heads, gain, part), layout.first_position, part)
+        _rotate(g, parts, _norm(g, parts, heads, gain, part), layout.blocks.first_key, part)
         for part, heads, gain in (("q", q, layer.q_norm), ("k", k, layer.k_norm))
     )
     return GroupHeads(q=q, k=k, v=v)
@@ -164,7 +161,7 @@ def attend_last(
     q = g.op("Reshape", q, g.constant([-1, config.heads, 1, config.head_dim]))
     position = g.op("Unsqueeze", g.op("Sub", layout.group.lengths, g.constant([1])), g.constant([1]))
     if prefix is not None:
-        position = g.op("Add", position, layout.first_position)
+        position = g.op("Add", position, layout.blocks.first_key)
     # outside of the branches, see `attend_in_blocks`
     q = stack_queries(g, config, _rotate(g, parts, q, position, "q"))
     k = last_keys(g, parts, layout, operand, layer)
@@ -174,7 +171,7 @@ def attend_last(
         weights = attention_weights(b, config, parts.format.activations, q, keys, layout.padding_mask)
         shape = b.op("Concat", b.constant([0, config.heads]), layout.all_tokens, axis=0)
         weights = b.op("Reshape", weights, shape)
-        # this way round, threads divide the hidden size and not the few outputs, see PRODUCT_BLOCK
+        # transposed, so that threads divide the rows and not the few outputs, see `summation`
         mixed = b.op("FusedMatMul", stream, weights, name="mix", domain=MICROSOFT, transA=1, transB=1)
         return b.op("Transpose", mixed, perm=[0, 2, 1], name="mix_by_head")
 
@@ -201,7 +198,7 @@ def last_keys(
     """Return the keys of the last layer [b, kv_heads, s, head_dim], normed and rotated."""
     k = _split_heads(g, parts, _project_part(g, parts, "k", operand, layer.k, layer.k_bias, layer.k_norm))
     k = g.op("Gather", _norm(g, parts, k, layer.k_norm, "k"), layout.last_key_rows, axis=0, name="k_grid")
-    return _rotate(g, parts, k, layout.first_position, "k")
+    return _rotate(g, parts, k, layout.blocks.first_key, "k")
 
 
 def _key_table(g: GraphBuilder, parts: DecoderParts) -> PrefixTable:
@@ -251,11 +248,11 @@ def _project_output(g: GraphBuilder, parts: DecoderParts, context: ir.Value, lay
 def _project_weighted(g: GraphBuilder, parts: DecoderParts, weighted: ir.Value, layer: LayerTensors) -> ir.Value:
     """Multiply the weighted stream [b, heads, hidden] by each key-value head's part of W_v: [b, heads·head_dim].
 
-    Computed in floats in every precision, because it has few rows; in blocks of inputs, see PRODUCT_BLOCK.
+    Computed in floats in every precision, because it has few rows; in blocks of inputs, see `summation`.
     """
     config = parts.config
     group = config.heads // config.kv_heads
-    block = max(width for width in range(1, PRODUCT_BLOCK + 1) if config.hidden % width == 0)
+    block = block_width(config.hidden)
     blocks = config.hidden // block
     source = parts.weights[layer.v]
 

@@ -7,6 +7,7 @@ attention, a block reads the keys up to its end only, which skips almost half of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -59,6 +60,8 @@ class QueryBlocks:
     """INT64 [1]"""
     is_single: ir.Value
     """BOOL [1]: whether `count` is 1."""
+    is_plain: ir.Value
+    """BOOL [1]: whether `count` is 1 and the rows have no prefix."""
     mask: ir.Value
     """Added to scores. Of causal attention, FP32 [n, p + n]: the mask of a single block of rows with a prefix of p
     tokens; n is s if there is one, and unused otherwise. Of bidirectional attention, FP32 [b, 1, 1, s]: excludes
@@ -69,9 +72,9 @@ class QueryBlocks:
 
 
 def lay_out_blocks(
-    g: GraphBuilder, max_length: ir.Value, first_key: ir.Value, padding_mask: ir.Value | None
+    g: GraphBuilder, max_length: ir.Value, prefix: GroupPrefix | None, padding_mask: ir.Value | None
 ) -> QueryBlocks:
-    """Return the blocks of rows of up to `max_length` INT64 [1] tokens behind a prefix of `first_key` INT64 [1] tokens.
+    """Return the blocks of rows of up to `max_length` INT64 [1] own tokens.
 
     `padding_mask` FP32 [b, 1, 1, s] is that of bidirectional attention. Causal attention needs none, because padding
     follows the tokens.
@@ -79,11 +82,16 @@ def lay_out_blocks(
     count = g.op("Max", g.op("Div", max_length, g.constant([BLOCK_QUERIES])), g.constant([1]), name="blocks")
     size = g.op("Min", max_length, g.constant([2 * BLOCK_QUERIES - 1]))
     is_single = g.op("Equal", count, g.constant([1]), name="one_block")
+    first_key, is_plain = g.constant([0]), is_single
+    if prefix is not None:
+        first_key, is_plain = prefix.length, g.op("And", is_single, g.op("Not", prefix.is_used), name="is_plain")
     causal = padding_mask is None
     mask = padding_mask
     if mask is None:
         mask = _causal_mask(g, first_key, g.op("Add", first_key, size))
-    return QueryBlocks(count=count, is_single=is_single, mask=mask, first_key=first_key, causal=causal)
+    return QueryBlocks(
+        count=count, is_single=is_single, is_plain=is_plain, mask=mask, first_key=first_key, causal=causal
+    )
 
 
 def _causal_mask(g: GraphBuilder, first: ir.Value, end: ir.Value) -> ir.Value:
@@ -149,27 +157,31 @@ def attend_in_blocks(
 
         return concat_loop(b, "blocks", blocks.count, dtype, attend_block, axis=2)
 
-    def attend_all(b: GraphBuilder, k: ir.Value, v: ir.Value) -> ir.Value:
+    def attend_single(b: GraphBuilder, k: ir.Value, v: ir.Value) -> ir.Value:
+        return attend(b, stacked, k, v, blocks.mask)
+
+    if before is None:
+        return if_else(g, "mix", blocks.is_single, lambda b: attend_single(b, k, v), lambda b: attend_blocks(b, k, v))
+    prefix, tables = before.prefix, (before.keys, before.values)
+
+    def with_prefix(b: GraphBuilder, body: Callable[[GraphBuilder, ir.Value, ir.Value], ir.Value]) -> ir.Value:
+        keys, values = (prefix.put_before(b, table, own) for table, own in zip(tables, (k, v), strict=True))
+        return body(b, keys, values)
+
+    def attend_any_blocks(b: GraphBuilder) -> ir.Value:
         return if_else(
             b,
-            "mix",
-            blocks.is_single,
-            lambda b: attend(b, stacked, k, v, blocks.mask),
+            "prefix",
+            prefix.is_used,
+            lambda b: with_prefix(b, attend_blocks),
             lambda b: attend_blocks(b, k, v),
         )
 
-    def attend_with_prefix(b: GraphBuilder, before: PrefixHeads) -> ir.Value:
-        keys, values = (
-            before.prefix.put_before(b, table, own) for table, own in ((before.keys, k), (before.values, v))
-        )
-        return attend_all(b, keys, values)
-
-    if before is None:
-        return attend_all(g, k, v)
+    # an If takes as long as several operators: short texts without a prefix have one, and those with a prefix two
     return if_else(
         g,
-        "prefix",
-        before.prefix.is_used,
-        lambda b: attend_with_prefix(b, before),
-        lambda b: attend_all(b, k, v),
+        "mix",
+        blocks.is_plain,
+        lambda b: attend_single(b, k, v),
+        lambda b: if_else(b, "single", blocks.is_single, lambda b: with_prefix(b, attend_single), attend_any_blocks),
     )

@@ -133,11 +133,12 @@ def norm_to_operand(
     """
     width = parts.config.hidden
     # norms of a rotated stream have gain 1
-    if parts.is_rotated and not floats and parts.format.fuses_norm(g, products):
+    fused_norm = parts.format.fused_norm(g, products) if parts.is_rotated and not floats else None
+    if fused_norm is not None:
         residual = stream.residual
         if stream.update is not None:
             residual = g.op("Add", residual, stream.update, name="residual")
-        return Operand(None, parts.format.norm_to_codes(g, residual, width, parts.eps)), Stream(residual, None)
+        return Operand(None, fused_norm(residual, width, parts.eps)), Stream(residual, None)
     normed, stream = normalize(g, parts, stream, gain)
     return parts.format.prepare_normed(g, normed, width, products), stream
 

@@ -16,16 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from ..architectures import DecoderConfig
 from ..onnx_builder import GraphBuilder
 from .tokens import PackedTokens
 
-PRODUCT_BLOCK = 128
-"""ONNX Runtime sums a product of two activations, or with a batch of weights, in blocks of this many inputs. If threads
-divide the outputs so that each has 64 or fewer, blocks are larger, and the bits of a result depend on the numbers of
-rows and threads. Threads divide the outputs if these are more than the rows."""
 OWN_TOKENS = 2
-"""Fewest tokens of a row behind its prefix. A product with a single row would use another kernel, which sums in
+"""Fewest tokens of a row after its prefix. A product with a single row would use another kernel, which sums in
 another order."""
 _NO_TOKEN = -1
 
@@ -57,16 +52,6 @@ class StoredPrefixes:
 
 
 NO_PREFIXES = StoredPrefixes((), ())
-
-
-def longest_prefix(config: DecoderConfig) -> int:
-    """Return the most tokens of a prefix with which results do not depend on the batch.
-
-    Few own tokens have fewer queries for each key head than a head has outputs, so threads divide these outputs. Then
-    keys and values must fit one block, see PRODUCT_BLOCK.
-    """
-    few = -(-config.head_dim * config.kv_heads // config.heads)
-    return max(PRODUCT_BLOCK - few, 0)
 
 
 def store_prefixes(prefixes: Iterable[Sequence[int]]) -> StoredPrefixes:
@@ -165,12 +150,12 @@ class GroupPrefix:
 
 @dataclass(frozen=True, slots=True)
 class PrefixTable:
-    """States of all stored sequences, one behind the other; empty until the graph is written, see `fill_tables`."""
+    """States of all stored sequences, concatenated; empty until the graph is written, see `fill_tables`."""
 
     states: ir.Value
     """[1, ..., tokens, width]"""
     axis: int
-    """Axis of tokens, the last but one."""
+    """Axis of tokens, the second to last."""
 
 
 def declare_table(g: GraphBuilder, name: str, states_shape: Sequence[int], dtype: ir.DataType) -> PrefixTable:

@@ -1,4 +1,4 @@
-"""Quantisation error: of each product in the residual stream, and of all products in the final embeddings."""
+"""Quantization error: of each product in the residual stream, and of all products in the final embeddings."""
 
 from __future__ import annotations
 

@@ -63,6 +63,14 @@ class Checkpoint:
         """Whether the last layer needs to compute only each row's last token, after its keys and values."""
         return not self.head.pooling.reads_every_token
 
+    @property
+    def has_fixed_prefixes(self) -> bool:
+        """Whether a graph can store the states of a row's first tokens.
+
+        Under bidirectional attention they depend on what follows, and mean pooling needs their final states as well.
+        """
+        return self.config.causal and not self.head.pooling.reads_every_token
+
     def transformers_config(self) -> Any:
         """Return the config object of the installed transformers."""
         return self.config.architecture.load_classes().make_config(self.raw_config, self.config.rope)

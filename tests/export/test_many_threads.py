@@ -14,7 +14,7 @@ from written_graph import random_rows, write_graph
 
 from qwen3_triton.client import Precision
 from qwen3_triton.export import SourceReference
-from qwen3_triton.export.graph.prefixes import longest_prefix
+from qwen3_triton.export.graph.summation import longest_prefix
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.verification.runtime import WrittenModel
 

@@ -25,10 +25,11 @@ from qwen3_triton.export import (
     ExportOptions,
     ExportResult,
     SourceReference,
+    UnsupportedCheckpointError,
     export_model,
     plan_export,
 )
-from qwen3_triton.export.graph.prefixes import longest_prefix
+from qwen3_triton.export.graph.summation import longest_prefix
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 from qwen3_triton.export.tasks.prefixes import common_beginning, prompt_beginnings
 from qwen3_triton.export.verification.runtime import WrittenModel
@@ -131,7 +132,9 @@ def test_graphs_whose_states_depend_on_the_rest_store_none(
     tmp_path: Path, model: SentenceModel, config: dict[str, object]
 ) -> None:
     source = model.write(tmp_path / "tiny", TinyCheckpoint(config_changes=config))
-    assert export_embedding(source, tmp_path / "repository").record.prefixes == ()
+    assert export_embedding(source, tmp_path / "repository", further_instructions=()).record.prefixes == ()
+    with pytest.raises(UnsupportedCheckpointError, match="leave further instructions and prefixes out"):
+        export_embedding(source, tmp_path / "second")
 
 
 def test_a_prefix_leaves_two_tokens_of_the_longest_row(source: Path, tmp_path: Path) -> None:

@@ -7,22 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from merged_adapters import (
-    Form,
-    assert_equal,
-    make,
-    merge,
-    reference,
-)
-from peft import (
-    PeftModel,
-)
+from merged_adapters import Form, assert_equal, make, merge, reference
+from peft import PeftModel
 from peft_adapters import load_base, write_adapter
 from tiny_checkpoint import write_checkpoint
 
-from qwen3_triton.export import (
-    SourceReference,
-)
+from qwen3_triton.export import SourceReference
 from qwen3_triton.export.sources.adapter import open_adapter
 from qwen3_triton.export.sources.checkpoint import open_checkpoint
 
