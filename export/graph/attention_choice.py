@@ -11,13 +11,15 @@ from ..architectures import LayerTensors
 from ..formats.operands import Operand, float_rows
 from ..onnx_builder import GraphBuilder
 from ..options import CudaAttention
-from . import attention as on_groups
 from . import attention_on_pages as on_pages
 from . import attention_on_rows as on_rows
+from .attention import attend as attend_on_groups
 from .control_flow import if_else
 from .cuda_profile import CudaProfile
 from .decoder import DecoderParts
 from .groups import TextGroup
+from .head_layout import lay_out_heads
+from .last_attention import attend_last as attend_last_on_groups
 from .pages import Pages, lay_out_pages
 from .pooling import (
     RowProducts,
@@ -54,11 +56,11 @@ class Attention:
 def attention_of_group(g: GraphBuilder, parts: DecoderParts, group: TextGroup) -> Attention:
     """Return CPU attention over `group`. Adds the index computations that all layers share to the graph."""
     with g.scope("groups"):
-        layout = on_groups.lay_out_heads(g, parts, group)
+        layout = lay_out_heads(g, parts, group)
         sums = lay_out_running_sums(g, group) if parts.head.pooling.reads_every_token else None
     return Attention(
-        attend=lambda normed, layer: on_groups.attend(g, parts, layout, normed, layer),
-        attend_last=lambda normed, layer: on_groups.attend_last(g, parts, layout, normed, layer),
+        attend=lambda normed, layer: attend_on_groups(g, parts, layout, normed, layer),
+        attend_last=lambda normed, layer: attend_last_on_groups(g, parts, layout, normed, layer),
         pool_last=lambda values, name: pool_last_token(g, group.packed, values, name),
         sums=sums,
     )

@@ -15,7 +15,8 @@ import onnx_ir as ir
 from ..architectures import DecoderConfig
 from ..onnx_builder import MICROSOFT, GraphBuilder
 from .control_flow import concat_loop, if_else
-from .prefixes import GroupPrefix, PrefixTable
+from .prefixes import GroupPrefix
+from .state_tables import PrefixTable
 
 FP32 = ir.DataType.FLOAT
 BLOCK_QUERIES = 128

@@ -14,13 +14,15 @@ from ..architectures import DecoderConfig, LayerTensors
 from ..formats.operands import Operand, float_rows
 from ..onnx_builder import MICROSOFT, OPSET, GraphBuilder
 from ..sources.weights import Weights
-from . import attention as on_groups
-from .attention import PREFIX_KEYS, PREFIX_STREAM, PREFIX_VALUES
+from .attention import mix_heads, project_heads
 from .decoder import Stream, embed_tokens
 from .graph_options import GraphOptions
 from .groups import lay_out_group
+from .head_layout import lay_out_heads
+from .last_attention import last_keys
 from .layers import IR_VERSION, add_layer, decoder_parts, norm_to_last_operand
 from .rope import RopeTables
+from .state_tables import PREFIX_KEYS, PREFIX_STREAM, PREFIX_VALUES
 from .tokens import declare_inputs, pack_tokens
 
 CARRIED = {"next_residual": "residual", "next_update": "update"}
@@ -43,13 +45,13 @@ def build_state_model(
         group = lay_out_group(g, packed, packed.row_starts, packed.lengths, None)
     parts = decoder_parts(g, config, weights, rope, options)
     with g.scope("groups"):
-        layout = on_groups.lay_out_heads(g, parts, group)
+        layout = lay_out_heads(g, parts, group)
     outputs: dict[str, ir.Value] = {}
 
     def attend(operand: Operand, layer: LayerTensors) -> ir.Value:
-        heads = on_groups.project_heads(g, parts, layout, operand, layer)
+        heads = project_heads(g, parts, layout, operand, layer)
         outputs[g.path(PREFIX_KEYS)], outputs[g.path(PREFIX_VALUES)] = heads.k, heads.v
-        return on_groups.mix_heads(g, parts, layout, heads, layer)
+        return mix_heads(g, parts, layout, heads, layer)
 
     if index == 0:
         with g.scope("embedding"):
@@ -70,7 +72,7 @@ def build_state_model(
         layer = parts.layer(index)
         with g.scope(f"layers.{index}"), g.scope("attention"):
             operand, _ = norm_to_last_operand(g, parts, stream, layer)
-            outputs[g.path(PREFIX_KEYS)] = on_groups.last_keys(g, parts, layout, operand, layer)
+            outputs[g.path(PREFIX_KEYS)] = last_keys(g, parts, layout, operand, layer)
             outputs[g.path(PREFIX_STREAM)] = g.op("Unsqueeze", float_rows(g, operand), g.constant([0]), name="stream")
     named = []
     for name, value in outputs.items():

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..onnx_builder import GraphBuilder
+from .state_tables import PrefixTable
 from .tokens import PackedTokens
 
 OWN_TOKENS = 2
@@ -146,20 +147,3 @@ class GroupPrefix:
         shape = g.op("Concat", rows, g.constant([1] * (table.axis + 1)), axis=0)
         states = g.op("Expand", states, shape, name="prefix_of_rows")
         return g.op("Concat", states, own, axis=table.axis, name="with_prefix")
-
-
-@dataclass(frozen=True, slots=True)
-class PrefixTable:
-    """States of all stored sequences, concatenated; empty until the graph is written, see `fill_tables`."""
-
-    states: ir.Value
-    """[1, ..., tokens, width]"""
-    axis: int
-    """Axis of tokens, the second to last."""
-
-
-def declare_table(g: GraphBuilder, name: str, states_shape: Sequence[int], dtype: ir.DataType) -> PrefixTable:
-    """Declare the empty table `name` in the current scope; `states_shape` is [..., width] of one token."""
-    *outer, width = states_shape
-    empty = np.empty([1, *outer, 0, width], dtype.numpy())
-    return PrefixTable(g.table(g.path(name), empty), len(outer) + 1)

@@ -11,8 +11,8 @@ from tiny_checkpoint import write_checkpoint
 from written_graph import WrittenGraph, min_cosine, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
-from qwen3_triton.export.graph.attention import PREFIX_STREAM, PREFIX_VALUES
 from qwen3_triton.export.graph.prefixes import StoredPrefix, store_prefixes
+from qwen3_triton.export.graph.state_tables import PREFIX_STREAM, PREFIX_VALUES
 from qwen3_triton.export.verification.runtime import WrittenModel
 
 MAX_TOKENS = 512
