@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import shlex
 import sys
@@ -20,7 +21,7 @@ from .readme import Links, MissingSectionError, newest_complete_record, render_s
 from .record import Record
 from .record_file import SUFFIX, InvalidRecordError, RecordFile, fingerprint, read_record, record_files
 from .report import EnvironmentMismatchError, render_record, render_report
-from .samples import MIN_REPETITIONS
+from .samples import FEWEST_REPETITIONS, MIN_REPETITIONS
 from .steps import ResumeError
 from .workload import GPU_STANDARD, SERVED, STANDARD, WORKLOADS
 from .workload import QUICK as QUICK_WORKLOADS
@@ -82,6 +83,7 @@ def run(
         ),
     ] = None,
     contender: _Contenders = None,
+    without: _Without = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RECORD", help="Resume an interrupted run with the same options.")
     ] = None,
@@ -105,6 +107,18 @@ def run(
         ),
     ] = None,
     repetitions: _Repetitions = MIN_REPETITIONS,
+    enough_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help=f"Start no further repetition of a workload after this time, apart from the first "
+            f"{FEWEST_REPETITIONS}.",
+        ),
+    ] = None,
+    scan_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rank the settings of a program on about this many tokens of a workload."),
+    ] = None,
     threads: _Threads = _CORES,
     cache: _Cache = CACHE,
     output: _Output = None,
@@ -134,7 +148,8 @@ def run(
     recipes = [
         recipe
         for recipe in (QUICK if quick else ALL)
-        if not contender or any(wanted in recipe.program for wanted in contender)
+        if (not contender or any(wanted in recipe.program for wanted in contender))
+        and not any(unwanted in recipe.program for unwanted in without or ())
     ]
     if not recipes:
         raise typer.BadParameter("no program has such a name", param_hint="--contender")
@@ -152,6 +167,8 @@ def run(
         threads=threads,
         parts=[Part(name) for name in parts],
         repetitions=repetitions,
+        enough_s=math.inf if enough_minutes is None else 60 * enough_minutes,
+        scan_tokens=scan_tokens,
         tries_layouts=not quick,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
@@ -163,7 +180,7 @@ def run(
         quality=QualityOptions.quick() if quick else QualityOptions(),
         command=shlex.join(["python", "-m", "benchmarks", *_portable_arguments()]),
     )
-    complete = not (workload or part or contender)
+    complete = not (workload or part or contender or without)
     title = "quick" if quick else model if complete else "-".join([*(part or ()), *(workload or ()), "part"])
     file = resume or _record_file(output or (cache / "results" if quick else RESULTS), title)
     try:

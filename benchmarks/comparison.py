@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from .model_shape import ModelShape
 from .record import Comparison, Sample, WorkloadInfo
 from .roofline import CPU_PROBES, layer_flops, needed_flops, probed_layers, start_probe
 from .rows import Rows
+from .trial import sample_rows
 from .workload import Workload
 
 TimedRun = Callable[[], Sequence[Sample]]
@@ -35,6 +37,10 @@ class ComparisonOptions:
     """Kinds of matmul probes, and COPY_PROBE."""
     profiles: bool = True
     """Whether to profile the contenders that can be profiled."""
+    scan_tokens: int | None = None
+    """About as many tokens of a workload rank the settings; None: all."""
+    enough_s: float = math.inf
+    """Time after which no further repetition of a workload starts, see `interleave`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +82,7 @@ class Bench:
         self._context.log(f"workload {workload.name}: {len(rows)} texts, {tokens} tokens")
         draft = Draft(
             workload=_workload_info(workload, self._options.shape, rows),
+            scanned_texts=len(sample_rows(rows, self._options.scan_tokens)),
             probe_flops=probed_layers(self._options.shape, self._context) * layer_flops(self._options.shape, tokens),
             load_average=load_average(),
         )
@@ -92,7 +99,9 @@ class Bench:
             if recipe not in self._prepared:
                 self._prepared[recipe] = prepare_all([recipe], self._context)
             prepared = self._prepared[recipe]
-            selection = select_settings(prepared.contenders, rows, reference, self._context.log)
+            selection = select_settings(
+                prepared.contenders, rows, reference, self._context.log, self._options.scan_tokens
+            )
             draft.selected += selection.entries
             draft.not_measured |= {**prepared.not_measured, **selection.not_measured}
             on_progress(
@@ -116,6 +125,7 @@ class Bench:
             self._options.warmups,
             lambda done: log(f"{workload.name}: repetition {done + 1} of {repetitions}"),
             save,
+            self._options.enough_s,
         )
         for engine in (*(chosen.setting.contender.engine for chosen in draft.selected), *self._probes.ready.values()):
             engine.release_memory()

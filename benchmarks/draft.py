@@ -15,6 +15,8 @@ class Draft:
     """What has been measured on one workload so far."""
 
     workload: WorkloadInfo
+    scanned_texts: int
+    """Texts on which settings are ranked."""
     probe_flops: int
     """Additions and multiplications per sample of a matmul probe."""
     load_average: float
@@ -31,9 +33,11 @@ class Draft:
     def comparison(self) -> Comparison:
         """Return the comparison so far, without contenders and probes that failed.
 
-        Before the first repetition, each entry has one sample, the shortest pass of its setting's scan.
+        Before the first repetition, each entry has one sample, the shortest pass of its setting's scan; there are no
+        entries if the scan was of a sample of the texts.
         """
         timings = self.timings or self._scanned()
+        selected = self.selected if self.timings or self.scanned_texts == self.workload.texts else []
         probed = {
             kind: tuple(samples)
             for kind, samples in zip(self.probes, timings.samples[len(self.selected) :], strict=False)
@@ -43,9 +47,10 @@ class Draft:
             workload=self.workload if self.timings else dataclasses.replace(self.workload, passes=1),
             entries=tuple(
                 _entry(chosen, timings.warmups[index], timings.samples[index])
-                for index, chosen in enumerate(self.selected)
+                for index, chosen in enumerate(selected)
                 if chosen.program not in self.not_measured
             ),
+            scanned_texts=self.scanned_texts,
             not_measured=dict(self.not_measured),
             matmuls=tuple(
                 MatmulProbe(program=kind, flops=self.probe_flops, samples=samples)

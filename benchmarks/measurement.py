@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,8 @@ from .contenders.contender import Contender, ContenderUnavailableError, Setting,
 from .environment import load_average
 from .record import Sample, Scan
 from .rows import Rows, Vectors
-from .trial import Trial, is_promising, try_settings
+from .samples import FEWEST_REPETITIONS
+from .trial import Trial, is_promising, sample_rows, try_settings
 
 _ORDER_SEED = 7
 _PAUSE_S = 0.05
@@ -78,7 +80,11 @@ def compare_outputs(outputs: Vectors, others: Vectors) -> Parity:
 
 
 def select_settings(
-    contenders: Sequence[Contender], rows: Rows, reference: Vectors, log: Callable[[str], None]
+    contenders: Sequence[Contender],
+    rows: Rows,
+    reference: Vectors,
+    log: Callable[[str], None],
+    scan_tokens: int | None = None,
 ) -> Selection:
     """Select the fastest setting of each program whose outputs pass the contender's accuracy limits.
 
@@ -89,13 +95,15 @@ def select_settings(
         rows: the workload's token ids.
         reference: outputs of the reference for `rows`.
         log: receives lines of progress.
+        scan_tokens: about as many tokens of `rows` rank the settings; None: all.
     """
     selection = Selection()
+    sample = sample_rows(rows, scan_tokens)
     for program in dict.fromkeys(contender.program for contender in contenders):
         own = [contender for contender in contenders if contender.program == program]
         log(f"selecting the fastest setting of {program}")
         try:
-            selection.entries.append(_select_setting(own, rows, reference, log))
+            selection.entries.append(_select_setting(own, rows, sample, reference, log))
         except Exception as exc:  # noqa: BLE001 - no program may end the run
             reason = failure_reason(exc, log)
             log(f"{program} is not measured: {reason}")
@@ -109,15 +117,15 @@ def rank_by_speed(scan: Sequence[Scan]) -> list[int]:
 
 
 def _select_setting(
-    contenders: Sequence[Contender], rows: Rows, reference: Vectors, log: Callable[[str], None]
+    contenders: Sequence[Contender], rows: Rows, sample: Rows, reference: Vectors, log: Callable[[str], None]
 ) -> SelectedSetting:
     tried: list[Trial] = []
     failures: list[ContenderUnavailableError] = []
     untried: dict[str, str] = {}
-    competing = sum(len(contender.settings(len(rows))) for contender in contenders) > 1
+    competing = sum(len(contender.settings(len(rows), len(sample))) for contender in contenders) > 1
     # refinements last, when it is known which options are worth refining
     for contender in sorted(contenders, key=lambda each: each.refines is not None):
-        if not contender.settings(len(rows)):
+        if not contender.settings(len(rows), len(sample)):
             continue
         try:
             reason = _reason_to_skip(contender, rows, tried)
@@ -127,7 +135,7 @@ def _select_setting(
             failures.append(exc)
             reason = str(exc)
         if reason is None:
-            trials = try_settings(contender, rows, _fastest(tried), competing=competing)
+            trials = try_settings(contender, sample, _fastest(tried), competing=competing, texts=len(rows))
             tried += trials.entries
             failures += trials.failures
             untried |= trials.untried
@@ -212,6 +220,7 @@ def interleave(
     warmups: int,
     on_repetition: Callable[[int], None],
     on_samples: Callable[[Timings], None] = lambda _: None,
+    enough_s: float = math.inf,
 ) -> Timings:
     """Execute all runs once per repetition, in an order that changes every time.
 
@@ -223,12 +232,18 @@ def interleave(
         warmups: repetitions before those, whose samples are stored separately.
         on_repetition: called with the index of each repetition that counts.
         on_samples: called with all samples so far after each repetition that counts.
+        enough_s: no repetition starts later than this after the first that counts, except the first
+            `FEWEST_REPETITIONS`.
     """
     rng = random.Random(_ORDER_SEED)
     order = list(range(len(runs)))
     timings = Timings(warmups=[[] for _ in runs], samples=[[] for _ in runs], load_average=[])
+    started = math.inf
     for repetition in range(-warmups, repetitions):
+        if repetition >= FEWEST_REPETITIONS and time.perf_counter() - started > enough_s:
+            break
         if repetition >= 0:
+            started = min(started, time.perf_counter())
             on_repetition(repetition)
             timings.load_average.append(load_average())
         samples = timings.warmups if repetition < 0 else timings.samples

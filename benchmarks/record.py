@@ -147,6 +147,8 @@ class Comparison:
     load_average: tuple[float, ...]
     """One-minute load average at the start of each repetition."""
     memory_copies: tuple[CopyProbe, ...] = ()
+    scanned_texts: int | None = None
+    """Texts on whose times settings were ranked; None in old records: all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

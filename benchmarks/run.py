@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -69,6 +70,10 @@ class RunOptions:
     threads: int
     parts: Sequence[Part] = STANDARD_PARTS
     repetitions: int = MIN_REPETITIONS
+    enough_s: float = math.inf
+    """Time after which no further repetition of a workload of the part passes starts."""
+    scan_tokens: int | None = None
+    """About as many tokens of a workload rank the settings of a program; None: all."""
     warmups: int = 1
     tries_layouts: bool = True
     """Whether programs are tried in other layouts on the cores than the default."""
@@ -154,7 +159,11 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
     if Part.EXPORT in steps:
         yield Part.EXPORT, measure_exports(options.export, context)
     comparison_options = ComparisonOptions(
-        shape=options.shape, repetitions=options.repetitions, warmups=options.warmups
+        shape=options.shape,
+        repetitions=options.repetitions,
+        warmups=options.warmups,
+        scan_tokens=options.scan_tokens,
+        enough_s=options.enough_s,
     )
     workloads = [workload for workload in options.workloads if workload_step(workload.name) in steps]
     if workloads:

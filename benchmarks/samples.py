@@ -14,11 +14,13 @@ from .record import Requests
 
 MIN_REPETITIONS = 7
 """Fewest samples from which quartiles are meaningful."""
+FEWEST_REPETITIONS = 3
+"""Repetitions of a workload that are measured however long they take; the spread of so few is their whole range."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quartiles:
-    """Median, lower and upper quartile."""
+    """Median, lower and upper quartile; of fewer than MIN_REPETITIONS samples, the lowest and the highest instead."""
 
     low: float
     median: float
@@ -35,9 +37,9 @@ class Percentiles:
 
 
 def quartiles(samples: Sequence[float]) -> Quartiles:
-    """Return the quartiles of at least one sample, interpolated linearly."""
-    if len(samples) == 1:
-        return Quartiles(low=samples[0], median=samples[0], high=samples[0])
+    """Return the quartiles of at least one sample, interpolated linearly, or the range of a few samples."""
+    if len(samples) < MIN_REPETITIONS:
+        return Quartiles(low=min(samples), median=statistics.median(samples), high=max(samples))
     low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
     return Quartiles(low=low, median=median, high=high)
 

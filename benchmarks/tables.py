@@ -123,7 +123,7 @@ def speed_table(comparison: Comparison) -> Table:
     header = ("program", "setting", "tokens/s", "texts/s", "p50 ms", "p95 ms", "p99 ms", "cpu ms")
     ratio_header = f"time vs {best.program}" if best else "ratio"
     parity = "min cosine" if workload.task is Task.EMBED else "score error"
-    return Table((*header, ratio_header, "quartiles", "of peak", parity, "batched"), tuple(rows), 2)
+    return Table((*header, ratio_header, "spread", "of peak", parity, "batched"), tuple(rows), 2)
 
 
 def _parity_cell(cosine: float | None, score_error: float | None) -> str:
@@ -162,7 +162,7 @@ def matmul_table(comparison: Comparison) -> Table:
     for probe in comparison.matmuls:
         rate = quartiles([probe.flops / sample.wall_s / _GIGA for sample in probe.samples])
         rows.append((probe.program, f"{rate.median:,.0f}", f"{rate.low:,.0f} to {rate.high:,.0f}"))
-    return Table(("matmuls alone", "GFLOP/s", "quartiles"), tuple(rows))
+    return Table(("matmuls alone", "GFLOP/s", "spread"), tuple(rows))
 
 
 def memory_copy_table(comparison: Comparison) -> Table:
@@ -171,7 +171,7 @@ def memory_copy_table(comparison: Comparison) -> Table:
     for probe in comparison.memory_copies:
         rate = quartiles([probe.bytes / sample.wall_s / _GIGA for sample in probe.samples])
         rows.append((probe.program, f"{rate.median:,.0f}", f"{rate.low:,.0f} to {rate.high:,.0f}"))
-    return Table(("memory copies alone", "GB/s", "quartiles"), tuple(rows))
+    return Table(("memory copies alone", "GB/s", "spread"), tuple(rows))
 
 
 def served_line(record: Record) -> str:
@@ -202,7 +202,7 @@ def loads_table(loads: Sequence[Load]) -> Table:
                 str(sum(each.failed for each in throughputs)),
             )
         )
-    header = ("program", "driver", "load", "texts/s", "quartiles", "tokens/s", "p50 ms", "p95 ms", "p99 ms")
+    header = ("program", "driver", "load", "texts/s", "spread", "tokens/s", "p50 ms", "p95 ms", "p99 ms")
     return Table((*header, "rows per batch", "failed"), tuple(rows), 3)
 
 
@@ -229,7 +229,7 @@ def overload_table(cases: Sequence[OverloadCase]) -> Table:
                 str(sum(load_throughput(each).failed for each in case.repetitions)),
             )
         )
-    header = ("load", "setting", "p50 ms", "p95 ms", "p99 ms", "max ms", "p99 vs first", "quartiles", "bulk texts/s")
+    header = ("load", "setting", "p50 ms", "p95 ms", "p99 ms", "max ms", "p99 vs first", "spread", "bulk texts/s")
     return Table((*header, "failed"), tuple(rows), 2)
 
 
@@ -378,11 +378,12 @@ def workload_line(comparison: Comparison) -> str:
 
 
 def workload_size(comparison: Comparison) -> str:
-    """Summarise the texts, their lengths and their total tokens."""
-    workload = comparison.workload
+    """Summarise the texts, their lengths and their total tokens, and a sample on which settings were ranked."""
+    workload, scanned = comparison.workload, comparison.scanned_texts
     if workload.texts == 1:
         return f"1 text of {workload.tokens:,} tokens"
     texts = f"{workload.texts} texts"
     if workload.task is Task.RERANK:
         texts = f"1 query with {workload.texts} passages, rows"
-    return f"{texts} of {workload.shortest} to {workload.longest} tokens, {workload.tokens:,} tokens in total"
+    size = f"{texts} of {workload.shortest} to {workload.longest} tokens, {workload.tokens:,} tokens in total"
+    return size if scanned in (None, workload.texts) else f"{size}; settings ranked on {scanned} of them"

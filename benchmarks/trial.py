@@ -22,6 +22,8 @@ _PROBES = 2
 """Batch sizes at which other options than the first are tried before the rest: those nearest to the best so far."""
 _PROMISING = 1.5
 """Options that take longer than the best by this ratio at all probes are not tried further."""
+_FEWEST_ROWS = 12
+"""A sample of a workload has at least this many rows, so that it has several batches of 8."""
 TOO_SLOW = f"slower than {_PROMISING:g} times the best at the batch sizes nearest to the best one"
 
 
@@ -54,17 +56,35 @@ class TrialResults:
         setting.contender.engine.release_memory()
 
 
-def try_settings(contender: Contender, rows: Rows, best: Trial | None, *, competing: bool) -> TrialResults:
+def sample_rows(rows: Rows, most_tokens: int | None) -> Rows:
+    """Return every k-th row in the order of lengths, with about `most_tokens` tokens in all, but `_FEWEST_ROWS` rows.
+
+    Returns:
+        The rows in their original order; all of them if they have few tokens or `most_tokens` is None.
+    """
+    tokens = sum(map(len, rows))
+    if most_tokens is None or tokens <= most_tokens:
+        return rows
+    step = min(-(-tokens // most_tokens), max(1, len(rows) // _FEWEST_ROWS))
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]))
+    # from the middle of each group of `step`, so that the mean length is that of all rows
+    return [rows[index] for index in sorted(by_length[step // 2 :: step])]
+
+
+def try_settings(
+    contender: Contender, rows: Rows, best: Trial | None, *, competing: bool, texts: int | None = None
+) -> TrialResults:
     """Time the settings of a contender: all of the first one, and of others while they may be the fastest.
 
     Args:
         contender: the contender.
-        rows: the workload's token ids.
+        rows: token ids of the workload, or of a sample of it.
         best: the fastest of the same program's settings tried before; None for the first contender.
         competing: whether the program has several settings; a single one needs only one pass.
+        texts: rows of the workload, if `rows` is a sample.
     """
     results = TrialResults()
-    settings = contender.settings(len(rows))
+    settings = contender.settings(texts or len(rows), len(rows))
     if best is not None:
         settings.sort(key=lambda setting: abs(math.log2(setting.batch_rows / best.setting.batch_rows)))
     for position, setting in enumerate(settings):

@@ -124,11 +124,20 @@ class Contender:
     profile: Callable[[Rows], Mapping[str, int]] | None = None
     """Returns microseconds per pass by operator; None if the program cannot be profiled."""
 
-    def settings(self, texts: int) -> list[Setting]:
-        """Return the distinct settings for a workload of `texts` rows."""
+    def settings(self, texts: int, sampled: int | None = None) -> list[Setting]:
+        """Return the distinct settings for a workload.
+
+        Args:
+            texts: its rows.
+            sampled: rows of the sample on which the settings are ranked, if not all: only settings whose batches the
+                sample can fill for each copy are returned.
+        """
         sizes = dict.fromkeys(min(size or texts, texts) for size in self.batch_rows)
+        ranked = sampled or texts
         return [
-            Setting(contender=self, batch_rows=size, texts=texts) for size in sizes if -(-texts // size) >= self.copies
+            Setting(contender=self, batch_rows=size, texts=texts)
+            for size in sizes
+            if size <= ranked and -(-ranked // size) >= self.copies
         ]
 
 

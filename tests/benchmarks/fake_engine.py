@@ -20,10 +20,13 @@ class FakeEngine:
         self.walls_s = walls_s or {}
         self.batched_error = batched_error
         self.timed: list[int] = []
+        self.most_rows = 0
+        """Most rows ever embedded or timed at once."""
         self.releases = 0
 
     def embed(self, rows: Rows, batch_rows: int) -> Vectors:
         """Embed `rows`; in batches the second component is off by `batched_error`."""
+        self.most_rows = max(self.most_rows, len(rows))
         error = self.batched_error if batch_rows > 1 else 0.0
         vectors = np.asarray([[row[-1], 1 + error] for row in rows], np.float32)
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)

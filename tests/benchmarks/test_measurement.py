@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
 from fake_engine import FakeEngine, FakeScorer, fake_contender
 
+from benchmarks import measurement
 from benchmarks.measurement import Parity, compare_outputs, interleave, select_settings
 from benchmarks.record import Sample
 from benchmarks.rows import Rows, Vectors
@@ -163,3 +165,24 @@ def test_runs_are_interleaved_in_changing_order() -> None:
     assert [len(samples) for samples in timings.samples] == [12] * 3
     assert [len(samples) for samples in timings.warmups] == [2] * 3
     assert len(timings.load_average) == 6
+
+
+@pytest.mark.parametrize(("enough_s", "repetitions"), [(0.0, 3), (0.25, 3), (0.45, 5), (10.0, 6)])
+def test_no_repetition_starts_when_time_is_up(
+    monkeypatch: pytest.MonkeyPatch, enough_s: float, repetitions: int
+) -> None:
+    now_s = itertools.count()
+
+    class _Clock:
+        """Every pause, and thus every repetition of one run, takes 0.1 s."""
+
+        seconds = 0.0
+        perf_counter = staticmethod(lambda: _Clock.seconds)
+
+        @staticmethod
+        def sleep(_seconds: float) -> None:
+            _Clock.seconds = next(now_s) / 10
+
+    monkeypatch.setattr(measurement, "time", _Clock)
+    timings = interleave([lambda: [Sample(wall_s=1.0, cpu_s=1.0)]], 6, 1, lambda _: None, enough_s=enough_s)
+    assert len(timings.samples[0]) == len(timings.load_average) == repetitions

@@ -33,7 +33,7 @@ from benchmarks.tables import (
 def test_ratio_is_paired() -> None:
     comparison = sample_comparison()
     other, ours = comparison.entries
-    assert ratio_to(other, ours, 1) == Quartiles(low=2.0, median=2.0, high=2.5)
+    assert ratio_to(other, ours, 1) == Quartiles(low=2.0, median=2.0, high=3.0)
 
 
 def test_own_entries_come_first_and_others_by_speed() -> None:
@@ -70,7 +70,7 @@ def test_load_is_summarized_by_median_throughput_and_all_latencies() -> None:
         "a driver",
         "2 in flight",
         "1.5",
-        "1.2 to 1.8",
+        "1.0 to 2.0",
         "15",
         *("1,000.0", "2,000.0", "2,000.0"),
         "2.0",
@@ -85,7 +85,7 @@ def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() ->
     assert other == (
         *("bursts", "a limit"),
         *("3,000.0", "3,000.0", "3,000.0", "3,000.0"),
-        *("2.25", "1.88 to 2.62"),
+        *("2.25", "1.50 to 3.00"),
         *("15.0", "0"),
     )
 

@@ -17,7 +17,11 @@ from benchmarks.samples import (
 
 
 def test_quartiles_are_interpolated() -> None:
-    assert quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == Quartiles(low=2.0, median=3.0, high=4.0)
+    assert quartiles([7.0, 5.0, 1.0, 3.0, 2.0, 4.0, 6.0]) == Quartiles(low=2.5, median=4.0, high=5.5)
+
+
+def test_spread_of_a_few_samples_is_their_range() -> None:
+    assert quartiles([5.0, 1.0, 3.0, 2.0, 4.0]) == Quartiles(low=1.0, median=3.0, high=5.0)
 
 
 def test_quartiles_of_one_sample_are_that_sample() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
+import pytest
 from fake_engine import CompilingEngine, FakeEngine, fake_contender
 
 from benchmarks.contenders.contender import ContenderUnavailableError
 from benchmarks.measurement import select_settings
 from benchmarks.record import Sample
 from benchmarks.rows import Rows, Vectors
-from benchmarks.trial import TOO_SLOW, Trial, TrialResults, try_settings
+from benchmarks.trial import TOO_SLOW, Trial, TrialResults, sample_rows, try_settings
 
 _ROWS = [[number] * (9 + number) for number in range(1, 25)]
 _SIZES = (None, 1, 2, 4, 8, 16)
@@ -153,3 +155,42 @@ def test_setting_that_fails_in_a_later_pass_is_removed() -> None:
     assert [str(failure) for failure in trials.failures] == ["no memory"]
     assert trials.untried == {"sorted padded batches of 1": "no memory"}
     assert engine.releases == 1
+
+
+def test_sample_has_the_mean_length_of_all_rows() -> None:
+    rows = [[1] * length for length in (*range(20, 120), 200)][::-1]
+    tokens = sum(map(len, rows))
+    sample = sample_rows(rows, tokens // 4)  # rounded up to every fifth
+    assert sample == [row for row in rows if row in sample]
+    assert len(sample) == 20
+    assert sum(map(len, sample)) / len(sample) == pytest.approx(tokens / len(rows), rel=0.03)
+
+
+def test_sample_of_a_few_long_rows_keeps_enough_of_them_for_batches() -> None:
+    assert len(sample_rows([[1] * 500] * 50, 100)) == 12
+    assert sample_rows(_ROWS, None) is _ROWS
+    assert sample_rows(_ROWS, 10_000) is _ROWS
+    assert len(sample_rows(_ROWS, 100)) == 12
+
+
+def test_settings_are_ranked_on_the_sample_only_where_it_fills_their_batches() -> None:
+    engine = FakeEngine()
+    sample = sample_rows(_ROWS, 100)
+    trials = try_settings(fake_contender(engine, batch_rows=_SIZES), sample, None, competing=True, texts=len(_ROWS))
+    assert [trial.setting.batch_rows for trial in trials.entries] == [1, 2, 4, 8]
+    assert trials.entries[0].setting.name == "sorted padded batches of 1"
+    assert engine.most_rows == len(sample)
+    copies = dataclasses.replace(fake_contender(FakeEngine(), batch_rows=_SIZES), copies=2)
+    assert [setting.batch_rows for setting in copies.settings(24, 12)] == [1, 2, 4, 8]
+    assert [setting.batch_rows for setting in copies.settings(24, 8)] == [1, 2, 4]
+
+
+def test_selected_setting_is_checked_with_all_rows() -> None:
+    engine = FakeEngine({1: 9.0, 2: 3.0, 4: 5.0, 8: 6.0})
+    selection = select_settings(
+        [fake_contender(engine, batch_rows=_SIZES)], _ROWS, FakeEngine().embed(_ROWS, 1), lambda _: None, 100
+    )
+    (chosen,) = selection.entries
+    assert chosen.setting.batch_rows == 2
+    assert chosen.setting.texts == len(_ROWS)
+    assert engine.most_rows == len(_ROWS)
