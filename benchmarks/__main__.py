@@ -79,7 +79,8 @@ def run(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Any of passes, serving, overload, soak, export, scaling, quality; by default all but soak and export."
+            help="Any of passes, serving, overload, batching, soak, export, scaling, quality; by default all but "
+            "batching, soak and export."
         ),
     ] = None,
     contender: _Contenders = None,
@@ -129,6 +130,7 @@ def run(
     from .quality import QualityOptions
     from .run import STANDARD_PARTS, Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
+    from .serving.batching import BatchingOptions
     from .serving.measure import LoadOptions
     from .serving.overload import OverloadOptions
     from .serving.soak import SoakOptions
@@ -172,6 +174,7 @@ def run(
         tries_layouts=not quick,
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
+        batching=BatchingOptions.quick() if quick else BatchingOptions(),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
         export=ExportCostOptions.quick(SHAPES["tiny"])
         if quick

@@ -11,10 +11,10 @@ from .tables import (
     breakdown_tables,
     code_line,
     exports_table,
+    latency_table,
     loads_table,
     machine_line,
     model_line,
-    overload_table,
     quality_table,
     scaling_table,
     served_line,
@@ -68,7 +68,14 @@ def render_page(record: Record, *, name: str, plots: Path) -> str:
             "## Overload",
             "Latency of single texts with limits and priorities in Triton's queue, and beside a bulk job; "
             "[Serving](serving.md#overload) explains the settings.",
-            overload_table(record.overload).to_markdown(),
+            latency_table(record.overload).to_markdown(),
+        ]
+    if record.batching:
+        parts += [
+            "## Token budgets",
+            "Latency of single texts by the token budget of a batch, in an open loop; 'one text' is a queue without "
+            "batches.",
+            latency_table(record.batching).to_markdown(),
         ]
     if record.soak and record.soak.memory:
         minutes = record.soak.duration_s / 60

@@ -206,7 +206,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverloadCase:
+class LatencyCase:
     """Single texts to a served model under one load, with one setting of the server or of its other clients."""
 
     setting: str
@@ -359,7 +359,8 @@ class Record:
     served_tokenizer: TokenizerInfo | None = None
     """Tokenizer of the parts with a server; None is the byte-level tokenizer of the benchmark checkpoint."""
     loads: tuple[Load, ...] = ()
-    overload: tuple[OverloadCase, ...] = ()
+    overload: tuple[LatencyCase, ...] = ()
+    batching: tuple[LatencyCase, ...] = ()
     soak: Soak | None = None
     exports: tuple[ExportCost, ...] = ()
     quality: tuple[QualityScore, ...] = ()

@@ -13,10 +13,10 @@ from .tables import (
     breakdown_tables,
     code_line,
     exports_table,
+    latency_table,
     loads_table,
     machine_line,
     model_line,
-    overload_table,
     quality_table,
     scaling_table,
     served_line,
@@ -73,7 +73,9 @@ def render_record(record: Record, price: CorePrice | None = None) -> str:
     if record.loads:
         parts.append(f"served: {served_line(record)}\n{loads_table(record.loads).to_text()}")
     if record.overload:
-        parts.append(f"single texts\n{overload_table(record.overload).to_text()}")
+        parts.append(f"single texts\n{latency_table(record.overload).to_text()}")
+    if record.batching:
+        parts.append(f"token budgets of a batch\n{latency_table(record.batching).to_text()}")
     if record.soak and record.soak.memory:
         tables = (soak_memory_table(record.soak), soak_outcomes_table(record.soak))
         parts.append("\n".join(["soak", *(table.to_text() for table in tables)]))

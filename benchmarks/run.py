@@ -21,14 +21,16 @@ from .quality import QualityOptions, QualityResults, measure_quality
 from .record import Comparison, Record
 from .samples import MIN_REPETITIONS
 from .scaling import ScalingOptions, ScalingResults, measure_scaling
+from .serving.batching import BatchingOptions, measure_batching
+from .serving.cases import CaseResults
 from .serving.measure import LoadOptions, ServingResults, measure_serving
-from .serving.overload import OverloadOptions, OverloadResults, measure_overload
+from .serving.overload import OverloadOptions, measure_overload
 from .serving.soak import SoakOptions, SoakResults, measure_soak
 from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
 _StepResult = (
-    Comparison | ServingResults | OverloadResults | SoakResults | ExportCostResults | ScalingResults | QualityResults
+    Comparison | ServingResults | CaseResults | SoakResults | ExportCostResults | ScalingResults | QualityResults
 )
 
 
@@ -41,6 +43,8 @@ class Part(StrEnum):
     """This project's models served by a real Triton, under load."""
     OVERLOAD = "overload"
     """Single texts with limits of Triton's queue, and beside a bulk job."""
+    BATCHING = "batching"
+    """Latency of single texts by the token budget of a batch; not part of a run unless it is named."""
     SOAK = "soak"
     """A mixed load for half an hour, with the memory of server and clients; not part of a run unless it is named."""
     EXPORT = "export"
@@ -51,7 +55,7 @@ class Part(StrEnum):
     """Cost against rows, text length and model size."""
 
 
-STANDARD_PARTS = tuple(part for part in Part if part not in (Part.SOAK, Part.EXPORT))
+STANDARD_PARTS = tuple(part for part in Part if part not in (Part.BATCHING, Part.SOAK, Part.EXPORT))
 """Parts of a run that names none."""
 
 
@@ -79,6 +83,7 @@ class RunOptions:
     """Whether programs are tried in other layouts on the cores than the default."""
     serving: LoadOptions = field(default_factory=LoadOptions)
     overload: OverloadOptions = field(default_factory=OverloadOptions)
+    batching: BatchingOptions = field(default_factory=BatchingOptions)
     soak: SoakOptions = field(default_factory=SoakOptions)
     export: ExportCostOptions = field(default_factory=ExportCostOptions)
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
@@ -131,7 +136,7 @@ def run_benchmark(
     )
     with context.cleanup:
         for step, result in _measure(options, tuple(pending), context):
-            record = _add_result(record, result)
+            record = _add_result(record, step, result)
             del pending[step]
             save(dataclasses.replace(record, not_measured={**record.not_measured, **pending}))
     return record
@@ -154,6 +159,8 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
         yield Part.SERVING, measure_serving(options.served, options.serving, served)
     if Part.OVERLOAD in steps:
         yield Part.OVERLOAD, measure_overload(options.served, options.overload, served)
+    if Part.BATCHING in steps:
+        yield Part.BATCHING, measure_batching(options.batching, options.shape.vocabulary, context)
     if Part.SOAK in steps:
         yield Part.SOAK, measure_soak(options.served, options.soak, served)
     if Part.EXPORT in steps:
@@ -173,15 +180,17 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
         yield Part.SCALING, measure_scaling(options.scaling_recipes, options.shape, options.scaling, context)
 
 
-def _add_result(record: Record, result: _StepResult) -> Record:
+def _add_result(record: Record, step: str, result: _StepResult) -> Record:
     """Return `record` with the result of one step."""
     if isinstance(result, Comparison):
         return dataclasses.replace(record, comparisons=(*record.comparisons, result))
     extended = dataclasses.replace(record, not_measured={**record.not_measured, **result.not_measured})
     if isinstance(result, ServingResults):
         return dataclasses.replace(extended, loads=result.loads)
-    if isinstance(result, OverloadResults):
-        return dataclasses.replace(extended, overload=result.cases)
+    if isinstance(result, CaseResults):
+        if step == Part.OVERLOAD:
+            return dataclasses.replace(extended, overload=result.cases)
+        return dataclasses.replace(extended, batching=result.cases)
     if isinstance(result, SoakResults):
         return dataclasses.replace(extended, soak=result.soak)
     if isinstance(result, ExportCostResults):

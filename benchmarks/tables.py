@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from qwen3_triton.client.manifest import Task
 
-from .record import Comparison, Entry, ExportCost, Load, OverloadCase, QualityScore, Record, ScalingCurve, Soak
+from .record import Comparison, Entry, ExportCost, LatencyCase, Load, QualityScore, Record, ScalingCurve, Soak
 from .samples import (
     Quartiles,
     load_throughput,
@@ -211,7 +211,7 @@ def load_name(load: Load) -> str:
     return f"{load.in_flight} in flight" if load.in_flight else f"{load.rate_per_s:.1f} arrivals/s"
 
 
-def overload_table(cases: Sequence[OverloadCase]) -> Table:
+def latency_table(cases: Sequence[LatencyCase]) -> Table:
     """Tabulate the latency of single texts, relative to the first case with the same load."""
     baselines = {case.load: case for case in reversed(cases)}
     rows = []
@@ -233,7 +233,7 @@ def overload_table(cases: Sequence[OverloadCase]) -> Table:
     return Table((*header, "failed"), tuple(rows), 2)
 
 
-def _p99s(case: OverloadCase) -> list[float]:
+def _p99s(case: LatencyCase) -> list[float]:
     return [percentiles(successful_latencies([requests])).p99 for requests in case.repetitions]
 
 

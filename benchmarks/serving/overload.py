@@ -6,12 +6,11 @@ and bursts. The others show how long single texts wait while a bulk job saturate
 
 from __future__ import annotations
 
-import random
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,20 +19,20 @@ import grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from qwen3_triton.client import EmbeddingClient, Precision, ServerError
+from qwen3_triton.client import EmbeddingClient, Precision
 from qwen3_triton.client.manifest import ModelFolder
 from qwen3_triton.server import LocalServerError, start_triton
 
 from ..contenders.contender import ContenderUnavailableError, RunContext
 from ..contenders.ours import MODEL_NAME, export_graph
-from ..contenders.reasons import public_reason
-from ..record import OverloadCase, Request, Requests
 from ..rows import Rows
 from ..samples import MIN_REPETITIONS
 from ..text_tokenizer import TextTokenizer, read_tokenizer
 from ..workload import Workload
 from .bulk_job import infer_request, paced_job, unpaced_job
+from .cases import CasePlan, CaseResults, Sent, measure_cases
 from .load import closed_loop, open_loop
+from .model_variants import link_model
 from .texts import workload_texts
 
 _SEED = 13
@@ -110,47 +109,6 @@ class OverloadOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverloadResults:
-    """Cases, and the reasons for what could not be measured."""
-
-    cases: tuple[OverloadCase, ...] = ()
-    not_measured: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sent:
-    """Single texts of one repetition, and the speed of the bulk job beside them."""
-
-    requests: list[Request]
-    bulk_texts_per_s: float | None = None
-
-
-@dataclass(slots=True, kw_only=True)
-class _Plan:
-    """One case and its measurements so far."""
-
-    setting: str
-    load: str
-    run: Callable[[], _Sent]
-    repetitions: list[_Sent] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Name of the case in progress lines and among what was not measured."""
-        return f"{self.setting}, {self.load}"
-
-    def case(self) -> OverloadCase:
-        """Return the measurements as a part of the record."""
-        speeds = [each.bulk_texts_per_s for each in self.repetitions]
-        return OverloadCase(
-            setting=self.setting,
-            load=self.load,
-            repetitions=tuple(Requests.of(each.requests) for each in self.repetitions),
-            bulk_texts_per_s=tuple(speed for speed in speeds if speed is not None),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Served:
     """A server with one model for each setting, and what is sent to it."""
 
@@ -189,7 +147,7 @@ class _BulkCase:
     """Starts the bulk job on that model."""
 
 
-def measure_overload(workload: Workload, options: OverloadOptions, context: RunContext) -> OverloadResults:
+def measure_overload(workload: Workload, options: OverloadOptions, context: RunContext) -> CaseResults:
     """Measure all cases, in another order in each repetition."""
     texts = workload_texts(workload, options.tokenizer)
     rows = read_tokenizer(context.checkpoint / "tokenizer.json").rows(texts)
@@ -198,47 +156,41 @@ def measure_overload(workload: Workload, options: OverloadOptions, context: RunC
         try:
             source = ModelFolder(export_graph(context, options.precision) / MODEL_NAME)
             for setting in (*QUEUE_SETTINGS, SECOND_COPY):
-                link_model(source, repository, setting)
+                link_setting(source, repository, setting)
             server = cleanup.enter_context(start_triton(repository, progress=context.log))
         except (ContenderUnavailableError, LocalServerError) as exc:
-            return OverloadResults(not_measured={"overload": str(exc)})
+            return CaseResults(not_measured={"overload": str(exc)})
         channel = cleanup.enter_context(grpc.insecure_channel(server.grpc_url))
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         served = _Served(url=server.grpc_url, stub=stub, repository=repository, texts=texts, rows=rows)
         plans = [*_plan_queues(served, options), *_plan_bulk_jobs(served, options)]
-        failures = _repeat(plans, options.repetitions, served, context.log)
-    cases = tuple(plan.case() for plan in plans if plan.name not in failures)
-    return OverloadResults(cases=cases, not_measured=failures)
+        return measure_cases(plans, options.repetitions, served.wait_until_idle, context.log)
 
 
-def link_model(source: ModelFolder, repository: Path, setting: QueueSetting) -> None:
-    """Add a model with a setting of the queue to a repository; all files but `config.pbtxt` are links to `source`."""
-    folder = ModelFolder(repository / setting.model)
-    folder.path.mkdir()
-    for entry in source.path.iterdir():
-        if entry != source.config:
-            (folder.path / entry.name).symlink_to(entry.resolve())
-    config = text_format.Parse(source.config.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
-    config.name = setting.model
-    text_format.Merge(setting.batching, config.dynamic_batching)
-    folder.config.write_text(text_format.MessageToString(config, as_utf8=True), encoding="utf-8")
+def link_setting(source: ModelFolder, repository: Path, setting: QueueSetting) -> None:
+    """Add the model `source` with a setting of the queue to a repository."""
+
+    def change(config: model_config_pb2.ModelConfig) -> None:
+        text_format.Merge(setting.batching, config.dynamic_batching)
+
+    link_model(source, repository, setting.model, change)
 
 
-def _plan_queues(served: _Served, options: OverloadOptions) -> list[_Plan]:
+def _plan_queues(served: _Served, options: OverloadOptions) -> list[CasePlan]:
     """Plan single texts with every setting; those without limits, the baseline, come first for each load."""
 
-    def call(setting: QueueSetting, callers: int) -> _Sent:
-        return _Sent(requests=closed_loop(partial(served.send, setting), served.rows, callers, options.requests))
+    def call(setting: QueueSetting, callers: int) -> Sent:
+        return Sent(requests=closed_loop(partial(served.send, setting), served.rows, callers, options.requests))
 
-    def burst(setting: QueueSetting) -> _Sent:
+    def burst(setting: QueueSetting) -> Sent:
         requests = []
         for _ in range(options.bursts):
             requests += closed_loop(partial(served.send, setting), served.rows, options.burst, options.burst)
             time.sleep(_BURST_GAP_S)
-        return _Sent(requests=requests)
+        return Sent(requests=requests)
 
     plans = [
-        _Plan(
+        CasePlan(
             setting=setting.label,
             load=f"{callers} caller{'s' if callers > 1 else ''}",
             run=partial(call, setting, callers),
@@ -248,11 +200,11 @@ def _plan_queues(served: _Served, options: OverloadOptions) -> list[_Plan]:
     ]
     bursts = f"bursts of {options.burst}"
     return plans + [
-        _Plan(setting=setting.label, load=bursts, run=partial(burst, setting)) for setting in QUEUE_SETTINGS
+        CasePlan(setting=setting.label, load=bursts, run=partial(burst, setting)) for setting in QUEUE_SETTINGS
     ]
 
 
-def _plan_bulk_jobs(served: _Served, options: OverloadOptions) -> list[_Plan]:
+def _plan_bulk_jobs(served: _Served, options: OverloadOptions) -> list[CasePlan]:
     """Plan single texts beside bulk jobs; those beside this project's client, the baseline, come first."""
 
     @contextmanager
@@ -277,12 +229,12 @@ def _plan_bulk_jobs(served: _Served, options: OverloadOptions) -> list[_Plan]:
     alone = partial(open_loop, partial(served.send, NO_LIMITS), served.rows, options.rate_per_s, options.beside_bulk)
     load = f"{options.rate_per_s:g} texts/s beside a bulk job"
     return [
-        *(_Plan(setting=case.label, load=load, run=partial(_beside_bulk, served, case, options)) for case in cases),
-        _Plan(setting="no bulk job", load=load, run=lambda: _Sent(requests=alone(_SEED))),
+        *(CasePlan(setting=case.label, load=load, run=partial(_beside_bulk, served, case, options)) for case in cases),
+        CasePlan(setting="no bulk job", load=load, run=lambda: Sent(requests=alone(_SEED))),
     ]
 
 
-def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> _Sent:
+def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> Sent:
     with case.start(case.bulk):
         time.sleep(options.lead_s)
         before, started_s = served.computed_rows(case.bulk), time.perf_counter()
@@ -293,24 +245,4 @@ def _beside_bulk(served: _Served, case: _BulkCase, options: OverloadOptions) -> 
         computed = served.computed_rows(case.bulk) - before
     if case.bulk is case.single:
         computed -= len(requests)
-    return _Sent(requests=requests, bulk_texts_per_s=round(max(computed, 0) / elapsed_s, 3))
-
-
-def _repeat(plans: Sequence[_Plan], repetitions: int, served: _Served, log: Callable[[str], None]) -> dict[str, str]:
-    """Measure all plans, and return the reasons of those that failed, which are not repeated."""
-    rng, failures = random.Random(_SEED), dict[str, str]()
-    for repetition in range(repetitions):
-        order = list(plans)
-        rng.shuffle(order)
-        for plan in order:
-            if plan.name in failures:
-                continue
-            log(f"{plan.name}: repetition {repetition + 1} of {repetitions}")
-            try:
-                served.wait_until_idle()
-                plan.repetitions.append(plan.run())
-            except grpc.RpcError as exc:
-                failures[plan.name] = f"{exc.code().name}: {exc.details()}"
-            except ServerError as exc:
-                failures[plan.name] = public_reason(str(exc))
-    return failures
+    return Sent(requests=requests, bulk_texts_per_s=round(max(computed, 0) / elapsed_s, 3))

@@ -14,7 +14,7 @@ from benchmarks.record import (
     Load,
     MatmulProbe,
     MemorySample,
-    OverloadCase,
+    LatencyCase,
     QualityScore,
     Record,
     Request,
@@ -98,15 +98,15 @@ def sample_load() -> Load:
     )
 
 
-def sample_overload() -> tuple[OverloadCase, OverloadCase]:
+def sample_overload() -> tuple[LatencyCase, LatencyCase]:
     """Return a baseline whose slowest requests take 1 and 2 s, and a case whose slowest ones take 3 s each."""
 
     def repetition(*latencies_s: float) -> Requests:
         return Requests.of([Request(start_s=0.0, latency_s=each, text_index=0, error=None) for each in latencies_s])
 
     return (
-        OverloadCase(setting="no limits", load="bursts", repetitions=(repetition(0.5, 1.0), repetition(2.0))),
-        OverloadCase(
+        LatencyCase(setting="no limits", load="bursts", repetitions=(repetition(0.5, 1.0), repetition(2.0))),
+        LatencyCase(
             setting="a limit",
             load="bursts",
             repetitions=(repetition(3.0, 0.5), repetition(3.0)),

@@ -85,6 +85,13 @@ def test_single_texts_are_measured_with_every_setting_and_beside_bulk_jobs(recor
         assert bool(case.bulk_texts_per_s) == (case.load == loads[-1] and case.setting != "no bulk job")
 
 
+def test_single_texts_are_measured_with_every_token_budget(record: Record) -> None:
+    assert [case.setting for case in record.batching] == ["one text", "64 tokens"]
+    for case in record.batching:
+        assert case.load.endswith("50% of the throughput")
+        assert not [error for each in case.repetitions for error in each.error if error]
+
+
 def test_exports_run_beside_copies(record: Record) -> None:
     [export] = record.exports
     assert export.written_bytes > 0

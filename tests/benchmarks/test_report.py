@@ -21,7 +21,7 @@ from benchmarks.tables import (
     fraction_of_peak,
     loads_table,
     ours_first,
-    overload_table,
+    latency_table,
     peak_flops_per_s,
     quality_table,
     ratio_to,
@@ -79,7 +79,7 @@ def test_load_is_summarized_by_median_throughput_and_all_latencies() -> None:
 
 
 def test_overload_is_compared_with_the_first_case_of_the_load_by_repetition() -> None:
-    first, other = overload_table(sample_record().overload).rows
+    first, other = latency_table(sample_record().overload).rows
     assert first[:2] == ("bursts", "no limits")
     assert first[6:] == ("1.00", "1.00 to 1.00", "-", "0")
     assert other == (
