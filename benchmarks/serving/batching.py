@@ -38,14 +38,14 @@ class BatchingOptions:
 
     precision: Precision = Precision.INT8
     workloads: tuple[Workload, ...] = (WORKLOADS["mix"], WORKLOADS["queries"])
-    budgets: tuple[int, ...] = (1, 128, 256, 512, 1024, 4096)
+    budgets: tuple[int, ...] = (1, 128, 256, 512, 1024, 2048)
     """Most tokens of a batch, in ascending order. 1 computes one text at a time: what remains is the latency of a queue
     without batches."""
     shares: tuple[float, ...] = (0.5, 0.9)
     """Arrival rates, as fractions of the highest throughput of all budgets in a closed loop."""
     in_flight: int = 64
     """Requests of the closed loop."""
-    load_s: float = 15.0
+    load_s: float = 12.0
     """Approximate duration of one repetition of a load."""
     repetitions: int = 3
 
