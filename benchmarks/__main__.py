@@ -17,7 +17,9 @@ import typer
 from .cost import CorePrice
 from .model_shape import SHAPES, ModelShape
 from .page import render_page
-from .readme import Links, MissingSectionError, newest_complete_record, render_section, replace_section
+from .plot_names import PEERS
+from .publication import MissingRecordError, read_publication
+from .readme import Links, MissingSectionError, render_section, replace_section
 from .record import Record
 from .record_file import SUFFIX, InvalidRecordError, RecordFile, fingerprint, read_record, record_files
 from .report import EnvironmentMismatchError, render_record, render_report
@@ -301,19 +303,20 @@ def report(
     price = _price(price_per_core_hour, price_source)
     if readme and price:
         raise typer.BadParameter("the pages contain no prices", param_hint="--price-per-core-hour")
+    if readme and records:
+        raise typer.BadParameter("the pages are made from the records in benchmarks/results", param_hint="--readme")
     try:
         if readme:
-            file = records[-1] if records else newest_complete_record(RESULTS)
-            _write_readme(file)
+            _write_pages()
             return
         files = records or record_files(RESULTS)[-1:]
         if not files:
-            raise MissingSectionError("there is no record yet; run: python -m benchmarks run")
+            raise MissingRecordError("there is no record yet; run: python -m benchmarks run")
         found = [read_record(file) for file in files]
         typer.echo(render_report(found, price))
         if plots is not None:
             _draw(found[-1], files[-1], plots)
-    except (InvalidRecordError, EnvironmentMismatchError, MissingSectionError) as exc:
+    except (InvalidRecordError, EnvironmentMismatchError, MissingRecordError, MissingSectionError) as exc:
         typer.echo(str(exc), err=True)
         raise typer.Exit(1) from exc
 
@@ -370,16 +373,21 @@ def _look_first(
     typer.echo(render_first_look(look))
 
 
-def _write_readme(file: Path) -> None:
+def _write_pages() -> None:
     """Write the README section, docs/performance.md and the plots that both include."""
-    record, root = read_record(file), README.parent
-    section = render_section(record, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
+    from .plots import draw_plots
+
+    publication, root = read_publication(RESULTS), README.parent
+    section = render_section(publication, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
     text = replace_section(README.read_text(encoding="utf-8"), section)
-    page = render_page(record, name=file.name, plots=Path("..") / PLOTS.relative_to(root))
-    _draw(record, file, PLOTS)
+    page = render_page(publication, plots=Path("..") / PLOTS.relative_to(root))
+    newest, complete = publication.whole[0], publication.complete
+    draw_plots(newest.record, PLOTS, newest.source, lambda name: name == PEERS)
+    draw_plots(complete.record, PLOTS, complete.source, lambda name: name != PEERS)
     README.write_text(text, encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
-    typer.echo(f"wrote README.md and {PAGE.relative_to(root)} from {file.name}", err=True)
+    names = ", ".join(each.file.name for each in (*publication.whole, complete))
+    typer.echo(f"wrote README.md and {PAGE.relative_to(root)} from {names}", err=True)
 
 
 def _draw(record: Record, file: Path, folder: Path) -> None:

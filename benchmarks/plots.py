@@ -23,13 +23,16 @@ _LOOP_LINES = {"closed": "-", "open": "--"}
 _DRIVER_MARKERS = "o^sD"
 
 
-def draw_plots(record: Record, folder: Path, source: str) -> list[Path]:
+def draw_plots(
+    record: Record, folder: Path, source: str, wanted: Callable[[str], bool] = lambda _name: True
+) -> list[Path]:
     """Draw every plot for which the record has data.
 
     Args:
         record: the record to plot.
         folder: output folder.
         source: identity of the record, stored in the metadata of the files.
+        wanted: which plots to draw, by name.
 
     Returns:
         The files written.
@@ -43,7 +46,8 @@ def draw_plots(record: Record, folder: Path, source: str) -> list[Path]:
     for variable in dict.fromkeys(curve.variable for curve in record.scaling):
         curves = [curve for curve in record.scaling if curve.variable == variable]
         draws.append((plot_names.scaling(variable), True, partial(_draw_scaling, curves)))
-    return [file for name, wanted, draw in draws if wanted for file in _write(folder, name, draw, source)]
+    chosen = [(name, draw) for name, has_data, draw in draws if has_data and wanted(name)]
+    return [file for name, draw in chosen for file in _write(folder, name, draw, source)]
 
 
 def _write(folder: Path, name: str, draw: Draw, source: str) -> list[Path]:

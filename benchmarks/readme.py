@@ -1,4 +1,4 @@
-"""Renders the README's performance section from a record."""
+"""Renders the README's performance section."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import plot_names
-from .record import Record
-from .record_file import read_record, record_files
-from .tables import OURS, machine_line, model_line, peers_table
+from .publication import Publication
+from .tables import OURS, machine_line, model_line, peers_table, repetitions_line
 
 BEGIN, END = "<!-- performance: written by `python -m benchmarks report --readme` -->", "<!-- performance ends -->"
 
@@ -24,20 +23,7 @@ class Links:
 
 
 class MissingSectionError(Exception):
-    """The README has no markers for the section, or there is no record with the required results."""
-
-
-def newest_complete_record(folder: Path) -> Path:
-    """Return the newest record that compares contenders, loads a server and measures quality.
-
-    Raises:
-        MissingSectionError: if there is none in `folder`.
-    """
-    for file in reversed(record_files(folder)):
-        record = read_record(file)
-        if record.comparisons and record.loads and record.quality:
-            return file
-    raise MissingSectionError("there is no record of a complete run yet; run: python -m benchmarks run")
+    """The README has no markers for the section."""
 
 
 def replace_section(readme: str, section: str) -> str:
@@ -53,25 +39,24 @@ def replace_section(readme: str, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{after}"
 
 
-def render_section(record: Record, links: Links) -> str:
-    """Render the machine, the throughput of every program on every workload, and a plot as Markdown.
-
-    Raises:
-        MissingSectionError: if the record compares no contenders.
-    """
-    if not record.comparisons:
-        raise MissingSectionError(
-            f"the record of {record.started} compares no contenders; run: python -m benchmarks run"
-        )
-    first = record.comparisons[0]
+def render_section(publication: Publication, links: Links) -> str:
+    """Render the throughput of every program on the whole model as Markdown: a table for each processor, and a plot."""
+    newest = publication.whole[0]
     parts = [
-        f"Tokens per second in one run on {machine_line(record)}. The model has {model_line(first)} and "
-        f"random weights with a fixed seed. Every program runs {len(first.load_average)} repetitions at its fastest "
-        f"setting, after its outputs were checked against transformers fp32. In brackets: its time relative to the "
-        f"fastest {OURS} variant (median of paired repetitions).",
-        peers_table(record.comparisons).to_markdown(),
+        f"Tokens per second of the whole model: {model_line(newest.record.comparisons[0])} and random weights with a "
+        "fixed seed. Every program runs at its fastest setting, after its outputs were checked against transformers "
+        f"fp32. In brackets: its time relative to the fastest {OURS} variant (median of paired repetitions).",
+    ]
+    for each in publication.whole:
+        comparisons = each.record.comparisons
+        parts += [
+            f"In one run on {machine_line(each.record)}; {repetitions_line(comparisons)}:",
+            peers_table(comparisons).to_markdown(),
+        ]
+    parts += [
         f"![tokens per second by program]({links.plots / plot_names.PEERS}.svg)",
         f"A dash means that the program failed or missed the accuracy limits. [{links.page}]({links.page}) has the "
-        "workloads, the reasons, throughput and latency through Triton, quality by precision, scaling, and the method.",
+        "workloads, the reasons, more programs on four of the layers, throughput and latency through Triton, quality "
+        "by precision, scaling, and the method.",
     ]
     return "\n\n".join(parts)

@@ -372,6 +372,12 @@ def model_line(comparison: Comparison) -> str:
     return f"{shape['layers']} layers with hidden size {shape['hidden']}, a vocabulary of {shape['vocabulary']:,}"
 
 
+def repetitions_line(comparisons: Sequence[Comparison]) -> str:
+    """Return how often the programs were timed, such as '3 to 7 repetitions'."""
+    counts = [len(comparison.load_average) for comparison in comparisons]
+    return f"{min(counts)} to {max(counts)} repetitions" if len(set(counts)) > 1 else f"{counts[0]} repetitions"
+
+
 def workload_line(comparison: Comparison) -> str:
     """Summarise the workload, including its name."""
     return f"{comparison.workload.name}: {workload_size(comparison)}"

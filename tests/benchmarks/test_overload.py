@@ -14,7 +14,6 @@ from benchmarks.serving.bulk_job import infer_request
 from benchmarks.serving.overload import QUEUE_SETTINGS, TWO_LEVELS, link_setting
 from qwen3_triton.client.manifest import ModelFolder
 
-
 _EXPORTED = """name: "benchmark" max_batch_size: 7 dynamic_batching { max_queue_delay_microseconds: 3 }
 parameters { key: "max_batch_tokens" value { string_value: "512" } }"""
 

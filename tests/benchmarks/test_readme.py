@@ -1,4 +1,4 @@
-"""The README's performance section and docs/performance.md match the newest complete record."""
+"""The README's performance section and docs/performance.md match the records that they show."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ import pytest
 from sample_record import sample_export, sample_record, sample_soak
 
 from benchmarks.cost import core_seconds_table
+from benchmarks.environment import Gpu
+from benchmarks.model_shape import SHAPES
 from benchmarks.page import render_page
+from benchmarks.plot_names import PEERS
 from benchmarks.plots import draw_plots
-from benchmarks.readme import (
-    BEGIN,
-    END,
-    Links,
-    MissingSectionError,
-    newest_complete_record,
-    render_section,
-    replace_section,
-)
-from benchmarks.record_file import fingerprint, read_record, write_record
+from benchmarks.publication import MissingRecordError, Publication, PublishedRecord, read_publication
+from benchmarks.readme import BEGIN, END, Links, MissingSectionError, render_section, replace_section
+from benchmarks.record import Record
+from benchmarks.record_file import write_record
 from benchmarks.tables import (
     exports_table,
+    latency_table,
     loads_table,
     matmul_table,
     operators_table,
-    latency_table,
     quality_table,
     scaling_table,
     soak_memory_table,
@@ -37,30 +34,49 @@ from benchmarks.tables import (
 
 _PAGE, _PLOTS = Path("docs") / "performance.md", Path("benchmarks") / "plots"
 _LINKS = Links(plots=_PLOTS, page=_PAGE)
+_GPU = Gpu(name="a GPU", memory_bytes=80_000_000_000, driver="1", cuda="13.0", providers="CUDA")
 _HINT = "run: python -m benchmarks report --readme"
 
 
-def test_section_has_machine_table_and_plot() -> None:
-    section = render_section(sample_record(), _LINKS)
-    assert section.startswith("Tokens per second in one run on A processor, 2 threads on 2 cores")
-    assert "| qwen3-triton fp32 | 100 |" in section
-    assert "| other | 33 (2.00) |" in section
+def sample_publication() -> Publication:
+    """Return records of two processors and a complete one."""
+    first = PublishedRecord(file=Path("a-record.json"), record=sample_record())
+    environment = dataclasses.replace(first.record.environment, cpu="Another processor")
+    other = dataclasses.replace(first.record, environment=environment)
+    return Publication(
+        whole=(first, PublishedRecord(file=Path("another.json"), record=other)),
+        complete=PublishedRecord(file=Path("complete.json"), record=sample_record()),
+    )
+
+
+def test_section_has_a_table_for_each_processor_and_a_plot() -> None:
+    section = render_section(sample_publication(), _LINKS)
+    assert "In one run on A processor, 2 threads on 2 cores" in section
+    assert "In one run on Another processor, 2 threads on 2 cores" in section
+    assert section.count("| qwen3-triton fp32 | 100 |") == 2
+    assert section.count("| other | 33 (2.00) |") == 2
     assert "needs another processor" not in section
     assert "benchmarks/plots/throughput_by_peer.svg" in section
     assert f"]({_PAGE})" in section
 
 
 def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
-    record = sample_record()
-    page = render_page(record, name="a-record.json", plots=Path("..") / _PLOTS)
-    assert "`a-record.json`" in page
+    publication = sample_publication()
+    record = publication.complete.record
+    page = render_page(publication, plots=Path("..") / _PLOTS)
+    for name in ("a-record.json", "another.json", "complete.json"):
+        assert f"`{name}`" in page
     for table in (
         *(speed_table(comparison) for comparison in record.comparisons),
         matmul_table(record.comparisons[0]),
         operators_table(record.comparisons[0]),
         core_seconds_table(record),
+    ):
+        assert table.rows and page.count(table.to_markdown()) == 3
+    for table in (
         loads_table(record.loads),
         latency_table(record.overload),
+        latency_table(record.batching),
         soak_memory_table(sample_soak()),
         exports_table([sample_export()]),
         soak_outcomes_table(sample_soak()),
@@ -73,10 +89,12 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
 
 
 def test_all_referenced_plots_are_drawn(tmp_path: Path) -> None:
-    record = sample_record()
-    shown = render_section(record, _LINKS) + render_page(record, name="a-record.json", plots=_PLOTS)
+    publication = sample_publication()
+    shown = render_section(publication, _LINKS) + render_page(publication, plots=_PLOTS)
     names = set(re.findall(rf"\]\({_PLOTS}/(\w+)\.svg\)", shown))
-    assert names == {file.stem for file in draw_plots(record, tmp_path, "a record")}
+    assert names == {file.stem for file in draw_plots(sample_record(), tmp_path, "a record")}
+    only = draw_plots(sample_record(), tmp_path, "a record", lambda name: name == PEERS)
+    assert {file.stem for file in only} == {PEERS}
 
 
 def test_section_is_replaced_between_the_markers() -> None:
@@ -86,34 +104,61 @@ def test_section_is_replaced_between_the_markers() -> None:
         replace_section("no markers", "new")
 
 
-def test_record_without_contenders_has_no_section() -> None:
-    with pytest.raises(MissingSectionError, match="compares no contenders"):
-        render_section(dataclasses.replace(sample_record(), comparisons=()), _LINKS)
-
-
 def test_newest_complete_record_is_selected(tmp_path: Path) -> None:
-    with pytest.raises(MissingSectionError, match="no record of a complete run"):
-        newest_complete_record(tmp_path)
-    complete = sample_record()
+    with pytest.raises(MissingRecordError, match="no record of a complete run"):
+        read_publication(tmp_path)
+    complete = _with_shape("0.6b-4-layers")
     for name, record in (("1", complete), ("2", complete), ("3", dataclasses.replace(complete, loads=()))):
         write_record(record, tmp_path / f"{name}.json")
-    assert newest_complete_record(tmp_path).name == "2.json"
+    with pytest.raises(MissingRecordError, match=r"no record of the whole model yet; run: .* --model 0\.6b"):
+        read_publication(tmp_path)
+    write_record(_with_shape("0.6b"), tmp_path / "0.json")
+    publication = read_publication(tmp_path)
+    assert publication.complete.file.name == "2.json"
+    assert [each.file.name for each in publication.whole] == ["0.json"]
 
 
-def test_readme_and_page_match_the_newest_complete_record(project_root: Path) -> None:
+def test_each_processor_has_its_most_complete_record_of_the_whole_model(tmp_path: Path) -> None:
+    whole = _with_shape("0.6b")
+    (first,) = whole.comparisons
+    two = dataclasses.replace(whole, comparisons=(first, first))
+    elsewhere = dataclasses.replace(whole.environment, cpu="Another processor")
+    records = {
+        "1": two,
+        "2": dataclasses.replace(two, started="2026-01-02T00:00:00+00:00"),
+        "3": dataclasses.replace(whole, started="2026-01-03T00:00:00+00:00"),
+        "4": dataclasses.replace(whole, started="2026-01-04T00:00:00+00:00", environment=elsewhere),
+        "5": dataclasses.replace(two, comparisons=(first, *_with_shape("0.6b-4-layers").comparisons)),
+        "6": dataclasses.replace(whole, comparisons=()),
+        "7": dataclasses.replace(two, environment=dataclasses.replace(elsewhere, gpu=_GPU)),
+    }
+    for name, record in records.items():
+        write_record(record, tmp_path / f"{name}.json")
+    assert [each.file.name for each in read_publication(tmp_path).whole] == ["4.json", "2.json"]
+
+
+def _with_shape(model: str) -> Record:
+    """Return the sample record with the shape of a model."""
+    record = sample_record()
+    shape = dataclasses.asdict(SHAPES[model])
+    comparisons = [
+        dataclasses.replace(each, workload=dataclasses.replace(each.workload, shape=shape))
+        for each in record.comparisons
+    ]
+    return dataclasses.replace(record, comparisons=tuple(comparisons))
+
+
+def test_readme_and_page_match_the_records(project_root: Path) -> None:
     readme = (project_root / "README.md").read_text(encoding="utf-8")
-    assert BEGIN in readme
-    try:
-        file = newest_complete_record(project_root / "benchmarks" / "results")
-    except MissingSectionError:
-        return
-    assert render_section(read_record(file), _LINKS) in readme, _HINT
-    page = render_page(read_record(file), name=file.name, plots=Path("..") / _PLOTS)
+    publication = read_publication(project_root / "benchmarks" / "results")
+    assert render_section(publication, _LINKS) in readme, _HINT
+    page = render_page(publication, plots=Path("..") / _PLOTS)
     assert (project_root / _PAGE).read_text(encoding="utf-8") == page, _HINT
-    shown = set(re.findall(rf"{_PLOTS}/\w+\.svg", readme + page))
-    assert shown
+    shown = set(re.findall(rf"{_PLOTS}/(\w+)\.svg", readme + page))
+    assert PEERS in shown and len(shown) > 1
     for plot in shown:
-        assert fingerprint(file) in (project_root / plot).read_text(encoding="utf-8"), f"{plot}: {_HINT}"
+        source = (publication.whole[0] if plot == PEERS else publication.complete).source
+        assert source in (project_root / _PLOTS / f"{plot}.svg").read_text(encoding="utf-8"), f"{plot}: {_HINT}"
 
 
 def test_plots_are_reproducible(tmp_path: Path) -> None:

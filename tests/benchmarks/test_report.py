@@ -19,9 +19,9 @@ from benchmarks.samples import Quartiles
 from benchmarks.tables import (
     exports_table,
     fraction_of_peak,
+    latency_table,
     loads_table,
     ours_first,
-    latency_table,
     peak_flops_per_s,
     quality_table,
     ratio_to,
