@@ -78,7 +78,7 @@ def export(
         typer.Option(
             "--prefix-reuse/--no-prefix-reuse",
             help="CPUs: store the states of the tokens that the prompts begin with, instead of computing them for "
-            "every text. Results are the same.",
+            "every text, and compute further tokens that texts of a batch begin with once. Results are the same.",
         ),
     ] = True,
     template: Annotated[

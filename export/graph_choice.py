@@ -15,12 +15,13 @@ from .verification.runtime import gpu_available
 
 def graph_options(sources: ModelSources, lowered: LoweredWeights, options: ExportOptions) -> GraphOptions:
     """Return the options of the graph of `lowered`."""
-    cuda, prefixes = None, NO_PREFIXES
+    cuda, prefixes, reuses = None, NO_PREFIXES, False
     if options.device is Device.CUDA:
         attention = chosen_attention(options, lowered.checkpoint.head)
         cuda = CudaProfile(runtime=options.triton_release.runtime, attention=attention)
-    elif options.prefix_reuse and lowered.checkpoint.has_fixed_prefixes:
-        prefixes = choose_prefixes(sources, options)
+    else:
+        reuses = options.prefix_reuse and lowered.checkpoint.has_fixed_prefixes
+        prefixes = choose_prefixes(sources, options) if reuses else NO_PREFIXES
     return GraphOptions(
         task=sources.task.kind,
         format=lowered.format,
@@ -29,6 +30,7 @@ def graph_options(sources: ModelSources, lowered: LoweredWeights, options: Expor
         rescale=lowered.rescale,
         cuda=cuda,
         prefixes=prefixes,
+        shares_beginnings=reuses,
     )
 
 

@@ -178,7 +178,8 @@ class ExportOptions:
     prefixes: tuple[tuple[int, ...], ...] = ()
     """Token ids that rows of clients with prompts of their own begin with: a CPU model stores their states as well."""
     prefix_reuse: bool = True
-    """Whether a CPU model stores the states of the tokens that rows begin with, and does not compute them again."""
+    """Whether a CPU model stores the states of the tokens that rows begin with, and computes further tokens that the
+    rows of a batch begin with once."""
     template: PairTemplate | None = None
     """Prompt template of a reranker; None uses LINE. An error for embedding models."""
     int8: Int8Options = field(default_factory=Int8Options)

@@ -31,3 +31,5 @@ class GraphOptions:
     prefixes: StoredPrefixes = NO_PREFIXES
     """Token ids that rows begin with and whose states the graph stores; none in a GPU graph, in one with bidirectional
     attention and in one with mean pooling."""
+    shares_beginnings: bool = False
+    """Whether rows of a batch that begin alike compute these tokens once; not in the graphs that store no prefixes."""

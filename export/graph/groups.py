@@ -17,14 +17,23 @@ import onnx_ir as ir
 from ..onnx_builder import GraphBuilder
 from .control_flow import concat_loop
 from .prefixes import GroupPrefix, MatchedRows
+from .sharing import (
+    ORDER_KEYS,
+    computed_tokens,
+    count_shared,
+    differs_from_previous,
+    order_key,
+    own_cells,
+    row_beginnings,
+    row_topics,
+    share_cells,
+)
 from .tokens import PackedTokens
 
 GROUP_TOKENS = 384
 """A group ends with the text that reaches a multiple of this; a longer text is a group of its own."""
 _PREFIX_SHARE = 8
 """This many tokens of a row's prefix count as one token of a group: only their keys and values are copied."""
-_LONGER_THAN_ROWS = 2**40
-"""Orders rows by prefix first, and by length second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,7 @@ class TextGroup:
     """
 
     packed: PackedTokens
+    """`ids` and `last_tokens` are those of the group, everything else is the batch's."""
     lengths: ir.Value
     """INT64 [b]"""
     max_length: ir.Value
@@ -42,7 +52,7 @@ class TextGroup:
     token_of_cell: ir.Value
     """INT64 [b, s]: index of a cell's token in the packed tokens."""
     cell_of_token: ir.Value
-    """INT64 [t]: index of a token's cell in the flattened grid."""
+    """INT64 [t]: index of a token's cell in the flattened grid; of several, that of the first row."""
     prefix: GroupPrefix | None
     """None if the graph has no stored prefixes."""
 
@@ -53,10 +63,21 @@ def run_in_groups(
     dtype: ir.DataType,
     body: Callable[[GraphBuilder, TextGroup], ir.Value],
     matched: MatchedRows | None,
+    *,
+    shares: bool,
 ) -> ir.Value:
-    """Run `body`, whose outputs are [b, D] of `dtype`, on every group: [G, D] in the order of `packed`.
+    """Run `body` on every group.
 
-    `matched` is None if the graph has no stored prefixes.
+    Args:
+        g: Builder.
+        packed: Tokens of the batch.
+        dtype: Type of the outputs.
+        body: Returns the outputs [b, D] of a group.
+        matched: The rows' stored prefixes; None if the graph has none.
+        shares: Whether rows of a group that begin alike compute these tokens once.
+
+    Returns:
+        [G, D] in the order of `packed`.
     """
     with g.scope("groups"):
         zero = g.constant([0])
@@ -64,17 +85,18 @@ def run_in_groups(
         if matched is not None:
             starts, lengths = matched.own_starts, matched.own_lengths
         count = g.op("Shape", lengths, name="rows")
-        sizes, order = _sort_rows(g, lengths, count, matched)
+        rows_in_order = _sort_rows(g, packed, starts, lengths, matched, shares=shares)
+        sizes, order, shared = rows_in_order.sizes, rows_in_order.order, rows_in_order.shared
         # a row belongs to the window of equal size that its last token falls into
         ends = g.op("CumSum", sizes, g.constant(0), name="ends")
         tokens = g.op("Gather", ends, g.constant([-1]), axis=0, name="tokens")
         groups = g.op("Div", g.op("Add", tokens, g.constant([GROUP_TOKENS - 1])), g.constant([GROUP_TOKENS]))
         window = g.op("Div", g.op("Add", tokens, g.op("Sub", groups, g.constant([1]))), groups, name="window")
         group = g.op("Div", g.op("Sub", ends, g.constant([1])), window, name="group_of_row")
-        is_first = _differs_from_previous(g, group)
+        is_first = differs_from_previous(g, group)
         if matched is not None:
             sorted_index = g.op("Gather", matched.index, order, axis=0)
-            is_first = g.op("Or", is_first, _differs_from_previous(g, sorted_index), name="is_first")
+            is_first = g.op("Or", is_first, differs_from_previous(g, sorted_index), name="is_first")
         ranks = g.op("Range", g.constant(0), g.op("Squeeze", count), g.constant(1))
         first_rows = g.op("Compress", ranks, is_first, axis=0, name="first_row")
         end_rows = g.op("Slice", first_rows, g.constant([1]), g.constant([2**31 - 1]), zero)
@@ -87,7 +109,10 @@ def run_in_groups(
             start, end = b.op("Gather", first_rows, index), b.op("Gather", end_rows, index)
             rows = b.op("Slice", order, start, end, b.constant([0]), name="own_rows")
             prefix = None if matched is None else _prefix_of_group(b, matched, rows)
-            group = lay_out_group(b, packed, b.op("Gather", starts, rows), b.op("Gather", lengths, rows), prefix)
+            of_group = None if shared is None else b.op("Slice", shared, start, end, b.constant([0]))
+            group = lay_out_group(
+                b, packed, b.op("Gather", starts, rows), b.op("Gather", lengths, rows), prefix, of_group
+            )
         return body(b, group)
 
     outputs = concat_loop(g, "groups", number, dtype, run)
@@ -96,27 +121,44 @@ def run_in_groups(
         return g.op("Gather", outputs, inverse, axis=0, name="answers")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _OrderedRows:
+    """The rows of a batch in the order of their groups."""
+
+    order: ir.Value
+    """INT64 [G]: index of each row in the batch."""
+    sizes: ir.Value
+    """INT64 [G]: what each row contributes to the size of its group."""
+    shared: ir.Value | None
+    """INT64 [G]: first tokens that each row has in common with the row before it; None if rows share nothing."""
+
+
 def _sort_rows(
-    g: GraphBuilder, lengths: ir.Value, count: ir.Value, matched: MatchedRows | None
-) -> tuple[ir.Value, ir.Value]:
-    """Return what each row contributes to the size of its group, and the rows' indices, by prefix and length.
-
-    All are INT64 [G]; `lengths` are those of the rows' own tokens.
-    """
-    if matched is None:
-        ascending, order = g.ops("TopK", lengths, count, largest=0, sorted=1, name="by_length", outputs=2)
-        return ascending, order
-    key = g.op("Add", g.op("Mul", matched.index, g.constant(_LONGER_THAN_ROWS)), lengths)
-    order = g.ops("TopK", key, count, largest=0, sorted=1, name="by_prefix", outputs=2)[1]
-    share = g.op("Div", matched.prefix_length, g.constant(_PREFIX_SHARE))
-    return g.op("Gather", g.op("Add", lengths, share), order, axis=0, name="sizes"), order
-
-
-def _differs_from_previous(g: GraphBuilder, values: ir.Value) -> ir.Value:
-    """Return BOOL [n]: whether each value of INT64 [n], none of them negative, differs from the one before."""
-    zero, before_first = g.constant([0]), g.constant([-1])
-    previous = g.op("Slice", g.op("Concat", before_first, values, axis=0), zero, before_first, zero)
-    return g.op("Not", g.op("Equal", values, previous), name="is_first")
+    g: GraphBuilder,
+    packed: PackedTokens,
+    starts: ir.Value,
+    lengths: ir.Value,
+    matched: MatchedRows | None,
+    *,
+    shares: bool,
+) -> _OrderedRows:
+    """Order the rows by prefix, topic and length; `starts` and `lengths` are those of their own tokens."""
+    count, key, shared = g.op("Shape", lengths), lengths, None
+    if shares:
+        beginnings = row_beginnings(g, packed, starts, lengths)
+        key = order_key(g, row_topics(g, beginnings), lengths)
+    if matched is not None:
+        index = g.op("Mul", matched.index, g.constant(ORDER_KEYS))
+        key = g.op("Add", index, key, name="by_prefix")
+    order = g.ops("TopK", key, count, largest=0, sorted=1, name="order", outputs=2)[1]
+    sizes = g.op("Gather", lengths, order, axis=0, name="lengths_in_order")
+    if shares:
+        shared = count_shared(g, g.op("Gather", beginnings, order, axis=0))
+        sizes = computed_tokens(g, sizes, shared)
+    if matched is not None:
+        share = g.op("Div", matched.prefix_length, g.constant(_PREFIX_SHARE))
+        sizes = g.op("Add", sizes, g.op("Gather", share, order, axis=0), name="sizes")
+    return _OrderedRows(order=order, sizes=sizes, shared=shared)
 
 
 def _prefix_of_group(b: GraphBuilder, matched: MatchedRows, rows: ir.Value) -> GroupPrefix:
@@ -130,28 +172,35 @@ def _prefix_of_group(b: GraphBuilder, matched: MatchedRows, rows: ir.Value) -> G
 
 
 def lay_out_group(
-    b: GraphBuilder, packed: PackedTokens, row_starts: ir.Value, lengths: ir.Value, prefix: GroupPrefix | None
+    b: GraphBuilder,
+    packed: PackedTokens,
+    row_starts: ir.Value,
+    lengths: ir.Value,
+    prefix: GroupPrefix | None,
+    shared: ir.Value | None = None,
 ) -> TextGroup:
-    """Return the group of rows whose own tokens start at `row_starts` [b] in `packed` and have `lengths` [b]."""
+    """Return the group of some rows.
+
+    Args:
+        b: Builder.
+        packed: Tokens of the batch.
+        row_starts: INT64 [b]: index of the first own token of each row.
+        lengths: INT64 [b]: own tokens of each row.
+        prefix: The stored prefix of all rows; None if the graph has none.
+        shared: INT64 [b]: own tokens that each row has in common with the row before it; None if rows share nothing.
+    """
     one = b.constant([1])
     max_length = b.op("ReduceMax", lengths, b.constant([0]), keepdims=1, name="longest")
     steps = b.op("Range", b.constant(0), b.op("Squeeze", max_length), b.constant(1), name="steps")
-    lengths_by_row = b.op("Unsqueeze", lengths, one)
-    is_token = b.op("Less", steps, lengths_by_row)
-    is_token = b.op("Reshape", is_token, b.constant([-1]), name="is_token")
+    by_row = b.op("Unsqueeze", lengths, one)
+    cells = own_cells(b, steps, by_row) if shared is None else share_cells(b, steps, by_row, shared)
     source = b.op("Reshape", b.op("Add", b.op("Unsqueeze", row_starts, one), steps), b.constant([-1]))
-    ids = b.op("Gather", packed.ids, b.op("Compress", source, is_token, axis=0), name="ids")
-    ends = b.op("CumSum", lengths, b.constant(0), name="own_ends")
-    starts = b.op("Sub", ends, lengths, name="own_starts")
-    within = b.op("Min", steps, b.op("Sub", lengths_by_row, one))
-    cells = b.op("Range", b.constant(0), b.op("Size", is_token), b.constant(1))
+    ids = b.op("Gather", packed.ids, b.op("Gather", source, cells.cell_of_token), name="ids")
     return TextGroup(
-        packed=dataclasses.replace(
-            packed, ids=ids, row_starts=starts, row_ends=ends, last_tokens=b.op("Sub", ends, one)
-        ),
+        packed=dataclasses.replace(packed, ids=ids, last_tokens=cells.last_tokens),
         lengths=lengths,
         max_length=max_length,
-        token_of_cell=b.op("Add", b.op("Unsqueeze", starts, one), within, name="token_of_cell"),
-        cell_of_token=b.op("Compress", cells, is_token, axis=0, name="cell_of_token"),
+        token_of_cell=cells.token_of_cell,
+        cell_of_token=cells.cell_of_token,
         prefix=prefix,
     )

@@ -42,7 +42,7 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
             return _decode(b, parts, group.packed, attention_of_group(b, parts, group), options.task)
 
         matched = match_prefixes(g, packed, options.prefixes) if options.prefixes.prefixes else None
-        outputs = run_in_groups(g, packed, FP32, decode, matched)
+        outputs = run_in_groups(g, packed, FP32, decode, matched, shares=options.shares_beginnings)
     else:
         outputs = decode_batch(
             g,

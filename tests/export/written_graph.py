@@ -64,6 +64,7 @@ def write_graph(
     task: Task = Task.EMBED,
     head: EmbeddingHead = LAST_TOKEN_HEAD,
     prefixes: Iterable[Sequence[int]] = (),
+    shares_beginnings: bool = False,
 ) -> WrittenGraph:
     """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
@@ -77,6 +78,7 @@ def write_graph(
         rescale=rescale,
         cuda=cuda,
         prefixes=store_prefixes(prefixes),
+        shares_beginnings=shares_beginnings,
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     file = output / "model.onnx"
