@@ -188,6 +188,7 @@ def test_int8_ndcg_is_close_to_fp32(deployment: Deployment, task: DemoTask) -> N
     assert cosines(exact_documents, documents).min() >= 0.99
 
 
+@pytest.mark.slow
 def test_manifest_ndcg_equals_served_ndcg(deployment: Deployment) -> None:
     """The nDCG of the export equals that of the client with the default instruction."""
     evaluation_set = load_evaluation_set(BASE_TASK)
