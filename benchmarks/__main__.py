@@ -381,12 +381,18 @@ def _write_pages() -> None:
     section = render_section(publication, Links(plots=PLOTS.relative_to(root), page=PAGE.relative_to(root)))
     text = replace_section(README.read_text(encoding="utf-8"), section)
     page = render_page(publication, plots=Path("..") / PLOTS.relative_to(root))
-    newest, complete = publication.whole[0], publication.complete
-    draw_plots(newest.record, PLOTS, newest.source, lambda name: name == PEERS)
+    whole, complete = publication.whole[0], publication.complete
+    draw_plots(
+        dataclasses.replace(whole.newest.record, comparisons=whole.comparisons),
+        PLOTS,
+        whole.newest.source,
+        lambda name: name == PEERS,
+    )
     draw_plots(complete.record, PLOTS, complete.source, lambda name: name != PEERS)
     README.write_text(text, encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
-    names = ", ".join(each.file.name for each in (*publication.whole, complete))
+    shown = [each for processor in publication.whole for each in processor.records]
+    names = ", ".join(each.file.name for each in (*shown, complete))
     typer.echo(f"wrote README.md and {PAGE.relative_to(root)} from {names}", err=True)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from . import plot_names
 from .cost import core_seconds_table
-from .publication import Publication, PublishedRecord
+from .publication import Publication, PublishedRecord, WholeModel
 from .record import Comparison, Record
 from .tables import (
     breakdown_tables,
@@ -46,16 +47,14 @@ def render_page(publication: Publication, *, plots: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _render_whole(published: PublishedRecord) -> list[str]:
-    record = published.record
+def _render_whole(whole: WholeModel) -> list[str]:
     return [
-        f"### {record.environment.cpu}",
-        _source_line(published),
-        f"{model_line(record.comparisons[0])}, random weights with a fixed seed; "
-        f"{repetitions_line(record.comparisons)}.",
-        *(part for comparison in record.comparisons for part in _render_comparison(comparison, "####")),
-        *_render_core_seconds(record, "####"),
-        *(f"Not measured: {what}: {reason.rstrip('.')}." for what, reason in record.not_measured.items()),
+        f"### {whole.newest.record.environment.cpu}",
+        *map(_source_line, whole.records),
+        f"{model_line(whole.comparisons[0])}, random weights with a fixed seed; {repetitions_line(whole.comparisons)}.",
+        *(part for comparison in whole.comparisons for part in _render_comparison(comparison, "####")),
+        *_render_core_seconds(dataclasses.replace(whole.newest.record, comparisons=whole.comparisons), "####"),
+        *(f"Not measured: {what}: {reason.rstrip('.')}." for what, reason in whole.not_measured.items()),
     ]
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .model_shape import SHAPES
-from .record import Record
+from .record import Comparison, Record
 from .record_file import fingerprint, read_record, record_files
+from .steps import workload_step
+from .workload import STANDARD
 
 _WHOLE = dataclasses.asdict(SHAPES["0.6b"])
 
@@ -31,11 +34,33 @@ class PublishedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WholeModel:
+    """Comparisons on the whole 0.6B shape on one processor; all programs of a workload were measured in one run."""
+
+    records: tuple[PublishedRecord, ...]
+    """The newest first, all with the same environment."""
+    comparisons: tuple[Comparison, ...]
+    """One for each workload."""
+
+    @property
+    def newest(self) -> PublishedRecord:
+        """The newest record."""
+        return self.records[0]
+
+    @property
+    def not_measured(self) -> dict[str, str]:
+        """What no record has → reason."""
+        shown = {workload_step(comparison.workload.name) for comparison in self.comparisons}
+        missing = {step: reason for each in reversed(self.records) for step, reason in each.record.not_measured.items()}
+        return {step: reason for step, reason in missing.items() if step not in shown}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """The records of the pages."""
 
-    whole: tuple[PublishedRecord, ...]
-    """Comparisons on the whole 0.6B shape, one record for each processor, the newest first."""
+    whole: tuple[WholeModel, ...]
+    """One for each processor, the newest first."""
     complete: PublishedRecord
     """The newest record that compares contenders, loads a server and measures quality; of any model."""
 
@@ -43,29 +68,28 @@ class Publication:
 def read_publication(folder: Path) -> Publication:
     """Select the records in `folder`.
 
-    Of several records of the whole shape on one processor, the one with the most workloads is selected, and of those
-    the newest.
+    The comparisons of the whole model on a processor are those of the newest environment, and of each workload the
+    newest.
 
     Raises:
-        MissingRecordError: if there is none of a kind.
+        MissingRecordError: if there is no complete record, or none of the whole model.
     """
     found = [PublishedRecord(file=file, record=read_record(file)) for file in reversed(record_files(folder))]
-    complete = [each for each in found if each.record.comparisons and each.record.loads and each.record.quality]
+    newest_first = sorted(found, key=lambda each: each.record.started, reverse=True)
+    complete = [each for each in newest_first if each.record.comparisons and each.record.loads and each.record.quality]
     if not complete:
         raise MissingRecordError("there is no record of a complete run yet; run: python -m benchmarks run")
-    whole: dict[str, PublishedRecord] = {}
-    for each in found:
-        processor = each.record.environment.cpu
-        if compares_whole_model(each.record) and (
-            processor not in whole or _workloads(each) > _workloads(whole[processor])
-        ):
-            whole[processor] = each
-    if not whole:
+    processors: dict[str, list[PublishedRecord]] = {}
+    for each in newest_first:
+        if compares_whole_model(each.record):
+            of_processor = processors.setdefault(each.record.environment.cpu, [])
+            if not of_processor or of_processor[0].record.environment == each.record.environment:
+                of_processor.append(each)
+    if not processors:
         raise MissingRecordError(
             "there is no record of the whole model yet; run: python -m benchmarks run --model 0.6b --part passes"
         )
-    newest_first = sorted(whole.values(), key=lambda each: each.record.started, reverse=True)
-    return Publication(whole=tuple(newest_first), complete=complete[0])
+    return Publication(whole=tuple(map(_merge, processors.values())), complete=complete[0])
 
 
 def compares_whole_model(record: Record) -> bool:
@@ -74,5 +98,13 @@ def compares_whole_model(record: Record) -> bool:
     return record.environment.gpu is None and bool(shapes) and all(shape == _WHOLE for shape in shapes)
 
 
-def _workloads(published: PublishedRecord) -> int:
-    return len(published.record.comparisons)
+def _merge(newest_first: Sequence[PublishedRecord]) -> WholeModel:
+    """Return the newest comparison of each workload, in the order of the standard workloads, and their records."""
+    by_workload: dict[str, Comparison] = {}
+    used: list[PublishedRecord] = []
+    for each in newest_first:
+        added = [comparison for comparison in each.record.comparisons if comparison.workload.name not in by_workload]
+        by_workload |= {comparison.workload.name: comparison for comparison in added}
+        used += [each] if added else []
+    names = [name for name in dict.fromkeys((*STANDARD, *by_workload)) if name in by_workload]
+    return WholeModel(records=tuple(used), comparisons=tuple(by_workload[name] for name in names))

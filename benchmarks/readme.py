@@ -41,22 +41,22 @@ def replace_section(readme: str, section: str) -> str:
 
 def render_section(publication: Publication, links: Links) -> str:
     """Render the throughput of every program on the whole model as Markdown: a table for each processor, and a plot."""
-    newest = publication.whole[0]
+    model = model_line(publication.whole[0].comparisons[0])
     parts = [
-        f"Tokens per second of the whole model: {model_line(newest.record.comparisons[0])} and random weights with a "
-        "fixed seed. Every program runs at its fastest setting, after its outputs were checked against transformers "
-        f"fp32. In brackets: its time relative to the fastest {OURS} variant (median of paired repetitions).",
+        f"Tokens per second of the whole model: {model} and random weights with a fixed seed. Every program runs at "
+        "its fastest setting, after its outputs were checked against transformers fp32. In brackets: its time relative "
+        f"to the fastest {OURS} variant (median of paired repetitions).",
     ]
     for each in publication.whole:
-        comparisons = each.record.comparisons
         parts += [
-            f"In one run on {machine_line(each.record)}; {repetitions_line(comparisons)}:",
-            peers_table(comparisons).to_markdown(),
+            f"On {machine_line(each.newest.record)}; {repetitions_line(each.comparisons)}, all programs of a workload "
+            "in one run:",
+            peers_table(each.comparisons).to_markdown(),
         ]
     parts += [
         f"![tokens per second by program]({links.plots / plot_names.PEERS}.svg)",
-        f"A dash means that the program failed or missed the accuracy limits. [{links.page}]({links.page}) has the "
-        "workloads, the reasons, more programs on four of the layers, throughput and latency through Triton, quality "
-        "by precision, scaling, and the method.",
+        "A dash means that the program failed, missed the accuracy limits or was not in the run. "
+        f"[{links.page}]({links.page}) has the workloads, the reasons, more programs on four of the layers, throughput "
+        "and latency through Triton, quality by precision, scaling, and the method.",
     ]
     return "\n\n".join(parts)

@@ -15,7 +15,7 @@ from benchmarks.model_shape import SHAPES
 from benchmarks.page import render_page
 from benchmarks.plot_names import PEERS
 from benchmarks.plots import draw_plots
-from benchmarks.publication import MissingRecordError, Publication, PublishedRecord, read_publication
+from benchmarks.publication import MissingRecordError, Publication, PublishedRecord, WholeModel, read_publication
 from benchmarks.readme import BEGIN, END, Links, MissingSectionError, render_section, replace_section
 from benchmarks.record import Record
 from benchmarks.record_file import write_record
@@ -44,15 +44,18 @@ def sample_publication() -> Publication:
     environment = dataclasses.replace(first.record.environment, cpu="Another processor")
     other = dataclasses.replace(first.record, environment=environment)
     return Publication(
-        whole=(first, PublishedRecord(file=Path("another.json"), record=other)),
+        whole=tuple(
+            WholeModel(records=(each,), comparisons=each.record.comparisons)
+            for each in (first, PublishedRecord(file=Path("another.json"), record=other))
+        ),
         complete=PublishedRecord(file=Path("complete.json"), record=sample_record()),
     )
 
 
 def test_section_has_a_table_for_each_processor_and_a_plot() -> None:
     section = render_section(sample_publication(), _LINKS)
-    assert "In one run on A processor, 2 threads on 2 cores" in section
-    assert "In one run on Another processor, 2 threads on 2 cores" in section
+    assert "On A processor, 2 threads on 2 cores" in section
+    assert "On Another processor, 2 threads on 2 cores" in section
     assert section.count("| qwen3-triton fp32 | 100 |") == 2
     assert section.count("| other | 33 (2.00) |") == 2
     assert "needs another processor" not in section
@@ -115,26 +118,52 @@ def test_newest_complete_record_is_selected(tmp_path: Path) -> None:
     write_record(_with_shape("0.6b"), tmp_path / "0.json")
     publication = read_publication(tmp_path)
     assert publication.complete.file.name == "2.json"
-    assert [each.file.name for each in publication.whole] == ["0.json"]
+    assert [each.file.name for each in publication.whole[0].records] == ["0.json"]
 
 
-def test_each_processor_has_its_most_complete_record_of_the_whole_model(tmp_path: Path) -> None:
+def test_each_processor_has_the_newest_comparison_of_every_workload(tmp_path: Path) -> None:
     whole = _with_shape("0.6b")
-    (first,) = whole.comparisons
-    two = dataclasses.replace(whole, comparisons=(first, first))
     elsewhere = dataclasses.replace(whole.environment, cpu="Another processor")
+    changed = dataclasses.replace(whole.environment, packages={"torch": "1"})
+    on_gpu = dataclasses.replace(elsewhere, gpu=_GPU)
     records = {
-        "1": two,
-        "2": dataclasses.replace(two, started="2026-01-02T00:00:00+00:00"),
-        "3": dataclasses.replace(whole, started="2026-01-03T00:00:00+00:00"),
-        "4": dataclasses.replace(whole, started="2026-01-04T00:00:00+00:00", environment=elsewhere),
-        "5": dataclasses.replace(two, comparisons=(first, *_with_shape("0.6b-4-layers").comparisons)),
-        "6": dataclasses.replace(whole, comparisons=()),
-        "7": dataclasses.replace(two, environment=dataclasses.replace(elsewhere, gpu=_GPU)),
+        "1": _with_workloads(whole, "mix", "queries"),
+        "2": _with_workloads(whole, "queries", "own"),
+        "3": _with_workloads(whole, "mix"),
+        "4": dataclasses.replace(_with_workloads(whole, "rerank"), environment=elsewhere),
+        "5": dataclasses.replace(_with_workloads(whole, "passages"), environment=changed),
+        "6": dataclasses.replace(whole, comparisons=(*whole.comparisons, *_with_shape("0.6b-4-layers").comparisons)),
+        "7": dataclasses.replace(whole, comparisons=()),
+        "8": dataclasses.replace(whole, environment=on_gpu),
     }
+    # the newest record of the processor decides its environment, so a change of a package starts anew
+    started = {"1": 2, "2": 4, "3": 3, "4": 5, "5": 1, "6": 6, "7": 7, "8": 8}
     for name, record in records.items():
-        write_record(record, tmp_path / f"{name}.json")
-    assert [each.file.name for each in read_publication(tmp_path).whole] == ["4.json", "2.json"]
+        write_record(dataclasses.replace(record, started=f"2026-01-0{started[name]}"), tmp_path / f"{name}.json")
+    other, own = read_publication(tmp_path).whole
+    assert [each.file.name for each in other.records] == ["4.json"]
+    assert [each.file.name for each in own.records] == ["2.json", "3.json"]
+    assert [each.workload.name for each in own.comparisons] == ["mix", "queries", "own"]
+    assert own.comparisons[0].workload.seed == 3
+
+
+def test_workload_of_another_record_is_not_missing() -> None:
+    record = sample_record()
+    pending = {f"workload {name}": "interrupted" for name in (record.comparisons[0].workload.name, "long")}
+    published = PublishedRecord(file=Path("a.json"), record=dataclasses.replace(record, not_measured=pending))
+    assert WholeModel(records=(published,), comparisons=record.comparisons).not_measured == {
+        "workload long": "interrupted"
+    }
+
+
+def _with_workloads(record: Record, *names: str) -> Record:
+    """Return a record with the first comparison of `record` under other names, with seed 2 for two names, 3 for one."""
+    first = record.comparisons[0]
+    comparisons = [
+        dataclasses.replace(first, workload=dataclasses.replace(first.workload, name=name, seed=2 + len(names) % 2))
+        for name in names
+    ]
+    return dataclasses.replace(record, comparisons=tuple(comparisons))
 
 
 def _with_shape(model: str) -> Record:
@@ -157,7 +186,7 @@ def test_readme_and_page_match_the_records(project_root: Path) -> None:
     shown = set(re.findall(rf"{_PLOTS}/(\w+)\.svg", readme + page))
     assert PEERS in shown and len(shown) > 1
     for plot in shown:
-        source = (publication.whole[0] if plot == PEERS else publication.complete).source
+        source = (publication.whole[0].newest if plot == PEERS else publication.complete).source
         assert source in (project_root / _PLOTS / f"{plot}.svg").read_text(encoding="utf-8"), f"{plot}: {_HINT}"
 
 
