@@ -32,4 +32,5 @@ class GraphOptions:
     """Token ids that rows begin with and whose states the graph stores; none in a GPU graph, in one with bidirectional
     attention and in one with mean pooling."""
     shares_beginnings: bool = False
-    """Whether rows of a batch that begin alike compute these tokens once; not in the graphs that store no prefixes."""
+    """Whether rows of a batch that begin alike compute these tokens once; never in a GPU graph, in one with
+    bidirectional attention and in one with mean pooling."""

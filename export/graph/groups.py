@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from ..onnx_builder import GraphBuilder
 from .control_flow import concat_loop
+from .group_cells import own_cells, share_cells
 from .prefixes import GroupPrefix, MatchedRows
 from .sharing import (
     ORDER_KEYS,
@@ -23,10 +24,8 @@ from .sharing import (
     count_shared,
     differs_from_previous,
     order_key,
-    own_cells,
     row_beginnings,
     row_topics,
-    share_cells,
 )
 from .tokens import PackedTokens
 

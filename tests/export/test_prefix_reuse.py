@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from official_reranker import INSTRUCTION, PREFIX
 from sentence_models import BIDIRECTIONAL, LAST, MEAN, SentenceModel
@@ -71,6 +72,12 @@ def run(result: ExportResult, rows: Sequence[Sequence[int]]) -> Vectors:
     return WrittenModel(result.folder.graph(result.version), threads=1).run(rows)
 
 
+def shares_beginnings(result: ExportResult) -> bool:
+    """Whether the rows of a batch compute tokens that they begin with once."""
+    model = onnx.load(result.folder.graph(result.version), load_external_data=False)
+    return any("shared" in node.name for node in model.graph.node)
+
+
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.INT8])
 def test_queries_have_the_bits_of_an_export_without_reuse(source: Path, tmp_path: Path, precision: Precision) -> None:
     reusing = export_embedding(source, tmp_path / "reusing", precision=precision)
@@ -82,6 +89,8 @@ def test_queries_have_the_bits_of_an_export_without_reuse(source: Path, tmp_path
     assert sorted(texts) == sorted(["Instruct:", *(f"Instruct: {given}\nQuery:" for given in (FIRST, SECOND))])
     rows = query_rows(reusing)
     assert np.array_equal(run(reusing, rows), run(plain, rows))
+    assert shares_beginnings(reusing)
+    assert not shares_beginnings(plain)
     assert reusing.record.parity == plain.record.parity
 
 
@@ -118,6 +127,7 @@ def test_pairs_have_the_bits_of_an_export_without_reuse(tmp_path: Path) -> None:
     bodies = [body for given in (None, SECOND) for body in prompt_pairs(prompts, TEXTS, TEXTS[::-1], given)]
     parts = [[prompts.prefix, body, prompts.suffix] for body in bodies]
     rows = [[token for part in row for token in tokenizer.encode(part, add_special_tokens=False).ids] for row in parts]
+    assert shares_beginnings(reusing)
     scores = run(reusing, rows)
     assert np.array_equal(scores, run(plain, rows))
     assert np.isfinite(scores).all()
@@ -132,7 +142,9 @@ def test_graphs_whose_states_depend_on_the_rest_store_none(
     tmp_path: Path, model: SentenceModel, config: dict[str, object]
 ) -> None:
     source = model.write(tmp_path / "tiny", TinyCheckpoint(config_changes=config))
-    assert export_embedding(source, tmp_path / "repository", further_instructions=()).record.prefixes == ()
+    result = export_embedding(source, tmp_path / "repository", further_instructions=())
+    assert result.record.prefixes == ()
+    assert not shares_beginnings(result)
     with pytest.raises(UnsupportedCheckpointError, match="leave further instructions and prefixes out"):
         export_embedding(source, tmp_path / "second")
 

@@ -17,16 +17,15 @@ from watched_graph import group_nodes, run_watched
 from written_graph import WrittenGraph, official_vectors, random_rows, write_graph
 
 from qwen3_triton.client import Precision
+from qwen3_triton.export.graph.group_cells import own_cells, share_cells
 from qwen3_triton.export.graph.sharing import (
     ORDER_KEYS,
     TOPIC_ROWS,
     computed_tokens,
     count_shared,
     order_key,
-    own_cells,
     row_beginnings,
     row_topics,
-    share_cells,
 )
 from qwen3_triton.export.graph.tokens import PackedTokens
 from qwen3_triton.export.onnx_builder import OPSET, GraphBuilder
