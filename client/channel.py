@@ -1,177 +1,115 @@
-"""Synchronous gRPC connection to one model on one Triton server."""
+"""Synchronous gRPC connections to one model on one or more Triton servers."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
-from itertools import chain, islice
-from threading import Lock
 from typing import Any
 
 import grpc
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import service_pb2
 
-from .call_deadline import CallDeadline
-from .errors import InvalidInputError, ModelNotLoadedError, ServerTimeoutError, ServerUnavailableError
-from .grpc_errors import map_grpc_errors
+from .connection import ConnectionOptions
+from .dispatch import Dispatch
+from .endpoints import Endpoints
+from .errors import ClientError, ModelNotLoadedError, ServerTimeoutError, ServerUnavailableError
+from .grpc_errors import http_port_error, map_grpc_errors
 from .http_probe import speaks_http
-from .messages import InferTarget
+from .link import Link
+from .messages import InferTarget, version_not_loaded
 from .pacing import Pace
 from .replies import RowReply
-from .requests import RowRequest
 from .sending import Sender
-
-CHANNEL_OPTIONS = (
-    # a reply of 4,096 rows × 4,096 floats is 64 MiB, and gRPC's default limit is 4 MiB
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # notices a connection that a load balancer dropped silently within about a minute; more pings without messages
-    # between them would make Triton close the connection during long calls
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    # a new channel has a connection of its own, rather than that of another channel to the same server
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-
-class _Connection:
-    """A gRPC channel and the calls that use it. A retired one is closed when its last call ends."""
-
-    def __init__(self, url: str) -> None:
-        self.channel = grpc.insecure_channel(url, options=CHANNEL_OPTIONS)
-        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
-        self.calls = 0
-        self.retired = False
+from .sources import RequestSource
 
 
 class TritonChannel:
-    """Calls one model. Thread-safe; connects on the first call, and anew after a timeout.
+    """Calls one model. Thread-safe; connects on the first call, and anew after a timeout."""
 
-    Uses tritonclient's generated stub, because `InferenceServerClient.async_infer` loses a callback when two threads
-    share a client.
-    """
-
-    def __init__(self, url: str, model: str, *, timeout_s: float) -> None:
-        _check_url(url)
-        self.url = url
+    def __init__(self, model: str, connection: ConnectionOptions, *, timeout_s: float) -> None:
         self.model = model
-        self.timeout_s = timeout_s
-        self._lock = Lock()
-        self._closed = False
-        self._connection = _Connection(url)
+        self.endpoints = Endpoints(connection.urls)
+        self._connection = connection
+        self._timeout_s = timeout_s
+        credentials = None if connection.tls is None else connection.tls.credentials()
 
-    def model_config(self) -> Any:
-        """Fetch the model's ModelConfig message."""
+        def open_channel(url: str) -> grpc.Channel:
+            if credentials is None:
+                return grpc.insecure_channel(url, options=connection.channel_options)
+            return grpc.secure_channel(url, credentials, options=connection.channel_options)
+
+        self._links = {url: Link(url, model, open_channel, lambda channel: channel.close()) for url in connection.urls}
+
+    def model_config(self, first: str | None = None) -> Any:
+        """Fetch the model's ModelConfig message from the first server that has it, beginning with `first`."""
         request = service_pb2.ModelConfigRequest(name=self.model)
-        try:
-            with self._use() as stub:
-                return stub.ModelConfig(request, timeout=self.timeout_s).config
-        except ServerUnavailableError as exc:
-            if not speaks_http(self.url):
-                raise
-            raise ServerUnavailableError(
-                f"{self.url}: this is an HTTP port: give the port of Triton's gRPC service, 8001 by default"
-            ) from exc
+        return self._ask(lambda stub, options: stub.ModelConfig(request, **options).config, first)
 
     def check_version(self, version: str) -> None:
-        """Raise ModelNotLoadedError unless the server serves this version of the model, or any if it is empty."""
+        """Raise ModelNotLoadedError unless a server serves this version of the model, or any if it is empty."""
         request = service_pb2.ModelReadyRequest(name=self.model, version=version)
-        with self._use() as stub:
-            ready = stub.ModelReady(request, timeout=self.timeout_s).ready
-        if not ready:
-            raise self._not_served(version)
+        if not self._ask(lambda stub, options: stub.ModelReady(request, **options).ready):
+            raise version_not_loaded(self._connection.urls[0], self.model, version)
 
     def infer_all(
         self,
-        requests: Iterable[RowRequest],
-        version: str,
-        output: str,
+        source: RequestSource,
+        target: InferTarget,
+        dispatch: Dispatch,
         pace: Pace,
-        *,
-        max_in_flight: int,
-        deadline: CallDeadline,
+        on_not_loaded: Callable[[ModelNotLoadedError, str], None],
     ) -> Generator[RowReply, None, None]:
-        """Yield replies in order of arrival, with as many requests in flight as `pace` and `max_in_flight` allow.
+        """Yield replies in order of arrival, as many requests in flight as `dispatch` allows.
 
-        All replies are those of `version`, unless it is empty, and have only the output tensor named `output`.
+        Requests in flight are cancelled after an error, and when the generator is closed early.
 
-        No request is sent that is not expected to be answered before `deadline`. Requests in flight are cancelled after
-        the first error, and when the generator is closed early.
+        Args:
+            source: The requests.
+            target: Model, version and output. All replies are of this version, unless it is empty.
+            dispatch: State of the call.
+            pace: The pace that `dispatch` uses.
+            on_not_loaded: As for `Sender`.
 
         Raises:
-            ServerError: A request failed, or the call cannot end before `deadline`; see the subclasses.
+            ServerError: A request failed for good, or the call cannot end before its deadline; see the subclasses.
         """
-        pending = iter(requests)
-        first_two = list(islice(pending, 2))
-        try:
-            with self._use() as stub:
-                sender = Sender(
-                    stub,
-                    InferTarget(self.model, version, output),
-                    pace,
-                    timeout_s=self.timeout_s,
-                    max_in_flight=max_in_flight,
-                    deadline=deadline,
-                )
-                if len(first_two) == 2:
-                    with closing(sender.infer_many(chain(first_two, pending))) as replies:
-                        for reply in replies:
-                            yield self._checked(reply, version)
-                # a single request uses a blocking call: gRPC starts a thread for a call with a future
-                elif first_two:
-                    yield self._checked(sender.infer_one(first_two[0]), version)
-        except ServerTimeoutError as exc:
-            if deadline.remaining_s:
-                raise
-            raise deadline.error(self.url, self.model) from exc
-        if sender.is_out_of_time:
-            raise deadline.error(self.url, self.model)
-
-    def _checked(self, reply: RowReply, version: str) -> RowReply:
-        """Return `reply`; raise ModelNotLoadedError if another version than `version` computed it."""
-        # a proxy may not forward the version
-        if version and reply.response.model_version not in ("", version):
-            raise self._not_served(version)
-        return reply
-
-    def _not_served(self, version: str) -> ModelNotLoadedError:
-        which = f"version {version} of model" if version else "model"
-        return ModelNotLoadedError(f"{self.url}: {which} {self.model!r} is not loaded: wait until it is ready")
+        sender = Sender(self._links, self._connection, target, dispatch, pace, on_not_loaded)
+        with closing(sender.infer_all(source)) as replies:
+            yield from replies
+        if dispatch.is_out_of_time:
+            raise dispatch.deadline.error(self._connection.urls[0], self.model)
 
     def close(self) -> None:
-        """Close the connection and cancel pending calls. Idempotent."""
-        with self._lock:
-            self._closed = True
-        self._connection.channel.close()
+        """Close the connections and cancel pending calls. Idempotent."""
+        for link in self._links.values():
+            link.close()
+
+    def _ask(self, call: Callable[[Any, dict[str, Any]], Any], first: str | None = None) -> Any:
+        """Return the result of a call to the first server that answers it."""
+        options = {"timeout": self._timeout_s, "metadata": self._connection.call_metadata()}
+        failure: ClientError | None = None
+        for url in sorted(self._links, key=lambda url: url != first):
+            try:
+                with self._use(url) as stub:
+                    return call(stub, options)
+            except (ServerUnavailableError, ServerTimeoutError) as exc:
+                failure = failure or exc
+                if type(exc) is ServerUnavailableError and speaks_http(url):
+                    raise http_port_error(url) from exc
+        assert failure is not None
+        raise failure
 
     @contextmanager
-    def _use(self) -> Iterator[Any]:
+    def _use(self, url: str) -> Iterator[Any]:
         """The stub of the present connection, with gRPC's errors translated; a timeout retires the connection."""
-        with self._lock:
-            connection = self._connection
-            connection.calls += 1
+        link = self._links[url]
+        connection = link.take()
+        failure: BaseException | None = None
         try:
-            with map_grpc_errors(self.url, self.model, self.timeout_s):
+            with map_grpc_errors(url, self.model, self._timeout_s):
                 yield connection.stub
-        except ServerTimeoutError:
-            # the server may be slow, or a load balancer may have dropped the connection without notice
-            with self._lock:
-                if connection is self._connection and not self._closed:
-                    connection.retired = True
-                    self._connection = _Connection(self.url)
+        except ClientError as exc:
+            failure = exc
             raise
         finally:
-            with self._lock:
-                connection.calls -= 1
-                unused = connection.retired and not connection.calls
-            if unused:
-                connection.channel.close()
-
-
-def _check_url(url: str) -> None:
-    """Raise InvalidInputError if `url` is empty, has a scheme, or a port that does not exist."""
-    if not url.strip() or "://" in url:
-        raise InvalidInputError(f"url {url!r}: give HOST:PORT of Triton's gRPC port, without a scheme")
-    port = url.rpartition(":")[2]
-    if port.removeprefix("-").isdigit() and not 0 < int(port[:9]) < 65_536:
-        raise InvalidInputError(f"url {url!r}: a port is a number from 1 to 65535")
+            link.give_back(connection, failure)

@@ -1,4 +1,4 @@
-"""The version of a model that a client uses, and its change after a redeploy.
+"""The version of a model that a client uses, and its change after a redeploy. Performs no I/O.
 
 Requests name the version that they were prepared for, because another version may have other prompts or another
 tokenizer. When the server no longer serves that version, the client reads the new manifest, and prepares the call
@@ -8,23 +8,21 @@ again.
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from threading import Lock
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_args
 
-from .channel import TritonChannel
 from .connected_model import ConnectedModel
-from .errors import InvalidInputError, ModelChangedError, ModelNotLoadedError
+from .errors import ClientError, InvalidInputError, ModelChangedError, ModelNotLoadedError
 
 PreparationT = TypeVar("PreparationT", bound="Preparation")
 
 OnNewVersion = Literal["follow", "refuse"]
 """What a redeploy does: the client uses the new version, or calls raise ModelChangedError."""
 
-_READS = 8
-_WAIT_S = 0.1
-"""While versions are exchanged, the configuration may name the old one for a moment."""
+READS = 8
+WAIT_S = 0.1
+"""While versions are exchanged, the configuration may name the old one for a moment: read it so often, so far apart."""
+MOST_VERSIONS = 3
+"""How many versions a call may be computed with before it fails."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,77 +35,68 @@ class Preparation(Protocol):
         """The version that the calls are prepared for."""
 
 
-class CurrentModel(Generic[PreparationT]):
-    """Prepares calls for the version that the server serves. Thread-safe."""
+class VersionReplacedError(ClientError):
+    """The client uses another version now, so the call must be prepared again; never leaves the client."""
 
-    def __init__(
-        self,
-        channel: TritonChannel,
-        prepare: Callable[[Any, ConnectedModel[Any] | None], PreparationT],
-        on_new_version: str,
-    ) -> None:
-        """Read the model's configuration from the server.
+
+class CurrentModel(Generic[PreparationT]):
+    """What prepares calls for the version that the server serves."""
+
+    def __init__(self, preparation: PreparationT, where: str, model: str, on_new_version: OnNewVersion) -> None:
+        """Begin with a version.
 
         Args:
-            channel: Connection to the model.
-            prepare: Returns what prepares calls of the model that a ModelConfig message describes; its second argument
-                is the version that was used before.
+            preparation: What prepares calls of this version.
+            where: The server's address, for messages.
+            model: Name of the model.
             on_new_version: What a redeploy does.
-
-        Raises:
-            InvalidInputError: `on_new_version` is not a choice.
-            ServerError: The server is unreachable, or does not serve the model.
-            ManifestError: The client cannot use the model.
         """
-        if on_new_version not in get_args(OnNewVersion):
-            raise InvalidInputError(f"on_new_version is {on_new_version!r}; it must be 'follow' or 'refuse'")
-        self._channel = channel
-        self._prepare = prepare
+        self.preparation = preparation
+        self._where = where
+        self._model = model
         self._refuses = on_new_version == "refuse"
-        self._lock = Lock()
-        self.preparation = prepare(channel.model_config(), None)
 
-    def refresh(self) -> PreparationT:
-        """Return the preparation for the version that the server serves now; raises as `follow` does."""
-        preparation = self.preparation
-        try:
-            self._channel.check_version(preparation.model.version)
-        except ModelNotLoadedError as exc:
-            self.follow(preparation, exc)
-        return self.preparation
-
-    def follow(self, used: PreparationT, error: ModelNotLoadedError) -> None:
-        """Replace `used`, whose version is not served, which `error` says.
+    def replace(self, used: PreparationT, found: PreparationT, error: ModelNotLoadedError) -> bool:
+        """Use `found` instead of `used`, and return True, if it is another version.
 
         Raises:
-            ModelNotLoadedError: The server serves no other version; this is `error`, unless the server gave another.
             ModelChangedError: The client refuses new versions.
-            ManifestError: The client cannot use the new version.
         """
-        with self._lock:
-            if self.preparation is not used:
-                return
-            preparation = self._read_other(used)
-            if preparation is None:
-                raise error
-            before, after = used.model.version, preparation.model.version
-            url, model = self._channel.url, self._channel.model
-            if self._refuses:
-                raise ModelChangedError(
-                    f"{url}: model {model!r} was changed from version {before} to {after}: create a new client to use "
-                    "it"
-                ) from error
-            _log.warning(
-                "%s: model %r was changed from version %s to %s; its manifest was read again", url, model, before, after
-            )
-            self.preparation = preparation
+        before, after = used.model.version, found.model.version
+        if before == after:
+            return False
+        if self._refuses:
+            raise ModelChangedError(
+                f"{self._where}: model {self._model!r} was changed from version {before} to {after}: create a new "
+                "client to use it"
+            ) from error
+        _log.warning(
+            "%s: model %r was changed from version %s to %s; its manifest was read again",
+            self._where,
+            self._model,
+            before,
+            after,
+        )
+        self.preparation = found
+        return True
 
-    def _read_other(self, used: PreparationT) -> PreparationT | None:
-        """Return the preparation of the version that the server's configuration names, None if that is `used`."""
-        for attempt in range(_READS):
-            if attempt:
-                time.sleep(_WAIT_S)
-            preparation = self._prepare(self._channel.model_config(), used.model)
-            if preparation.model.version != used.model.version:
-                return preparation
-        return None
+    def changed_too_often(self) -> ModelChangedError:
+        """Return the error for a call that was prepared for MOST_VERSIONS versions in vain."""
+        return ModelChangedError(
+            f"{self._where}: model {self._model!r} was changed {MOST_VERSIONS} times during one call: call again when "
+            "all servers have the same version"
+        )
+
+
+def check_on_new_version(on_new_version: str) -> None:
+    """Raise InvalidInputError unless `on_new_version` is a choice."""
+    if on_new_version not in get_args(OnNewVersion):
+        raise InvalidInputError(f"on_new_version is {on_new_version!r}; it must be 'follow' or 'refuse'")
+
+
+def changed_iterator(version: str) -> ModelChangedError:
+    """Return the error for an iterator that began with a version that is no longer served."""
+    return ModelChangedError(
+        f"another version of the model was deployed while version {version} computed an iterator's vectors: compute "
+        "all of them again, so that they are of one version"
+    )

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from .call_deadline import CallDeadline
 from .connected_model import ConnectedModel, connect_model
+from .current_model import VersionReplacedError, changed_iterator
 from .embedding_call import EmbeddingCall, EmbeddingPreparation
 from .embedding_stream import EmbeddingStream, check_windows
-from .errors import ModelChangedError, ModelNotLoadedError
+from .errors import ServerError
 from .manifest import EmbeddingManifest
 from .model_client import ModelClient
+from .sources import PreparedWindows, TextWindows
 from .texts import repeatable
 
 DEFAULT_WINDOW_TEXTS = 1_024
@@ -180,17 +182,22 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
     ) -> Generator[NDArray[np.float32], None, None]:
         deadline = CallDeadline.start(self._options.call_timeout_s)
         # unlike a call that returns one array, an iterator cannot start again once it has yielded
-        preparation = self._current.refresh()
-        stream = EmbeddingStream(texts, partial(prepare, preparation), preparation.output, window_texts)
-        try:
-            with closing(self._replies(stream.requests(), stream.output, preparation, deadline)) as replies:
-                yield from stream.collect(replies)
-        except ModelNotLoadedError as exc:
-            self._current.follow(preparation, exc)
-            raise ModelChangedError(
-                f"another version of the model was deployed while version {preparation.model.version} computed an "
-                "iterator's vectors: compute all of them again, so that they are of one version"
-            ) from exc
+        preparation = self._refresh()
+        stream = EmbeddingStream(window_texts)
+        windows = TextWindows(texts, window_texts)
+        with (
+            closing(PreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
+            closing(self._replies(source, preparation.output, preparation, deadline)) as replies,
+        ):
+            try:
+                for reply in replies:
+                    stream.add(reply)
+                    yield from stream.finished()
+            except VersionReplacedError as exc:
+                raise changed_iterator(preparation.model.version) from exc
+            except ServerError:
+                yield from stream.leading()
+                raise
 
     def _prepare(self, config: Any, before: ConnectedModel[EmbeddingManifest] | None) -> EmbeddingPreparation:
-        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, before))
+        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, self._servers, before))

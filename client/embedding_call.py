@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .connected_model import ConnectedModel
+from .duplicates import Duplicates
 from .lost_rows import ExpectedOutput
 from .manifest import EmbeddingManifest
 from .prompts import prompt_documents, prompt_queries
-from .replies import OnNaN, RowReply, check_errors, collect_embeddings
+from .replies import ResultKind, RowResults, check_errors
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_texts
-from .tokenization import RowTokenizer
-from .vectors import check_dimension
+from .tokenization import RowTokenizer, TokenRows
+from .vectors import check_dimension, truncate_vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,20 +26,23 @@ class EmbeddingCall:
     """An embedding call: the requests to send, and what turns their replies into vectors."""
 
     texts: Texts
-    dim: int
-    errors: OnNaN
-    manifest: EmbeddingManifest
+    duplicates: Duplicates
+    kind: ResultKind
     requests: Iterator[RowRequest]
     """Packed lazily; empty if there are no texts."""
 
     @property
     def output(self) -> ExpectedOutput:
         """The output tensor with the embeddings."""
-        return ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
+        return self.kind.output
 
-    def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
-        """Return float32 `[texts, dim]` unit rows in the order of `texts`; raises as `collect_embeddings` does."""
-        return collect_embeddings(replies, self.texts, self.manifest, self.dim, self.errors)
+    def new_results(self) -> RowResults:
+        """Return where the replies are collected, float32 `[texts, dim]` unit rows."""
+        return RowResults(self.texts, self.duplicates, self.kind)
+
+    def finish(self, results: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the vectors, float32 `[texts, dim]`."""
+        return results
 
 
 class EmbeddingPreparation:
@@ -46,14 +51,10 @@ class EmbeddingPreparation:
     def __init__(self, model: ConnectedModel[EmbeddingManifest]) -> None:
         self.model = model
         self.manifest = model.manifest
+        self.output = ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
         self._tokenizer = RowTokenizer(
             tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
-
-    @property
-    def output(self) -> ExpectedOutput:
-        """The output tensor with the embeddings."""
-        return ExpectedOutput(name=self.manifest.task.output, width=self.manifest.dimension)
 
     def check(self, dim: int | None, errors: str) -> None:
         """Raise InvalidInputError if the model does not offer `dim`, or `errors` is not a choice."""
@@ -73,7 +74,26 @@ class EmbeddingPreparation:
         return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim, errors)
 
     def _call(self, texts: Texts, prompted: list[str], dim: int | None, errors: str) -> EmbeddingCall:
-        checked_dim, on_nan = check_dimension(self.manifest, dim), check_errors(errors)
-        tokens = self._tokenizer.tokenize(texts, prompted, truncate=self.model.truncate)
-        requests = pack_requests(tokens, self.model.pace.limits)
-        return EmbeddingCall(texts=texts, dim=checked_dim, errors=on_nan, manifest=self.manifest, requests=requests)
+        kind = self._result_kind(dim, errors)
+        duplicates = Duplicates.find(prompted)
+        tokens = self._tokenize(texts, prompted, duplicates)
+        requests = pack_requests(tokens, texts.first + duplicates.computed, self.model.pace.limits)
+        return EmbeddingCall(texts=texts, duplicates=duplicates, kind=kind, requests=requests)
+
+    def _result_kind(self, dim: int | None, errors: str) -> ResultKind:
+        checked_dim = check_dimension(self.manifest, dim)
+        return ResultKind(
+            name="embedding",
+            output=self.output,
+            shape=(checked_dim,),
+            convert=partial(truncate_vectors, dim=checked_dim),
+            errors=check_errors(errors),
+        )
+
+    def _tokenize(self, texts: Texts, prompted: list[str], duplicates: Duplicates) -> TokenRows:
+        positions = duplicates.computed
+        return self._tokenizer.tokenize(
+            duplicates.select(prompted),
+            lambda index: texts.describe(int(positions[index])),
+            truncate=self.model.truncate,
+        )

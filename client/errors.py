@@ -8,6 +8,7 @@ ClientError
     │   └── ModelNotLoadedError the server does not have the model, or not (any longer) this version; retry
     ├── ModelChangedError       another version of the model was deployed
     ├── ServerOverloadedError   queue full, or too long a wait in it; retry later
+    ├── ServerOutOfMemoryError  the server had not enough memory for a request
     └── ServerTimeoutError      no reply within `timeout_s`, or the call would take longer than `call_timeout_s`
 """
 
@@ -56,6 +57,10 @@ class ModelChangedError(ServerError):
 class ServerOverloadedError(ServerError):
     """The server rejected the request because its queue is full, or because the request waited too long in it. The
     request was not computed. Retry later."""
+
+
+class ServerOutOfMemoryError(ServerError):
+    """The server had not enough memory to compute a request, even with a single text."""
 
 
 class ServerTimeoutError(ServerError):

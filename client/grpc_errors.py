@@ -12,6 +12,7 @@ from .errors import (
     ManifestError,
     ModelNotLoadedError,
     ServerError,
+    ServerOutOfMemoryError,
     ServerOverloadedError,
     ServerTimeoutError,
     ServerUnavailableError,
@@ -23,6 +24,8 @@ _QUEUE_FULL = "exceeds maximum queue size"
 _QUEUE_TIMEOUT = "request timeout expired"
 _TOO_LARGE = "larger than max"
 _NO_OUTPUT = "unexpected inference output"
+# of ONNX Runtime's allocators, C++ and CUDA
+_OUT_OF_MEMORY = ("failed to allocate memory", "available memory of", "bad_alloc", "out of memory")
 # gRPC's messages
 _CONNECTION_LOST = ("keepalive", "ping timeout", "watchdog timeout")
 _CANCELLED_HERE = ("locally cancelled", "channel closed")
@@ -38,15 +41,28 @@ def map_grpc_errors(url: str, model: str, timeout_s: float) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as exc:
+    except (ValueError, grpc.aio.UsageError) as exc:
         if "closed" not in str(exc).lower():
             raise
         raise ServerError(f"{url}: the client of model {model!r} is closed; create a new one") from exc
     except grpc.RpcError as exc:
-        raise _translate(exc, url, model, timeout_s) from exc
+        raise translate_error(exc, url, model, timeout_s) from exc
 
 
-def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> ClientError:
+def cancelled_error(url: str, model: str, details: str) -> ServerError:
+    """Return the error for a call that this client cancelled."""
+    return ServerError(f"{url}: the call to model {model!r} was cancelled ({details})")
+
+
+def http_port_error(url: str) -> ServerUnavailableError:
+    """Return the error for a URL where a server speaks HTTP."""
+    return ServerUnavailableError(
+        f"{url}: this is an HTTP port: give the port of Triton's gRPC service, 8001 by default"
+    )
+
+
+def translate_error(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> ClientError:
+    """Return the client's exception for a gRPC error, without setting its cause."""
     code, details = error.code(), error.details() or ""
     lowered = details.lower()
     if any(phrase in lowered for phrase in _NOT_LOADED) or code is grpc.StatusCode.NOT_FOUND:
@@ -58,6 +74,11 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
     if _QUEUE_TIMEOUT in lowered and code is grpc.StatusCode.UNAVAILABLE:
         return ServerOverloadedError(
             f"{url}: a request to model {model!r} waited longer than the server allows; retry later ({details})"
+        )
+    if any(phrase in lowered for phrase in _OUT_OF_MEMORY):
+        return ServerOutOfMemoryError(
+            f"{url}: model {model!r} ran out of memory: export it with a smaller token budget or fewer instances "
+            f"({details})"
         )
     if any(phrase in lowered for phrase in _CONNECTION_LOST):
         return ServerUnavailableError(
@@ -80,5 +101,5 @@ def _translate(error: grpc.RpcError, url: str, model: str, timeout_s: float) -> 
     if code is grpc.StatusCode.CANCELLED and not any(phrase in lowered for phrase in _CANCELLED_HERE):
         return ServerUnavailableError(f"{url}: the server cancelled the call to model {model!r}; retry ({details})")
     if code is grpc.StatusCode.CANCELLED:
-        return ServerError(f"{url}: the call to model {model!r} was cancelled ({details})")
+        return cancelled_error(url, model, details)
     return ServerError(f"{url}: model {model!r} returned {code.name}: {details}")

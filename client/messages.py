@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 
-from .errors import ManifestError
+from .errors import ManifestError, ModelNotLoadedError
 from .manifest import INPUT_IDS, MANIFEST_PARAMETER, TOKEN_BUDGET_PARAMETER, Manifest
 from .manifest.packed_tokenizer import TOKENIZER_PARAMETER
 
@@ -105,6 +105,19 @@ def write_infer_request(target: InferTarget, input_ids: NDArray[np.int64]) -> An
         outputs=[requested],
         raw_input_contents=[content],
     )
+
+
+def check_version(response: Any, target: InferTarget, url: str) -> None:
+    """Raise ModelNotLoadedError if another version than that of `target` computed `response`."""
+    # a proxy may not forward the version
+    if target.version and response.model_version not in ("", target.version):
+        raise version_not_loaded(url, target.model, target.version)
+
+
+def version_not_loaded(url: str, model: str, version: str) -> ModelNotLoadedError:
+    """Return the error for a version, any if it is empty, that the server does not serve."""
+    which = f"version {version} of model" if version else "model"
+    return ModelNotLoadedError(f"{url}: {which} {model!r} is not loaded: wait until it is ready")
 
 
 def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:

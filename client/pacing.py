@@ -2,7 +2,8 @@
 
 A server computes what reaches it, even if the client has stopped waiting, so a long list must wait in the client and
 not in the server's queue. A client therefore keeps at most a window of tokens in flight per call, and a request
-takes at most half of the window, so that one request is computed while another waits.
+takes at most half of the window, so that one request is computed while another waits. Several servers share a window
+of so many times the size.
 
 - The window starts at the manifest's recommended tokens of one request, and never exceeds its recommended tokens in
   flight.
@@ -55,12 +56,26 @@ class Pace:
     """
 
     def __init__(
-        self, limits: RequestLimits, load: RecommendedLoad | None, clock: Callable[[], float] = time.monotonic
+        self,
+        limits: RequestLimits,
+        load: RecommendedLoad | None,
+        clock: Callable[[], float] = time.monotonic,
+        servers: int = 1,
     ) -> None:
+        """Create the pace of a client.
+
+        Args:
+            limits: Largest request that the server and the caller allow.
+            load: Recommendation of the manifest for one server.
+            clock: Returns the time in seconds.
+            servers: Number of servers that share the requests.
+        """
         load = load or DEFAULT_LOAD
         self._limits = limits
-        self._largest = max(load.tokens_in_flight, 2 * MIN_REQUEST_TOKENS)
-        self._window = float(min(self._largest, max(load.request_tokens, 2 * MIN_REQUEST_TOKENS)))
+        self._servers = servers
+        self._smallest = servers * 2 * MIN_REQUEST_TOKENS
+        self._largest = max(servers * load.tokens_in_flight, self._smallest)
+        self._window = float(min(self._largest, max(servers * load.request_tokens, self._smallest)))
         self._tokens_per_s: float | None = None
         self._has_been_late = False
         self._narrowed_s = clock()
@@ -74,7 +89,7 @@ class Pace:
 
     def limits(self) -> RequestLimits:
         """Return the limits of the next request."""
-        tokens = min(self._limits.tokens, max(self.window // 2, MIN_REQUEST_TOKENS))
+        tokens = min(self._limits.tokens, max(self.window // (2 * self._servers), MIN_REQUEST_TOKENS))
         return RequestLimits(rows=self._limits.rows, tokens=tokens)
 
     def has_room(self, outstanding: int) -> bool:
@@ -122,6 +137,6 @@ class Pace:
             self._narrow(self._window / 2)
 
     def _narrow(self, window: float) -> None:
-        self._window = min(self._window, max(window, 2 * MIN_REQUEST_TOKENS))
+        self._window = min(self._window, max(window, self._smallest))
         self._narrowed_s = self._clock()
         self._has_been_late = True

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InvalidInputError, ServerError
-from .manifest import EmbeddingManifest, RerankManifest
-from .messages import read_output
+from .duplicates import Duplicates
+from .errors import InvalidInputError
+from .lost_rows import ExpectedOutput
 from .partial_results import PartialResults
 from .requests import RowRequest
 from .texts import Texts
-from .vectors import truncate_vectors
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,71 +36,89 @@ def check_errors(errors: str) -> OnNaN:
     return cast(OnNaN, errors)
 
 
-def collect_embeddings(
-    replies: Iterable[RowReply], texts: Texts, manifest: EmbeddingManifest, dim: int, errors: OnNaN
-) -> NDArray[np.float32]:
-    """Collect unit vectors from replies in any order; a later reply to a row replaces an earlier one.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultKind:
+    """What the rows of a reply become."""
 
-    Returns:
-        float32 `[texts, dim]`, in the order of `texts`; with `errors="nan"`, rows that the server cannot embed are NaN.
-
-    Raises:
-        InvalidInputError: A row is NaN, with `errors="raise"`. The message names the first such text, after all replies
-            have arrived, so that it does not depend on their order.
-        ManifestError: A reply has another shape or type.
-        ServerError: Raised by `replies`; it gets the rows that arrived as `partial`.
-    """
-    embeddings = np.empty((len(texts), dim), np.float32)
-    is_valid = np.zeros(len(texts), np.bool_)
-    with _keep_partial(embeddings, is_valid):
-        for reply in replies:
-            positions = reply.request.positions
-            vectors = read_output(reply.response, manifest.task.output, (len(positions), manifest.dimension))
-            # the sum of a row is finite only if every component is
-            is_valid[positions] = np.isfinite(vectors.sum(axis=1))
-            embeddings[positions] = truncate_vectors(vectors, dim)
-    return finish_results(embeddings, is_valid, texts, "embedding", errors)
+    name: str
+    """`embedding` or `score`, for messages."""
+    output: ExpectedOutput
+    shape: tuple[int, ...]
+    """Shape of one text's result."""
+    convert: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """Returns the results `[rows, *shape]` of an output `[rows, width]`."""
+    errors: OnNaN
 
 
-def collect_scores(
-    replies: Iterable[RowReply], texts: Texts, manifest: RerankManifest, errors: OnNaN
-) -> NDArray[np.float32]:
-    """Collect float32 `[texts]` scores in 0…1, in the order of `texts`; raises as `collect_embeddings` does."""
-    scores = np.empty(len(texts), np.float32)
-    is_valid = np.zeros(len(texts), np.bool_)
-    with _keep_partial(scores, is_valid):
-        for reply in replies:
-            positions = reply.request.positions
-            scores[positions] = read_output(reply.response, manifest.task.output, (len(positions), 1))[:, 0]
-            is_valid[positions] = np.isfinite(scores[positions])
-    return finish_results(scores, is_valid, texts, "score", errors)
+class RowResults:
+    """Results of a call's texts. Replies arrive in any order; a later reply to a row replaces an earlier one."""
 
+    def __init__(self, texts: Texts, duplicates: Duplicates, kind: ResultKind) -> None:
+        """Create results that have not arrived.
 
-@contextmanager
-def _keep_partial(results: NDArray[np.float32], is_valid: NDArray[np.bool_]) -> Iterator[None]:
-    """Attach what `results` holds so far to a ServerError that is raised inside the context."""
-    try:
-        yield
-    except ServerError as exc:
-        results[~is_valid] = np.nan
-        exc.partial = PartialResults(results, is_valid)
-        raise
+        Args:
+            texts: The caller's texts.
+            duplicates: Which of them are computed.
+            kind: What the rows of a reply become.
+        """
+        self._texts = texts
+        self._duplicates = duplicates
+        self._kind = kind
+        self._values = np.empty((len(texts), *kind.shape), np.float32)
+        self._is_valid = np.zeros(len(texts), np.bool_)
+        self._missing = len(duplicates.computed)
+        self._has_arrived = np.zeros(len(texts), np.bool_)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether a reply to every text has arrived, in which the server had not lost its row."""
+        return not self._missing
 
-def finish_results(
-    results: NDArray[np.float32], is_valid: NDArray[np.bool_], texts: Texts, result: str, errors: OnNaN
-) -> NDArray[np.float32]:
-    """Return `results` with NaN where `is_valid` is False; with `errors="raise"`, raise InvalidInputError instead."""
-    if errors == "raise":
-        _raise_for_nan(np.flatnonzero(~is_valid).tolist(), texts, result)
-    results[~is_valid] = np.nan
-    return results
+    def add(self, reply: RowReply) -> None:
+        """Add the results in a reply; raise ManifestError if it has another shape or type."""
+        positions = reply.request.positions - self._texts.first
+        output = self._kind.output.read(reply.response, len(positions))
+        # the sum of a row is finite only if every component is
+        self._is_valid[positions] = np.isfinite(output.sum(axis=1))
+        self._values[positions] = self._kind.convert(output)
+        arrived = ~self._kind.output.find_lost(output)
+        self._has_arrived[positions] = arrived
+        self._missing -= int(arrived.sum())
 
+    def partial(self) -> PartialResults:
+        """Return the results that have arrived so far; the others are NaN."""
+        self._fill_duplicates()
+        self._values[~self._is_valid] = np.nan
+        return PartialResults(self._values, self._is_valid)
 
-def _raise_for_nan(invalid: list[int], texts: Texts, result: str) -> None:
-    if invalid:
+    def count_leading(self) -> int:
+        """Return the number of texts before the first one without a result."""
+        self._fill_duplicates()
+        return int(np.logical_and.accumulate(self._has_arrived & self._is_valid).sum())
+
+    def finish(self, count: int | None = None) -> NDArray[np.float32]:
+        """Return the results of the first `count` texts, or of all, float32 `[count, *shape]`.
+
+        Raises:
+            InvalidInputError: A result is NaN, with `errors="raise"`. The message names the first such text, and does
+                not depend on the order of the replies.
+        """
+        self._fill_duplicates()
+        values, is_valid = self._values[:count], self._is_valid[:count]
+        invalid = np.flatnonzero(~is_valid).tolist()
+        if invalid and self._kind.errors == "raise":
+            raise self._nan_error(invalid)
+        values[~is_valid] = np.nan
+        return values
+
+    def _fill_duplicates(self) -> None:
+        for array in (self._values, self._is_valid, self._has_arrived):
+            self._duplicates.fill(array)
+
+    def _nan_error(self, invalid: list[int]) -> InvalidInputError:
         others = f" (and {len(invalid) - 1} more)" if len(invalid) > 1 else ""
-        raise InvalidInputError(
-            f"{texts.describe(min(invalid))}{others} has no {result}: the server returned NaN, which means token ids "
-            "outside the vocabulary or an overflow inside the model: export the model in a higher precision"
+        return InvalidInputError(
+            f"{self._texts.describe(min(invalid))}{others} has no {self._kind.name}: the server returned NaN, which "
+            "means token ids outside the vocabulary or an overflow inside the model: export the model in a higher "
+            "precision"
         )

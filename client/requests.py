@@ -53,11 +53,31 @@ class RowRequest:
     input_ids: NDArray[np.int64]
     """`[rows, width]`, padded on the right with PADDING_ID."""
 
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, without padding."""
+        return int(np.count_nonzero(self.input_ids >= 0))
 
-def pack_requests(tokens: TokenRows, limits: Callable[[], RequestLimits]) -> Iterator[RowRequest]:
+    def halves(self) -> list[RowRequest]:
+        """Return two requests with the first and the last half of the rows."""
+        middle = len(self.positions) // 2
+        return [
+            RowRequest(self.positions[:middle], self.input_ids[:middle]),
+            RowRequest(self.positions[middle:], self.input_ids[middle:]),
+        ]
+
+
+def pack_requests(
+    tokens: TokenRows, positions: NDArray[np.intp], limits: Callable[[], RequestLimits]
+) -> Iterator[RowRequest]:
     """Yield requests that together contain every row once, longest rows first.
 
     A request is packed when it is about to be sent, within what `limits` returns at that time.
+
+    Args:
+        tokens: The rows.
+        positions: `[rows]`, index of each row's text in the caller's list.
+        limits: Returns the limits of the next request.
     """
     lengths = tokens.lengths
     # similar lengths share a request, so little padding is sent; the longest rows start first, as they take longest
@@ -66,13 +86,14 @@ def pack_requests(tokens: TokenRows, limits: Callable[[], RequestLimits]) -> Ite
     while start < len(order):
         width, allowed = int(lengths[order[start]]), limits()
         rows = min(allowed.rows, max(1, allowed.tokens // width))
-        yield _pack(tokens, order[start : start + rows], width)
+        packed = order[start : start + rows]
+        yield RowRequest(positions[packed], _pad(tokens, packed, width))
         start += rows
 
 
-def _pack(tokens: TokenRows, positions: NDArray[np.intp], width: int) -> RowRequest:
-    input_ids = np.full((len(positions), width), PADDING_ID, np.int64)
-    for padded, position in zip(input_ids, positions.tolist(), strict=True):
-        row = tokens.row(position)
+def _pad(tokens: TokenRows, rows: NDArray[np.intp], width: int) -> NDArray[np.int64]:
+    input_ids = np.full((len(rows), width), PADDING_ID, np.int64)
+    for padded, index in zip(input_ids, rows.tolist(), strict=True):
+        row = tokens.row(index)
         padded[: len(row)] = row
-    return RowRequest(positions, input_ids)
+    return input_ids

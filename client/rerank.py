@@ -96,4 +96,4 @@ class RerankClient(ModelClient[RerankPreparation]):
         return self._infer(lambda prepared: prepared.score(repeated, instruction, errors))
 
     def _prepare(self, config: Any, before: ConnectedModel[RerankManifest] | None) -> RerankPreparation:
-        return RerankPreparation(connect_model(config, RerankManifest, self._options, before))
+        return RerankPreparation(connect_model(config, RerankManifest, self._options, self._servers, before))

@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .connected_model import ConnectedModel
+from .duplicates import Duplicates
 from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
 from .manifest import RerankManifest
 from .prompts import prompt_before_document, prompt_pairs
-from .replies import OnNaN, RowReply, check_errors, collect_scores
+from .replies import ResultKind, RowResults, check_errors
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_text, check_texts
 from .tokenization import make_pair_tokenizer
@@ -36,19 +37,23 @@ class ScoreCall:
 
     texts: Texts
     """The document of each pair, for error messages."""
-    errors: OnNaN
-    manifest: RerankManifest
+    duplicates: Duplicates
+    kind: ResultKind
     requests: Iterator[RowRequest]
     """Packed lazily; empty if there are no pairs."""
 
     @property
     def output(self) -> ExpectedOutput:
         """The output tensor with the scores."""
-        return ExpectedOutput(name=self.manifest.task.output, width=1)
+        return self.kind.output
 
-    def finish(self, replies: Iterable[RowReply]) -> NDArray[np.float32]:
-        """Return float32 `[pairs]` scores in the order of the pairs; raises as `collect_scores` does."""
-        return collect_scores(replies, self.texts, self.manifest, self.errors)
+    def new_results(self) -> RowResults:
+        """Return where the replies are collected, float32 `[pairs]` scores."""
+        return RowResults(self.texts, self.duplicates, self.kind)
+
+    def finish(self, results: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the scores, float32 `[pairs]`."""
+        return results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +73,13 @@ class RankCall:
         """The output tensor with the scores."""
         return self.scores.output
 
-    def finish(self, replies: Iterable[RowReply]) -> list[RankedDocument]:
-        """Return the best documents, highest score first; raises as `collect_scores` does."""
-        return rank_scores(self.scores.finish(replies), self.top_k)
+    def new_results(self) -> RowResults:
+        """Return where the replies are collected, float32 `[documents]` scores."""
+        return self.scores.new_results()
+
+    def finish(self, results: NDArray[np.float32]) -> list[RankedDocument]:
+        """Return the best documents, highest score first."""
+        return rank_scores(results, self.top_k)
 
 
 class RerankPreparation:
@@ -79,6 +88,7 @@ class RerankPreparation:
     def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
         self.model = model
         self.manifest = model.manifest
+        self.output = ExpectedOutput(name=self.manifest.task.output, width=1)
         prompts = self.manifest.prompts
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
@@ -99,14 +109,24 @@ class RerankPreparation:
 
     def _call(self, queries: Sequence[str], documents: Texts, instruction: str | None, errors: str) -> ScoreCall:
         bodies = prompt_pairs(self.manifest.prompts, queries, documents.texts, instruction)
+        duplicates = Duplicates.find(bodies)
+        positions = duplicates.computed
         tokens = self._tokenizer.tokenize(
-            documents,
-            bodies,
-            lambda index: prompt_before_document(self.manifest.prompts, queries[index], instruction),
+            duplicates.select(bodies),
+            lambda index: documents.describe(int(positions[index])),
+            lambda index: prompt_before_document(self.manifest.prompts, queries[positions[index]], instruction),
             truncate=self.model.truncate,
         )
-        requests = pack_requests(tokens, self.model.pace.limits)
-        return ScoreCall(texts=documents, errors=check_errors(errors), manifest=self.manifest, requests=requests)
+        return ScoreCall(
+            texts=documents,
+            duplicates=duplicates,
+            kind=ResultKind(name="score", output=self.output, shape=(), convert=_squeeze, errors=check_errors(errors)),
+            requests=pack_requests(tokens, positions, self.model.pace.limits),
+        )
+
+
+def _squeeze(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    return output[:, 0]
 
 
 def rank_scores(scores: NDArray[np.float32], top_k: int | None) -> list[RankedDocument]:

@@ -1,119 +1,174 @@
-"""Sending of one call's requests over a gRPC stub, at the pace of the server."""
+"""Sending of one call's requests with synchronous gRPC."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from queue import SimpleQueue
-from typing import Any, NamedTuple
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import grpc
 
-from .call_deadline import CallDeadline
-from .messages import InferTarget, write_infer_request
-from .pacing import Pace, SentRequest
+from .connection import ConnectionOptions
+from .dispatch import Dispatch, Sending
+from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError
+from .grpc_errors import map_grpc_errors
+from .link import Connection, Link
+from .messages import InferTarget, check_version, write_infer_request
+from .pacing import Pace
 from .replies import RowReply
-from .requests import RowRequest
-
-_CONGESTED = (
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.UNAVAILABLE,  # Triton's code for a full queue, and for too long a wait in it
-)
+from .sources import RequestSource
 
 
-class _InFlight(NamedTuple):
-    request: RowRequest
-    sent: SentRequest
+@dataclass(frozen=True, slots=True, eq=False)
+class _Flight:
+    sending: Sending
+    connection: Connection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _FinishedCall:
+    """A blocking call that has ended, with the interface of a gRPC future."""
+
+    response: Any = None
+    error: grpc.RpcError | ValueError | None = None
+
+    def result(self) -> Any:
+        """Return the response, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.response
+
+    def cancel(self) -> None:
+        """Do nothing."""
 
 
 class Sender:
-    """Sends the requests of one call. Raises gRPC's own errors."""
+    """Sends the requests of one call."""
 
     def __init__(
         self,
-        stub: Any,
+        links: Mapping[str, Link],
+        connection: ConnectionOptions,
         target: InferTarget,
+        dispatch: Dispatch,
         pace: Pace,
-        *,
-        timeout_s: float,
-        max_in_flight: int,
-        deadline: CallDeadline,
+        on_not_loaded: Callable[[ModelNotLoadedError, str], None],
     ) -> None:
-        self._stub = stub
+        """Create the sender of one call.
+
+        Args:
+            links: The servers by URL.
+            connection: Options of the connection, for the metadata.
+            target: What requests ask for.
+            dispatch: Says what to send.
+            pace: Its clock.
+            on_not_loaded: Called with the error and the URL when no server has the version of `target`; raises if there
+                is another.
+        """
+        self._links = links
+        self._connection = connection
         self._target = target
+        self._dispatch = dispatch
         self._pace = pace
-        self._timeout_s = timeout_s
-        self._max_in_flight = max_in_flight
-        self._deadline = deadline
-        self._in_flight: dict[Any, _InFlight] = {}
-        self._outstanding = 0
+        self._on_not_loaded = on_not_loaded
+        self._in_flight: dict[Any, _Flight] = {}
         self._completed: SimpleQueue[tuple[Any, float]] = SimpleQueue()
-        self._next: RowRequest | None = None
-        self.is_out_of_time = False
-        """Whether requests were left out because no reply was expected before the deadline."""
 
-    def infer_one(self, request: RowRequest) -> RowReply:
-        """Send one request and wait for the reply."""
-        message = write_infer_request(self._target, request.input_ids)
-        sent = self._pace.send(request.input_ids.size, 0)
-        try:
-            response = self._stub.ModelInfer(message, timeout=self._request_timeout_s())
-        except grpc.RpcError as exc:
-            self._report_failure(exc, sent)
-            raise
-        self._pace.replied(sent, self._pace.now_s())
-        return RowReply(request, response)
+    def infer_all(self, source: RequestSource) -> Generator[RowReply, None, None]:
+        """Yield replies in order of arrival.
 
-    def infer_many(self, pending: Iterator[RowRequest]) -> Generator[RowReply, None, None]:
-        """Yield replies in order of arrival; cancels what is in flight after an error or when closed."""
+        Requests in flight are cancelled after an error, and when the generator is closed.
+
+        Raises:
+            ServerError: A request failed for good.
+            ManifestError: A reply does not have the expected output.
+        """
         try:
-            self._fill(pending)
-            while self._in_flight:
-                call, arrived_s = self._completed.get()
-                request, sent = self._in_flight.pop(call)
-                self._outstanding -= sent.tokens
+            while True:
+                self._fill(source)
+                if self._dispatch.is_done:
+                    return
+                if self._completed.empty():
+                    source.prepare_next()
                 try:
-                    response = call.result()
-                except grpc.RpcError as exc:
-                    self._report_failure(exc, sent)
-                    raise
-                self._pace.replied(sent, arrived_s)
-                # the server must not wait while the caller uses the reply
-                self._fill(pending)
-                yield RowReply(request, response)
+                    call, arrived_s = self._completed.get(timeout=self._dispatch.wait_s())
+                except Empty:
+                    continue
+                reply = self._receive(call, arrived_s)
+                if reply is not None:
+                    # the server must not wait while the caller uses the reply
+                    self._fill(source)
+                    yield reply
         finally:
-            for call in self._in_flight:
+            for call, flight in self._in_flight.items():
                 call.cancel()
+                self._link(flight.sending).give_back(flight.connection)
 
-    def _fill(self, pending: Iterator[RowRequest]) -> None:
-        """Send requests as long as there is room for them."""
-        while (
-            not self.is_out_of_time
-            and len(self._in_flight) < self._max_in_flight
-            and self._pace.has_room(self._outstanding)
-        ):
-            request = self._next or next(pending, None)
-            self._next = request
-            if request is None:
+    def _fill(self, source: RequestSource) -> None:
+        """Send what may be sent."""
+        while True:
+            if self._dispatch.needs_requests:
+                self._dispatch.add(source.next())
+                continue
+            sending = self._dispatch.next()
+            if sending is None:
                 return
-            if self._pace.predict_s(request.input_ids.size, self._outstanding) > self._deadline.remaining_s:
-                # the reply to a request in flight may improve the prediction
-                self.is_out_of_time = not self._in_flight
-                return
-            self._next = None
-            self._start(request)
+            self._start(sending)
 
-    def _start(self, request: RowRequest) -> None:
-        message = write_infer_request(self._target, request.input_ids)
-        sent = self._pace.send(request.input_ids.size, self._outstanding)
-        call = self._stub.ModelInfer.future(message, timeout=self._request_timeout_s())
-        self._in_flight[call] = _InFlight(request, sent)
-        self._outstanding += sent.tokens
+    def _start(self, sending: Sending) -> None:
+        link = self._link(sending)
+        message = write_infer_request(self._target, sending.request.input_ids)
+        metadata = self._connection.call_metadata()
+        connection = link.take()
+        infer = connection.stub.ModelInfer
+        flight = _Flight(sending, connection)
+        # a single request uses a blocking call: gRPC starts a thread for a call with a future
+        if self._dispatch.is_last:
+            finished = _call_now(infer, message, sending.timeout_s, metadata)
+            self._in_flight[finished] = flight
+            self._completed.put((finished, self._pace.now_s()))
+            return
+        try:
+            with map_grpc_errors(link.url, self._target.model, sending.timeout_s):
+                call = infer.future(message, timeout=sending.timeout_s, metadata=metadata)
+        except ServerError as error:
+            link.give_back(connection, error)
+            raise
+        self._in_flight[call] = flight
         call.add_done_callback(lambda done: self._completed.put((done, self._pace.now_s())))
 
-    def _request_timeout_s(self) -> float:
-        return min(self._timeout_s, self._deadline.remaining_s)
+    def _receive(self, call: Any, arrived_s: float) -> RowReply | None:
+        """Return the reply of a call; None if it failed and its request is sent again."""
+        flight = self._in_flight.pop(call)
+        sending, link = flight.sending, self._link(flight.sending)
+        failure: BaseException | None = None
+        try:
+            with map_grpc_errors(link.url, self._target.model, sending.timeout_s):
+                response = call.result()
+            check_version(response, self._target, link.url)
+        except ServerError as error:
+            failure = error
+            self._failed(sending, error)
+            return None
+        finally:
+            link.give_back(flight.connection, failure)
+        return self._dispatch.replied(sending, response, arrived_s)
 
-    def _report_failure(self, error: grpc.RpcError, sent: SentRequest) -> None:
-        if error.code() in _CONGESTED:
-            self._pace.failed(sent)
+    def _failed(self, sending: Sending, error: ServerError) -> None:
+        deadline = self._dispatch.deadline
+        if isinstance(error, ServerTimeoutError) and not deadline.remaining_s:
+            raise deadline.error(sending.endpoint.url, self._target.model) from error
+        if isinstance(error, ModelNotLoadedError) and self._dispatch.concerns_version(sending):
+            self._on_not_loaded(error, sending.endpoint.url)
+        self._dispatch.failed(sending, error)
+
+    def _link(self, sending: Sending) -> Link:
+        return self._links[sending.endpoint.url]
+
+
+def _call_now(infer: Any, message: Any, timeout_s: float, metadata: list[tuple[str, str]]) -> _FinishedCall:
+    try:
+        return _FinishedCall(response=infer(message, timeout=timeout_s, metadata=metadata))
+    except (grpc.RpcError, ValueError) as exc:
+        return _FinishedCall(error=exc)

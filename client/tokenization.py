@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Encoding, Tokenizer
+from tokenizers import Tokenizer
 
 from .errors import InvalidInputError, ManifestError
 from .manifest import TokenizerIdentity
 from .manifest.panics import PanicError, panics_as_errors
-from .texts import Texts
+from .text_cut import TextCut
 from .tokenizer_source import TokenizerFile
 
 
@@ -52,30 +53,35 @@ class RowTokenizer:
     tokenizer: Tokenizer
     end_token_id: int | None
     max_tokens: int
+    _cut: TextCut = field(init=False, repr=False)
 
-    def tokenize(self, texts: Texts, prompted: Sequence[str], *, truncate: bool) -> TokenRows:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_cut", TextCut.for_tokenizer(self.tokenizer))
+
+    def tokenize(self, prompted: Sequence[str], describe: Callable[[int], str], *, truncate: bool) -> TokenRows:
         """Tokenize texts; every row has exactly one end token at its end and at most `max_tokens` tokens.
 
         An end token at the end of a text is not doubled. A longer row keeps its first ids and the end token, as with
         `truncation=True, max_length=max_tokens` in transformers.
 
         Args:
-            texts: The caller's texts, for error messages.
-            prompted: The same texts with their prompts.
+            prompted: Texts with their prompts.
+            describe: Returns a text's name for error messages, by its index.
             truncate: Whether to truncate rows that are too long.
 
         Raises:
             InvalidInputError: A row has no tokens, is too long and `truncate` is False, or cannot be tokenized.
         """
-        encodings = _encode(self.tokenizer, prompted, texts.describe, add_special_tokens=True)
-        rows = [encoding.ids for encoding in encodings]
+        encode = partial(_encode, self.tokenizer, add_special_tokens=True)
+        rows, is_cut = self._cut.encode(prompted, self.max_tokens, encode, describe)
         for index, row in enumerate(rows):
             length = self._truncate_and_end(row)
             if length > self.max_tokens and not truncate:
-                raise too_long(texts.describe(index), f"{length} tokens with prompt and end token", self.max_tokens)
+                count = f"{'more than ' if is_cut[index] else ''}{length}"
+                raise too_long(describe(index), f"{count} tokens with prompt and end token", self.max_tokens)
             if not row:
                 raise InvalidInputError(
-                    f"{texts.describe(index)} has no tokens, and the model appends no end token: leave the text out"
+                    f"{describe(index)} has no tokens, and the model appends no end token: leave the text out"
                 )
         return join_rows(rows)
 
@@ -106,9 +112,18 @@ class PairTokenizer:
     prefix: list[int]
     suffix: list[int]
     max_tokens: int
+    _cut: TextCut = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_cut", TextCut.for_tokenizer(self.tokenizer))
 
     def tokenize(
-        self, texts: Texts, bodies: Sequence[str], before_document: Callable[[int], str], *, truncate: bool
+        self,
+        bodies: Sequence[str],
+        describe: Callable[[int], str],
+        before_document: Callable[[int], str],
+        *,
+        truncate: bool,
     ) -> TokenRows:
         """Tokenize bodies to rows of prefix, body and suffix, at most `max_tokens` long, without special tokens.
 
@@ -116,8 +131,8 @@ class PairTokenizer:
         max_length=max_tokens - len(prefix) - len(suffix)`; prefix and suffix are never truncated.
 
         Args:
-            texts: The caller's documents, for error messages.
             bodies: The filled body templates.
+            describe: Returns a document's name for error messages, by its index.
             before_document: Returns the part of a body before the document, by its index.
             truncate: Whether to truncate bodies that are too long.
 
@@ -129,21 +144,20 @@ class PairTokenizer:
         """
         max_body = self.max_tokens - len(self.prefix) - len(self.suffix)
         rows, crowded = [], []
-        encodings = _encode(
-            self.tokenizer, bodies, lambda index: f"{texts.describe(index)} with its query", add_special_tokens=False
-        )
-        for index, encoding in enumerate(encodings):
-            body = encoding.ids
+        encode = partial(_encode, self.tokenizer, add_special_tokens=False)
+        encoded, is_cut = self._cut.encode(bodies, max_body, encode, lambda index: f"{describe(index)} with its query")
+        for index, body in enumerate(encoded):
             if len(body) > max_body and not truncate:
                 length = len(body) - max_body + self.max_tokens
-                raise too_long(texts.describe(index), f"{length} tokens with query and prompt", self.max_tokens)
+                count = f"{'more than ' if is_cut[index] else ''}{length}"
+                raise too_long(describe(index), f"{count} tokens with query and prompt", self.max_tokens)
             if len(body) > max_body and self._leaves_no_room(before_document(index), max_body):
                 crowded.append(index)
             rows.append([*self.prefix, *body[:max_body], *self.suffix])
         if crowded:
             others = f" (and {len(crowded) - 1} more)" if len(crowded) > 1 else ""
             warnings.warn(
-                f"the query leaves no room for {texts.describe(crowded[0])}{others}: query and prompt take all "
+                f"the query leaves no room for {describe(crowded[0])}{others}: query and prompt take all "
                 f"{self.max_tokens} tokens that the model accepts, so the score says nothing about the document; "
                 "shorten the query",
                 stacklevel=5,
@@ -152,8 +166,8 @@ class PairTokenizer:
 
     def _leaves_no_room(self, before: str, max_body: int) -> bool:
         """Whether the part `before` the document takes all of the body's tokens."""
-        [encoding] = _encode(self.tokenizer, [before], lambda _: "the query", add_special_tokens=False)
-        return len(encoding.ids) >= max_body
+        [ids] = _encode(self.tokenizer, [before], lambda _: "the query", add_special_tokens=False)
+        return len(ids) >= max_body
 
 
 def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_tokens: int) -> PairTokenizer:
@@ -177,17 +191,18 @@ def make_pair_tokenizer(tokenizer: Tokenizer, prefix: str, suffix: str, max_toke
 
 def _encode(
     tokenizer: Tokenizer, texts: Sequence[str], describe: Callable[[int], str], *, add_special_tokens: bool
-) -> list[Encoding]:
-    """Tokenize `texts`; raise InvalidInputError with the description of a text at which the tokenizer panics.
+) -> list[list[int]]:
+    """Return the token ids of `texts`; raise InvalidInputError that describes a text at which the tokenizer panics.
 
     It does so where its regular expression takes more than ten million steps, such as in ten million spaces.
     """
     try:
         with panics_as_errors():
-            return tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
+            encodings = tokenizer.encode_batch_fast(list(texts), add_special_tokens=add_special_tokens)
     except PanicError as exc:
         name = describe(_find_panic(tokenizer, texts))
         raise InvalidInputError(f"{name} cannot be tokenized ({exc}): split it, or shorten runs of spaces") from exc
+    return [encoding.ids for encoding in encodings]
 
 
 def _find_panic(tokenizer: Tokenizer, texts: Sequence[str]) -> int:

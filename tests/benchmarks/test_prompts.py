@@ -38,7 +38,7 @@ def test_queries_begin_with_the_ids_of_their_prompt(tokenizer: Tokenizer) -> Non
     texts = ["what is a token", "Tokyo", "1984", " a space", "\nline breaks", '"quoted"']
     prompts = Prompts(query=QUERY_TEMPLATE, document="{text}", default_instruction=DEFAULT_INSTRUCTION)
     rows = RowTokenizer(tokenizer=tokenizer, end_token_id=_END_TOKEN_ID, max_tokens=99).tokenize(
-        check_texts(texts), prompt_queries(prompts, texts), truncate=False
+        prompt_queries(prompts, texts), check_texts(texts).describe, truncate=False
     )
     found = [tuple(rows.row(index).tolist()) for index in range(len(texts))]
     assert {row[:QUERY_PREFIX_TOKENS] for row in found} == {QUERY_PREFIX[:QUERY_PREFIX_TOKENS]}
@@ -52,7 +52,7 @@ def test_pairs_have_the_ids_of_their_prompt_around_query_and_document(tokenizer:
     pairs = make_pair_tokenizer(tokenizer, prompts.prefix, prompts.suffix, 199)
     query, document = "what is a token", "A token is a part of a text."
     bodies = prompt_pairs(prompts, [query], [document])
-    row = tuple(pairs.tokenize(check_texts([document]), bodies, lambda _: "", truncate=False).row(0).tolist())
+    row = tuple(pairs.tokenize(bodies, check_texts([document]).describe, lambda _: "", truncate=False).row(0).tolist())
     inner = [tokenizer.encode(f" {text}", add_special_tokens=False).ids for text in (query, document)]
     assert row == (*PAIR_PREFIX, *inner[0], *PAIR_SEPARATOR, *inner[1], *PAIR_SUFFIX)
     assert len(PAIR_PREFIX) == 60

@@ -30,7 +30,7 @@ def triton(manifest: EmbeddingManifest) -> Iterator[FakeTriton]:
 
 @pytest.fixture
 def client(triton: FakeTriton) -> Iterator[EmbeddingClient]:
-    with EmbeddingClient(triton.url, model=MODEL, timeout_s=10) as connected:
+    with EmbeddingClient(triton.url, model=MODEL, timeout_s=10, retry_timeout_s=0) as connected:
         yield connected
 
 
@@ -47,5 +47,5 @@ def reranking_triton(rerank_manifest: RerankManifest) -> Iterator[FakeTriton]:
 
 @pytest.fixture
 def rerank_client(reranking_triton: FakeTriton) -> Iterator[RerankClient]:
-    with RerankClient(reranking_triton.url, model=MODEL, timeout_s=10) as connected:
+    with RerankClient(reranking_triton.url, model=MODEL, timeout_s=10, retry_timeout_s=0) as connected:
         yield connected

@@ -93,7 +93,7 @@ def test_calls_of_other_threads_survive_the_reconnection(
         while not triton.batches and slow.is_alive() and triton.most_in_flight == 0:
             time.sleep(0.01)
         channel = client._channel
-        with pytest.raises(ServerTimeoutError), channel._use():
+        with pytest.raises(ServerTimeoutError), channel._use(balancer.url):
             raise ServerTimeoutError("of another call")
         assert len(client.embed_documents(["quick"])) == 1
         assert balancer.connections == 2
@@ -115,7 +115,7 @@ def test_lost_connection_is_named(triton: FakeTriton, tokenizer_file: Path, deta
     """gRPC reports a connection whose pings stay without a reply in these words."""
     triton.fault = lambda _number, context: context.abort(grpc.StatusCode.UNAVAILABLE, details)
     with (
-        EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file) as client,
+        EmbeddingClient(triton.url, MODEL, tokenizer=tokenizer_file, retry_timeout_s=0) as client,
         pytest.raises(ServerUnavailableError, match="the connection was lost without notice"),
     ):
         client.embed_documents(["a text"])

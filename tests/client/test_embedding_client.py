@@ -12,6 +12,7 @@ import pytest
 from fake_triton import MODEL, FakeTriton, row_vector
 from numpy.typing import NDArray
 from sample_manifest import DIMENSION, END_TOKEN, END_TOKEN_ID, make_manifest
+from sample_texts import distinct_texts
 from tokenizers import Tokenizer
 
 from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInputError, ManifestError
@@ -63,7 +64,7 @@ def test_queries_carry_the_instruction(client: EmbeddingClient, tokenizer_file: 
 
 
 def test_server_row_limit_and_padding(triton: FakeTriton, client: EmbeddingClient) -> None:
-    client.embed_documents(sample_texts(100))
+    client.embed_documents([f"{number} {text}" for number, text in enumerate(sample_texts(100))])
     assert max(len(batch) for batch in triton.batches) == triton.max_batch_size
     assert sum(len(batch) for batch in triton.batches) == 100
     for batch in triton.batches:
@@ -74,7 +75,7 @@ def test_server_row_limit_and_padding(triton: FakeTriton, client: EmbeddingClien
 
 def test_caller_row_limit(triton: FakeTriton) -> None:
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=3) as client:
-        client.embed_documents(["a"] * 10)
+        client.embed_documents(distinct_texts(10))
     assert sorted(len(batch) for batch in triton.batches) == [1, 3, 3, 3]
 
 
@@ -82,7 +83,7 @@ def test_caller_row_limit(triton: FakeTriton) -> None:
 def test_requests_in_flight_reach_the_limit_and_not_more(triton: FakeTriton, max_in_flight: int) -> None:
     triton.fault = lambda *_: time.sleep(0.01)
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=max_in_flight) as client:
-        client.embed_documents(["a"] * 12)
+        client.embed_documents(distinct_texts(12))
     assert triton.most_in_flight == max_in_flight
 
 

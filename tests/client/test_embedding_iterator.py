@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
 from sample_manifest import DIMENSION
+from sample_texts import distinct_texts
 
 from qwen3_triton.client import EmbeddingClient
 from qwen3_triton.client.errors import InvalidInputError, ServerError
@@ -61,7 +62,7 @@ def test_an_error_comes_after_the_vectors_before_it(triton: FakeTriton) -> None:
             context.abort(grpc.StatusCode.INTERNAL, "broken")
 
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=2, max_in_flight=1) as client:
-        texts = ["a"] * 40
+        texts = distinct_texts(40)
         whole = client.embed_documents(texts)
         triton.batches.clear()
         triton.fault = fault
@@ -85,7 +86,7 @@ def test_closing_cancels_what_is_in_flight(triton: FakeTriton) -> None:
 
     triton.fault = fault
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=2) as client:
-        arrays = client.iter_documents(["a"] * 100, window_texts=4)
+        arrays = client.iter_documents(distinct_texts(100), window_texts=4)
         next(arrays)
         deadline_s = time.monotonic() + 20
         # what was sent may arrive after the client has closed the iterator

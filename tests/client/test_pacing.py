@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton
 from sample_manifest import DIMENSION
+from sample_texts import distinct_texts
 
 from qwen3_triton.client import EmbeddingClient, RerankClient, RerankManifest
 from qwen3_triton.client.errors import InvalidInputError, ServerError, ServerTimeoutError
@@ -158,14 +159,14 @@ def test_the_clients_requests_become_smaller_on_a_slow_server(triton: FakeTriton
     triton.fault = fault
     triton.max_batch_size = 1_000
     with EmbeddingClient(triton.url, MODEL) as client:
-        client.embed_documents(["a" * 9] * 600)
+        client.embed_documents(distinct_texts(600, length=9))
     assert max(batch.size for batch in triton.batches[-4:]) < triton.batches[0].size
     assert sum(len(batch) for batch in triton.batches) == 600
 
 
 def test_a_call_that_cannot_finish_in_time_keeps_its_results_and_leaves_no_work(triton: FakeTriton) -> None:
     triton.fault = lambda *_: time.sleep(0.05)
-    texts = [f"text {'a' * (index % 7)}" for index in range(200)]
+    texts = distinct_texts(200, length=9)
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=1) as client:
         whole = EmbeddingClient(triton.url, MODEL).embed_documents(texts)
         triton.batches.clear()
@@ -195,7 +196,7 @@ def test_an_error_carries_the_vectors_that_arrived(triton: FakeTriton, number: i
         EmbeddingClient(triton.url, MODEL, max_rows_per_request=2, max_in_flight=1) as client,
         pytest.raises(ServerError, match="broken") as caught,
     ):
-        client.embed_documents(["a"] * 20)
+        client.embed_documents(distinct_texts(20))
     partial = caught.value.partial
     assert partial is not None
     assert partial.done.sum() == 2 * number
@@ -213,7 +214,7 @@ def test_an_error_carries_the_scores_that_arrived(rerank_manifest: RerankManifes
             RerankClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=1) as client,
             pytest.raises(ServerError, match="broken") as caught,
         ):
-            client.score([("q", "d")] * 5)
+            client.score([("q", text) for text in distinct_texts(5)])
     partial = caught.value.partial
     assert partial is not None
     assert partial.done.sum() == np.isfinite(partial.results).sum() == 2

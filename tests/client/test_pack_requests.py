@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qwen3_triton.client import InvalidInputError
-from qwen3_triton.client.requests import RequestLimits, limit_requests, pack_requests
+from qwen3_triton.client.requests import RequestLimits, RowRequest, limit_requests, pack_requests
 from qwen3_triton.client.tokenization import TokenRows
 
 
@@ -14,15 +14,19 @@ def random_rows(seed: int, count: int) -> TokenRows:
     return TokenRows(rng.integers(0, 1000, int(starts[-1])), starts)
 
 
+def pack(tokens: TokenRows, limits: RequestLimits) -> list[RowRequest]:
+    return list(pack_requests(tokens, np.arange(len(tokens.lengths)), lambda: limits))
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("count", [1, 7, 100])
 @pytest.mark.parametrize(
     "limits", [RequestLimits(rows=8), RequestLimits(rows=1), RequestLimits(rows=64, tokens=100)], ids=str
 )
-def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
+test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
     tokens = random_rows(seed, count)
     seen = []
-    for request in pack_requests(tokens, lambda: limits):
+    for request in pack(tokens, limits):
         rows, width = request.input_ids.shape
         assert request.input_ids.dtype == np.int64
         assert 1 <= rows <= limits.rows
@@ -37,18 +41,21 @@ def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits:
 
 def test_similar_lengths_share_a_request() -> None:
     tokens = random_rows(3, 200)
-    padded = sum(request.input_ids.size for request in pack_requests(tokens, lambda: RequestLimits(rows=8)))
+    padded = sum(
+        request.input_ids.size
+        for request in pack(tokens, RequestLimits(rows=8))
+    )
     assert padded < 1.1 * len(tokens.ids)
 
 
 def test_full_requests() -> None:
-    requests = list(pack_requests(random_rows(0, 20), lambda: RequestLimits(rows=8)))
+    requests = pack(random_rows(0, 20), RequestLimits(rows=8))
     assert [len(request.positions) for request in requests] == [8, 8, 4]
 
 
 def test_no_rows_no_requests() -> None:
     empty = TokenRows(np.zeros(0, np.int64), np.zeros(1, np.int64))
-    assert list(pack_requests(empty, lambda: RequestLimits(rows=8))) == []
+    assert pack(empty, RequestLimits(rows=8)) == []
 
 
 def test_a_caller_can_only_lower_the_limit_of_the_server() -> None:
@@ -57,3 +64,21 @@ def test_a_caller_can_only_lower_the_limit_of_the_server() -> None:
     assert limit_requests(32, 100).rows == 32
     with pytest.raises(InvalidInputError, match="max_rows_per_request"):
         limit_requests(32, 0)
+
+
+def test_positions_are_those_of_the_caller() -> None:
+    tokens = random_rows(1, 5)
+    positions = np.asarray([2, 3, 5, 7, 11])
+    [request] = pack_requests(tokens, positions, lambda: RequestLimits(rows=8))
+    assert sorted(request.positions.tolist()) == positions.tolist()
+    for position, row in zip(request.positions.tolist(), request.input_ids, strict=True):
+        assert row[row >= 0].tolist() == tokens.row(positions.tolist().index(position)).tolist()
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8])
+def test_halves_have_the_rows_of_the_whole(rows: int) -> None:
+    [whole] = pack(random_rows(2, rows), RequestLimits(rows=8))
+    halves = whole.halves()
+    assert all(len(half.positions) for half in halves)
+    np.testing.assert_array_equal(np.concatenate([half.positions for half in halves]), whole.positions)
+    np.testing.assert_array_equal(np.concatenate([half.input_ids for half in halves]), whole.input_ids)

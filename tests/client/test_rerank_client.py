@@ -94,7 +94,7 @@ def test_scores_in_the_order_of_the_pairs(rerank_client: RerankClient, tokenizer
 
 
 def test_long_lists_are_split_into_requests(reranking_triton: FakeTriton, rerank_client: RerankClient) -> None:
-    rerank_client.rerank("q", sample_texts(100))
+    rerank_client.rerank("q", [f"{number} {text}" for number, text in enumerate(sample_texts(100))])
     assert max(len(batch) for batch in reranking_triton.batches) == reranking_triton.max_batch_size
     assert sum(len(batch) for batch in reranking_triton.batches) == 100
 

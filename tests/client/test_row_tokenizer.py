@@ -22,7 +22,7 @@ def tokenize(
 ) -> list[list[int]]:
     loaded = load_tokenizer(TokenizerFile.read(file), manifest.tokenizer)
     limited = RowTokenizer(tokenizer=loaded, end_token_id=manifest.end_token_id, max_tokens=max_tokens)
-    rows = limited.tokenize(check_texts(texts), texts, truncate=truncate)
+    rows = limited.tokenize(texts, check_texts(texts).describe, truncate=truncate)
     return [rows.row(index).tolist() for index in range(len(texts))]
 
 
@@ -119,7 +119,7 @@ def test_prompt_that_the_tokenizer_gives_up_is_named(exploding_file: Path) -> No
         make_pair_tokenizer(tokenizer, "x" * 90, "", 200)
     pairs = make_pair_tokenizer(tokenizer, "p", "s", 200)
     with pytest.raises(InvalidInputError, match=r"documents\[0\] \('d'\) with its query cannot be tokenized"):
-        pairs.tokenize(check_texts(["d"], "documents"), [f"{'x' * 90} d"], lambda _: "", truncate=True)
+        pairs.tokenize([f"{'x' * 90} d"], check_texts(["d"], "documents").describe, lambda _: "", truncate=True)
 
 
 def test_ten_million_spaces_are_named(project_root: Path) -> None:

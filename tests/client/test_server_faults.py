@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fake_triton import MODEL, FakeTriton, write_reply
 from sample_manifest import DIMENSION, make_manifest
+from sample_texts import distinct_texts
 
 from qwen3_triton.client import (
     ClientError,
@@ -89,7 +90,7 @@ def test_failed_calls(
 ) -> None:
     triton.fault = abort(code, details)
     with pytest.raises(ServerError) as raised:
-        client.embed_documents(["a"] * texts)
+        client.embed_documents(distinct_texts(texts))
     assert type(raised.value) is error
     assert isinstance(raised.value.__cause__, grpc.RpcError)
     assert MODEL in str(raised.value) or error is ServerUnavailableError
@@ -105,7 +106,7 @@ def test_rejected_requests_narrow_the_window(
     before = pace.window
     triton.fault = abort(grpc.StatusCode.UNAVAILABLE, details)
     with pytest.raises(ServerOverloadedError, match="retry later"):
-        client.embed_documents(["a"] * texts)
+        client.embed_documents(distinct_texts(texts))
     assert pace.window == before // 2
 
 
@@ -119,7 +120,7 @@ def test_slow_server(triton: FakeTriton, texts: int) -> None:
             EmbeddingClient(triton.url, MODEL, timeout_s=0.2) as client,
             pytest.raises(ServerTimeoutError, match=r"did not reply within 0\.2 s"),
         ):
-            client.embed_documents(["a"] * texts)
+            client.embed_documents(distinct_texts(texts))
     finally:
         release.set()
 
@@ -138,7 +139,7 @@ def test_first_error_cancels_the_rest(triton: FakeTriton) -> None:
     deadline_s = time.monotonic() + 30
     with EmbeddingClient(triton.url, MODEL, max_rows_per_request=1, max_in_flight=4) as client:
         with pytest.raises(ServerError, match="broken"):
-            client.embed_documents(["a"] * 50)
+            client.embed_documents(distinct_texts(50))
         while len(cancelled) < len(triton.batches) - 1 and time.monotonic() < deadline_s:
             time.sleep(0.01)
     # the fourth may be cancelled before it reaches the server
@@ -157,7 +158,7 @@ def test_failed_requests_are_not_retried(triton: FakeTriton, client: EmbeddingCl
 
 def test_server_stops_after_the_client_connected(manifest: EmbeddingManifest) -> None:
     with FakeTriton(manifest.to_json(), DIMENSION) as triton:
-        client = EmbeddingClient(triton.url, MODEL)
+        client = EmbeddingClient(triton.url, MODEL, retry_timeout_s=0)
     with client, pytest.raises(ServerUnavailableError, match="no Triton server reachable"):
         client.embed_documents(["a"])
 
@@ -168,7 +169,7 @@ def test_closed_client(triton: FakeTriton, texts: int) -> None:
     client.close()
     client.close()
     with pytest.raises(ClientError, match="is closed"):
-        client.embed_documents(["a"] * texts)
+        client.embed_documents(distinct_texts(texts))
 
 
 @BOTH_PATHS
@@ -178,7 +179,7 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
     client = EmbeddingClient(triton.url, MODEL)
     threading.Timer(0.1, client.close).start()
     with pytest.raises(ServerError, match=r"was cancelled|is closed") as caught:
-        client.embed_documents(["a"] * texts)
+        client.embed_documents(distinct_texts(texts))
     release.set()
     assert not isinstance(caught.value, ServerUnavailableError)
 
@@ -187,7 +188,7 @@ def test_closed_while_waiting(triton: FakeTriton, texts: int) -> None:
 def test_a_call_that_the_server_cancels_may_be_retried(triton: FakeTriton, client: EmbeddingClient, texts: int) -> None:
     triton.fault = abort(grpc.StatusCode.CANCELLED, "cancelled")
     with pytest.raises(ServerUnavailableError, match="the server cancelled the call"):
-        client.embed_documents(["a"] * texts)
+        client.embed_documents(distinct_texts(texts))
 
 
 @pytest.mark.parametrize(
@@ -257,5 +258,5 @@ def test_large_reply(tokenizer_file: Path) -> None:
     json_text = make_manifest(tokenizer_file, dimension=dimension).to_json()
     with FakeTriton(json_text, dimension, 512) as triton, EmbeddingClient(triton.url, MODEL) as client:
         # 8 MiB, above gRPC's default limit of 4 MiB
-        assert client.embed_documents(["a"] * 512).shape == (512, dimension)
+        assert client.embed_documents(distinct_texts(512, length=3)).shape == (512, dimension)
     assert len(triton.batches) == 1

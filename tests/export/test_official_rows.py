@@ -176,14 +176,14 @@ def listed(rows: TokenRows) -> Rows:
 
 def client_rows(folder: Path, prompted: Sequence[str], max_tokens: int) -> Rows:
     rows = RowTokenizer(tokenizer=plain_tokenizer(folder), end_token_id=END_ID, max_tokens=max_tokens)
-    return listed(rows.tokenize(check_texts(prompted), prompted, truncate=True))
+    return listed(rows.tokenize(prompted, check_texts(prompted).describe, truncate=True))
 
 
 def client_pairs(folder: Path, pairs: Sequence[tuple[str, str]], max_tokens: int) -> Rows:
     queries, documents = zip(*pairs, strict=True)
     bodies = prompt_pairs(PAIR_PROMPTS, queries, documents)
     tokenizer = make_pair_tokenizer(plain_tokenizer(folder), PAIR_PROMPTS.prefix, PAIR_PROMPTS.suffix, max_tokens)
-    return listed(tokenizer.tokenize(check_texts(documents), bodies, lambda _: "", truncate=True))
+    return listed(tokenizer.tokenize(bodies, check_texts(documents).describe, lambda _: "", truncate=True))
 
 
 @functools.cache

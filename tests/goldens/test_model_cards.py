@@ -134,7 +134,7 @@ def similarities(model: ExportResult) -> NDArray[np.float32]:
         end_token_id=manifest.end_token_id,
         max_tokens=manifest.max_tokens,
     )
-    vectors = run(model, tokenizer.tokenize(check_texts(prompted), prompted, truncate=False))
+    vectors = run(model, tokenizer.tokenize(prompted, check_texts(prompted).describe, truncate=False))
     found: NDArray[np.float32] = vectors[:2] @ vectors[2:].T
     return found
 
@@ -147,7 +147,7 @@ def scores(model: ExportResult, pairs: Sequence[tuple[str, str]]) -> NDArray[np.
     tokenizer = make_pair_tokenizer(plain, prompts.prefix, prompts.suffix, manifest.max_tokens)
     queries, documents = zip(*pairs, strict=True)
     bodies = prompt_pairs(prompts, queries, documents)
-    return run(model, tokenizer.tokenize(check_texts(documents), bodies, lambda _: "", truncate=False))[:, 0]
+    return run(model, tokenizer.tokenize(bodies, check_texts(documents).describe, lambda _: "", truncate=False))[:, 0]
 
 
 def test_folder_has_a_checkpoint() -> None:

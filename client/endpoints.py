@@ -1,0 +1,108 @@
+"""The servers of a client, and which of them may be asked now.
+
+A server that fails is left alone for a time that doubles with each failure in a row, with jitter, so that clients do
+not return all at once. After that time one request tries it; the first reply makes it available again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """One server."""
+
+    url: str
+    """`HOST:PORT`."""
+    failures: int = 0
+    """Failures since the last reply."""
+    failed_s: float = 0.0
+    """When the last of them was counted, in seconds of the clock."""
+    opens_s: float = 0.0
+    """When the next request may be sent, if there were failures."""
+
+
+class Endpoints:
+    """Chooses a server for each request. Thread-safe; the calls of a client share it."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._endpoints = [Endpoint(url) for url in urls]
+        self._clock = clock
+        self._jitter = jitter
+        self._turn = 0
+        self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._endpoints)
+
+    def choose(self, load: Mapping[str, int]) -> Endpoint | None:
+        """Return the server for the next request, None if all have failed too recently.
+
+        Args:
+            load: Tokens in flight of the call by URL; servers with fewer come first, and equal ones take turns.
+        """
+        with self._lock:
+            now_s = self._clock()
+            self._turn += 1
+            turns = self._endpoints[self._turn % len(self) :] + self._endpoints[: self._turn % len(self)]
+            # a server that failed is tried as soon as it may be, as otherwise it would never be used again
+            for endpoint in turns:
+                if endpoint.failures and endpoint.opens_s <= now_s:
+                    # the others wait for the result of this request
+                    endpoint.opens_s = now_s + self._pause_s(endpoint)
+                    return endpoint
+            available = [endpoint for endpoint in turns if not endpoint.failures]
+            return min(available, key=lambda endpoint: load.get(endpoint.url, 0), default=None)
+
+    def wait_s(self) -> float:
+        """Return the seconds until a server may be asked; 0 if one may be asked now."""
+        with self._lock:
+            if any(not endpoint.failures for endpoint in self._endpoints):
+                return 0.0
+            return max(0.0, min(endpoint.opens_s for endpoint in self._endpoints) - self._clock())
+
+    def has_other(self, endpoint: Endpoint) -> bool:
+        """Whether a server other than `endpoint` is available."""
+        with self._lock:
+            return any(other is not endpoint and not other.failures for other in self._endpoints)
+
+    def replied(self, endpoint: Endpoint) -> None:
+        """Note that a server has replied."""
+        if endpoint.failures:
+            with self._lock:
+                endpoint.failures = 0
+
+    def failed(self, endpoint: Endpoint, sent_s: float) -> None:
+        """Note that a request failed that was sent at `sent_s`.
+
+        The requests that were in flight when a server failed count as one failure.
+        """
+        with self._lock:
+            if endpoint.failures and sent_s < endpoint.failed_s:
+                return
+            endpoint.failures += 1
+            endpoint.failed_s = self._clock()
+            endpoint.opens_s = endpoint.failed_s + self._pause_s(endpoint)
+
+    def forget_failures(self) -> None:
+        """Make all servers available."""
+        with self._lock:
+            for endpoint in self._endpoints:
+                endpoint.failures = 0
+
+    def _pause_s(self, endpoint: Endpoint) -> float:
+        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(endpoint.failures - 1, 16))
+        return self._jitter(longest / 2, longest)
