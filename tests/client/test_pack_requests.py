@@ -23,7 +23,7 @@ def pack(tokens: TokenRows, limits: RequestLimits) -> list[RowRequest]:
 @pytest.mark.parametrize(
     "limits", [RequestLimits(rows=8), RequestLimits(rows=1), RequestLimits(rows=64, tokens=100)], ids=str
 )
-test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
+def test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: RequestLimits) -> None:
     tokens = random_rows(seed, count)
     seen = []
     for request in pack(tokens, limits):
@@ -41,10 +41,7 @@ test_every_row_is_sent_once_within_the_limits(seed: int, count: int, limits: Req
 
 def test_similar_lengths_share_a_request() -> None:
     tokens = random_rows(3, 200)
-    padded = sum(
-        request.input_ids.size
-        for request in pack(tokens, RequestLimits(rows=8))
-    )
+    padded = sum(request.input_ids.size for request in pack(tokens, RequestLimits(rows=8)))
     assert padded < 1.1 * len(tokens.ids)
 
 
