@@ -45,11 +45,16 @@ from .manifest import (
 from .partial_results import PartialResults
 
 if TYPE_CHECKING:
+    from .async_embedding import AsyncEmbeddingClient
+    from .async_rerank import AsyncRerankClient
+    from .connection import TlsOptions
     from .embedding import EmbeddingClient
     from .rerank import RerankClient
     from .rerank_call import RankedDocument
 
 __all__ = [
+    "AsyncEmbeddingClient",
+    "AsyncRerankClient",
     "ClientError",
     "EmbeddingClient",
     "EmbeddingManifest",
@@ -82,12 +87,20 @@ __all__ = [
     "ServerUnavailableError",
     "SourceIdentity",
     "Task",
+    "TlsOptions",
     "TokenizerIdentity",
     "Verification",
     "WitnessReport",
 ]
 
-_LAZY_MODULES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}
+_LAZY_MODULES = {
+    "AsyncEmbeddingClient": "async_embedding",
+    "AsyncRerankClient": "async_rerank",
+    "EmbeddingClient": "embedding",
+    "RankedDocument": "rerank_call",
+    "RerankClient": "rerank",
+    "TlsOptions": "connection",
+}
 
 
 def __getattr__(name: str) -> object:

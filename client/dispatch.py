@@ -177,7 +177,7 @@ class Dispatch:
             self._pace.failed(sending.paced)
         attempt = sending.attempt
         if isinstance(error, ServerOutOfMemoryError) and len(attempt.request.positions) > 1:
-            self._again.extendleft(replace(attempt, request=half) for half in attempt.request.halves())
+            self._again.extendleft(replace(attempt, request=half) for half in reversed(attempt.request.halves()))
             return
         if not isinstance(error, _RETRIED):
             raise error

@@ -52,6 +52,14 @@ def repeatable(texts: Iterable[T]) -> Iterable[T]:
     return texts if isinstance(texts, str | bytes | Sequence) else list(texts)
 
 
+def count_characters(texts: object) -> int:
+    """Return the number of characters in a list of texts, or of pairs of texts; other elements count as none."""
+    if not isinstance(texts, Sequence):
+        return 0
+    parts = (part for element in texts for part in (element if isinstance(element, tuple | list) else (element,)))
+    return sum(len(part) for part in parts if isinstance(part, str))
+
+
 def check_text(text: object, name: str) -> str:
     """Return `text`; raise InvalidInputError if it is not a str or contains a lone surrogate."""
     if not isinstance(text, str):

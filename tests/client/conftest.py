@@ -1,13 +1,24 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from blocking_clients import BlockingEmbeddingClient, BlockingRerankClient
 from fake_triton import MODEL, FakeTriton
 from sample_manifest import DIMENSION, make_manifest, make_rerank_manifest, write_tokenizer
 
 from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, RerankClient, RerankManifest
+
+
+@pytest.fixture(params=["sync", "async"])
+def both_clients(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the synchronous clients, and with the asynchronous ones under the same names."""
+    if request.param == "async":
+        for module in (request.module, sys.modules[__name__]):
+            monkeypatch.setattr(module, "EmbeddingClient", BlockingEmbeddingClient, raising=False)
+            monkeypatch.setattr(module, "RerankClient", BlockingRerankClient, raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,14 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     The output is vectors of width `dimension`, or scores if that is None.
     """
 
-    def __init__(self, manifest_json: str | None, dimension: int | None, max_batch_size: int = 8) -> None:
+    def __init__(
+        self,
+        manifest_json: str | None,
+        dimension: int | None,
+        max_batch_size: int = 8,
+        address: str = "127.0.0.1:0",
+        credentials: grpc.ServerCredentials | None = None,
+    ) -> None:
         self.manifest_json = manifest_json
         self.dimension = dimension
         self.max_batch_size = max_batch_size
@@ -55,6 +62,8 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.ignores_version = False
         """Whether requests for another version are computed by the served one, as behind a careless proxy."""
         self.batches: list[NDArray[np.int64]] = []
+        self.metadata: list[dict[str, str]] = []
+        """Of each request."""
         self.fault: Fault | None = None
         self.change_output: ChangeOutput = lambda output: output
         self.most_in_flight = 0
@@ -62,7 +71,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self._lock = threading.Lock()
         self._server = grpc.server(ThreadPoolExecutor(16), options=[("grpc.so_reuseport", 0)])
         service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, self._server)
-        self.url = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        if credentials is None:
+            self.url = f"127.0.0.1:{self._server.add_insecure_port(address)}"
+        else:
+            self.url = f"127.0.0.1:{self._server.add_secure_port(address, credentials)}"
 
     def __enter__(self) -> Self:
         self._server.start()
@@ -113,6 +125,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         with self._lock:
             number = len(self.batches)
             self.batches.append(input_ids)
+            self.metadata.append(dict(context.invocation_metadata()))
             self._in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self._in_flight)
         try:

@@ -17,6 +17,8 @@ from tokenizers import Tokenizer
 
 from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInputError, ManifestError
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 
 def expected(tokenizer_file: Path, prompted: Sequence[str]) -> NDArray[np.float32]:
     """Return float32 `[n, D]`, the fake server's vector of each prompted text, computed independently."""

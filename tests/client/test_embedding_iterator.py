@@ -17,6 +17,8 @@ from qwen3_triton.client import EmbeddingClient
 from qwen3_triton.client.errors import InvalidInputError, ServerError
 from qwen3_triton.client.manifest import LOST_ROW_BITS
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 
 def sample_texts(count: int) -> list[str]:
     rng = np.random.default_rng(count)

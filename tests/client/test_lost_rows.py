@@ -14,6 +14,8 @@ from qwen3_triton.client import EmbeddingClient, InvalidInputError, RerankClient
 from qwen3_triton.client.lost_rows import MAX_RESENDS
 from qwen3_triton.client.manifest import LOST_ROW_BITS
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 LOST = np.asarray(LOST_ROW_BITS, np.uint32).view(np.float32)
 TEXTS = [f"text {number} " + "word " * (number % 7) for number in range(30)]
 

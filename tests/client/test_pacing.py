@@ -21,6 +21,8 @@ from qwen3_triton.client.manifest import RecommendedLoad
 from qwen3_triton.client.pacing import MIN_REQUEST_TOKENS, TARGET_S, Pace, SentRequest
 from qwen3_triton.client.requests import RequestLimits
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 LOAD = RecommendedLoad(request_tokens=2_048, tokens_in_flight=65_536)
 
 

@@ -29,6 +29,8 @@ from qwen3_triton.client import (
 from qwen3_triton.client.tokenization import load_tokenizer
 from qwen3_triton.client.tokenizer_source import TokenizerFile
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 TEXTS = [f"text {number}" for number in range(40)]
 
 
@@ -45,7 +47,7 @@ def versions(triton: FakeTriton, manifest: EmbeddingManifest) -> Iterator[list[E
 
 @pytest.fixture
 def client(versions: list[EmbeddingManifest], triton: FakeTriton) -> Iterator[EmbeddingClient]:  # noqa: ARG001
-    with EmbeddingClient(triton.url, model=MODEL, timeout_s=10) as connected:
+    with EmbeddingClient(triton.url, model=MODEL, timeout_s=10, retry_timeout_s=0.5) as connected:
         yield connected
 
 

@@ -23,6 +23,8 @@ from qwen3_triton.client import (
     RerankManifest,
 )
 
+pytestmark = pytest.mark.usefixtures("both_clients")
+
 PREFIX, SUFFIX = "<|im_end|>judge\n", "<|im_end|>answer\n"
 
 

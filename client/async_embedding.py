@@ -1,0 +1,177 @@
+"""Asynchronous embedding client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .async_model_client import AsyncModelClient
+from .async_sources import AsyncPreparedWindows, AsyncTextWindows
+from .call_deadline import CallDeadline
+from .connected_model import ConnectedModel, connect_model
+from .current_model import VersionReplacedError, changed_iterator
+from .embedding import DEFAULT_WINDOW_TEXTS
+from .embedding_call import EmbeddingCall, EmbeddingPreparation
+from .embedding_stream import EmbeddingStream, check_windows
+from .errors import ServerError
+from .manifest import EmbeddingManifest
+from .replies import check_errors
+from .texts import count_characters, repeatable
+
+
+class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
+    """Client of an exported embedding model on a Triton server, for the tasks of one event loop.
+
+    Methods, results and errors are those of `EmbeddingClient`.
+
+    Example:
+        ```python
+        async with AsyncEmbeddingClient("localhost:8001", model="mymodel") as client:
+            queries = await client.embed_queries(["how do I sort a list?"], dim=256)  # float32 [1, 256]
+            async for vectors in client.iter_documents(open("corpus.txt"), dim=256):
+                ...  # float32 [1024, 256]
+        ```
+    """
+
+    @property
+    def manifest(self) -> EmbeddingManifest:
+        """Manifest of the version that the client uses; raises RuntimeError before the client has connected."""
+        if self._connected is None:
+            raise RuntimeError("the client has not connected yet: await client.connect() first")
+        return self._connected.preparation.manifest
+
+    async def embed_queries(
+        self,
+        texts: Iterable[str],
+        instruction: str | None = None,
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+    ) -> NDArray[np.float32]:
+        """Embed queries; see `EmbeddingClient.embed_queries`.
+
+        Args:
+            texts: Queries, without prompt.
+            instruction: Task description for the prompt; None for the model's default.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: What a NaN for a text does.
+
+        Returns:
+            float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
+        """
+        repeated = repeatable(texts)
+        return await self._infer(
+            lambda prepared: prepared.queries(repeated, instruction, dim, errors), count_characters(repeated)
+        )
+
+    async def embed_documents(
+        self, texts: Iterable[str], dim: int | None = None, *, errors: Literal["raise", "nan"] = "raise"
+    ) -> NDArray[np.float32]:
+        """Embed documents; see `EmbeddingClient.embed_documents`.
+
+        Args:
+            texts: Documents, without prompt.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: What a NaN for a text does.
+
+        Returns:
+            float32 `[n, dim]`, rows of L2 norm 1, in the order of `texts`.
+        """
+        repeated = repeatable(texts)
+        return await self._infer(lambda prepared: prepared.documents(repeated, dim, errors), count_characters(repeated))
+
+    def iter_queries(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        instruction: str | None = None,
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+        window_texts: int = DEFAULT_WINDOW_TEXTS,
+    ) -> AsyncGenerator[NDArray[np.float32], None]:
+        """Embed queries and yield their vectors in order; see `EmbeddingClient.iter_queries`.
+
+        Args:
+            texts: Queries, without prompt; may be a generator, also an asynchronous one.
+            instruction: Task description for the prompt; None for the model's default.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: What a NaN for a text does.
+            window_texts: Number of consecutive texts that are sorted by length together, and rows of each array.
+
+        Yields:
+            float32 `[window_texts, dim]`, rows of L2 norm 1; the last array may have fewer rows.
+        """
+        self._check_stream(texts, dim, errors, window_texts)
+        return self._iterate(
+            texts,
+            lambda prepared, window, first: prepared.queries(window, instruction, dim, errors, first=first),
+            window_texts,
+        )
+
+    def iter_documents(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        dim: int | None = None,
+        *,
+        errors: Literal["raise", "nan"] = "raise",
+        window_texts: int = DEFAULT_WINDOW_TEXTS,
+    ) -> AsyncGenerator[NDArray[np.float32], None]:
+        """Embed documents and yield their vectors in order; see `EmbeddingClient.iter_documents`.
+
+        Args:
+            texts: Documents, without prompt; may be a generator, also an asynchronous one.
+            dim: Number of leading components to keep, renormalized; None for all.
+            errors: What a NaN for a text does.
+            window_texts: Number of consecutive texts that are sorted by length together, and rows of each array.
+
+        Yields:
+            float32 `[window_texts, dim]`, rows of L2 norm 1; the last array may have fewer rows.
+        """
+        self._check_stream(texts, dim, errors, window_texts)
+        return self._iterate(
+            texts,
+            lambda prepared, window, first: prepared.documents(window, dim, errors, first=first),
+            window_texts,
+        )
+
+    def _check_stream(self, texts: object, dim: int | None, errors: str, window_texts: int) -> None:
+        """Raise InvalidInputError when an iterator is created, as far as that is known before connecting."""
+        check_windows(texts, window_texts)
+        check_errors(errors)
+        if self._connected is not None:
+            self._connected.preparation.check(dim, errors)
+
+    async def _iterate(
+        self,
+        texts: Iterable[str] | AsyncIterable[str],
+        prepare: Callable[[EmbeddingPreparation, list[str], int], EmbeddingCall],
+        window_texts: int,
+    ) -> AsyncGenerator[NDArray[np.float32], None]:
+        deadline = CallDeadline.start(self._options.call_timeout_s)
+        # unlike a call that returns one array, an iterator cannot start again once it has yielded
+        preparation = await self._refresh()
+        stream = EmbeddingStream(window_texts)
+        windows = AsyncTextWindows(texts, window_texts)
+        async with (
+            aclosing(AsyncPreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
+            aclosing(self._replies(source, preparation.output, preparation, deadline)) as replies,
+        ):
+            try:
+                async for reply in replies:
+                    stream.add(reply)
+                    for vectors in stream.finished():
+                        yield vectors
+            except VersionReplacedError as exc:
+                raise changed_iterator(preparation.model.version) from exc
+            except ServerError:
+                for vectors in stream.leading():
+                    yield vectors
+                raise
+
+    def _prepare(self, config: Any, before: ConnectedModel[EmbeddingManifest] | None) -> EmbeddingPreparation:
+        return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, self._servers, before))
