@@ -1,7 +1,8 @@
 """gRPC clients for models that qwen3-triton exported, and the schema of their manifests.
 
 `EmbeddingClient` turns texts into unit vectors, `RerankClient` turns (query, document) pairs into scores. Both need
-only numpy, tokenizers and tritonclient[grpc].
+only numpy, tokenizers and tritonclient[grpc]. `quantize_embeddings` makes vectors smaller, and `similarity` compares
+them.
 """
 
 import importlib
@@ -44,13 +45,17 @@ from .manifest import (
 from .partial_results import PartialResults
 
 if TYPE_CHECKING:
+    from .cosine_similarity import similarity
     from .embedding import EmbeddingClient
+    from .quantization import fit_ranges, quantize_embeddings
     from .rerank import RerankClient
     from .rerank_call import RankedDocument
+    from .vector_formats import EmbeddingDtype
 
 __all__ = [
     "ClientError",
     "EmbeddingClient",
+    "EmbeddingDtype",
     "EmbeddingManifest",
     "ExportRecord",
     "InvalidInputError",
@@ -83,9 +88,20 @@ __all__ = [
     "TokenizerIdentity",
     "Verification",
     "WitnessReport",
+    "fit_ranges",
+    "quantize_embeddings",
+    "similarity",
 ]
 
-_LAZY_MODULES = {"EmbeddingClient": "embedding", "RankedDocument": "rerank_call", "RerankClient": "rerank"}
+_LAZY_MODULES = {
+    "EmbeddingClient": "embedding",
+    "EmbeddingDtype": "vector_formats",
+    "RankedDocument": "rerank_call",
+    "RerankClient": "rerank",
+    "fit_ranges": "quantization",
+    "quantize_embeddings": "quantization",
+    "similarity": "cosine_similarity",
+}
 
 
 def __getattr__(name: str) -> object:
