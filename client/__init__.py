@@ -1,7 +1,8 @@
 """gRPC clients for models that qwen3-triton exported, and the schema of their manifests.
 
 `EmbeddingClient` turns texts into unit vectors, `RerankClient` turns (query, document) pairs into scores. Both need
-only numpy, tokenizers and tritonclient[grpc].
+only numpy, tokenizers and tritonclient[grpc]. `quantize_embeddings` makes vectors smaller, and `similarity` compares
+them.
 """
 
 import importlib
@@ -48,15 +49,19 @@ if TYPE_CHECKING:
     from .async_embedding import AsyncEmbeddingClient
     from .async_rerank import AsyncRerankClient
     from .connection import TlsOptions
+    from .cosine_similarity import similarity
     from .embedding import EmbeddingClient
+    from .quantization import fit_ranges, quantize_embeddings
     from .rerank import RerankClient
     from .rerank_call import RankedDocument
+    from .vector_formats import EmbeddingDtype
 
 __all__ = [
     "AsyncEmbeddingClient",
     "AsyncRerankClient",
     "ClientError",
     "EmbeddingClient",
+    "EmbeddingDtype",
     "EmbeddingManifest",
     "ExportRecord",
     "InvalidInputError",
@@ -91,15 +96,22 @@ __all__ = [
     "TokenizerIdentity",
     "Verification",
     "WitnessReport",
+    "fit_ranges",
+    "quantize_embeddings",
+    "similarity",
 ]
 
 _LAZY_MODULES = {
     "AsyncEmbeddingClient": "async_embedding",
     "AsyncRerankClient": "async_rerank",
     "EmbeddingClient": "embedding",
+    "EmbeddingDtype": "vector_formats",
     "RankedDocument": "rerank_call",
     "RerankClient": "rerank",
     "TlsOptions": "connection",
+    "fit_ranges": "quantization",
+    "quantize_embeddings": "quantization",
+    "similarity": "cosine_similarity",
 }
 
 

@@ -1,4 +1,4 @@
-"""Truncation of unit vectors to their first components."""
+"""Truncation of unit vectors to their first components, and normalization."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def truncate_vectors(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float
     if dim == vectors.shape[1]:
         return vectors
     # a truncated vector no longer has length 1
-    head = vectors[:, :dim]
-    norms = np.sqrt(np.einsum("nd,nd->n", head, head))
-    unit: NDArray[np.float32] = head / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
+    return normalize_rows(vectors[:, :dim])
+
+
+def normalize_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return float32 `[n, dim]`, each row divided by its L2 norm; a row of zeros stays zero."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    unit: NDArray[np.float32] = vectors / np.maximum(norms, np.finfo(np.float32).tiny)[:, None]
     return unit

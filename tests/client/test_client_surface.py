@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Literal, get_origin
 
 import pytest
 
@@ -14,7 +15,8 @@ HEAVY = ("torch", "transformers", "typer", "rich", "huggingface_hub", "onnxrunti
 def test_names() -> None:
     assert client.__all__ == sorted(client.__all__)
     for name in client.__all__:
-        assert getattr(client, name).__name__ == name
+        value = getattr(client, name)
+        assert name == "EmbeddingDtype" if get_origin(value) is Literal else value.__name__ == name
     with pytest.raises(AttributeError, match="no_such_name"):
         client.no_such_name  # noqa: B018
 
@@ -33,6 +35,10 @@ def test_every_error_is_public_and_documented() -> None:
         ("from qwen3_triton.client import EmbeddingClient", HEAVY),
         ("from qwen3_triton.client.manifest import Manifest", (*HEAVY, "grpc", "numpy", "tokenizers")),
         ("from qwen3_triton.client import RerankClient", HEAVY),
+        (
+            "from qwen3_triton.client import fit_ranges, quantize_embeddings, similarity",
+            (*HEAVY, "sentence_transformers", "grpc", "tokenizers"),
+        ),
         ("import qwen3_triton.cli.rerank", ("torch", "transformers", "grpc", "numpy", "tokenizers")),
         ("import qwen3_triton.cli.embed", ("torch", "transformers", "grpc", "numpy", "tokenizers")),
     ],

@@ -55,7 +55,7 @@ def test_the_tokens_that_are_kept_do_not_change(
     texts = [random_text(rng) for _ in range(300)]
     cut = TextCut.for_tokenizer(tokenizer)
     assert cut.tokenizer_allows_cut
-    lengths = []
+    lengths: list[int] = []
 
     def encode(parts: list[str], _: object) -> list[list[int]]:
         lengths.extend(map(len, parts))
@@ -69,7 +69,7 @@ def test_the_tokens_that_are_kept_do_not_change(
         assert not was_cut or len(row) > LIMIT
     # most of these texts are long enough to be cut
     assert sum(is_cut) > 150
-    assert (len(lengths) > len(texts)) == (characters_per_token == 1)
+    assert len(lengths) > len(texts) or characters_per_token == 6
     assert sum(lengths) < 0.6 * sum(map(len, texts))
 
 
