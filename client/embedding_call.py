@@ -5,20 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .connected_model import ConnectedModel
 from .duplicates import Duplicates
+from .errors import InvalidInputError
 from .lost_rows import ExpectedOutput
 from .manifest import EmbeddingManifest
 from .prompts import prompt_documents, prompt_queries
+from .quantization import quantize_embeddings
 from .replies import ResultKind, RowResults, check_errors
 from .requests import RowRequest, pack_requests
 from .texts import Texts, check_texts
 from .tokenization import RowTokenizer, TokenRows
+from .vector_formats import EmbeddingDtype, VectorFormat, make_format
 from .vectors import check_dimension, truncate_vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VectorOptions:
+    """What the caller wants of the vectors, documented at `EmbeddingClient.embed_queries`."""
+
+    dim: int | None = None
+    errors: str = "raise"
+    dtype: EmbeddingDtype = "float32"
+    ranges: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +42,7 @@ class EmbeddingCall:
     texts: Texts
     duplicates: Duplicates
     kind: ResultKind
+    options: VectorOptions
     requests: Iterator[RowRequest]
     """Packed lazily; empty if there are no texts."""
 
@@ -40,9 +55,9 @@ class EmbeddingCall:
         """Return where the replies are collected, float32 `[texts, dim]` unit rows."""
         return RowResults(self.texts, self.duplicates, self.kind)
 
-    def finish(self, results: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the vectors, float32 `[texts, dim]`."""
-        return results
+    def finish(self, results: NDArray[np.float32]) -> NDArray[Any]:
+        """Return the vectors `[texts, width]` in the type that the caller wants."""
+        return quantize_embeddings(results, self.options.dtype, ranges=self.options.ranges)
 
 
 class EmbeddingPreparation:
@@ -56,38 +71,43 @@ class EmbeddingPreparation:
             tokenizer=model.tokenizer, end_token_id=self.manifest.end_token_id, max_tokens=self.manifest.max_tokens
         )
 
-    def check(self, dim: int | None, errors: str) -> None:
-        """Raise InvalidInputError if the model does not offer `dim`, or `errors` is not a choice."""
-        check_dimension(self.manifest, dim)
-        check_errors(errors)
+    def vector_format(self, options: VectorOptions) -> VectorFormat:
+        """Return the format of the vectors; raise InvalidInputError if an option is invalid for this model."""
+        errors = check_errors(options.errors)
+        chosen = make_format(options.dtype, check_dimension(self.manifest, options.dim), options.ranges)
+        if errors == "nan" and not chosen.holds_nan:
+            raise InvalidInputError(
+                f"errors is 'nan', but {options.dtype} vectors cannot hold NaN: use float32, float16 or errors='raise'"
+            )
+        return chosen
 
     def queries(
-        self, texts: Iterable[str], instruction: str | None, dim: int | None, errors: str, *, first: int = 0
+        self, texts: Iterable[str], instruction: str | None, options: VectorOptions, *, first: int = 0
     ) -> EmbeddingCall:
         """Prepare a call that embeds queries; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts, first=first)
-        return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), dim, errors)
+        return self._call(checked, prompt_queries(self.manifest.prompts, checked.texts, instruction), options)
 
-    def documents(self, texts: Iterable[str], dim: int | None, errors: str, *, first: int = 0) -> EmbeddingCall:
+    def documents(self, texts: Iterable[str], options: VectorOptions, *, first: int = 0) -> EmbeddingCall:
         """Prepare a call that embeds documents; raises InvalidInputError as documented at `EmbeddingClient`."""
         checked = check_texts(texts, first=first)
-        return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), dim, errors)
+        return self._call(checked, prompt_documents(self.manifest.prompts, checked.texts), options)
 
-    def _call(self, texts: Texts, prompted: list[str], dim: int | None, errors: str) -> EmbeddingCall:
-        kind = self._result_kind(dim, errors)
+    def _call(self, texts: Texts, prompted: list[str], options: VectorOptions) -> EmbeddingCall:
+        kind = self._result_kind(options)
         duplicates = Duplicates.find(prompted)
         tokens = self._tokenize(texts, prompted, duplicates)
         requests = pack_requests(tokens, texts.first + duplicates.computed, self.model.pace.limits)
-        return EmbeddingCall(texts=texts, duplicates=duplicates, kind=kind, requests=requests)
+        return EmbeddingCall(texts=texts, duplicates=duplicates, kind=kind, options=options, requests=requests)
 
-    def _result_kind(self, dim: int | None, errors: str) -> ResultKind:
-        checked_dim = check_dimension(self.manifest, dim)
+    def _result_kind(self, options: VectorOptions) -> ResultKind:
+        dim = self.vector_format(options).dim
         return ResultKind(
             name="embedding",
             output=self.output,
-            shape=(checked_dim,),
-            convert=partial(truncate_vectors, dim=checked_dim),
-            errors=check_errors(errors),
+            shape=(dim,),
+            convert=partial(truncate_vectors, dim=dim),
+            errors=check_errors(options.errors),
         )
 
     def _tokenize(self, texts: Texts, prompted: list[str], duplicates: Duplicates) -> TokenRows:

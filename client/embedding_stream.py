@@ -7,10 +7,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .embedding_call import EmbeddingCall
+from .embedding_call import EmbeddingCall, EmbeddingPreparation, VectorOptions
 from .errors import InvalidInputError
 from .replies import RowReply, RowResults
 from .requests import RowRequest
+
+
+def prepare_queries(
+    instruction: str | None, options: VectorOptions, prepared: EmbeddingPreparation, texts: list[str], first: int
+) -> EmbeddingCall:
+    """Prepare the call for a window of queries; `first` is the position of its first text."""
+    return prepared.queries(texts, instruction, options, first=first)
+
+
+def prepare_documents(
+    options: VectorOptions, prepared: EmbeddingPreparation, texts: list[str], first: int
+) -> EmbeddingCall:
+    """Prepare the call for a window of documents; `first` is the position of its first text."""
+    return prepared.documents(texts, options, first=first)
 
 
 def check_windows(texts: object, window_texts: int) -> None:
