@@ -48,6 +48,11 @@ class Endpoints:
     def __len__(self) -> int:
         return len(self._endpoints)
 
+    @property
+    def urls(self) -> list[str]:
+        """All servers."""
+        return [endpoint.url for endpoint in self._endpoints]
+
     def choose(self, load: Mapping[str, int]) -> Endpoint | None:
         """Return the server for the next request, None if all have failed too recently.
 

@@ -44,7 +44,7 @@ def client(tmp_path_factory: pytest.TempPathFactory, project_root: Path) -> Iter
     )
     with (
         start_triton(repository) as server,
-        EmbeddingClient(server.grpc_url, MODEL, repository=repository, timeout_s=WAIT_S) as connected,
+        EmbeddingClient(server.grpc_url, MODEL, timeout_s=WAIT_S, retry_timeout_s=0) as connected,
     ):
         yield connected
 
@@ -108,9 +108,19 @@ def embed_when_possible(client: EmbeddingClient, texts: list[str]) -> np.ndarray
 def test_rejected_request_may_be_sent_again(client: EmbeddingClient, callers: int, reason: str, details: str) -> None:
     before = embed_when_possible(client, ["one", "two"])
 
-    with large_requests(client._channel.url, callers):
+    [url] = client._channel.endpoints.urls
+    with large_requests(url, callers):
         error = embed_until_rejected(client, reason)
 
     assert details in str(error)
     assert error.partial is not None and not error.partial.done.any()
     np.testing.assert_array_equal(embed_when_possible(client, ["one", "two"]), before)
+
+
+def test_a_client_that_tries_again_gets_through(client: EmbeddingClient) -> None:
+    [url] = client._channel.endpoints.urls
+    expected = embed_when_possible(client, ["one", "two"])
+    with EmbeddingClient(url, MODEL, timeout_s=WAIT_S, retry_timeout_s=WAIT_S) as patient, large_requests(url, 8):
+        embed_until_rejected(client, "the queue of model 'limited' is full")
+        for _ in range(5):
+            np.testing.assert_array_equal(patient.embed_documents(["one", "two"]), expected)
