@@ -41,10 +41,8 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
 
     @property
     def manifest(self) -> EmbeddingManifest:
-        """Manifest of the version that the client uses; raises RuntimeError before the client has connected."""
-        if self._connected is None:
-            raise RuntimeError("the client has not connected yet: await client.connect() first")
-        return self._connected.preparation.manifest
+        """Manifest of the version that the client uses; raises ClientError before the client has connected."""
+        return self._preparation.manifest
 
     async def embed_queries(
         self,

@@ -36,7 +36,7 @@ from .current_model import (
     check_on_new_version,
 )
 from .dispatch import Dispatch
-from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
+from .errors import ClientError, ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
 from .lost_rows import ExpectedOutput
 from .messages import InferTarget
 from .replies import RowReply, RowResults
@@ -96,6 +96,7 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
         self._reading = asyncio.Lock()
         self._channel = AsyncTritonChannel(model, self._connection, timeout_s=timeout_s)
         self._connected: CurrentModel[PreparationT] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @abstractmethod
     def _prepare(self, config: Any, before: ConnectedModel[Any] | None) -> PreparationT:
@@ -105,6 +106,13 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
             config: The message.
             before: The version that the client used before, if any.
         """
+
+    @property
+    def _preparation(self) -> PreparationT:
+        """What prepares calls, once the client has connected."""
+        if self._connected is None:
+            raise ClientError("the client has not connected yet: await client.connect() first")
+        return self._connected.preparation
 
     @property
     def tokens_computed(self) -> int:
@@ -139,6 +147,10 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
         await self.close()
 
     async def _current(self) -> CurrentModel[PreparationT]:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise ClientError("the client belongs to another event loop: create a client in each event loop")
         if self._connected is None:
             async with self._reading:
                 if self._connected is None:

@@ -30,10 +30,8 @@ class AsyncRerankClient(AsyncModelClient[RerankPreparation]):
 
     @property
     def manifest(self) -> RerankManifest:
-        """Manifest of the version that the client uses; raises RuntimeError before the client has connected."""
-        if self._connected is None:
-            raise RuntimeError("the client has not connected yet: await client.connect() first")
-        return self._connected.preparation.manifest
+        """Manifest of the version that the client uses; raises ClientError before the client has connected."""
+        return self._preparation.manifest
 
     async def rerank(
         self,

@@ -142,9 +142,11 @@ class Dispatch:
 
     def wait_s(self) -> float | None:
         """Return the longest time to wait for a reply before calling `next` again; None for any time."""
-        if self._has_room and self._peek():
-            return min(self._endpoints.wait_s(), self.deadline.remaining_s)
-        return None
+        if not (self._has_room and self._peek()):
+            return None
+        wait_s = self._endpoints.wait_s()
+        # what is sent next may depend on a reply even if a server is available
+        return None if self._in_flight and not wait_s else min(wait_s, self.deadline.remaining_s)
 
     def replied(self, sending: Sending, response: Any, arrived_s: float) -> RowReply:
         """Return the reply to a request, which arrived at `arrived_s` of the pace's clock.
