@@ -20,7 +20,8 @@ from .errors import (
     ServerExitedError,
     ServerNotReadyError,
 )
-from .triton import ModelControl, ServerOptions, TritonServer, start_triton
+from .options import ModelControl, ServerOptions
+from .triton import TritonServer, start_triton
 
 __all__ = [
     "Addresses",
