@@ -19,8 +19,10 @@ from .errors import (
     PortInUseError,
     ServerExitedError,
     ServerNotReadyError,
+    TlsFilesError,
 )
 from .options import ModelControl, ServerOptions
+from .tls import TlsFiles
 from .triton import TritonServer, start_triton
 
 __all__ = [
@@ -38,6 +40,8 @@ __all__ = [
     "ServerExitedError",
     "ServerNotReadyError",
     "ServerOptions",
+    "TlsFiles",
+    "TlsFilesError",
     "TritonServer",
     "ensure_environment",
     "start_triton",

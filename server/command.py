@@ -10,6 +10,7 @@ from . import supervise
 from .addresses import Addresses
 from .environment import ServerEnvironment
 from .options import ModelControl, ServerOptions
+from .tls import TlsFiles
 
 _EXIT_MARGIN_S = 3
 _SHARED_MEMORY_BYTES = 8 << 20
@@ -29,7 +30,6 @@ def server_command(
     """
     supervisor = [sys.executable, "-I", "-S", str(Path(supervise.__file__).resolve())]
     supervisor += [str(os.getpid()), str(options.exit_timeout_s + _EXIT_MARGIN_S)]
-    listen = {"http": addresses.http_port, "grpc": addresses.grpc_port, "metrics": addresses.metrics_port}
     triton = [
         str(environment.triton / "bin" / "tritonserver"),
         # relative to the working directory, because Triton starts stubs with unquoted paths through a shell
@@ -50,6 +50,28 @@ def server_command(
         triton += [f"--repository-poll-secs={options.poll_interval_s}"]
     elif options.model_control is ModelControl.EXPLICIT:
         triton += ["--load-model=*"]
-    for service, port in listen.items():
-        triton += [f"--{service}-address={addresses.host}", f"--{service}-port={port}"]
-    return supervisor + triton
+    return supervisor + triton + _listen(addresses) + ([] if options.tls is None else _tls(options.tls))
+
+
+def _listen(addresses: Addresses) -> list[str]:
+    return [
+        f"--http-address={addresses.http_host}",
+        f"--http-port={addresses.http_port}",
+        f"--grpc-address={addresses.host}",
+        f"--grpc-port={addresses.grpc_port}",
+        f"--metrics-address={addresses.http_host}",
+        f"--metrics-port={addresses.metrics_port}",
+    ]
+
+
+def _tls(files: TlsFiles) -> list[str]:
+    # absolute, because the server has another working directory
+    options = [
+        "--grpc-use-ssl=true",
+        f"--grpc-server-cert={files.certificate.absolute()}",
+        f"--grpc-server-key={files.key.absolute()}",
+    ]
+    if files.client_ca is not None:
+        # without use-ssl-mutual, Triton asks for no client certificate
+        options += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={files.client_ca.absolute()}"]
+    return options

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from .tls import TlsFiles
+
 
 class ModelControl(StrEnum):
     """What the server does when the repository changes."""
@@ -42,3 +44,6 @@ class ServerOptions:
     """File for Triton's log; None for a temporary file that is deleted when the server stops."""
     verify_files: bool = False
     """Whether to compare the files of every model with the hashes in its manifest before the server starts."""
+    tls: TlsFiles | None = None
+    """Files for TLS on the gRPC endpoint; None for no TLS. Triton has no TLS for HTTP and metrics, so with TLS both
+    listen on loopback, whatever `host` is."""

@@ -14,11 +14,18 @@ from .addresses import Addresses, choose_addresses, port_in_use
 from .backend_directory import ensure_backend_directory
 from .command import server_command
 from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
-from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
+from .errors import (
+    LocalServerError,
+    ModelLoadError,
+    PortInUseError,
+    ServerExitedError,
+    ServerNotReadyError,
+    TlsFilesError,
+)
 from .file_verification import verify_files
 from .log import ServerLog
 from .options import ServerOptions
-from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use
+from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use, find_rejected_tls
 from .repository import find_models
 
 _POLL_S = 0.05
@@ -47,16 +54,16 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """`http://HOST:PORT` of the HTTP endpoint."""
-        return f"http://{self._addresses.reachable_host}:{self._addresses.http_port}"
+        return f"http://{self._addresses.reachable_http_host}:{self._addresses.http_port}"
 
     @property
     def metrics_url(self) -> str:
         """`http://HOST:PORT/metrics` of the Prometheus metrics."""
-        return f"http://{self._addresses.reachable_host}:{self._addresses.metrics_port}/metrics"
+        return f"http://{self._addresses.reachable_http_host}:{self._addresses.metrics_port}/metrics"
 
     @property
     def addresses(self) -> Addresses:
-        """Address and ports that the server listens on."""
+        """Addresses and ports that the server listens on."""
         return self._addresses
 
     @property
@@ -128,6 +135,7 @@ def start_triton(
         ModelLoadError: A model did not load.
         ServerExitedError: The server exited unexpectedly.
         ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
+        TlsFilesError: A file of `options.tls` is missing or invalid.
 
     Example:
         ```python
@@ -138,6 +146,8 @@ def start_triton(
     options = options or ServerOptions()
     repository = repository.resolve()
     names = find_models(repository)
+    if options.tls is not None:
+        options.tls.check()
     # reports a port in use before the installation, which takes up to a minute
     _choose(options)
     if options.verify_files:
@@ -170,6 +180,7 @@ def _choose(options: ServerOptions) -> Addresses:
         grpc_port=options.grpc_port,
         http_port=options.http_port,
         metrics_port=options.metrics_port,
+        local_http=options.tls is not None,
     )
 
 
@@ -229,10 +240,13 @@ def _exit_error(
     process: subprocess.Popen[bytes], log: ServerLog, addresses: Addresses | None = None
 ) -> LocalServerError:
     """Return the error for a server that has exited, with the reason from its log."""
+    rejected = find_rejected_tls(log.text())
+    if rejected is not None:
+        return TlsFilesError(f"Triton cannot use the TLS files: {rejected}; create certificate and key again")
     port = find_port_in_use(log.text())
     if port is not None and addresses is not None:
-        options = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}
-        return port_in_use(addresses.host, port, options.get(port, "metrics_port"))
+        option = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}.get(port, "metrics_port")
+        return port_in_use(addresses.host if option == "grpc_port" else addresses.http_host, port, option)
     failure = find_failure(log.text())
     if failure is not None:
         return ServerExitedError(
