@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ..server import ModelControl
+from ..server import ModelControl, TlsFiles, TlsFilesError, TritonServer
 
 
 def serve(
@@ -31,6 +31,15 @@ def serve(
     poll_interval_s: Annotated[
         int, typer.Option("--poll-interval", min=1, help="Seconds between two looks at the repository with poll.")
     ] = 15,
+    tls_certificate: Annotated[
+        Path | None,
+        typer.Option(help="Encrypt gRPC with this certificate (PEM). HTTP and metrics then listen on loopback."),
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Private key of --tls-certificate (PEM).")] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(help="Reject clients without a certificate of this authority (PEM; mutual TLS)."),
+    ] = None,
     log_file: Annotated[Path | None, typer.Option(help="Write Triton's log to this file.")] = None,
     verbose: Annotated[bool, typer.Option("--verbose", help="Show Triton's log.")] = False,
     verify_files: Annotated[
@@ -50,18 +59,33 @@ def serve(
         poll_interval_s=poll_interval_s,
         log_file=log_file,
         verify_files=verify_files,
+        tls=_tls_files(tls_certificate, tls_key, tls_client_ca),
     )
     show_log = _print_line if verbose else None
     with _exit_on_signals(), start_triton(repository, options, progress=_print_line, show_log=show_log) as server:
-        addresses = server.addresses
-        typer.echo(
-            f"ready: {', '.join(server.models)}\n"
-            f"  gRPC     {addresses.host}:{addresses.grpc_port}\n"
-            f"  HTTP     http://{addresses.host}:{addresses.http_port}\n"
-            f"  metrics  http://{addresses.host}:{addresses.metrics_port}/metrics\n"
-            "Press Ctrl-C to stop."
-        )
+        _show_addresses(server, options.tls)
         server.wait()
+
+
+def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
+    if certificate is not None and key is not None:
+        return TlsFiles(certificate=certificate, key=key, client_ca=client_ca)
+    if certificate is None and key is None and client_ca is None:
+        return None
+    missing = [name for name, file in (("--tls-certificate", certificate), ("--tls-key", key)) if file is None]
+    raise TlsFilesError(f"TLS needs a certificate and its key: add {' and '.join(missing)}")
+
+
+def _show_addresses(server: TritonServer, tls: TlsFiles | None) -> None:
+    addresses = server.addresses
+    encryption = "" if tls is None else " (TLS)" if tls.client_ca is None else " (mutual TLS)"
+    typer.echo(
+        f"ready: {', '.join(server.models)}\n"
+        f"  gRPC     {addresses.host}:{addresses.grpc_port}{encryption}\n"
+        f"  HTTP     http://{addresses.http_host}:{addresses.http_port}\n"
+        f"  metrics  http://{addresses.http_host}:{addresses.metrics_port}/metrics\n"
+        "Press Ctrl-C to stop."
+    )
 
 
 def _print_line(line: str) -> None:

@@ -19,8 +19,11 @@ from .errors import (
     PortInUseError,
     ServerExitedError,
     ServerNotReadyError,
+    TlsFilesError,
 )
-from .triton import ModelControl, ServerOptions, TritonServer, start_triton
+from .options import ModelControl, ServerOptions
+from .tls import TlsFiles
+from .triton import TritonServer, start_triton
 
 __all__ = [
     "Addresses",
@@ -37,6 +40,8 @@ __all__ = [
     "ServerExitedError",
     "ServerNotReadyError",
     "ServerOptions",
+    "TlsFiles",
+    "TlsFilesError",
     "TritonServer",
     "ensure_environment",
     "start_triton",

@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from .errors import InvalidAddressError, PortInUseError
 
 _LARGEST_PORT = 65535
+_LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """IPv4 address and ports that a server listens on."""
+    """IPv4 addresses and ports that a server listens on."""
 
     host: str
-    """IPv4 address; `0.0.0.0` for every interface."""
+    """IPv4 address of the gRPC endpoint; `0.0.0.0` for every interface."""
+    http_host: str
+    """IPv4 address of the HTTP endpoint and the metrics: that of gRPC without TLS, loopback with it."""
     grpc_port: int
     """Port of the gRPC endpoint, which clients use."""
     http_port: int
@@ -28,25 +31,41 @@ class Addresses:
 
     @property
     def reachable_host(self) -> str:
-        """Address for connections from this machine: loopback if the server listens on every interface."""
-        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        """Address for connections to gRPC from this machine: loopback if the server listens on every interface."""
+        return _reachable(self.host)
+
+    @property
+    def reachable_http_host(self) -> str:
+        """Address for connections to HTTP and the metrics from this machine."""
+        return _reachable(self.http_host)
 
 
-def choose_addresses(host: str, *, grpc_port: int | None, http_port: int | None, metrics_port: int | None) -> Addresses:
+def choose_addresses(
+    host: str, *, grpc_port: int | None, http_port: int | None, metrics_port: int | None, local_http: bool = False
+) -> Addresses:
     """Choose addresses on `host`, with a free port for each port that is None.
+
+    Args:
+        host: IPv4 address or host name.
+        grpc_port: Port of the gRPC endpoint.
+        http_port: Port of the HTTP endpoint.
+        metrics_port: Port of the metrics.
+        local_http: Whether HTTP and metrics are on loopback instead of `host`.
 
     Raises:
         PortInUseError: Another process listens on a given port.
         InvalidAddressError: The host does not belong to this machine, or a port is not allowed.
     """
     ip = _resolve(host)
+    http_ip = _LOOPBACK if local_http else ip
     # all ports stay bound until the last one is chosen, so that they differ
     with contextlib.ExitStack() as bound:
         return Addresses(
             host=ip,
+            http_host=http_ip,
             grpc_port=bound.enter_context(_bind(ip, grpc_port, "grpc_port")),
-            http_port=bound.enter_context(_bind(ip, http_port, "http_port")),
-            metrics_port=bound.enter_context(_bind(ip, metrics_port, "metrics_port")),
+            http_port=bound.enter_context(_bind(http_ip, http_port, "http_port")),
+            metrics_port=bound.enter_context(_bind(http_ip, metrics_port, "metrics_port")),
         )
 
 
@@ -57,6 +76,10 @@ def port_in_use(host: str, port: int, option: str) -> PortInUseError:
         port=port,
         option=option,
     )
+
+
+def _reachable(host: str) -> str:
+    return _LOOPBACK if host == "0.0.0.0" else host
 
 
 def _resolve(host: str) -> str:

@@ -9,7 +9,8 @@ LocalServerError
 ├── ModelFilesError          files of a model differ from the hashes in its manifest; has the differences
 ├── ModelLoadError           at least one model did not load; has the cause for each
 ├── ServerExitedError        the process exited unexpectedly; has the end of its log
-└── ServerNotReadyError      the models were not loaded within `ready_timeout_s`; has the end of the log
+├── ServerNotReadyError      the models were not loaded within `ready_timeout_s`; has the end of the log
+└── TlsFilesError            a file for TLS cannot be read or used
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class ModelLoadError(LocalServerError):
         super().__init__(message)
         self.causes = dict(causes)
         """One line with the cause for each model that did not load, by model name."""
+
+
+class TlsFilesError(LocalServerError):
+    """A file for TLS is missing, unreadable or invalid, or the files do not belong together."""
 
 
 class _LogTailError(LocalServerError):

@@ -17,6 +17,9 @@ _MESSAGE = re.compile(
 )
 _PARSE_ERROR = re.compile(r"^\[libprotobuf ERROR .*?\] (?:Error parsing text-format [\w.]+: )?(?P<cause>.*)$")
 _PORT_IN_USE = re.compile(r"Socket '[^']*:(?P<port>\d+)' already in use")
+_REJECTED_TLS = re.compile(
+    r"ssl_transport_security\.cc:\d+\]\s*(?P<cause>[^\n]+)\n.*Unable to create secure server", re.DOTALL
+)
 _TRACE = re.compile(r"\n+At:\n.*", re.DOTALL)
 _ERROR_KIND = re.compile(r"^(?:Internal|Invalid argument|Unavailable|Not found): (?:TritonModelException: )?")
 
@@ -33,7 +36,7 @@ class ModelStates:
 
 def fetch_states(addresses: Addresses) -> ModelStates | None:
     """Fetch the state of every model in Triton's index; None while an endpoint does not accept connections yet."""
-    host = addresses.reachable_host
+    host = addresses.reachable_http_host
     if _fetch(host, addresses.metrics_port, "GET", "/metrics") is None:
         return None
     index = _fetch(host, addresses.http_port, "POST", "/v2/repository/index")
@@ -72,6 +75,12 @@ def find_port_in_use(log: str) -> int | None:
     """Return the port that Triton could not bind, or None if that is not why it exited."""
     found = _PORT_IN_USE.search(log)
     return int(found["port"]) if found else None
+
+
+def find_rejected_tls(log: str) -> str | None:
+    """Return why Triton could not use its TLS files, which it also reports as a port in use; None if it could."""
+    found = _REJECTED_TLS.search(log)
+    return found["cause"].rstrip(".") if found else None
 
 
 def find_failure(log: str) -> str | None:

@@ -3,68 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
 from . import supervise
 from .addresses import Addresses, choose_addresses, port_in_use
 from .backend_directory import ensure_backend_directory
+from .command import server_command
 from .environment import Progress, ServerEnvironment, ensure_environment, ignore_progress
-from .errors import LocalServerError, ModelLoadError, PortInUseError, ServerExitedError, ServerNotReadyError
+from .errors import (
+    LocalServerError,
+    ModelLoadError,
+    PortInUseError,
+    ServerExitedError,
+    ServerNotReadyError,
+    TlsFilesError,
+)
 from .file_verification import verify_files
 from .log import ServerLog
-from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use
+from .options import ServerOptions
+from .readiness import ModelStates, fetch_states, find_causes, find_failure, find_port_in_use, find_rejected_tls
 from .repository import find_models
 
 _POLL_S = 0.05
 _PORT_ATTEMPTS = 3
-_EXIT_MARGIN_S = 3
-_SHARED_MEMORY_BYTES = 8 << 20
-"""For the requests and replies of one model instance."""
-
-
-class ModelControl(StrEnum):
-    """What the server does when the repository changes."""
-
-    NONE = "none"
-    """Nothing: models are loaded at the start."""
-    POLL = "poll"
-    """Look for changes in an interval, and load what has changed."""
-    EXPLICIT = "explicit"
-    """Load and unload a model on request; all models are loaded at the start."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerOptions:
-    """Options of a local server. A port that is None is chosen among the free ports."""
-
-    host: str = "127.0.0.1"
-    """IPv4 address or host name to listen on; `0.0.0.0` for every interface."""
-    grpc_port: int | None = None
-    """Port of the gRPC endpoint, which clients use."""
-    http_port: int | None = None
-    """Port of the HTTP endpoint."""
-    metrics_port: int | None = None
-    """Port of the Prometheus metrics."""
-    ready_timeout_s: float = 600.0
-    """Timeout for loading all models in seconds, without the installation of the server."""
-    exit_timeout_s: int = 10
-    """Time in seconds that queued requests have to finish when the server is stopped, before it is killed."""
-    model_control: ModelControl = ModelControl.NONE
-    """What the server does when the repository changes."""
-    poll_interval_s: int = 15
-    """Interval in seconds in which POLL looks for changes."""
-    log_file: Path | None = None
-    """File for Triton's log; None for a temporary file that is deleted when the server stops."""
-    verify_files: bool = False
-    """Whether to compare the files of every model with the hashes in its manifest before the server starts."""
 
 
 class TritonServer:
@@ -89,16 +54,16 @@ class TritonServer:
     @property
     def http_url(self) -> str:
         """`http://HOST:PORT` of the HTTP endpoint."""
-        return f"http://{self._addresses.reachable_host}:{self._addresses.http_port}"
+        return f"http://{self._addresses.reachable_http_host}:{self._addresses.http_port}"
 
     @property
     def metrics_url(self) -> str:
         """`http://HOST:PORT/metrics` of the Prometheus metrics."""
-        return f"http://{self._addresses.reachable_host}:{self._addresses.metrics_port}/metrics"
+        return f"http://{self._addresses.reachable_http_host}:{self._addresses.metrics_port}/metrics"
 
     @property
     def addresses(self) -> Addresses:
-        """Address and ports that the server listens on."""
+        """Addresses and ports that the server listens on."""
         return self._addresses
 
     @property
@@ -170,6 +135,7 @@ def start_triton(
         ModelLoadError: A model did not load.
         ServerExitedError: The server exited unexpectedly.
         ServerNotReadyError: The models were not loaded within `options.ready_timeout_s`.
+        TlsFilesError: A file of `options.tls` is missing or invalid.
 
     Example:
         ```python
@@ -180,6 +146,8 @@ def start_triton(
     options = options or ServerOptions()
     repository = repository.resolve()
     names = find_models(repository)
+    if options.tls is not None:
+        options.tls.check()
     # reports a port in use before the installation, which takes up to a minute
     _choose(options)
     if options.verify_files:
@@ -212,6 +180,7 @@ def _choose(options: ServerOptions) -> Addresses:
         grpc_port=options.grpc_port,
         http_port=options.http_port,
         metrics_port=options.metrics_port,
+        local_http=options.tls is not None,
     )
 
 
@@ -220,7 +189,7 @@ def _launch(
 ) -> TritonServer:
     """Start the processes without waiting for the models."""
     backends = ensure_backend_directory(environment)
-    command = _command(options, addresses, environment, backends)
+    command = server_command(options, addresses, environment, backends)
     process = subprocess.Popen(
         command,
         cwd=repository,
@@ -231,35 +200,6 @@ def _launch(
         start_new_session=True,  # Ctrl-C in the terminal reaches only the caller, which then stops the server
     )
     return TritonServer(process, addresses, log)
-
-
-def _command(options: ServerOptions, addresses: Addresses, environment: ServerEnvironment, backends: Path) -> list[str]:
-    supervisor = [sys.executable, "-I", "-S", str(Path(supervise.__file__).resolve())]
-    supervisor += [str(os.getpid()), str(options.exit_timeout_s + _EXIT_MARGIN_S)]
-    listen = {"http": addresses.http_port, "grpc": addresses.grpc_port, "metrics": addresses.metrics_port}
-    triton = [
-        str(environment.triton / "bin" / "tritonserver"),
-        # relative to the working directory, because Triton starts stubs with unquoted paths through a shell
-        "--model-repository=.",
-        f"--backend-directory={backends}",
-        f"--cache-directory={environment.triton / 'caches'}",
-        f"--exit-timeout-secs={options.exit_timeout_s}",
-        # keeps running if a model fails, so that its index can report the reason
-        "--exit-on-error=false",
-        # saves a second per model; the exporter writes complete configurations
-        "--disable-auto-complete-config",
-        "--allow-gpu-metrics=false",
-    ]
-    # under load, stubs have crashed while a smaller region was growing
-    triton += [f"--backend-config=python,shm-default-byte-size={_SHARED_MEMORY_BYTES}"]
-    triton += [f"--model-control-mode={options.model_control}"]
-    if options.model_control is ModelControl.POLL:
-        triton += [f"--repository-poll-secs={options.poll_interval_s}"]
-    elif options.model_control is ModelControl.EXPLICIT:
-        triton += ["--load-model=*"]
-    for service, port in listen.items():
-        triton += [f"--{service}-address={addresses.host}", f"--{service}-port={port}"]
-    return supervisor + triton
 
 
 def _wait_until_ready(
@@ -300,10 +240,13 @@ def _exit_error(
     process: subprocess.Popen[bytes], log: ServerLog, addresses: Addresses | None = None
 ) -> LocalServerError:
     """Return the error for a server that has exited, with the reason from its log."""
+    rejected = find_rejected_tls(log.text())
+    if rejected is not None:
+        return TlsFilesError(f"Triton cannot use the TLS files: {rejected}; create certificate and key again")
     port = find_port_in_use(log.text())
     if port is not None and addresses is not None:
-        options = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}
-        return port_in_use(addresses.host, port, options.get(port, "metrics_port"))
+        option = {addresses.grpc_port: "grpc_port", addresses.http_port: "http_port"}.get(port, "metrics_port")
+        return port_in_use(addresses.host if option == "grpc_port" else addresses.http_host, port, option)
     failure = find_failure(log.text())
     if failure is not None:
         return ServerExitedError(

@@ -1,4 +1,4 @@
-"""Paths and a small disk that every test may use, and the tests that need the local Triton server."""
+"""Paths, a small disk and certificates that every test may use, and the tests that need the local Triton server."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import CertificateAuthority
 
 from qwen3_triton.server.environment import SUPPORTED_PYTHONS
 
@@ -33,6 +34,12 @@ def pytest_report_header() -> str | None:
 def project_root() -> Path:
     """Return the root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    """Return an authority that issues certificates for TLS."""
+    return CertificateAuthority.create(tmp_path_factory.mktemp("authority") / "ca")
 
 
 @dataclass(frozen=True, slots=True)

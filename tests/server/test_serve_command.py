@@ -56,3 +56,33 @@ def test_model_without_hashes_fails_the_verification(
         f"error: 1 of 1 models differ from their manifests: {sums_repository / 'sums'}: manifest.json"
     )
     assert line.endswith("(option --verify-files)")
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (["certificate"], "--tls-key"),
+        (["key"], "--tls-certificate"),
+        (["certificate", "client-ca"], "--tls-key"),
+        (["client-ca"], "--tls-certificate and --tls-key"),
+    ],
+)
+def test_tls_needs_certificate_and_key(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    given: list[str],
+    missing: str,
+) -> None:
+    options = [f"--tls-{name}={tmp_path / name}" for name in given]
+    line = run_serve(monkeypatch, capsys, str(tmp_path), *options)
+    assert line == f"error: TLS needs a certificate and its key: add {missing}"
+
+
+def test_tls_certificate_that_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sums_repository: Path
+) -> None:
+    line = run_serve(monkeypatch, capsys, str(sums_repository), "--tls-certificate=no.crt", "--tls-key=no.key")
+    assert line == (
+        "error: cannot read the TLS certificate no.crt: No such file or directory; give a readable file in PEM format"
+    )
