@@ -92,7 +92,8 @@ def translate_error(error: grpc.RpcError, url: str, model: str, timeout_s: float
         )
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServerUnavailableError(
-            f"{url}: no Triton server reachable over gRPC: check that it is running and uses this port ({details})"
+            f"{url}: no Triton server reachable over gRPC: check that it is running and uses this port, and whether it "
+            f"requires TLS ({details})"
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return ServerTimeoutError(
