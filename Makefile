@@ -34,7 +34,7 @@ check: setup
 
 docs: setup
 	@$(BIN)/python docs/collect_pages.py
-	@$(BIN)/zensical build --clean --strict
+	@$(BIN)/zensical build --strict
 
 fix: setup
 	@$(BIN)/ruff check --fix .

@@ -81,6 +81,13 @@ def export(
             "every text, and compute further tokens that texts of a batch begin with once. Results are the same.",
         ),
     ] = True,
+    compact_output: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Embedding models: an additional output for clients that want smaller vectors, DIM:TYPE, DIM or TYPE, "
+            "with type float32, float16 or ubinary; such as 256:float16. May be repeated."
+        ),
+    ] = None,
     template: Annotated[
         PairTemplate | None,
         typer.Option(help="Rerankers: separator between instruction, query and document; line if not given."),
@@ -205,6 +212,7 @@ def export(
         EvaluationOptions,
         ExportOptions,
         Int8Options,
+        OutputChoice,
         ServingOptions,
         SourceReference,
         export_model,
@@ -228,6 +236,7 @@ def export(
         instruction=instruction[0] if instruction else None,
         further_instructions=tuple((instruction or [])[1:]),
         prefix_reuse=prefix_reuse,
+        compact_outputs=tuple(map(OutputChoice.parse, compact_output or [])),
         template=template,
         int8=Int8Options(calibration=calibration, max_error=max_int8_error),
         evaluation=EvaluationOptions(folder=evaluation, max_ndcg_loss=max_ndcg_loss),

@@ -136,7 +136,7 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
         """
         options = VectorOptions(dim=dim, errors=errors, dtype=dtype, ranges=ranges)
         self._check_stream(texts, options, window_texts)
-        return self._iterate(texts, partial(prepare_queries, instruction, options), window_texts)
+        return self._iterate(texts, partial(prepare_queries, instruction, options), options, window_texts)
 
     def iter_documents(
         self,
@@ -164,7 +164,7 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
         """
         options = VectorOptions(dim=dim, errors=errors, dtype=dtype, ranges=ranges)
         self._check_stream(texts, options, window_texts)
-        return self._iterate(texts, partial(prepare_documents, options), window_texts)
+        return self._iterate(texts, partial(prepare_documents, options), options, window_texts)
 
     def _check_stream(self, texts: object, options: VectorOptions, window_texts: int) -> None:
         """Raise InvalidInputError when an iterator is created, as far as that is known before connecting."""
@@ -184,7 +184,7 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
         check_windows(texts, DEFAULT_WINDOW_TEXTS)
         current = await self._current()
         target = OutputArray(out, current.preparation.vector_format(options), texts)
-        async with aclosing(self._iterate(texts, prepare, DEFAULT_WINDOW_TEXTS)) as arrays:
+        async with aclosing(self._iterate(texts, prepare, options, DEFAULT_WINDOW_TEXTS)) as arrays:
             async for vectors in arrays:
                 target.write(vectors)
         return target.written
@@ -193,16 +193,18 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
         self,
         texts: Iterable[str] | AsyncIterable[str],
         prepare: Callable[[EmbeddingPreparation, list[str], int], EmbeddingCall],
+        options: VectorOptions,
         window_texts: int,
     ) -> AsyncGenerator[NDArray[Any], None]:
         deadline = CallDeadline.start(self._options.call_timeout_s)
         # unlike a call that returns one array, an iterator cannot start again once it has yielded
         preparation = await self._refresh()
+        output = preparation.result_kind(options).output
         stream = EmbeddingStream(window_texts)
         windows = AsyncTextWindows(texts, window_texts)
         async with (
             aclosing(AsyncPreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
-            aclosing(self._replies(source, preparation.output, preparation, deadline)) as replies,
+            aclosing(self._replies(source, output, preparation, deadline)) as replies,
         ):
             try:
                 async for reply in replies:

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .async_channel import AsyncTritonChannel
@@ -37,8 +36,8 @@ from .current_model import (
 )
 from .dispatch import Dispatch
 from .errors import ClientError, ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
-from .lost_rows import ExpectedOutput
 from .messages import InferTarget
+from .model_outputs import ModelOutput
 from .replies import RowReply, RowResults
 from .requests import RowRequest
 
@@ -183,7 +182,7 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
         raise current.changed_too_often()
 
     async def _replies(
-        self, source: AsyncRequestSource, output: ExpectedOutput, preparation: PreparationT, deadline: CallDeadline
+        self, source: AsyncRequestSource, output: ModelOutput, preparation: PreparationT, deadline: CallDeadline
     ) -> AsyncGenerator[RowReply, None]:
         model = preparation.model
 
@@ -192,7 +191,7 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
                 raise VersionReplacedError from error
 
         dispatch = Dispatch(self._channel.endpoints, model.pace, output, self._options.call_limits(deadline))
-        target = InferTarget(self._channel.model, model.version, output.name)
+        target = InferTarget(self._channel.model, model.version, output.names)
         async with aclosing(self._channel.infer_all(source, target, dispatch, model.pace, on_not_loaded)) as replies:
             async for reply in replies:
                 self._tokens_computed += reply.request.tokens
@@ -256,7 +255,7 @@ async def _run(prepare: Callable[[PreparationT], ResultT], preparation: Preparat
     return await asyncio.to_thread(prepare, preparation)
 
 
-async def _collect(replies: AsyncIterable[RowReply], results: RowResults) -> NDArray[np.float32]:
+async def _collect(replies: AsyncIterable[RowReply], results: RowResults) -> NDArray[Any]:
     try:
         async for reply in replies:
             results.add(reply)

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from .call_deadline import CallDeadline
 from .dispatch import CallLimits
 from .errors import InvalidInputError
-from .lost_rows import ExpectedOutput
 from .messages import ManifestT, ServedModel, read_served_model
+from .model_outputs import ModelOutput
 from .pacing import Pace
 from .replies import RowResults
 from .requests import RowRequest, limit_requests
@@ -38,13 +37,13 @@ class Call(Protocol[ResultT_co]):
         """The requests to send, packed lazily; empty if there is nothing to compute."""
 
     @property
-    def output(self) -> ExpectedOutput:
+    def output(self) -> ModelOutput:
         """The output tensor that every reply must have."""
 
     def new_results(self) -> RowResults:
         """Return where the replies are collected."""
 
-    def finish(self, results: NDArray[np.float32]) -> ResultT_co:
+    def finish(self, results: NDArray[Any]) -> ResultT_co:
         """Return the caller's result."""
 
 

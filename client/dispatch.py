@@ -6,7 +6,7 @@ The synchronous and the asynchronous client differ only in how they wait; both a
 - A request that found the server unreachable, stopping or with a full queue is sent again, until it has failed for
   `retry_timeout_s`.
 - A request that the server had not enough memory for is sent again as two halves.
-- Rows that the server lost (see `lost_rows`) are sent again.
+- Rows that the server lost (see `model_outputs`) are sent again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .errors import (
     ServerTimeoutError,
     ServerUnavailableError,
 )
-from .lost_rows import MAX_RESENDS, ExpectedOutput, lost_rows_error
+from .model_outputs import MAX_RESENDS, ModelOutput, lost_rows_error
 from .pacing import Pace, SentRequest
 from .replies import RowReply
 from .requests import RowRequest
@@ -74,7 +74,7 @@ class Sending:
 class Dispatch:
     """State of one call. Not thread-safe: a call belongs to one thread or task."""
 
-    def __init__(self, endpoints: Endpoints, pace: Pace, output: ExpectedOutput, limits: CallLimits) -> None:
+    def __init__(self, endpoints: Endpoints, pace: Pace, output: ModelOutput, limits: CallLimits) -> None:
         self.deadline = limits.deadline
         self._endpoints = endpoints
         self._pace = pace
@@ -153,13 +153,13 @@ class Dispatch:
 
         Raises:
             ServerError: The server has lost the same rows too often.
-            ManifestError: The reply does not have the expected output.
+            ManifestError: The reply does not have the expected outputs.
         """
         self._landed(sending)
         self._endpoints.replied(sending.endpoint)
         self._pace.replied(sending.paced, arrived_s)
         reply = RowReply(sending.request, response)
-        lost = self._output.find_lost(self._output.read(response, len(reply.request.positions)))
+        lost = self._output.read(response, len(reply.request.positions)).is_lost
         if lost.any():
             attempt = sending.attempt
             if attempt.times_lost == MAX_RESENDS:

@@ -162,7 +162,7 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         """
         options = VectorOptions(dim=dim, errors=errors, dtype=dtype, ranges=ranges)
         self._check_stream(texts, options, window_texts)
-        return self._iterate(texts, partial(prepare_queries, instruction, options), window_texts)
+        return self._iterate(texts, partial(prepare_queries, instruction, options), options, window_texts)
 
     def iter_documents(
         self,
@@ -198,7 +198,7 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         """
         options = VectorOptions(dim=dim, errors=errors, dtype=dtype, ranges=ranges)
         self._check_stream(texts, options, window_texts)
-        return self._iterate(texts, partial(prepare_documents, options), window_texts)
+        return self._iterate(texts, partial(prepare_documents, options), options, window_texts)
 
     def _check_stream(self, texts: Iterable[str], options: VectorOptions, window_texts: int) -> VectorFormat:
         """Raise InvalidInputError when an iterator is created, rather than when its first array is asked for."""
@@ -214,7 +214,7 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
     ) -> NDArray[Any]:
         """Write the vectors to `out`, and return the rows that were written."""
         target = OutputArray(out, self._check_stream(texts, options, DEFAULT_WINDOW_TEXTS), texts)
-        with closing(self._iterate(texts, prepare, DEFAULT_WINDOW_TEXTS)) as arrays:
+        with closing(self._iterate(texts, prepare, options, DEFAULT_WINDOW_TEXTS)) as arrays:
             for vectors in arrays:
                 target.write(vectors)
         return target.written
@@ -223,16 +223,18 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         self,
         texts: Iterable[str],
         prepare: Callable[[EmbeddingPreparation, list[str], int], EmbeddingCall],
+        options: VectorOptions,
         window_texts: int,
     ) -> Generator[NDArray[Any], None, None]:
         deadline = CallDeadline.start(self._options.call_timeout_s)
         # unlike a call that returns one array, an iterator cannot start again once it has yielded
         preparation = self._refresh()
+        output = preparation.result_kind(options).output
         stream = EmbeddingStream(window_texts)
         windows = TextWindows(texts, window_texts)
         with (
             closing(PreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
-            closing(self._replies(source, preparation.output, preparation, deadline)) as replies,
+            closing(self._replies(source, output, preparation, deadline)) as replies,
         ):
             try:
                 for reply in replies:

@@ -14,6 +14,9 @@ from .errors import ManifestError, ModelNotLoadedError
 from .manifest import INPUT_IDS, MANIFEST_PARAMETER, TOKEN_BUDGET_PARAMETER, Manifest
 from .manifest.packed_tokenizer import TOKENIZER_PARAMETER
 
+_DATATYPES = {"<f4": "FP32", "<f2": "FP16", "|u1": "UINT8", "<i4": "INT32"}
+"""Names of the KServe protocol for little-endian numpy types."""
+
 ManifestT = TypeVar("ManifestT", bound=Manifest)
 
 
@@ -89,20 +92,20 @@ class InferTarget:
     model: str
     version: str
     """Empty for the newest."""
-    output: str
-    """Name of the only output tensor of the reply."""
+    outputs: tuple[str, ...]
+    """Names of the output tensors of the reply."""
 
 
 def write_infer_request(target: InferTarget, input_ids: NDArray[np.int64]) -> Any:
     """Return a ModelInferRequest with INT64 `[rows, width]` token ids."""
     tensor = service_pb2.ModelInferRequest.InferInputTensor(name=INPUT_IDS, datatype="INT64", shape=input_ids.shape)
-    requested = service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=target.output)
+    requested = [service_pb2.ModelInferRequest.InferRequestedOutputTensor(name=name) for name in target.outputs]
     content = input_ids.astype("<i8", copy=False).tobytes()
     return service_pb2.ModelInferRequest(
         model_name=target.model,
         model_version=target.version,
         inputs=[tensor],
-        outputs=[requested],
+        outputs=requested,
         raw_input_contents=[content],
     )
 
@@ -120,19 +123,21 @@ def version_not_loaded(url: str, model: str, version: str) -> ModelNotLoadedErro
     return ModelNotLoadedError(f"{url}: {which} {model!r} is not loaded: wait until it is ready")
 
 
-def read_output(response: Any, name: str, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return the FP32 output `name` of a ModelInferResponse as a read-only view.
+def read_output(response: Any, name: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return the output `name` of a ModelInferResponse as a read-only view.
 
     Raises:
         ManifestError: The output is missing, or has another type or shape.
     """
+    datatype = _DATATYPES[dtype.str]
     for output, content in zip(response.outputs, response.raw_output_contents, strict=False):
         if output.name != name:
             continue
-        if output.datatype == "FP32" and tuple(output.shape) == shape and len(content) == 4 * math.prod(shape):
-            return np.frombuffer(content, "<f4").reshape(shape)
+        size = dtype.itemsize * math.prod(shape)
+        if output.datatype == datatype and tuple(output.shape) == shape and len(content) == size:
+            return np.frombuffer(content, dtype).reshape(shape)
         raise ManifestError(
             f"output {name} of the reply is {output.datatype} {list(output.shape)} in {len(content)} bytes, "
-            f"expected FP32 {list(shape)}: the model may have been replaced; create a new client"
+            f"expected {datatype} {list(shape)}: the model may have been replaced; create a new client"
         )
     raise ManifestError(f"the reply has no output {name}: the model may have been replaced; create a new client")

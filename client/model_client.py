@@ -11,7 +11,6 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
 from .call_deadline import CallDeadline
@@ -37,8 +36,8 @@ from .current_model import (
 )
 from .dispatch import Dispatch
 from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
-from .lost_rows import ExpectedOutput
 from .messages import InferTarget
+from .model_outputs import ModelOutput
 from .replies import RowReply, RowResults
 from .sources import RequestSource, SinglePart
 
@@ -174,7 +173,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         raise self._current.changed_too_often()
 
     def _replies(
-        self, source: RequestSource, output: ExpectedOutput, preparation: PreparationT, deadline: CallDeadline
+        self, source: RequestSource, output: ModelOutput, preparation: PreparationT, deadline: CallDeadline
     ) -> Generator[RowReply, None, None]:
         model = preparation.model
 
@@ -183,7 +182,7 @@ class ModelClient(ABC, Generic[PreparationT]):
                 raise VersionReplacedError from error
 
         dispatch = Dispatch(self._channel.endpoints, model.pace, output, self._options.call_limits(deadline))
-        target = InferTarget(self._channel.model, model.version, output.name)
+        target = InferTarget(self._channel.model, model.version, output.names)
         with closing(self._channel.infer_all(source, target, dispatch, model.pace, on_not_loaded)) as replies:
             for reply in replies:
                 with self._counting:
@@ -225,7 +224,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         return False
 
 
-def _collect(replies: Iterable[RowReply], results: RowResults) -> NDArray[np.float32]:
+def _collect(replies: Iterable[RowReply], results: RowResults) -> NDArray[Any]:
     try:
         for reply in replies:
             results.add(reply)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class PartialResults:
     """Results that arrived before a call failed."""
 
-    results: NDArray[np.float32]
-    """As the call would have returned them, `[n, dim]` vectors or `[n]` scores by position; NaN where there is none."""
+    results: NDArray[Any]
+    """`[n, dim]` vectors or `[n]` scores by position, in float32 or in the type that the server sent; NaN where there
+    is none, or 0 in types without NaN."""
     done: NDArray[np.bool_]
     """`[n]`, True where there is a result."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .duplicates import Duplicates
 from .errors import InvalidInputError
-from .lost_rows import ExpectedOutput
+from .model_outputs import ModelOutput
 from .partial_results import PartialResults
 from .requests import RowRequest
 from .texts import Texts
@@ -42,10 +42,12 @@ class ResultKind:
 
     name: str
     """`embedding` or `score`, for messages."""
-    output: ExpectedOutput
+    output: ModelOutput
     shape: tuple[int, ...]
     """Shape of one text's result."""
-    convert: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    dtype: np.dtype[Any]
+    """Type of the results."""
+    convert: Callable[[NDArray[Any]], NDArray[Any]]
     """Returns the results `[rows, *shape]` of an output `[rows, width]`."""
     errors: OnNaN
 
@@ -64,7 +66,7 @@ class RowResults:
         self._texts = texts
         self._duplicates = duplicates
         self._kind = kind
-        self._values = np.empty((len(texts), *kind.shape), np.float32)
+        self._values = np.empty((len(texts), *kind.shape), kind.dtype)
         self._is_valid = np.zeros(len(texts), np.bool_)
         self._missing = len(duplicates.computed)
         self._has_arrived = np.zeros(len(texts), np.bool_)
@@ -77,18 +79,16 @@ class RowResults:
     def add(self, reply: RowReply) -> None:
         """Add the results in a reply; raise ManifestError if it has another shape or type."""
         positions = reply.request.positions - self._texts.first
-        output = self._kind.output.read(reply.response, len(positions))
-        # the sum of a row is finite only if every component is
-        self._is_valid[positions] = np.isfinite(output.sum(axis=1))
-        self._values[positions] = self._kind.convert(output)
-        arrived = ~self._kind.output.find_lost(output)
-        self._has_arrived[positions] = arrived
-        self._missing -= int(arrived.sum())
+        rows = self._kind.output.read(reply.response, len(positions))
+        self._is_valid[positions] = rows.is_valid
+        self._values[positions] = self._kind.convert(rows.values)
+        self._has_arrived[positions] = ~rows.is_lost
+        self._missing -= len(positions) - int(rows.is_lost.sum())
 
     def partial(self) -> PartialResults:
-        """Return the results that have arrived so far; the others are NaN."""
+        """Return the results that have arrived so far."""
         self._fill_duplicates()
-        self._values[~self._is_valid] = np.nan
+        self._values[~self._is_valid] = self._missing_value
         return PartialResults(self._values, self._is_valid)
 
     def count_leading(self) -> int:
@@ -96,8 +96,8 @@ class RowResults:
         self._fill_duplicates()
         return int(np.logical_and.accumulate(self._has_arrived & self._is_valid).sum())
 
-    def finish(self, count: int | None = None) -> NDArray[np.float32]:
-        """Return the results of the first `count` texts, or of all, float32 `[count, *shape]`.
+    def finish(self, count: int | None = None) -> NDArray[Any]:
+        """Return the results of the first `count` texts, or of all, `[count, *shape]`.
 
         Raises:
             InvalidInputError: A result is NaN, with `errors="raise"`. The message names the first such text, and does
@@ -108,8 +108,12 @@ class RowResults:
         invalid = np.flatnonzero(~is_valid).tolist()
         if invalid and self._kind.errors == "raise":
             raise self._nan_error(invalid)
-        values[~is_valid] = np.nan
+        values[~is_valid] = self._missing_value
         return values
+
+    @property
+    def _missing_value(self) -> float:
+        return np.nan if self._values.dtype.kind == "f" else 0
 
     def _fill_duplicates(self) -> None:
         for array in (self._values, self._is_valid, self._has_arrived):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from .connected_model import ConnectedModel
 from .duplicates import Duplicates
 from .errors import InvalidInputError
-from .lost_rows import ExpectedOutput
 from .manifest import RerankManifest
+from .model_outputs import FloatOutput, ModelOutput
 from .prompts import prompt_before_document, prompt_pairs
 from .replies import ResultKind, RowResults, check_errors
 from .requests import RowRequest, pack_requests
@@ -43,7 +43,7 @@ class ScoreCall:
     """Packed lazily; empty if there are no pairs."""
 
     @property
-    def output(self) -> ExpectedOutput:
+    def output(self) -> ModelOutput:
         """The output tensor with the scores."""
         return self.kind.output
 
@@ -69,7 +69,7 @@ class RankCall:
         return self.scores.requests
 
     @property
-    def output(self) -> ExpectedOutput:
+    def output(self) -> ModelOutput:
         """The output tensor with the scores."""
         return self.scores.output
 
@@ -88,7 +88,7 @@ class RerankPreparation:
     def __init__(self, model: ConnectedModel[RerankManifest]) -> None:
         self.model = model
         self.manifest = model.manifest
-        self.output = ExpectedOutput(name=self.manifest.task.output, width=1)
+        self.output = FloatOutput(name=self.manifest.task.output, width=1)
         prompts = self.manifest.prompts
         self._tokenizer = make_pair_tokenizer(model.tokenizer, prompts.prefix, prompts.suffix, self.manifest.max_tokens)
 
@@ -120,7 +120,14 @@ class RerankPreparation:
         return ScoreCall(
             texts=documents,
             duplicates=duplicates,
-            kind=ResultKind(name="score", output=self.output, shape=(), convert=_squeeze, errors=check_errors(errors)),
+            kind=ResultKind(
+                name="score",
+                output=self.output,
+                shape=(),
+                dtype=np.dtype(np.float32),
+                convert=_squeeze,
+                errors=check_errors(errors),
+            ),
             requests=pack_requests(tokens, positions, self.model.pace.limits),
         )
 

@@ -165,8 +165,13 @@ def _check_ranges(ranges: NDArray[Any] | None, dtype: str, dim: int) -> NDArray[
 
 
 def _from_bytes(values: NDArray[np.uint8], stored: np.dtype[Any]) -> NDArray[Any]:
-    return (values ^ _HIGHEST_BIT).view(np.int8) if stored == np.int8 else values
+    return signed_bytes(values) if stored == np.int8 else values
 
 
 def _to_bytes(stored: NDArray[Any]) -> NDArray[np.uint8]:
     return stored.view(np.uint8) ^ _HIGHEST_BIT if stored.dtype == np.int8 else stored
+
+
+def signed_bytes(values: NDArray[np.uint8]) -> NDArray[np.int8]:
+    """Return bytes minus 128, as `"binary"` stores those of `"ubinary"`."""
+    return (values ^ _HIGHEST_BIT).view(np.int8)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         TaskChoice,
         WitnessChoice,
     )
+    from .output_choice import OutputChoice
     from .pipeline import ExportResult, export_model
     from .plan import ExportPlan, PlannedFile, plan_export
     from .progress import Progress, SilentProgress
@@ -74,6 +75,7 @@ _HOMES = {
     "MergeResult": "artifacts.merged_checkpoint",
     "ModelExistsError": "errors",
     "RetrievalQualityError": "errors",
+    "OutputChoice": "output_choice",
     "PairTemplate": "options",
     "ParityError": "errors",
     "PlannedFile": "plan",
@@ -128,6 +130,7 @@ __all__ = [
     "MergeOptions",
     "MergeResult",
     "ModelExistsError",
+    "OutputChoice",
     "PairTemplate",
     "ParityError",
     "PlannedFile",

@@ -30,6 +30,7 @@ def graph_options(sources: ModelSources, lowered: LoweredWeights, options: Expor
         rescale=lowered.rescale,
         cuda=cuda,
         prefixes=prefixes,
+        compact_outputs=sources.task.compact_outputs(options.compact_outputs),
         shares_beginnings=reuses,
     )
 

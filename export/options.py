@@ -7,6 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..client.manifest import Device, Precision, Verification
+from .output_choice import OutputChoice
 from .release import DEFAULT_RELEASE, TritonRelease
 from .sources.references import AdapterReference, SourceReference, WeightedCheckpoint
 
@@ -180,6 +181,9 @@ class ExportOptions:
     prefix_reuse: bool = True
     """Whether a CPU model stores the states of the tokens that rows begin with, and computes further tokens that the
     rows of a batch begin with once."""
+    compact_outputs: tuple[OutputChoice, ...] = ()
+    """Additional outputs of an embedding model, which its graph computes: fewer components, or a smaller type. Clients
+    that ask for such vectors get less data."""
     template: PairTemplate | None = None
     """Prompt template of a reranker; None uses LINE. An error for embedding models."""
     int8: Int8Options = field(default_factory=Int8Options)

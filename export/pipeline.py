@@ -135,7 +135,8 @@ def export_model(options: ExportOptions, progress: Progress | None = None) -> Ex
             progress=progress,
         )
         limits = _limit_batches(graph.model, sources, options, format, progress)
-        manifest = sources.task.describe(_manifest_fields(sources, options, limits, version))
+        outputs = sources.task.compact_outputs(options.compact_outputs)
+        manifest = sources.task.describe(_manifest_fields(sources, options, limits, version), outputs)
         tokenizer = sources.tokenizer.content
         staged.tokenizer.write_bytes(tokenizer)
         packed = pack_tokenizer(tokenizer)

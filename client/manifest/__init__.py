@@ -4,6 +4,7 @@
 has the same fields, and also the sources and the reports of the export, which clients do not parse.
 """
 
+from .compact_output import CompactOutput, OutputType
 from .export_record import ExportRecord
 from .folder import ModelFolder, VersionDescription
 from .identities import Provenance, SourceIdentity, TokenizerIdentity
@@ -48,6 +49,7 @@ __all__ = [
     "ROW_STATUS",
     "SCHEMA_VERSION",
     "TOKEN_BUDGET_PARAMETER",
+    "CompactOutput",
     "Device",
     "EmbeddingManifest",
     "ExportRecord",
@@ -56,6 +58,7 @@ __all__ = [
     "MergeReport",
     "ModelFolder",
     "ModelRecipe",
+    "OutputType",
     "PairPrompts",
     "ParityReport",
     "Precision",

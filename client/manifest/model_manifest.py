@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..errors import ManifestError
+from .compact_output import CompactOutput
 from .fields import known_fields, read_object, require_integers
 from .identities import TokenizerIdentity
 from .load import RecommendedLoad
@@ -76,6 +77,8 @@ class EmbeddingManifest(Manifest):
     """Token id that ends every row exactly once; None if the tokenizer appends none."""
     prompts: Prompts
     """Prompt templates of queries and documents."""
+    compact_outputs: tuple[CompactOutput, ...] = ()
+    """Additional outputs, which are sent to clients that request them by name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +106,9 @@ def read_manifest(fields: Mapping[str, Any]) -> EmbeddingManifest | RerankManife
             prompts = PairPrompts(**known_fields(PairPrompts, fields["prompts"]))
             return RerankManifest(**known_fields(RerankManifest, fields) | nested | {"prompts": prompts})
         texts = Prompts(**known_fields(Prompts, fields["prompts"]))
-        return EmbeddingManifest(**known_fields(EmbeddingManifest, fields) | nested | {"prompts": texts})
+        compact = CompactOutput.from_field(fields.get("compact_outputs", ()))
+        parsed = {"prompts": texts, "compact_outputs": compact}
+        return EmbeddingManifest(**known_fields(EmbeddingManifest, fields) | nested | parsed)
     except (ValueError, TypeError, KeyError) as exc:
         raise ManifestError(
             f"malformed manifest of schema {fields.get('schema_version')}: {exc}; export the model again"

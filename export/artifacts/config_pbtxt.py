@@ -13,7 +13,9 @@ from ...client.manifest import (
     ROW_STATUS,
     TOKEN_BUDGET_PARAMETER,
     Device,
+    EmbeddingManifest,
     Manifest,
+    OutputType,
     Precision,
 )
 from ...client.manifest.packed_tokenizer import TOKENIZER_PARAMETER
@@ -22,6 +24,11 @@ from ..options import ExportOptions, ServingOptions
 from ..release import TritonRelease
 from .cuda_options import cuda_provider_options
 
+_TYPES = {
+    OutputType.FLOAT32: triton.TYPE_FP32,
+    OutputType.FLOAT16: triton.TYPE_FP16,
+    OutputType.UBINARY: triton.TYPE_UINT8,
+}
 _WARMUP_TOKENS = 16
 _GPU_WARMUP_TOKENS = (512, 128, 16)
 _SAME_AS_REQUESTED = "1"
@@ -52,6 +59,9 @@ def render_config(
         config.batch_input.add(kind=kind, target_name=[target], data_type=triton.TYPE_INT32, source_input=[INPUT_IDS])
     config.output.add(name=manifest.task.output, data_type=triton.TYPE_FP32, dims=[manifest.dimension])
     config.output.add(name=ROW_STATUS, data_type=triton.TYPE_INT32, dims=[1])
+    if isinstance(manifest, EmbeddingManifest):
+        for output in manifest.compact_outputs:
+            config.output.add(name=output.name, data_type=_TYPES[output.dtype], dims=[output.width])
     _add_batching(config, serving)
     on_gpu = options.device is Device.CUDA
     kind = triton.ModelInstanceGroup.KIND_GPU if on_gpu else triton.ModelInstanceGroup.KIND_CPU

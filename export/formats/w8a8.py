@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+import torch
 
 from ..architectures import DecoderConfig
 from ..int8.plan import plan_int8
@@ -23,12 +24,14 @@ from ..onnx_builder import MICROSOFT, GraphBuilder
 from ..passes.rotate import rotate_stream
 from ..passes.rotation import make_rotation
 from ..sources.checkpoint import Checkpoint
-from ..sources.weights import LazyTensor
+from ..sources.weights import LazyTensor, in_memory
 from .lowering import LoweredWeights, LoweringInputs
 from .operands import ZERO_CODE, Codes, Operand, ScaledRows
 from .row_codes import INT8, LARGEST_CODE, gather_row_codes, quantize_tensors
 from .weight_format import FP32, FusedNorm, WeightFormat, matrix_elements, transpose_parts
 
+_KERNEL_COLUMNS = 16
+"""With AMX instructions, products of ONNX Runtime 1.23 are wrong if their columns are no multiple of this."""
 _SMALLEST_PEAK = 1e-30
 """Avoids a division by zero for a row of zeros."""
 
@@ -58,17 +61,22 @@ class W8A8Format(WeightFormat):
         if operand.codes is None:
             raise ValueError(f"{g.path(name)}: the operand was not prepared for an 8-bit product")
         columns, width = sum(weight.shape[0] for weight in weights), weights[0].shape[1]
-        quantized = quantize_tensors(weights, FP32)
+        padding = -columns % _KERNEL_COLUMNS
+        if padding:
+            weights = [*weights, in_memory(torch.zeros(padding, width))]
+        quantized, padded = quantize_tensors(weights, FP32), columns + padding
         values = g.op(
             "MatMulIntegerToFloat",
             operand.codes.values,
-            quantized.codes(g, f"{name}.codes", [width, columns], INT8, lambda parts: transpose_parts(parts, columns)),
+            quantized.codes(g, f"{name}.codes", [width, padded], INT8, lambda parts: transpose_parts(parts, padded)),
             g.scalar(operand.codes.step, FP32),
-            quantized.scales(g, f"{name}.scale", [columns], FP32),
+            quantized.scales(g, f"{name}.scale", [padded], FP32),
             g.constant(ZERO_CODE, np.uint8),
             name=name,
             domain=MICROSOFT,
         )
+        if padding:
+            values = g.op("Slice", values, g.constant([0]), g.constant([columns]), g.constant([1]), name=f"{name}.used")
         return ScaledRows(values, operand.codes.scale)
 
     def gather_rows(self, g: GraphBuilder, name: str, table: LazyTensor, indices: ir.Value) -> ir.Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...client.manifest import Task
+from ...client.manifest import CompactOutput, Task
 from ..formats import WeightFormat
 from ..passes.rescale import NO_RESCALE, Rescale
 from ..sources.embedding_head import LAST_TOKEN_HEAD, EmbeddingHead
@@ -31,6 +31,8 @@ class GraphOptions:
     prefixes: StoredPrefixes = NO_PREFIXES
     """Token ids that rows begin with and whose states the graph stores; none in a GPU graph, in one with bidirectional
     attention and in one with mean pooling."""
+    compact_outputs: tuple[CompactOutput, ...] = ()
+    """Additional outputs of an embedding model."""
     shares_beginnings: bool = False
     """Whether rows of a batch that begin alike compute these tokens once; never in a GPU graph, in one with
     bidirectional attention and in one with mean pooling."""

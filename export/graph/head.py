@@ -37,13 +37,13 @@ def embed_rows(g: GraphBuilder, parts: DecoderParts, attention: Attention, strea
         with g.scope(f"dense.{index}"):
             normed = _apply_dense(g, parts, module, normed)
         width = module.width
-    return _unit_rows(g, parts, normed, width)
+    return unit_rows(g, parts, normed, width)
 
 
 def _apply_dense(g: GraphBuilder, parts: DecoderParts, module: Dense, rows: ir.Value) -> ir.Value:
     """Return activation(W · x + b) FP32 [G, out] of `rows` [G, in]."""
     if module.normalizes_input:
-        rows = _unit_rows(g, parts, rows, module.weight.shape[1])
+        rows = unit_rows(g, parts, rows, module.weight.shape[1])
     weight = parts.format.load_float(g, "weight", [module.weight], dtype=FP32)
     rows = g.op("MatMul", rows, weight, name="product")
     if module.bias is not None:
@@ -54,7 +54,7 @@ def _apply_dense(g: GraphBuilder, parts: DecoderParts, module: Dense, rows: ir.V
     return g.op(module.activation, rows, name="activated")
 
 
-def _unit_rows(g: GraphBuilder, parts: DecoderParts, rows: ir.Value, width: int) -> ir.Value:
+def unit_rows(g: GraphBuilder, parts: DecoderParts, rows: ir.Value, width: int) -> ir.Value:
     """L2-normalize `rows` [·, width]; on a GPU by an RMSNorm with gain 1/√width, one kernel that needs no cuDNN."""
     if parts.cuda is not None:
         gain = g.table(g.path("unit.gain"), np.full(width, width**-0.5, np.float32))

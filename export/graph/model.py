@@ -11,6 +11,7 @@ from ..formats import WeightFormat
 from ..onnx_builder import MICROSOFT, OPSET, GraphBuilder
 from ..sources.weights import Weights
 from .attention_choice import Attention, attention_of_group, decode_batch
+from .compact_outputs import ELEMENTS, compact_rows
 from .cuda_profile import CUDA_OPSET
 from .decoder import DecoderParts, embed_tokens
 from .graph_options import GraphOptions
@@ -23,8 +24,8 @@ from .tokens import PackedTokens, declare_inputs, keep_on_host, pack_tokens, rep
 
 
 def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, options: GraphOptions) -> ir.Model:
-    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, D] or `score` FP32 [R, 1], and
-    `row_status` INT32 [R, 1].
+    """Build the model: the inputs of `declare_inputs` → `embedding` FP32 [R, D] or `score` FP32 [R, 1],
+    `row_status` INT32 [R, 1], and the additional outputs of `options`.
 
     `weights` are read when the model is written. They must have been rescaled by `options.rescale` and, for
     reranking, have the `score.weight` of `passes.rerank_head`.
@@ -58,9 +59,14 @@ def build_model(config: DecoderConfig, weights: Weights, rope: RopeTables, optio
         status = report_rows(g, packed, results, width)
     _declare_output(results, options.task.output, FP32, width)
     _declare_output(status, ROW_STATUS, ir.DataType.INT32, 1)
+    compact = []
+    for output in options.compact_outputs:
+        with g.scope(output.name):
+            compact.append(compact_rows(g, parts, results, output, width))
+        _declare_output(compact[-1], output.name, ELEMENTS[output.dtype], output.width)
     graph = ir.Graph(
         list(inputs),
-        [results, status],
+        [results, status, *compact],
         nodes=g.nodes,
         initializers=g.ordered_initializers(),
         opset_imports={"": OPSET if cuda is None else CUDA_OPSET, MICROSOFT: 1},

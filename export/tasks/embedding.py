@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...client.manifest import (
+    CompactOutput,
     EmbeddingManifest,
     ParityReport,
     Prompts,
@@ -21,6 +22,7 @@ from ...client.manifest import (
 )
 from ..errors import SourceError
 from ..formats import Tolerance
+from ..output_choice import OutputChoice, choose_outputs
 from ..passes.merge_heads import merge_with_heads
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
@@ -171,11 +173,21 @@ class EmbeddingTask:
         errors = 1 - cosines(vectors, run.outputs.vectors)
         return report_witness(library, errors, [f"a row of {len(row)} tokens" for row in run.rows], COSINE_TOLERANCE)
 
-    def describe(self, fields: ManifestFields) -> EmbeddingManifest:
+    @property
+    def smallest_dimension(self) -> int:
+        """Fewest components that a client may keep."""
+        return min(SMALLEST_DIMENSION, self.dimension)
+
+    def compact_outputs(self, choices: Sequence[OutputChoice]) -> tuple[CompactOutput, ...]:
+        """Return the smaller forms of the embedding."""
+        return choose_outputs(choices, self.dimension, self.smallest_dimension)
+
+    def describe(self, fields: ManifestFields, outputs: tuple[CompactOutput, ...]) -> EmbeddingManifest:
         """Return the manifest of an embedding model."""
         return EmbeddingManifest(
             dimension=self.dimension,
-            min_dimension=min(SMALLEST_DIMENSION, self.dimension),
+            min_dimension=self.smallest_dimension,
+            compact_outputs=outputs,
             end_token_id=self.tokenizer.end_token_id,
             prompts=self.prompts,
             **fields,

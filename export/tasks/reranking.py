@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.manifest import (
+    CompactOutput,
     PairPrompts,
     RerankManifest,
     ScoreParityReport,
@@ -21,6 +22,7 @@ from ...client.manifest import (
 from ..architectures import SCORE_HEAD
 from ..errors import ExportError
 from ..formats import Tolerance
+from ..output_choice import OutputChoice
 from ..passes.merge_heads import merge_with_heads, require_score_heads
 from ..passes.rerank_head import find_answer_ids, keep_score_head, take_answer_rows
 from ..sources.adapter import Adapter
@@ -153,7 +155,13 @@ class RerankTask:
         errors = np.abs(1 / (1 + np.exp(-logit.astype(np.float64))) - run.outputs.vectors).ravel()
         return report_witness(library, errors, [f"a row of {len(row)} tokens" for row in run.rows], SCORE_TOLERANCE)
 
-    def describe(self, fields: ManifestFields) -> RerankManifest:
+    def compact_outputs(self, choices: Sequence[OutputChoice]) -> tuple[CompactOutput, ...]:
+        """Return none; a score has no smaller form."""
+        if choices:
+            raise ExportError("compact outputs are of embeddings, and this model is a reranker: leave them out")
+        return ()
+
+    def describe(self, fields: ManifestFields, outputs: tuple[CompactOutput, ...]) -> RerankManifest:  # noqa: ARG002
         """Return the manifest of a reranker."""
         return RerankManifest(dimension=1, prompts=self.prompts, **fields)
 

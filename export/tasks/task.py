@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...client.manifest import (
+    CompactOutput,
     EmbeddingManifest,
     ParityReport,
     Precision,
@@ -26,6 +27,7 @@ from ..architectures import SCORE_HEAD
 from ..errors import UnsupportedCheckpointError
 from ..formats import Tolerance
 from ..options import TaskChoice
+from ..output_choice import OutputChoice
 from ..sources.adapter import Adapter
 from ..sources.checkpoint import Checkpoint
 from ..sources.cross_encoder import LOGIT_SCORE
@@ -147,7 +149,12 @@ class ExportTask(Protocol):
             WitnessError: They differ.
         """
 
-    def describe(self, fields: ManifestFields) -> EmbeddingManifest | RerankManifest:
+    def compact_outputs(self, choices: Sequence[OutputChoice]) -> tuple[CompactOutput, ...]:
+        """Return the additional outputs of the model; raise ExportError if it cannot have them."""
+
+    def describe(
+        self, fields: ManifestFields, outputs: tuple[CompactOutput, ...]
+    ) -> EmbeddingManifest | RerankManifest:
         """Return the manifest with `fields` and those of the task."""
 
 

@@ -14,7 +14,7 @@ from qwen3_triton.client.call_deadline import CallDeadline
 from qwen3_triton.client.dispatch import CallLimits, Dispatch, Sending
 from qwen3_triton.client.endpoints import Endpoints
 from qwen3_triton.client.errors import ServerError, ServerTimeoutError, ServerUnavailableError
-from qwen3_triton.client.lost_rows import ExpectedOutput
+from qwen3_triton.client.model_outputs import FloatOutput
 from qwen3_triton.client.pacing import Pace
 from qwen3_triton.client.requests import RequestLimits, RowRequest
 
@@ -37,7 +37,7 @@ def create(
         timeout_s=60, retry_timeout_s=retry_timeout_s, max_in_flight=most, deadline=CallDeadline.start(call_timeout_s)
     )
     pace = Pace(RequestLimits(rows=8), None)
-    return Dispatch(endpoints or Endpoints(["a"]), pace, ExpectedOutput(name="embedding", width=2), limits)
+    return Dispatch(endpoints or Endpoints(["a"]), pace, FloatOutput(name="embedding", width=2), limits)
 
 
 def state(dispatch: Dispatch) -> list[str]:

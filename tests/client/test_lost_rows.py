@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sample_manifest import DIMENSION, make_rerank_manifest
 
 from qwen3_triton.client import EmbeddingClient, InvalidInputError, RerankClient, ServerError
-from qwen3_triton.client.lost_rows import MAX_RESENDS
 from qwen3_triton.client.manifest import LOST_ROW_BITS
+from qwen3_triton.client.model_outputs import MAX_RESENDS
 
 pytestmark = pytest.mark.usefixtures("both_clients")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import AutoModel
 
 from qwen3_triton.client import Precision
-from qwen3_triton.client.manifest import Task
+from qwen3_triton.client.manifest import CompactOutput, Task
 from qwen3_triton.export import Device, SilentProgress, SourceReference
 from qwen3_triton.export.architectures import DecoderConfig
 from qwen3_triton.export.artifacts.graph_file import write_graph as write_model
@@ -65,6 +65,7 @@ def write_graph(
     head: EmbeddingHead = LAST_TOKEN_HEAD,
     prefixes: Iterable[Sequence[int]] = (),
     shares_beginnings: bool = False,
+    compact_outputs: Iterable[CompactOutput] = (),
 ) -> WrittenGraph:
     """Write `output`/model.onnx from the weights after `rescale` and `change`, in `format` or that of `precision`."""
     checkpoint = open_checkpoint(SourceReference(str(checkpoint_folder)))
@@ -79,6 +80,7 @@ def write_graph(
         cuda=cuda,
         prefixes=store_prefixes(prefixes),
         shares_beginnings=shares_beginnings,
+        compact_outputs=tuple(compact_outputs),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     file = output / "model.onnx"
