@@ -10,8 +10,9 @@ from adapter_environment import AdapterEnvironment, build_adapter_environment
 
 from qwen3_triton.server.environment import SUPPORTED_PYTHONS
 
-TESTS = ["client/test_langchain_conformance.py", "client/test_mteb.py"]
-TESTS_ON_TRITON = ["end_to_end/test_mteb_on_triton.py"]
+CONFORMANCE = "tests/client/test_langchain_conformance.py"
+MTEB = "tests/client/test_mteb.py"
+ON_TRITON = ("tests/end_to_end/test_integrations_page.py", "tests/end_to_end/test_mteb_on_triton.py")
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +21,10 @@ def environment(project_root: Path) -> AdapterEnvironment:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file", TESTS + TESTS_ON_TRITON)
-def test_all_pass(environment: AdapterEnvironment, file: str) -> None:
-    if file in TESTS_ON_TRITON and sys.version_info[:2] not in SUPPORTED_PYTHONS:
+@pytest.mark.parametrize("files", [(CONFORMANCE,), (MTEB,), ON_TRITON], ids=["langchain", "mteb", "on Triton"])
+def test_all_pass(environment: AdapterEnvironment, files: tuple[str, ...]) -> None:
+    if files == ON_TRITON and sys.version_info[:2] not in SUPPORTED_PYTHONS:
         pytest.skip("the local Triton server does not run on this Python")
-    summary = environment.run_tests(f"tests/{file}")
+    summary = environment.run_tests(*files)
     assert "passed" in summary
     assert "skipped" not in summary

@@ -55,11 +55,12 @@ def test_asynchronous_methods_do_not_block_the_loop(client: EmbeddingClient, tri
         loop = asyncio.get_running_loop()
         triton.fault = lambda *_: asyncio.run_coroutine_threadsafe(loop_is_free.wait(), loop).result(10)
         loop.call_later(0.01, loop_is_free.set)
-        return await asyncio.gather(
+        batch, text, query = await asyncio.gather(
             embedding.aget_text_embedding_batch(TEXTS),
             embedding.aget_text_embedding(TEXTS[1]),
             embedding.aget_query_embedding("a"),
         )
+        return batch, text, query
 
     assert asyncio.run(embed()) == (expected, expected[1], query)
 
