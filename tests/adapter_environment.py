@@ -41,11 +41,11 @@ class AdapterEnvironment:
 
 
 def build_adapter_environment(root: Path) -> AdapterEnvironment:
-    """Build the environment in `.cache`, unless it is there for the same packages.
+    """Build the environment in `build`, unless it is there for the same packages.
 
     It sees the packages of the environment that runs the tests, and has the others in the versions of constraints.txt.
     """
-    folder, constraints = root / ".cache" / "adapters", root / "constraints.txt"
+    folder, constraints = root / "build" / "adapters", root / "constraints.txt"
     extras = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     requirements = ["langchain-tests", *(requirement for extra in _EXTRAS for requirement in extras[extra])]
     wanted = "\n".join([sys.executable, *requirements, constraints.read_text(encoding="utf-8")])

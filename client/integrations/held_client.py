@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -12,7 +12,9 @@ from ..errors import InvalidInputError
 from ..rerank import RerankClient
 
 ClientT = TypeVar("ClientT", EmbeddingClient, RerankClient)
-Connect = Callable[[str, str], ClientT]
+Url = str | Sequence[str]
+"""`HOST:PORT` of Triton's gRPC port, or a list of servers with the same model."""
+Connect = Callable[[Url, str], ClientT]
 """Creates a client from a URL and the name of a model; picklable."""
 
 
@@ -21,7 +23,7 @@ class Origin(Generic[ClientT]):
     """How an adapter created its client."""
 
     connect: Connect[ClientT]
-    url: str
+    url: Url
     model: str
 
 
@@ -75,7 +77,7 @@ class ClientHolder:
 
 
 def hold_client(
-    connect: Connect[ClientT], client: ClientT | None, url: str | None, model: str | None
+    connect: Connect[ClientT], client: ClientT | None, url: Url | None, model: str | None
 ) -> HeldClient[ClientT]:
     """Return `client`, or one that `connect` creates from `url` and `model`.
 

@@ -12,7 +12,7 @@ from pydantic import PositiveInt, PrivateAttr
 
 from ..embedding import EmbeddingClient
 from ..rerank import RerankClient
-from .held_client import ClientHolder, HeldClient, hold_client
+from .held_client import ClientHolder, HeldClient, Url, hold_client
 
 __all__ = ["Qwen3TritonEmbeddings", "Qwen3TritonRerank"]
 
@@ -33,7 +33,7 @@ class Qwen3TritonEmbeddings(ClientHolder, Embeddings):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: Url | None = None,
         model: str | None = None,
         *,
         client: EmbeddingClient | None = None,
@@ -43,7 +43,7 @@ class Qwen3TritonEmbeddings(ClientHolder, Embeddings):
         """Connect to a model, or use an existing client.
 
         Args:
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             model: Name of the model on the server.
             client: Client to use in place of `url` and `model`; the caller closes it.
             dim: Number of leading components to keep, renormalized; None for all.
@@ -91,7 +91,7 @@ class Qwen3TritonRerank(ClientHolder, BaseDocumentCompressor):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: Url | None = None,
         model: str | None = None,
         *,
         client: RerankClient | None = None,
@@ -101,7 +101,7 @@ class Qwen3TritonRerank(ClientHolder, BaseDocumentCompressor):
         """Connect to a model, or use an existing client.
 
         Args:
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             model: Name of the model on the server.
             client: Client to use in place of `url` and `model`; the caller closes it.
             top_n: Number of documents to keep; None for all.

@@ -16,7 +16,7 @@ from llama_index_instrumentation import get_dispatcher
 from ..embedding import DEFAULT_WINDOW_TEXTS, EmbeddingClient
 from ..errors import InvalidInputError
 from ..rerank import RerankClient
-from .held_client import ClientHolder, HeldClient, hold_client
+from .held_client import ClientHolder, HeldClient, Url, hold_client
 
 __all__ = ["Qwen3TritonEmbedding", "Qwen3TritonRerank"]
 
@@ -47,7 +47,7 @@ class Qwen3TritonEmbedding(ClientHolder, BaseEmbedding):
         self,
         *,
         model_name: str,
-        url: str | None = None,
+        url: Url | None = None,
         client: EmbeddingClient | None = None,
         dim: int | None = None,
         query_instruction: str | None = None,
@@ -58,7 +58,7 @@ class Qwen3TritonEmbedding(ClientHolder, BaseEmbedding):
         Args:
             model_name: Name of the model on the server. With `client`, a name that distinguishes it from other models
                 in LlamaIndex's caches and traces.
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             client: Client to use in place of `url`; the caller closes it.
             dim: Number of leading components to keep, renormalized; None for all.
             query_instruction: Task description for the prompt of queries; None for the model's default.
@@ -134,7 +134,7 @@ class Qwen3TritonRerank(ClientHolder, BaseNodePostprocessor):
         self,
         *,
         model: str,
-        url: str | None = None,
+        url: Url | None = None,
         client: RerankClient | None = None,
         top_n: int | None = None,
         instruction: str | None = None,
@@ -144,7 +144,7 @@ class Qwen3TritonRerank(ClientHolder, BaseNodePostprocessor):
 
         Args:
             model: Name of the model on the server. With `client`, a name for LlamaIndex's traces.
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             client: Client to use in place of `url`; the caller closes it.
             top_n: Number of nodes to keep; None for all.
             instruction: Task description for the prompt; None for the model's default.

@@ -17,7 +17,7 @@ from ..embedding import EmbeddingClient
 from ..errors import InvalidInputError
 from ..manifest import Manifest
 from ..rerank import RerankClient
-from .held_client import ClientHolder, HeldClient, hold_client
+from .held_client import ClientHolder, HeldClient, Url, hold_client
 from .task_instructions import TaskInstructions
 
 __all__ = ["Qwen3TritonCrossEncoder", "Qwen3TritonEncoder", "TaskInstructions"]
@@ -46,7 +46,7 @@ class Qwen3TritonEncoder(ClientHolder):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: Url | None = None,
         model: str | None = None,
         *,
         name: str,
@@ -58,7 +58,7 @@ class Qwen3TritonEncoder(ClientHolder):
         """Connect to a model, or use an existing client.
 
         Args:
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             model: Name of the model on the server.
             name: Name in mteb's results, as `organization/model`. mteb finds earlier results by name and revision.
             revision: Revision in mteb's results; None for version and precision of the served model.
@@ -137,7 +137,7 @@ class Qwen3TritonCrossEncoder(ClientHolder):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: Url | None = None,
         model: str | None = None,
         *,
         name: str,
@@ -148,7 +148,7 @@ class Qwen3TritonCrossEncoder(ClientHolder):
         """Connect to a model, or use an existing client.
 
         Args:
-            url: `HOST:PORT` of Triton's gRPC port.
+            url: `HOST:PORT` of Triton's gRPC port, or a list of servers with the same model.
             model: Name of the model on the server.
             name: Name in mteb's results, as `organization/model`. mteb finds earlier results by name and revision.
             revision: Revision in mteb's results; None for version and precision of the served model.

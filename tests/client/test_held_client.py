@@ -46,8 +46,10 @@ def test_contradicting_arguments_are_rejected(client: EmbeddingClient, url: str 
         hold_client(EmbeddingClient, client, url, model)
 
 
-def test_copies_have_connections_of_their_own(triton: FakeTriton) -> None:
-    adapter = Adapter(hold_client(EmbeddingClient, None, triton.url, MODEL))
+@pytest.mark.parametrize("servers", [1, 2])
+def test_copies_have_connections_of_their_own(triton: FakeTriton, servers: int) -> None:
+    url = triton.url if servers == 1 else [triton.url, triton.url.replace("127.0.0.1", "localhost")]
+    adapter = Adapter(hold_client(EmbeddingClient, None, url, MODEL))
     with pickle.loads(pickle.dumps(adapter)) as first, copy.deepcopy(adapter) as second:
         adapter.close()
         assert first.count() == second.count() == 1

@@ -67,7 +67,7 @@ def test_asynchronous_methods_do_not_block_the_loop(client: EmbeddingClient, tri
 
 def test_one_call_for_many_texts(client: EmbeddingClient, triton: FakeTriton) -> None:
     embedding = Qwen3TritonEmbedding(client=client, model_name="acme")
-    embedding.get_text_embedding_batch(["a"] * 40)
+    embedding.get_text_embedding_batch([f"text {number}" for number in range(40)])
     assert len(triton.batches) == 40 / triton.max_batch_size
 
 

@@ -86,7 +86,8 @@ def judged() -> EvaluationSet:
 @pytest.fixture(scope="module")
 def similarities(served_demo: ServedDemo, judged: EvaluationSet) -> NDArray[np.float32]:
     with EmbeddingClient(served_demo.server.grpc_url, "embedder") as client:
-        return client.embed_queries(judged.queries, judged.instruction) @ client.embed_documents(judged.documents).T
+        queries = client.embed_queries(judged.queries, judged.instruction)
+        return np.asarray(queries @ client.embed_documents(judged.documents).T)
 
 
 def evaluate(model: Any, task: DemoTask) -> float:
