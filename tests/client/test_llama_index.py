@@ -94,6 +94,7 @@ def test_existing_client_cannot_be_pickled(client: EmbeddingClient) -> None:
         pickle.dumps(Qwen3TritonEmbedding(client=client, model_name="acme"))
 
 
+@pytest.mark.slow
 def test_pipeline_with_several_processes(triton: FakeTriton, client: EmbeddingClient) -> None:
     documents = [Document(text=f"text {number}", id_=str(number)) for number in range(6)]
     with Qwen3TritonEmbedding(url=triton.url, model_name=MODEL) as embedding:
