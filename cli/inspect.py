@@ -98,7 +98,9 @@ def _describe_output(record: ExportRecord) -> str:
     manifest = record.manifest
     if isinstance(manifest, EmbeddingManifest):
         dimensions = f"{manifest.min_dimension} to {manifest.dimension} components"
-        return f"{manifest.task.output}, {dimensions}"
+        return ", ".join(
+            [f"{manifest.task.output}, {dimensions}", *(compact.name for compact in manifest.compact_outputs)]
+        )
     return f"{manifest.task.output} from 0 to 1"
 
 
