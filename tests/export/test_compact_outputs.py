@@ -27,6 +27,7 @@ from qwen3_triton.client import (
     quantize_embeddings,
 )
 from qwen3_triton.client.manifest import ROW_STATUS, RowStatus
+from qwen3_triton.client.messages import write_infer_request
 from qwen3_triton.client.vectors import truncate_vectors
 from qwen3_triton.export import (
     CudaProfile,
@@ -175,14 +176,11 @@ def test_clients_request_the_smallest_output(
 
     def record(target: Any, input_ids: Any) -> Any:
         requested.add(target.outputs[0])
-        return write(target, input_ids)
+        return write_infer_request(target, input_ids)
 
-    from qwen3_triton.client import sending
-
-    write = sending.write_infer_request
     with EmbeddingClient(url, "demo") as client:
         whole = client.embed_documents(texts)
-        monkeypatch.setattr(sending, "write_infer_request", record)
+        monkeypatch.setattr("qwen3_triton.client.sending.write_infer_request", record)
         found = client.embed_documents(texts, dim, dtype=dtype)
         streamed = np.concatenate(list(client.iter_documents(texts, dim, dtype=dtype, window_texts=32)))
     assert requested == {output}
