@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from contextvars import ContextVar
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 
 import pytest
 from fake_triton import MODEL, FakeTriton
+from sample_manifest import DIMENSION
+from sample_texts import distinct_texts
 
-from qwen3_triton.client import EmbeddingClient, InvalidInputError, ServerError
+from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, InvalidInputError, ServerError
 from qwen3_triton.client.connection import ConnectionOptions, TlsOptions
 
 SECRET = "s3cret-t0ken"
@@ -87,3 +90,22 @@ def test_a_forked_process_needs_a_client_of_its_own(triton: FakeTriton, tmp_path
         os.waitpid(child, 0)
         assert "create a client in each process, after the fork" in report.read_text()
         assert (client.embed_documents(["a"]) == before).all()
+
+
+def test_a_name_with_several_addresses_uses_all_of_them(
+    manifest: EmbeddingManifest,
+    both_clients: None,  # noqa: ARG001
+) -> None:
+    """As with a headless service; the addresses are given here as gRPC's name resolution would return them."""
+    with FakeTriton(manifest.to_json(), DIMENSION) as first, FakeTriton(manifest.to_json(), DIMENSION) as second:
+        with EmbeddingClient(f"ipv4:{first.url},{second.url}", MODEL) as client:
+            client.embed_documents(["a"])
+            deadline_s = time.monotonic() + 30
+            # the second connection may be ready later than the first
+            while not (first.batches and second.batches) and time.monotonic() < deadline_s:
+                client.embed_documents(["a"])
+            first.batches.clear()
+            second.batches.clear()
+            for text in distinct_texts(10):
+                client.embed_documents([text])
+        assert [len(first.batches), len(second.batches)] == [5, 5]
