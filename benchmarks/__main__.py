@@ -81,8 +81,8 @@ def run(
     part: Annotated[
         list[str] | None,
         typer.Option(
-            help="Any of passes, serving, overload, batching, soak, export, scaling, quality; by default all but "
-            "batching, soak and export."
+            help="Any of passes, serving, overload, batching, client, soak, export, scaling, quality; by default all "
+            "but batching, client, soak and export."
         ),
     ] = None,
     contender: _Contenders = None,
@@ -96,7 +96,7 @@ def run(
             metavar="FILE",
             exists=True,
             dir_okay=False,
-            help="tokenizer.json of the model in the parts serving, overload and soak; by default a byte-level "
+            help="tokenizer.json of the model in the parts serving, overload, client and soak; by default a byte-level "
             "tokenizer.",
         ),
     ] = None,
@@ -127,10 +127,11 @@ def run(
     output: _Output = None,
 ) -> None:
     """Measure every contender that can run on this machine and write one record."""
+    from .client.options import ClientOptions
     from .contenders import ALL, QUICK, SCALING
     from .export_cost import CASES, ExportCostOptions
     from .quality import QualityOptions
-    from .run import STANDARD_PARTS, Part, RunOptions, run_benchmark
+    from .run import STANDARD_PARTS, TOKENIZER_PARTS, Part, RunOptions, run_benchmark
     from .scaling import ScalingOptions
     from .serving.batching import BatchingOptions
     from .serving.measure import LoadOptions
@@ -143,8 +144,9 @@ def run(
     _require_known([model], SHAPES, "--model")
     parts = tuple(part) if part else tuple(Part) if quick else STANDARD_PARTS
     _require_known(parts, tuple(Part), "--part")
-    if tokenizer and not {Part.SERVING, Part.OVERLOAD, Part.SOAK}.intersection(parts):
-        raise typer.BadParameter("only the parts serving, overload and soak use it", param_hint="--tokenizer")
+    if tokenizer and not set(TOKENIZER_PARTS).intersection(parts):
+        *others, last = TOKENIZER_PARTS
+        raise typer.BadParameter(f"only the parts {', '.join(others)} and {last} use it", param_hint="--tokenizer")
     try:
         text_tokenizer = read_tokenizer(tokenizer) if tokenizer else None
     except UnusableTokenizerError as exc:
@@ -177,6 +179,7 @@ def run(
         serving=dataclasses.replace(LoadOptions.quick() if quick else LoadOptions(), tokenizer=text_tokenizer),
         overload=dataclasses.replace(OverloadOptions.quick() if quick else OverloadOptions(), tokenizer=text_tokenizer),
         batching=BatchingOptions.quick() if quick else BatchingOptions(),
+        client=dataclasses.replace(ClientOptions.quick() if quick else ClientOptions(), tokenizer=text_tokenizer),
         soak=dataclasses.replace(SoakOptions.quick() if quick else SoakOptions(), tokenizer=text_tokenizer),
         export=ExportCostOptions.quick(SHAPES["tiny"])
         if quick
@@ -392,7 +395,7 @@ def _write_pages() -> None:
     README.write_text(text, encoding="utf-8")
     PAGE.write_text(page, encoding="utf-8")
     shown = [each for processor in publication.whole for each in processor.records]
-    names = ", ".join(each.file.name for each in (*shown, complete))
+    names = ", ".join(each.file.name for each in (*shown, complete, *filter(None, [publication.client])))
     typer.echo(f"wrote README.md and {PAGE.relative_to(root)} from {names}", err=True)
 
 

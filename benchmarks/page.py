@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from . import plot_names
+from .client.tables import client_line, client_sections
 from .cost import core_seconds_table
 from .publication import Publication, PublishedRecord, WholeModel
 from .record import Comparison, Record
@@ -43,6 +44,7 @@ def render_page(publication: Publication, *, plots: Path) -> str:
         _image("tokens per second by program", plots, plot_names.PEERS),
         *(part for each in publication.whole for part in _render_whole(each)),
         *_render_complete(publication.complete, plots),
+        *_render_client(publication.client),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -145,6 +147,21 @@ def _render_complete(published: PublishedRecord, plots: Path) -> list[str]:
         items = (f"- {what}: {reason.rstrip('.')}." for what, reason in record.not_measured.items())
         parts += ["### Not measured", "\n".join(items)]
     return parts
+
+
+def _render_client(published: PublishedRecord | None) -> list[str]:
+    """Render the measurements of the clients."""
+    if published is None or published.record.client is None:
+        return []
+    parts = (
+        part for each in client_sections(published.record) for part in (f"### {each.title}", each.text, each.table)
+    )
+    return [
+        "## The clients",
+        _source_line(published),
+        f"Served: {client_line(published.record.client)}.",
+        *(part if isinstance(part, str) else part.to_markdown() for part in parts),
+    ]
 
 
 def _image(alt: str, plots: Path, name: str) -> str:

@@ -63,6 +63,8 @@ class Publication:
     """One for each processor, the newest first."""
     complete: PublishedRecord
     """The newest record that compares contenders, loads a server and measures quality; of any model."""
+    client: PublishedRecord | None = None
+    """The newest record with measurements of the clients; None if there is none."""
 
 
 def read_publication(folder: Path) -> Publication:
@@ -89,7 +91,8 @@ def read_publication(folder: Path) -> Publication:
         raise MissingRecordError(
             "there is no record of the whole model yet; run: python -m benchmarks run --model 0.6b --part passes"
         )
-    return Publication(whole=tuple(map(_merge, processors.values())), complete=complete[0])
+    client = next((each for each in newest_first if each.record.client is not None), None)
+    return Publication(whole=tuple(map(_merge, processors.values())), complete=complete[0], client=client)
 
 
 def compares_whole_model(record: Record) -> bool:

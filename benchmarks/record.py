@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, with_config
 
 from qwen3_triton.client.manifest import Task
 
+from .client.results import ClientMeasurements
 from .environment import CodeState, Environment
 
 SCHEMA_VERSION = 3
@@ -361,6 +362,9 @@ class Record:
     loads: tuple[Load, ...] = ()
     overload: tuple[LatencyCase, ...] = ()
     batching: tuple[LatencyCase, ...] = ()
+    client: ClientMeasurements | None = None
+    client_loads: tuple[Load, ...] = ()
+    """Single texts of the part client."""
     soak: Soak | None = None
     exports: tuple[ExportCost, ...] = ()
     quality: tuple[QualityScore, ...] = ()

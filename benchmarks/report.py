@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
+from .client.tables import client_line, client_sections
 from .cost import CorePrice, core_seconds_table, cost_table, price_line
 from .order import compare_orders
 from .record import Comparison, Record
@@ -76,9 +77,12 @@ def render_record(record: Record, price: CorePrice | None = None) -> str:
         parts.append(f"single texts\n{latency_table(record.overload).to_text()}")
     if record.batching:
         parts.append(f"token budgets of a batch\n{latency_table(record.batching).to_text()}")
+    if record.client:
+        tables = (f"{section.title.lower()}\n{section.table.to_text()}" for section in client_sections(record))
+        parts.append("\n\n".join([f"client: {client_line(record.client)}", *tables]))
     if record.soak and record.soak.memory:
-        tables = (soak_memory_table(record.soak), soak_outcomes_table(record.soak))
-        parts.append("\n".join(["soak", *(table.to_text() for table in tables)]))
+        soaked = (soak_memory_table(record.soak), soak_outcomes_table(record.soak))
+        parts.append("\n".join(["soak", *(table.to_text() for table in soaked)]))
     if record.exports:
         parts.append(f"exports without verification\n{exports_table(record.exports).to_text()}")
     if record.quality:

@@ -11,6 +11,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from .checkpoint import cached_checkpoint
+from .client.measure import ClientResults, measure_client
+from .client.options import ClientOptions
 from .comparison import ComparisonOptions, compare_contenders
 from .contenders import Recipe, RunContext
 from .environment import read_code_state, read_environment
@@ -30,7 +32,14 @@ from .steps import mark_pending, now, pending_steps, resume, workload_step
 from .workload import Workload
 
 _StepResult = (
-    Comparison | ServingResults | CaseResults | SoakResults | ExportCostResults | ScalingResults | QualityResults
+    Comparison
+    | ServingResults
+    | CaseResults
+    | ClientResults
+    | SoakResults
+    | ExportCostResults
+    | ScalingResults
+    | QualityResults
 )
 
 
@@ -45,6 +54,9 @@ class Part(StrEnum):
     """Single texts with limits of Triton's queue, and beside a bulk job."""
     BATCHING = "batching"
     """Latency of single texts by the token budget of a batch; not part of a run unless it is named."""
+    CLIENT = "client"
+    """Processor time, bulk jobs, single texts and import of this project's clients; not part of a run unless it is
+    named."""
     SOAK = "soak"
     """A mixed load for half an hour, with the memory of server and clients; not part of a run unless it is named."""
     EXPORT = "export"
@@ -55,8 +67,10 @@ class Part(StrEnum):
     """Cost against rows, text length and model size."""
 
 
-STANDARD_PARTS = tuple(part for part in Part if part not in (Part.BATCHING, Part.SOAK, Part.EXPORT))
+STANDARD_PARTS = tuple(part for part in Part if part not in (Part.BATCHING, Part.CLIENT, Part.SOAK, Part.EXPORT))
 """Parts of a run that names none."""
+TOKENIZER_PARTS = (Part.SERVING, Part.OVERLOAD, Part.CLIENT, Part.SOAK)
+"""Parts whose served model has the tokenizer of the options."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +80,7 @@ class RunOptions:
     shape: ModelShape
     workloads: Sequence[Workload]
     served: Workload
-    """Workload of the parts serving, overload and soak."""
+    """Workload of the parts serving, overload and soak, and of the single texts of the part client."""
     recipes: Sequence[Recipe]
     scaling_recipes: Sequence[Recipe]
     """Recipes of the part scaling."""
@@ -84,6 +98,7 @@ class RunOptions:
     serving: LoadOptions = field(default_factory=LoadOptions)
     overload: OverloadOptions = field(default_factory=OverloadOptions)
     batching: BatchingOptions = field(default_factory=BatchingOptions)
+    client: ClientOptions = field(default_factory=ClientOptions)
     soak: SoakOptions = field(default_factory=SoakOptions)
     export: ExportCostOptions = field(default_factory=ExportCostOptions)
     scaling: ScalingOptions = field(default_factory=ScalingOptions)
@@ -152,7 +167,7 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
     """Execute `steps` and yield each one's name and result."""
     if Part.QUALITY in steps:
         yield Part.QUALITY, measure_quality(options.quality, context)
-    if {Part.SERVING, Part.OVERLOAD, Part.SOAK}.intersection(steps):
+    if set(TOKENIZER_PARTS).intersection(steps):
         checkpoint = cached_checkpoint(options.shape, options.cache, options.serving.tokenizer)
         served = dataclasses.replace(context, checkpoint=checkpoint)
     if Part.SERVING in steps:
@@ -161,6 +176,8 @@ def _measure(options: RunOptions, steps: Sequence[str], context: RunContext) -> 
         yield Part.OVERLOAD, measure_overload(options.served, options.overload, served)
     if Part.BATCHING in steps:
         yield Part.BATCHING, measure_batching(options.batching, options.shape.vocabulary, context)
+    if Part.CLIENT in steps:
+        yield Part.CLIENT, measure_client(options.served, options.shape, options.client, served)
     if Part.SOAK in steps:
         yield Part.SOAK, measure_soak(options.served, options.soak, served)
     if Part.EXPORT in steps:
@@ -191,6 +208,8 @@ def _add_result(record: Record, step: str, result: _StepResult) -> Record:
         if step == Part.OVERLOAD:
             return dataclasses.replace(extended, overload=result.cases)
         return dataclasses.replace(extended, batching=result.cases)
+    if isinstance(result, ClientResults):
+        return dataclasses.replace(extended, client=result.client, client_loads=result.loads)
     if isinstance(result, SoakResults):
         return dataclasses.replace(extended, soak=result.soak)
     if isinstance(result, ExportCostResults):

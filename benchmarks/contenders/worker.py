@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ..memory import is_memory_short
 from ..record import Sample
@@ -20,6 +20,8 @@ from ..workers.messages import Failure, Message, Ready, WorkRequest, WorkResult,
 from .contender import ContenderUnavailableError, RunContext
 from .layout import Layout
 from .reasons import public_reason
+
+ResultT = TypeVar("ResultT")
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _STOP_S = 20
@@ -150,17 +152,21 @@ class WorkerProcess:
         self._log.close()
 
     def request(self, work: WorkRequest) -> WorkResult:
-        """Send `work` and wait for its result.
+        """Send `work` and wait for its result; see `exchange`."""
+        return self.exchange(work, WorkResult)
+
+    def exchange(self, request: Message, expected: type[ResultT]) -> ResultT:
+        """Send a request and wait for its result, of the type `expected`.
 
         Raises:
-            ContenderUnavailableError: if the work fails or the process dies.
+            ContenderUnavailableError: if the request fails or the process dies.
         """
         try:
-            send(_open(self._process.stdin), work)
+            send(_open(self._process.stdin), request)
         except OSError as exc:
             raise ContenderUnavailableError(self._exit_reason()) from exc
         message = self._receive()
-        if isinstance(message, WorkResult):
+        if isinstance(message, expected):
             return message
         raise ContenderUnavailableError(_failure_reason(message))
 

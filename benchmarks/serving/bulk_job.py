@@ -79,7 +79,7 @@ def unpaced_job(stub: Any, model: str, rows: Rows) -> Iterator[None]:
 
 def infer_request(model: str, rows: Rows, priority: int = 0) -> Any:
     """Return a ModelInferRequest for `rows`, padded on the right; priority 0 is the model's default."""
-    request = ids_request(model, _pad(rows))
+    request = ids_request(model, pad_rows(rows))
     if priority:
         request.parameters["priority"].int64_param = priority
     return request
@@ -92,8 +92,8 @@ def ids_request(model: str, ids: NDArray[np.int64]) -> Any:
     return service_pb2.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[content])
 
 
-def _pad(rows: Rows) -> NDArray[np.int64]:
-    """Return `rows` as one array [rows, longest row]."""
+def pad_rows(rows: Rows) -> NDArray[np.int64]:
+    """Return `rows` as one array [rows, longest row], padded on the right."""
     ids = np.full((len(rows), max(map(len, rows))), _PADDING_ID, np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row

@@ -7,11 +7,12 @@ so that a stall counts for every request that it delays (Gil Tene's "coordinated
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,6 +21,7 @@ from ..record import Request
 Item = TypeVar("Item")
 Send = Callable[[Item], None]
 """Sends one request and waits for the response; raises if it fails."""
+AsyncSend = Callable[[Item], Awaitable[None]]
 _MAX_CALLERS = 256
 _START_DELAY_S = 0.05
 
@@ -53,6 +55,27 @@ def closed_loop(send: Send[Item], items: Sequence[Item], in_flight: int, request
                 completed.append(request)
 
     _in_threads(call, in_flight)
+    return sorted(completed, key=lambda request: request.start_s)
+
+
+async def async_closed_loop(
+    send: AsyncSend[Item], items: Sequence[Item], in_flight: int, requests: int
+) -> list[Request]:
+    """Send requests with a fixed concurrency, from the tasks of an event loop; otherwise like `closed_loop`."""
+    numbers = iter(range(requests))
+    completed: list[Request] = []
+    origin = time.perf_counter()
+
+    async def call() -> None:
+        for number in numbers:
+            index, error, start_s = number % len(items), None, time.perf_counter() - origin
+            try:
+                await send(items[index])
+            except Exception as exc:  # noqa: BLE001 - any failure is a result
+                error = type(exc).__name__
+            completed.append(_completed(index, start_s, origin, error))
+
+    await asyncio.gather(*(call() for _ in range(in_flight)))
     return sorted(completed, key=lambda request: request.start_s)
 
 
@@ -95,6 +118,11 @@ def _send(send: Send[Item], item: Item, index: int, start_s: float, origin: floa
         send(item)
     except Exception as exc:  # noqa: BLE001 - any failure is a result
         error = type(exc).__name__
+    return _completed(index, start_s, origin, error)
+
+
+def _completed(index: int, start_s: float, origin: float, error: str | None) -> Request:
+    """Return a request that has just been completed."""
     latency = time.perf_counter() - origin - start_s
     return Request(start_s=round(start_s, 6), latency_s=round(latency, 6), text_index=index, error=error)
 

@@ -21,11 +21,10 @@ from ..samples import load_throughput
 from ..text_tokenizer import TextTokenizer, read_tokenizer
 from ..workload import Workload
 from .load import closed_loop, open_loop
-from .perf_analyzer import VERSION, PerfAnalyzer, install_perf_analyzer
+from .perf_analyzer import PERF_ANALYZER_DRIVER, PerfAnalyzer, try_perf_analyzer
 from .texts import workload_texts
 
 CLIENT_DRIVER = "qwen3-triton client"
-PERF_ANALYZER_DRIVER = f"perf_analyzer {VERSION}"
 _SEED = 11
 _TIMEOUT_S = 120.0
 
@@ -92,7 +91,7 @@ def measure_serving(workload: Workload, options: LoadOptions, context: RunContex
     rows = read_tokenizer(context.checkpoint / "tokenizer.json").rows(texts)
     not_measured: dict[str, str] = {}
     with ExitStack() as cleanup:
-        analyzer = _analyzer(options, context, not_measured)
+        analyzer = try_perf_analyzer(context, not_measured, wanted=options.perf_analyzer)
         plans: list[_LoadPlan] = []
         for precision in options.precisions:
             context.log(f"serving {program(precision)}")
@@ -105,18 +104,6 @@ def measure_serving(workload: Workload, options: LoadOptions, context: RunContex
         return ServingResults(
             loads=tuple(_load(plan, workload, tokens) for plan in plans if plan.repetitions), not_measured=not_measured
         )
-
-
-def _analyzer(options: LoadOptions, context: RunContext, not_measured: dict[str, str]) -> PerfAnalyzer | None:
-    if not options.perf_analyzer:
-        not_measured[PERF_ANALYZER_DRIVER] = "not included in quick runs"
-        return None
-    try:
-        return install_perf_analyzer(context)
-    except ContenderUnavailableError as exc:
-        context.log(f"{PERF_ANALYZER_DRIVER} cannot run: {exc}")
-        not_measured[PERF_ANALYZER_DRIVER] = str(exc)
-        return None
 
 
 def _plan_loads(

@@ -23,6 +23,8 @@ from ..record import Request
 from ..rows import Rows
 
 VERSION = "2.48.0"
+PERF_ANALYZER_DRIVER = f"perf_analyzer {VERSION}"
+"""Name in records."""
 _ENVIRONMENT = PeerEnvironment(name="perf_analyzer", pins=(f"tritonclient=={VERSION}", "numpy<2"))
 _LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12*"}
 _STABLE_PERCENT = 999
@@ -102,6 +104,19 @@ def install_perf_analyzer(context: RunContext) -> PerfAnalyzer:
     libraries.mkdir(exist_ok=True)
     _link_libraries(ensure_environment(context.log), libraries)
     return PerfAnalyzer(peer.python.parent / "perf_analyzer", libraries)
+
+
+def try_perf_analyzer(context: RunContext, not_measured: dict[str, str], *, wanted: bool) -> PerfAnalyzer | None:
+    """Install perf_analyzer if it is `wanted`; without it, add the reason to `not_measured` and return None."""
+    if not wanted:
+        not_measured[PERF_ANALYZER_DRIVER] = "not included in quick runs"
+        return None
+    try:
+        return install_perf_analyzer(context)
+    except ContenderUnavailableError as exc:
+        context.log(f"{PERF_ANALYZER_DRIVER} cannot run: {exc}")
+        not_measured[PERF_ANALYZER_DRIVER] = str(exc)
+        return None
 
 
 def parse_profile(exported: dict[str, Any]) -> list[Request]:

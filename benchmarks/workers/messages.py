@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..rows import Rows, Vectors
 
@@ -43,7 +46,77 @@ class WorkResult:
     """CPU time of all threads of the worker."""
 
 
-Message = Ready | Failure | WorkRequest | WorkResult
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextsRequest:
+    """A request to embed texts in one call of a client, or only to tokenize them."""
+
+    texts: Sequence[str]
+    tokenize_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchesRequest:
+    """A request to compute batches of padded token ids, int64 [rows, width], one after the other."""
+
+    batches: Sequence[NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Seconds of a `TextsRequest` or `BatchesRequest`; CPU time of all threads."""
+
+    wall_s: float
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnsRequest:
+    """A request to embed lists of texts, one call each, in turns with tokenizing the same lists."""
+
+    calls: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turns:
+    """CPU seconds of all threads in each turn."""
+
+    calls_s: tuple[float, ...]
+    tokenizations_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadRequest:
+    """A request to embed one text a call, round-robin, with a fixed concurrency."""
+
+    texts: Sequence[str]
+    in_flight: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadResult:
+    """Columns of requests, as in `record.Requests`."""
+
+    start_s: tuple[float, ...]
+    latency_s: tuple[float, ...]
+    text_index: tuple[int | None, ...]
+    error: tuple[str | None, ...]
+
+
+Message = (
+    Ready
+    | Failure
+    | WorkRequest
+    | WorkResult
+    | TextsRequest
+    | BatchesRequest
+    | Timed
+    | TurnsRequest
+    | Turns
+    | LoadRequest
+    | LoadResult
+)
+MessageT = TypeVar("MessageT")
 
 
 def send(stream: BinaryIO, message: Message) -> None:
@@ -62,4 +135,11 @@ def receive(stream: BinaryIO) -> Message:
     message = pickle.load(stream)
     if not isinstance(message, Message):
         raise TypeError(f"{type(message).__name__} is not a message")
+    return message
+
+
+def require(message: Message, kind: type[MessageT]) -> MessageT:
+    """Return `message`; raise TypeError if it is of another kind."""
+    if not isinstance(message, kind):
+        raise TypeError(f"unexpected message {type(message).__name__}")
     return message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import resource
@@ -12,20 +13,32 @@ from collections.abc import Callable, Mapping
 from ..environment import installed_versions
 from ..memory import available_bytes
 from ..rows import Rows, Vectors
-from .messages import Failure, Message, Ready, WorkRequest, WorkResult, receive, send
+from .messages import Failure, Message, Ready, WorkRequest, WorkResult, receive, require, send
 
 _MEMORY_SHARE = 85
 """Percent of the memory available at the start of a worker that it may allocate."""
 Options = Mapping[str, str]
 Embed = Callable[[Rows, int], Vectors]
 """Function of token rows and batch size that returns unit vectors [n, hidden], float32, in the order of the rows."""
+Handle = Callable[[Message], Message]
+"""Processes one request; raises if it fails."""
 
 
 def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
-    """Process requests from standard input until it is closed; the options are the first argument, as JSON.
+    """Embed rows until standard input is closed; the options are the first argument, as JSON.
 
     Args:
         load: loads the program and returns its embedding function.
+        packages: packages whose versions are reported.
+    """
+    serve_messages(lambda options: functools.partial(_process, load(options)), packages)
+
+
+def serve_messages(load: Callable[[Options], Handle], packages: tuple[str, ...]) -> None:
+    """Process requests of any kind; otherwise like `serve`.
+
+    Args:
+        load: loads the program and returns what processes its requests.
         packages: packages whose versions are reported.
     """
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -36,18 +49,21 @@ def serve(load: Callable[[Options], Embed], packages: tuple[str, ...]) -> None:
         # CUDA reserves more address space than the machine has memory
         _limit_memory()
     try:
-        embed = load(options)
+        handle = load(options)
     except Exception as exc:  # noqa: BLE001 - any exception is reported as the reason in the record
         send(channel, Failure(reason=_failure_reason(exc)))
         return
     send(channel, Ready(versions=installed_versions(packages)))
     while True:
         try:
-            work = receive(sys.stdin.buffer)
+            message = receive(sys.stdin.buffer)
         except EOFError:
             return
-        if isinstance(work, WorkRequest):
-            send(channel, _process(embed, work))
+        try:
+            result = handle(message)
+        except Exception as exc:  # noqa: BLE001
+            result = Failure(reason=_failure_reason(exc))
+        send(channel, result)
 
 
 def _limit_memory() -> None:
@@ -55,16 +71,14 @@ def _limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (available_bytes() * _MEMORY_SHARE // 100, resource.RLIM_INFINITY))
 
 
-def _process(embed: Embed, work: WorkRequest) -> Message:
+def _process(embed: Embed, message: Message) -> Message:
+    work = require(message, WorkRequest)
     walls, cpus = [], []
-    try:
-        for _ in range(work.passes):
-            wall, cpu = time.perf_counter(), time.process_time()
-            vectors = embed(work.rows, work.batch_rows)
-            walls.append(round(time.perf_counter() - wall, 6))
-            cpus.append(round(time.process_time() - cpu, 6))
-    except Exception as exc:  # noqa: BLE001
-        return Failure(reason=_failure_reason(exc))
+    for _ in range(work.passes):
+        wall, cpu = time.perf_counter(), time.process_time()
+        vectors = embed(work.rows, work.batch_rows)
+        walls.append(round(time.perf_counter() - wall, 6))
+        cpus.append(round(time.process_time() - cpu, 6))
     return WorkResult(vectors=vectors, walls_s=tuple(walls), cpus_s=tuple(cpus))
 
 

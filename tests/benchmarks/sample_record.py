@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
+from benchmarks.client.results import (
+    BatchCount,
+    BulkRepetition,
+    BulkSpeed,
+    CallCost,
+    ClientMeasurements,
+    CpuTurns,
+    ImportTime,
+    ServerTimes,
+)
 from benchmarks.environment import CodeState, Environment
 from benchmarks.model_shape import SHAPES
 from benchmarks.record import (
@@ -115,6 +126,69 @@ def sample_overload() -> tuple[LatencyCase, LatencyCase]:
     )
 
 
+def sample_client() -> ClientMeasurements:
+    """Return calls that take 10 µs a text without tokenization, and a bulk job at 0.8 and 0.6 of a session's speed."""
+    server = ServerTimes(
+        requests=4,
+        batches=(BatchCount(rows=30, batches=2), BatchCount(rows=40, batches=1)),
+        queue_s=2.0,
+        input_s=0.1,
+        infer_s=1.0,
+        output_s=0.2,
+    )
+    return ClientMeasurements(
+        precision="int8",
+        shape={"layers": 2, "hidden": 64, "vocabulary": 512},
+        versions={"grpcio": "1.0"},
+        costs=(
+            CallCost(
+                client="EmbeddingClient",
+                texts=100,
+                tokens=2_000,
+                calls=12,
+                requests=24,
+                repetitions=(
+                    CpuTurns(calls_s=(0.002, 0.004), tokenizations_s=(0.001, 0.003)),
+                    CpuTurns(calls_s=(0.005, 0.005), tokenizations_s=(0.004, 0.004)),
+                ),
+            ),
+        ),
+        bulk=(
+            BulkSpeed(
+                threads=2,
+                texts=100,
+                tokens=1_000,
+                repetitions=tuple(
+                    BulkRepetition(
+                        client_wall_s=wall_s,
+                        client_cpu_s=0.1,
+                        tokenization_wall_s=0.1,
+                        server=server,
+                        session_wall_s=session_s,
+                        session_cpu_s=1.0,
+                    )
+                    for wall_s, session_s in ((1.0, 0.8), (2.0, 1.2))
+                ),
+            ),
+        ),
+        imported=ImportTime(
+            statement="import a_client",
+            wall_s=(0.3, 0.5),
+            cpu_s=(0.2, 0.2),
+            empty_wall_s=(0.1, 0.1),
+            empty_cpu_s=(0.1, 0.1),
+        ),
+    )
+
+
+def sample_client_loads() -> tuple[Load, Load]:
+    """Return a client and perf_analyzer with the same requests."""
+    return (
+        dataclasses.replace(sample_load(), driver="EmbeddingClient, 2 threads"),
+        dataclasses.replace(sample_load(), driver="perf_analyzer 1.0"),
+    )
+
+
 def sample_export() -> ExportCost:
     return ExportCost(
         setting="fp16 for cuda",
@@ -184,6 +258,8 @@ def sample_record(*, threads: int = 2) -> Record:
         loads=(sample_load(),),
         overload=sample_overload(),
         batching=sample_overload()[1:],
+        client=sample_client(),
+        client_loads=sample_client_loads(),
         soak=sample_soak(),
         exports=(sample_export(),),
         quality=(_score(32, 0.4), _score(64, 0.5)),

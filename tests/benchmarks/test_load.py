@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -9,7 +10,7 @@ import pytest
 
 from benchmarks.record import Request, Requests
 from benchmarks.samples import load_throughput, successful_latencies
-from benchmarks.serving.load import closed_loop, open_loop, plan_arrivals
+from benchmarks.serving.load import async_closed_loop, closed_loop, open_loop, plan_arrivals
 
 
 class ConcurrencyCounter:
@@ -45,6 +46,26 @@ def test_failed_request_is_recorded_with_its_error() -> None:
 
     requests = closed_loop(send, [1, 2], 1, 4)
     assert [request.error for request in requests] == [None, "TimeoutError"] * 2
+
+
+def test_tasks_send_like_threads() -> None:
+    in_flight, most = 0, 0
+
+    async def send(item: int) -> None:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await asyncio.sleep(0.005)
+        in_flight -= 1
+        if item == 2:
+            raise TimeoutError
+
+    requests = asyncio.run(async_closed_loop(send, [1, 2], 4, 20))
+    assert most == 4
+    assert [request.error for request in requests] == [None, "TimeoutError"] * 10
+    assert [request.text_index for request in requests] == [0, 1] * 10
+    assert [request.start_s for request in requests] == sorted(request.start_s for request in requests)
+    assert all(request.latency_s >= 0.005 for request in requests)
 
 
 def test_arrivals_are_poisson_and_reproducible() -> None:

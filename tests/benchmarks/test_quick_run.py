@@ -92,6 +92,30 @@ def test_single_texts_are_measured_with_every_token_budget(record: Record) -> No
         assert not [error for each in case.repetitions for error in each.error if error]
 
 
+def test_clients_are_measured_in_every_way(record: Record) -> None:
+    client = record.client
+    assert client is not None and client.imported is not None
+    assert [cost.client for cost in client.costs] == ["AsyncEmbeddingClient", "EmbeddingClient"]
+    for cost in client.costs:
+        # 2 calls of 8 texts in each of 2 repetitions, each with two others
+        assert (cost.texts, cost.calls, cost.requests) == (8, 12, 12)
+        assert [len(turns.calls_s) for turns in cost.repetitions] == [2, 2]
+        assert all(min(turns.calls_s + turns.tokenizations_s) > 0 for turns in cost.repetitions)
+    for speed in client.bulk:
+        for each in speed.repetitions:
+            assert sum(count.rows * count.batches for count in each.server.batches) == speed.texts
+            assert 0 < each.server.infer_s < each.client_wall_s
+            assert min(each.session_wall_s, each.tokenization_wall_s) > 0
+    assert [load.driver for load in record.client_loads] == [
+        "AsyncEmbeddingClient, 4 tasks",
+        "EmbeddingClient, 4 threads",
+    ]
+    for load in record.client_loads:
+        assert not [error for each in load.repetitions for error in each.error if error]
+        assert load.rows >= sum(len(each.start_s) for each in load.repetitions)
+    assert min(client.imported.wall_s) > max(client.imported.empty_wall_s)
+
+
 def test_exports_run_beside_copies(record: Record) -> None:
     [export] = record.exports
     assert export.written_bytes > 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from sample_record import sample_export, sample_record, sample_soak
 
+from benchmarks.client.tables import client_sections
 from benchmarks.cost import core_seconds_table
 from benchmarks.environment import Gpu
 from benchmarks.model_shape import SHAPES
@@ -49,6 +50,7 @@ def sample_publication() -> Publication:
             for each in (first, PublishedRecord(file=Path("another.json"), record=other))
         ),
         complete=PublishedRecord(file=Path("complete.json"), record=sample_record()),
+        client=PublishedRecord(file=Path("clients.json"), record=sample_record()),
     )
 
 
@@ -67,7 +69,7 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
     publication = sample_publication()
     record = publication.complete.record
     page = render_page(publication, plots=Path("..") / _PLOTS)
-    for name in ("a-record.json", "another.json", "complete.json"):
+    for name in ("a-record.json", "another.json", "complete.json", "clients.json"):
         assert f"`{name}`" in page
     for table in (
         *(speed_table(comparison) for comparison in record.comparisons),
@@ -85,10 +87,17 @@ def test_page_has_all_tables_and_lists_what_was_not_measured() -> None:
         soak_outcomes_table(sample_soak()),
         quality_table(record.quality),
         scaling_table(record.scaling),
+        *(section.table for section in client_sections(record)),
     ):
         assert table.rows and table.to_markdown() in page
     assert "Not measured: third: it needs another processor." in page
     assert "- perf_analyzer: no wheel." in page
+
+
+def test_page_without_a_record_of_the_clients_has_no_section_about_them() -> None:
+    publication = dataclasses.replace(sample_publication(), client=None)
+    assert "## The clients" in render_page(sample_publication(), plots=_PLOTS)
+    assert "## The clients" not in render_page(publication, plots=_PLOTS)
 
 
 def test_all_referenced_plots_are_drawn(tmp_path: Path) -> None:
@@ -118,6 +127,7 @@ def test_newest_complete_record_is_selected(tmp_path: Path) -> None:
     write_record(_with_shape("0.6b"), tmp_path / "0.json")
     publication = read_publication(tmp_path)
     assert publication.complete.file.name == "2.json"
+    assert publication.client and publication.client.file.name == "3.json"
     assert [each.file.name for each in publication.whole[0].records] == ["0.json"]
 
 

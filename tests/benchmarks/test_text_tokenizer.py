@@ -114,4 +114,4 @@ def test_run_that_serves_no_model_rejects_it(file: Path, tmp_path: Path, monkeyp
     arguments = ("run", "--quick", "--part", "scaling", "--cache", str(tmp_path), "--tokenizer", str(file))
     result = _invoke(monkeypatch, *arguments)
     assert result.exit_code == 2
-    assert "only the parts serving, overload and soak" in " ".join(result.output.replace("│", " ").split())
+    assert "only the parts serving, overload, client and soak" in " ".join(result.output.replace("│", " ").split())
