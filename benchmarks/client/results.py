@@ -13,7 +13,7 @@ class CpuTurns:
     calls_s: tuple[float, ...]
     """Of each call."""
     tokenizations_s: tuple[float, ...]
-    """Of tokenizing the texts of each call with the model's tokenizer, in turns with the calls."""
+    """Of tokenizing the texts of each call with the client's tokenizer, in turns with the calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,10 +30,14 @@ _PAUSE_S = 0.002
 class _Calls(Protocol):
     """Calls of one client."""
 
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The client's own tokenizer: another one would compete with it for the processor's caches."""
+
     def embed(self, texts: Sequence[str]) -> None:
         """Embed texts in one call."""
 
-    def turns(self, calls: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Turns:
+    def turns(self, calls: Sequence[Sequence[str]]) -> Turns:
         """Embed lists of texts, one call each, in turns with tokenizing the same lists."""
 
     def closed_loop(self, texts: Sequence[str], in_flight: int, requests: int) -> list[Request]:
@@ -47,14 +51,15 @@ class _BlockingCalls:
         self._client = EmbeddingClient(
             options["url"], options["model"], tokenizer=options["tokenizer"], timeout_s=_TIMEOUT_S
         )
+        self.tokenizer = self._client._current.preparation.model.tokenizer
 
     def embed(self, texts: Sequence[str]) -> None:
         self._client.embed_documents(texts)
 
-    def turns(self, calls: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Turns:
+    def turns(self, calls: Sequence[Sequence[str]]) -> Turns:
         cpu_s: list[float] = []
         for others, texts in zip([calls[-1], *calls], calls, strict=False):
-            for measured in (partial(_tokenize, tokenizer, texts), partial(self.embed, texts)):
+            for measured in (partial(_tokenize, self.tokenizer, texts), partial(self.embed, texts)):
                 # a call first, so that both find the processor's caches as the server leaves them
                 self.embed(others)
                 time.sleep(_PAUSE_S)
@@ -74,12 +79,15 @@ class _AsyncCalls:
     def __init__(self, options: Options) -> None:
         self._runner = asyncio.Runner()
         self._client = self._runner.run(self._connect(options))
+        connected = self._client._connected
+        assert connected is not None
+        self.tokenizer = connected.preparation.model.tokenizer
 
     def embed(self, texts: Sequence[str]) -> None:
         self._runner.run(self._embed(texts))
 
-    def turns(self, calls: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Turns:
-        return self._runner.run(self._turns(calls, tokenizer))
+    def turns(self, calls: Sequence[Sequence[str]]) -> Turns:
+        return self._runner.run(self._turns(calls))
 
     def closed_loop(self, texts: Sequence[str], in_flight: int, requests: int) -> list[Request]:
         return self._runner.run(async_closed_loop(lambda text: self._embed([text]), texts, in_flight, requests))
@@ -94,9 +102,9 @@ class _AsyncCalls:
     async def _embed(self, texts: Sequence[str]) -> None:
         await self._client.embed_documents(texts)
 
-    async def _turns(self, calls: Sequence[Sequence[str]], tokenizer: Tokenizer) -> Turns:
+    async def _turns(self, calls: Sequence[Sequence[str]]) -> Turns:
         async def tokenize(texts: Sequence[str]) -> None:
-            _tokenize(tokenizer, texts)
+            _tokenize(self.tokenizer, texts)
 
         cpu_s: list[float] = []
         for others, texts in zip([calls[-1], *calls], calls, strict=False):
@@ -125,23 +133,20 @@ def _load(options: Options) -> Handle:
     # as in a process of its own; the variable is inherited from the benchmark's workers
     os.environ.pop("TOKENIZERS_PARALLELISM", None)
     calls: _Calls = _BlockingCalls(options) if options["kind"] == "blocking" else _AsyncCalls(options)
-    tokenizer = Tokenizer.from_file(options["tokenizer"])
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return partial(_answer, calls, tokenizer)
+    return partial(_answer, calls)
 
 
-def _answer(calls: _Calls, tokenizer: Tokenizer, message: Message) -> Message:
+def _answer(calls: _Calls, message: Message) -> Message:
     match message:
         case TextsRequest():
             wall, cpu = time.perf_counter(), time.process_time()
             if message.tokenize_only:
-                _tokenize(tokenizer, message.texts)
+                _tokenize(calls.tokenizer, message.texts)
             else:
                 calls.embed(message.texts)
             return Timed(wall_s=round(time.perf_counter() - wall, 6), cpu_s=round(time.process_time() - cpu, 6))
         case TurnsRequest():
-            return calls.turns(message.calls, tokenizer)
+            return calls.turns(message.calls)
         case LoadRequest():
             done = Requests.of(calls.closed_loop(message.texts, message.in_flight, message.requests))
             return LoadResult(
