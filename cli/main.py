@@ -13,6 +13,7 @@ from ..client.manifest.panics import panics_as_errors
 from .embed import embed
 from .export import export
 from .inspect import inspect
+from .log_lines import show_warnings
 from .merge import merge
 from .rerank import rerank
 from .serve import serve
@@ -69,7 +70,7 @@ def run() -> None:
     # accepted anywhere, because messages advise to add it
     sys.argv[1:] = [word for word in sys.argv[1:] if word != "--debug"]
     try:
-        with panics_as_errors():
+        with panics_as_errors(), show_warnings():
             app()
     except KeyboardInterrupt:
         sys.exit(130)

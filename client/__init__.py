@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from .quantization import fit_ranges, quantize_embeddings
     from .rerank import RerankClient
     from .rerank_call import RankedDocument
+    from .server_info import ServerInfo
     from .vector_formats import EmbeddingDtype
 
 __all__ = [
@@ -90,6 +91,7 @@ __all__ = [
     "RetrievalReport",
     "ScoreParityReport",
     "ServerError",
+    "ServerInfo",
     "ServerOutOfMemoryError",
     "ServerOverloadedError",
     "ServerTimeoutError",
@@ -112,6 +114,7 @@ _LAZY_MODULES = {
     "EmbeddingDtype": "vector_formats",
     "RankedDocument": "rerank_call",
     "RerankClient": "rerank",
+    "ServerInfo": "server_info",
     "TlsOptions": "connection",
     "fit_ranges": "quantization",
     "quantize_embeddings": "quantization",

@@ -19,8 +19,9 @@ from .grpc_errors import http_port_error, map_grpc_errors
 from .http_probe import speaks_http
 from .link import Link
 from .messages import InferTarget, version_not_loaded
-from .pacing import Pace
 from .replies import RowReply
+from .server_info import ServerInfo, read_server_info
+from .tracing import CallSpan
 
 
 class AsyncTritonChannel:
@@ -47,23 +48,42 @@ class AsyncTritonChannel:
         reply = await self._ask(lambda stub, options: stub.ModelConfig(request, **options), first)
         return reply.config
 
-    async def check_version(self, version: str) -> None:
-        """Raise ModelNotLoadedError unless a server serves this version of the model, or any if it is empty."""
+    async def check_version(self, version: str, timeout_s: float | None = None) -> None:
+        """Raise ModelNotLoadedError unless a server serves this version; see `TritonChannel.check_version`."""
         request = service_pb2.ModelReadyRequest(name=self.model, version=version)
-        reply = await self._ask(lambda stub, options: stub.ModelReady(request, **options))
-        if not reply.ready:
-            raise version_not_loaded(self._connection.urls[0], self.model, version)
+
+        async def ask(stub: Any, options: dict[str, Any]) -> None:
+            if not (await stub.ModelReady(request, **options)).ready:
+                raise version_not_loaded(self._connection.urls[0], self.model, version)
+
+        await self._ask(ask, timeout_s=timeout_s)
+
+    async def server_info(self) -> list[ServerInfo]:
+        """Return what each server says of itself, without those that are unreachable; raise ServerError if all are."""
+        request = service_pb2.ServerMetadataRequest()
+        options = {"timeout": self._timeout_s, "metadata": self._connection.call_metadata()}
+        found: list[ServerInfo] = []
+        failures: list[ClientError] = []
+        for url in self._links:
+            try:
+                async with self._use(url) as stub:
+                    found.append(read_server_info(url, await stub.ServerMetadata(request, **options)))
+            except (ServerUnavailableError, ServerTimeoutError) as exc:
+                failures.append(exc)
+        if not found:
+            raise failures[0]
+        return found
 
     async def infer_all(
         self,
         source: AsyncRequestSource,
         target: InferTarget,
         dispatch: Dispatch,
-        pace: Pace,
+        span: CallSpan,
         on_not_loaded: Callable[[ModelNotLoadedError, str], Awaitable[None]],
     ) -> AsyncGenerator[RowReply, None]:
         """Yield replies in order of arrival; arguments and errors are those of `TritonChannel.infer_all`."""
-        sender = AsyncSender(self._links, self._connection, target, dispatch, pace, on_not_loaded)
+        sender = AsyncSender(self._links, self._connection, target, dispatch, span, on_not_loaded)
         async with aclosing(sender.infer_all(source)) as replies:
             async for reply in replies:
                 yield reply
@@ -82,29 +102,37 @@ class AsyncTritonChannel:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def _ask(self, call: Callable[[Any, dict[str, Any]], Awaitable[Any]], first: str | None = None) -> Any:
+    async def _ask(
+        self,
+        call: Callable[[Any, dict[str, Any]], Awaitable[Any]],
+        first: str | None = None,
+        timeout_s: float | None = None,
+    ) -> Any:
         """Return the result of a call to the first server that answers it."""
-        options = {"timeout": self._timeout_s, "metadata": self._connection.call_metadata()}
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        options = {"timeout": timeout_s, "metadata": self._connection.call_metadata()}
         failure: ClientError | None = None
         for url in sorted(self._links, key=lambda url: url != first):
             try:
-                async with self._use(url) as stub:
+                async with self._use(url, timeout_s) as stub:
                     return await call(stub, options)
             except (ServerUnavailableError, ServerTimeoutError) as exc:
-                failure = failure or exc
+                # a server that replies says more than one that is unreachable
+                if failure is None or isinstance(exc, ModelNotLoadedError):
+                    failure = exc
                 if type(exc) is ServerUnavailableError and await asyncio.to_thread(speaks_http, url):
                     raise http_port_error(url) from exc
         assert failure is not None
         raise failure
 
     @asynccontextmanager
-    async def _use(self, url: str) -> AsyncIterator[Any]:
+    async def _use(self, url: str, timeout_s: float | None = None) -> AsyncIterator[Any]:
         """The stub of the present connection, with gRPC's errors translated; a timeout retires the connection."""
         link = self._links[url]
         connection = link.take()
         failure: BaseException | None = None
         try:
-            with map_grpc_errors(url, self.model, self._timeout_s):
+            with map_grpc_errors(url, self.model, timeout_s or self._timeout_s):
                 yield connection.stub
         except ClientError as exc:
             failure = exc

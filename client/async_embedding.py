@@ -10,6 +10,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from .async_model_client import AsyncModelClient
+from .async_sentence_methods import AsyncSentenceMethods
 from .async_sources import AsyncPreparedWindows, AsyncTextWindows
 from .call_deadline import CallDeadline
 from .connected_model import ConnectedModel, connect_model
@@ -22,10 +23,11 @@ from .manifest import EmbeddingManifest
 from .output_array import OutputArray
 from .replies import check_errors
 from .texts import count_characters, repeatable
+from .tracing import Operation
 from .vector_formats import EmbeddingDtype
 
 
-class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
+class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation], AsyncSentenceMethods):
     """Client of an exported embedding model on a Triton server, for the tasks of one event loop.
 
     Methods, results and errors are those of `EmbeddingClient`.
@@ -38,6 +40,8 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
                 ...  # float32 [1024, 256]
         ```
     """
+
+    _operation = Operation.EMBEDDINGS
 
     @property
     def manifest(self) -> EmbeddingManifest:
@@ -197,26 +201,27 @@ class AsyncEmbeddingClient(AsyncModelClient[EmbeddingPreparation]):
         window_texts: int,
     ) -> AsyncGenerator[NDArray[Any], None]:
         deadline = CallDeadline.start(self._options.call_timeout_s)
-        # unlike a call that returns one array, an iterator cannot start again once it has yielded
-        preparation = await self._refresh()
-        output = preparation.result_kind(options).output
-        stream = EmbeddingStream(window_texts)
-        windows = AsyncTextWindows(texts, window_texts)
-        async with (
-            aclosing(AsyncPreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
-            aclosing(self._replies(source, output, preparation, deadline)) as replies,
-        ):
-            try:
-                async for reply in replies:
-                    stream.add(reply)
-                    for vectors in stream.finished():
+        with self._tracer.start() as span:
+            # unlike a call that returns one array, an iterator cannot start again once it has yielded
+            preparation = await self._refresh()
+            output = preparation.result_kind(options).output
+            stream = EmbeddingStream(window_texts, span.counts)
+            windows = AsyncTextWindows(texts, window_texts)
+            async with (
+                aclosing(AsyncPreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
+                aclosing(self._replies(source, output, preparation, deadline, span)) as replies,
+            ):
+                try:
+                    async for reply in replies:
+                        stream.add(reply)
+                        for vectors in stream.finished():
+                            yield vectors
+                except VersionReplacedError as exc:
+                    raise changed_iterator(preparation.model.version) from exc
+                except ServerError:
+                    for vectors in stream.leading():
                         yield vectors
-            except VersionReplacedError as exc:
-                raise changed_iterator(preparation.model.version) from exc
-            except ServerError:
-                for vectors in stream.leading():
-                    yield vectors
-                raise
+                    raise
 
     def _prepare(self, config: Any, before: ConnectedModel[EmbeddingManifest] | None) -> EmbeddingPreparation:
         return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, self._servers, before))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from numpy.typing import NDArray
 
 from .async_channel import AsyncTritonChannel
 from .async_sending import AsyncRequestSource
+from .async_sources import AsyncSinglePart
 from .call_deadline import CallDeadline
 from .connected_model import (
     DEFAULT_MAX_IN_FLIGHT,
@@ -35,11 +36,20 @@ from .current_model import (
     check_on_new_version,
 )
 from .dispatch import Dispatch
-from .errors import ClientError, ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
+from .errors import (
+    UNAVAILABLE,
+    ClientError,
+    ModelChangedError,
+    ModelNotLoadedError,
+    ServerError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from .messages import InferTarget
 from .model_outputs import ModelOutput
 from .replies import RowReply, RowResults
-from .requests import RowRequest
+from .server_info import READY_TIMEOUT_S, ServerInfo
+from .tracing import CallSpan, CallTracer, Operation
 
 ResultT = TypeVar("ResultT")
 
@@ -53,6 +63,8 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
     Behaves as the synchronous client in everything else. The client connects with its first call, with `connect` or
     with `async with`.
     """
+
+    _operation: ClassVar[Operation]
 
     def __init__(
         self,
@@ -93,6 +105,7 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
         self._servers = len(self._connection.urls)
         self._tokens_computed = 0
         self._reading = asyncio.Lock()
+        self._tracer = CallTracer(self._operation, model, self._connection.urls)
         self._channel = AsyncTritonChannel(model, self._connection, timeout_s=timeout_s)
         self._connected: CurrentModel[PreparationT] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -128,6 +141,29 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
         """
         await self._current()
         return self
+
+    async def is_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Return whether a call can be computed now; see the synchronous client. Connects if the model is ready.
+
+        Args:
+            timeout_s: Timeout for each server in seconds.
+        """
+        used = None if self._connected is None else self._connected.preparation
+        try:
+            await self._channel.check_version("" if used is None else used.model.version, timeout_s)
+            await self._current()
+        except ModelNotLoadedError as exc:
+            try:
+                return used is not None and await self._follow(used, exc)
+            except ModelChangedError:
+                return False
+        except UNAVAILABLE:
+            return False
+        return True
+
+    async def server_info(self) -> list[ServerInfo]:
+        """Return name, version and extensions of each server that is reachable; see the synchronous client."""
+        return await self._channel.server_info()
 
     async def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
@@ -168,33 +204,44 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
             characters: About how many characters it tokenizes.
         """
         deadline = CallDeadline.start(self._options.call_timeout_s)
-        current = await self._current()
-        for _ in range(MOST_VERSIONS):
-            preparation = current.preparation
-            call = await _run(prepare, preparation, characters)
-            source = _SinglePart(call.requests)
-            try:
-                # closing the generator cancels the requests in flight when a reply is invalid
-                async with aclosing(self._replies(source, call.output, preparation, deadline)) as replies:
-                    return call.finish(await _collect(replies, call.new_results()))
-            except VersionReplacedError:
-                self._channel.endpoints.forget_failures()
-        raise current.changed_too_often()
+        with self._tracer.start() as span:
+            current = await self._current()
+            for _ in range(MOST_VERSIONS):
+                preparation = current.preparation
+                call = await _run(prepare, preparation, characters)
+                span.counts.texts = len(call.texts)
+                source = AsyncSinglePart(call.requests)
+                try:
+                    # closing the generator cancels the requests in flight when a reply is invalid
+                    async with aclosing(self._replies(source, call.output, preparation, deadline, span)) as replies:
+                        return call.finish(await _collect(replies, call.new_results()))
+                except VersionReplacedError:
+                    self._channel.endpoints.forget_failures()
+            raise current.changed_too_often()
 
     async def _replies(
-        self, source: AsyncRequestSource, output: ModelOutput, preparation: PreparationT, deadline: CallDeadline
+        self,
+        source: AsyncRequestSource,
+        output: ModelOutput,
+        preparation: PreparationT,
+        deadline: CallDeadline,
+        span: CallSpan,
     ) -> AsyncGenerator[RowReply, None]:
         model = preparation.model
+        span.counts.version = model.version
 
         async def on_not_loaded(error: ModelNotLoadedError, url: str) -> None:
             if await self._follow(preparation, error, url):
                 raise VersionReplacedError from error
 
-        dispatch = Dispatch(self._channel.endpoints, model.pace, output, self._options.call_limits(deadline))
+        limits = self._options.call_limits(deadline)
+        dispatch = Dispatch(self._channel.endpoints, model.pace, output, limits, span.counts)
         target = InferTarget(self._channel.model, model.version, output.names)
-        async with aclosing(self._channel.infer_all(source, target, dispatch, model.pace, on_not_loaded)) as replies:
+        async with aclosing(self._channel.infer_all(source, target, dispatch, span, on_not_loaded)) as replies:
             async for reply in replies:
-                self._tokens_computed += reply.request.tokens
+                tokens = reply.request.tokens
+                span.counts.tokens += tokens
+                self._tokens_computed += tokens
                 yield reply
 
     async def _refresh(self) -> PreparationT:
@@ -232,21 +279,6 @@ class AsyncModelClient(ABC, Generic[PreparationT]):
                 if current.replace(used, await asyncio.to_thread(self._prepare, config, used.model), error):
                     return True
         return False
-
-
-class _SinglePart:
-    """Requests that are all there; see `SinglePart`."""
-
-    def __init__(self, requests: Iterator[RowRequest]) -> None:
-        self._requests: Iterator[RowRequest] | None = requests
-
-    async def next(self) -> Iterator[RowRequest] | None:
-        """Return the requests once."""
-        requests, self._requests = self._requests, None
-        return requests
-
-    def prepare_next(self) -> None:
-        """Do nothing."""
 
 
 async def _run(prepare: Callable[[PreparationT], ResultT], preparation: PreparationT, characters: int) -> ResultT:

@@ -13,6 +13,7 @@ from .connected_model import ConnectedModel, connect_model
 from .manifest import RerankManifest
 from .rerank_call import RankedDocument, RerankPreparation
 from .texts import count_characters, repeatable
+from .tracing import Operation
 
 
 class AsyncRerankClient(AsyncModelClient[RerankPreparation]):
@@ -27,6 +28,8 @@ class AsyncRerankClient(AsyncModelClient[RerankPreparation]):
                 print(f"{score:.3f}", documents[position])
         ```
     """
+
+    _operation = Operation.RERANK
 
     @property
     def manifest(self) -> RerankManifest:

@@ -13,9 +13,9 @@ from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError
 from .grpc_errors import cancelled_error, map_grpc_errors
 from .link import Connection, Link
 from .messages import InferTarget, check_version, write_infer_request
-from .pacing import Pace
 from .replies import RowReply
 from .requests import RowRequest
+from .tracing import CallSpan
 
 
 class AsyncRequestSource(Protocol):
@@ -43,14 +43,14 @@ class AsyncSender:
         connection: ConnectionOptions,
         target: InferTarget,
         dispatch: Dispatch,
-        pace: Pace,
+        span: CallSpan,
         on_not_loaded: Callable[[ModelNotLoadedError, str], Awaitable[None]],
     ) -> None:
         self._links = links
         self._connection = connection
         self._target = target
         self._dispatch = dispatch
-        self._pace = pace
+        self._span = span
         self._on_not_loaded = on_not_loaded
         self._in_flight: dict[Any, _Flight] = {}
         self._completed: asyncio.Queue[tuple[Any, float]] = asyncio.Queue()
@@ -88,12 +88,13 @@ class AsyncSender:
             sending = self._dispatch.next()
             if sending is None:
                 return
-            self._start(sending)
+            with self._span.active():
+                self._start(sending)
 
     def _start(self, sending: Sending) -> None:
         link = self._link(sending)
         message = write_infer_request(self._target, sending.request.input_ids)
-        metadata = self._connection.call_metadata()
+        metadata = self._span.propagate(self._connection.call_metadata())
         connection = link.take()
         try:
             with map_grpc_errors(link.url, self._target.model, sending.timeout_s):
@@ -102,7 +103,7 @@ class AsyncSender:
             link.give_back(connection, error)
             raise
         self._in_flight[call] = _Flight(sending, connection)
-        call.add_done_callback(lambda done: self._completed.put_nowait((done, self._pace.now_s())))
+        call.add_done_callback(lambda done: self._completed.put_nowait((done, self._dispatch.now_s())))
 
     async def _receive(self, call: Any, arrived_s: float) -> RowReply | None:
         """Return the reply of a call; None if it failed and its request is sent again."""

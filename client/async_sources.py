@@ -1,4 +1,4 @@
-"""Windows of a long input that are prepared ahead, in an event loop."""
+"""Where the requests of a call come from, in an event loop: one list of texts, or windows that are prepared ahead."""
 
 from __future__ import annotations
 
@@ -10,6 +10,21 @@ from .requests import RowRequest
 from .sources import TextWindows
 
 PreparedT = TypeVar("PreparedT")
+
+
+class AsyncSinglePart:
+    """Requests that are all there; see `SinglePart`."""
+
+    def __init__(self, requests: Iterator[RowRequest]) -> None:
+        self._requests: Iterator[RowRequest] | None = requests
+
+    async def next(self) -> Iterator[RowRequest] | None:
+        """Return the requests once."""
+        requests, self._requests = self._requests, None
+        return requests
+
+    def prepare_next(self) -> None:
+        """Do nothing."""
 
 
 class AsyncTextWindows:

@@ -18,6 +18,7 @@ from .model_outputs import ModelOutput
 from .pacing import Pace
 from .replies import RowResults
 from .requests import RowRequest, limit_requests
+from .texts import Texts
 from .tokenization import load_tokenizer
 from .tokenizer_source import find_tokenizer
 
@@ -31,6 +32,10 @@ ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 class Call(Protocol[ResultT_co]):
     """One client call: the requests to send, where their results are collected, and what the caller gets of them."""
+
+    @property
+    def texts(self) -> Texts:
+        """The texts, or the documents of pairs."""
 
     @property
     def requests(self) -> Iterator[RowRequest]:

@@ -11,11 +11,13 @@ The synchronous and the asynchronous client differ only in how they wait; both a
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .call_counts import CallCounts
 from .call_deadline import CallDeadline
 from .endpoints import Endpoint, Endpoints
 from .errors import (
@@ -32,6 +34,8 @@ from .requests import RowRequest
 
 _CONGESTED = (ServerTimeoutError, ServerOverloadedError, ServerUnavailableError, ServerOutOfMemoryError)
 _RETRIED = (ServerOverloadedError, ServerUnavailableError)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +78,11 @@ class Sending:
 class Dispatch:
     """State of one call. Not thread-safe: a call belongs to one thread or task."""
 
-    def __init__(self, endpoints: Endpoints, pace: Pace, output: ModelOutput, limits: CallLimits) -> None:
+    def __init__(
+        self, endpoints: Endpoints, pace: Pace, output: ModelOutput, limits: CallLimits, counts: CallCounts
+    ) -> None:
         self.deadline = limits.deadline
+        self._counts = counts
         self._endpoints = endpoints
         self._pace = pace
         self._output = output
@@ -132,6 +139,7 @@ class Dispatch:
             return None
         self._again.popleft()
         self._in_flight += 1
+        self._counts.requests += 1
         self._load[endpoint.url] += tokens
         return Sending(
             attempt=attempt,
@@ -139,6 +147,10 @@ class Dispatch:
             paced=self._pace.send(tokens, outstanding),
             timeout_s=min(self._limits.timeout_s, remaining_s),
         )
+
+    def now_s(self) -> float:
+        """Return the time of the pace's clock in seconds."""
+        return self._pace.now_s()
 
     def wait_s(self) -> float | None:
         """Return the longest time to wait for a reply before calling `next` again; None for any time."""
@@ -164,6 +176,7 @@ class Dispatch:
             attempt = sending.attempt
             if attempt.times_lost == MAX_RESENDS:
                 raise lost_rows_error(int(lost.sum()))
+            self._note_retry(sending, "lost rows")
             again = RowRequest(reply.request.positions[lost], reply.request.input_ids[lost])
             self._again.append(_Attempt(request=again, times_lost=attempt.times_lost + 1))
         return reply
@@ -179,15 +192,17 @@ class Dispatch:
             self._pace.failed(sending.paced)
         attempt = sending.attempt
         if isinstance(error, ServerOutOfMemoryError) and len(attempt.request.positions) > 1:
+            self._note_retry(sending, "out of memory")
             self._again.extendleft(replace(attempt, request=half) for half in reversed(attempt.request.halves()))
             return
         if not isinstance(error, _RETRIED):
             raise error
         now_s = self._pace.now_s()
         since_s = now_s if attempt.failing_since_s is None else attempt.failing_since_s
-        self._endpoints.failed(sending.endpoint, sending.paced.sent_s)
+        self._endpoints.failed(sending.endpoint, sending.paced.sent_s, error)
         if now_s - since_s >= self._limits.retry_timeout_s:
             raise error
+        self._note_retry(sending, type(error).__name__)
         self._again.appendleft(replace(attempt, failing_since_s=since_s))
 
     @property
@@ -201,6 +216,11 @@ class Dispatch:
                 return None
             self._again.append(_Attempt(request=request))
         return self._again[0]
+
+    def _note_retry(self, sending: Sending, reason: str) -> None:
+        self._counts.retries += 1
+        rows = len(sending.request.positions)
+        _log.debug("%s: sending a request again (rows: %d, reason: %s)", sending.endpoint.url, rows, reason)
 
     def _landed(self, sending: Sending) -> None:
         self._in_flight -= 1

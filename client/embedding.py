@@ -18,15 +18,17 @@ from .errors import ServerError
 from .manifest import EmbeddingManifest
 from .model_client import ModelClient
 from .output_array import OutputArray
+from .sentence_methods import SentenceMethods
 from .sources import PreparedWindows, TextWindows
 from .texts import repeatable
+from .tracing import Operation
 from .vector_formats import EmbeddingDtype, VectorFormat
 
 DEFAULT_WINDOW_TEXTS = 1_024
 """Texts that an iterator sorts by length together."""
 
 
-class EmbeddingClient(ModelClient[EmbeddingPreparation]):
+class EmbeddingClient(ModelClient[EmbeddingPreparation], SentenceMethods):
     """Client of an exported embedding model on a Triton server. Thread-safe.
 
     - An empty list returns an array without rows; no request is sent.
@@ -45,6 +47,8 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
             cosines = queries @ documents.T
         ```
     """
+
+    _operation = Operation.EMBEDDINGS
 
     @property
     def manifest(self) -> EmbeddingManifest:
@@ -227,24 +231,25 @@ class EmbeddingClient(ModelClient[EmbeddingPreparation]):
         window_texts: int,
     ) -> Generator[NDArray[Any], None, None]:
         deadline = CallDeadline.start(self._options.call_timeout_s)
-        # unlike a call that returns one array, an iterator cannot start again once it has yielded
-        preparation = self._refresh()
-        output = preparation.result_kind(options).output
-        stream = EmbeddingStream(window_texts)
-        windows = TextWindows(texts, window_texts)
-        with (
-            closing(PreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
-            closing(self._replies(source, output, preparation, deadline)) as replies,
-        ):
-            try:
-                for reply in replies:
-                    stream.add(reply)
-                    yield from stream.finished()
-            except VersionReplacedError as exc:
-                raise changed_iterator(preparation.model.version) from exc
-            except ServerError:
-                yield from stream.leading()
-                raise
+        with self._tracer.start() as span:
+            # unlike a call that returns one array, an iterator cannot start again once it has yielded
+            preparation = self._refresh()
+            output = preparation.result_kind(options).output
+            stream = EmbeddingStream(window_texts, span.counts)
+            windows = TextWindows(texts, window_texts)
+            with (
+                closing(PreparedWindows(windows, partial(prepare, preparation), stream.start)) as source,
+                closing(self._replies(source, output, preparation, deadline, span)) as replies,
+            ):
+                try:
+                    for reply in replies:
+                        stream.add(reply)
+                        yield from stream.finished()
+                except VersionReplacedError as exc:
+                    raise changed_iterator(preparation.model.version) from exc
+                except ServerError:
+                    yield from stream.leading()
+                    raise
 
     def _prepare(self, config: Any, before: ConnectedModel[EmbeddingManifest] | None) -> EmbeddingPreparation:
         return EmbeddingPreparation(connect_model(config, EmbeddingManifest, self._options, self._servers, before))

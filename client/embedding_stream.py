@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .call_counts import CallCounts
 from .embedding_call import EmbeddingCall, EmbeddingPreparation, VectorOptions
 from .errors import InvalidInputError
 from .replies import RowReply, RowResults
@@ -41,14 +42,16 @@ class EmbeddingStream:
     Holds their texts and vectors, and nothing else.
     """
 
-    def __init__(self, window_texts: int) -> None:
+    def __init__(self, window_texts: int, counts: CallCounts) -> None:
         self._size = window_texts
+        self._counts = counts
         self._windows: dict[int, tuple[EmbeddingCall, RowResults]] = {}
         self._next = 0
 
     def start(self, call: EmbeddingCall) -> Iterator[RowRequest]:
         """Add the next window, and return its requests; their positions are those in the whole input."""
         self._windows[call.texts.first // self._size] = (call, call.new_results())
+        self._counts.texts += len(call.texts)
         return call.requests
 
     def add(self, reply: RowReply) -> None:

@@ -1,19 +1,25 @@
 """The servers of a client, and which of them may be asked now.
 
 A server that fails is left alone for a time that doubles with each failure in a row, with jitter, so that clients do
-not return all at once. After that time one request tries it; the first reply makes it available again.
+not return all at once. After that time one request tries it; the first reply makes it available again. The log says
+when a server fails and when it is back, except for full queues, which are normal under load.
 """
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
+from .errors import ClientError, ServerOverloadedError
+
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 2.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +34,8 @@ class Endpoint:
     """When the last of them was counted, in seconds of the clock."""
     opens_s: float = 0.0
     """When the next request may be sent, if there were failures."""
+    is_logged: bool = False
+    """Whether the log has one of them."""
 
 
 class Endpoints:
@@ -86,27 +94,40 @@ class Endpoints:
 
     def replied(self, endpoint: Endpoint) -> None:
         """Note that a server has replied."""
-        if endpoint.failures:
-            with self._lock:
-                endpoint.failures = 0
+        if not endpoint.failures:
+            return
+        with self._lock:
+            was_logged, endpoint.is_logged = endpoint.is_logged, False
+            endpoint.failures = 0
+        if was_logged:
+            _log.info("%s: the server replies again", endpoint.url)
 
-    def failed(self, endpoint: Endpoint, sent_s: float) -> None:
-        """Note that a request failed that was sent at `sent_s`.
+    def failed(self, endpoint: Endpoint, sent_s: float, error: ClientError) -> None:
+        """Note that a request that was sent at `sent_s` failed with `error`.
 
         The requests that were in flight when a server failed count as one failure.
         """
+        if self._count_failure(endpoint, sent_s, is_outage=not isinstance(error, ServerOverloadedError)):
+            _log.warning("server failed: %s", " ".join(str(error).split()))
+
+    def _count_failure(self, endpoint: Endpoint, sent_s: float, *, is_outage: bool) -> bool:
+        """Count a failure; return whether it is the first outage since the last reply."""
         with self._lock:
             if endpoint.failures and sent_s < endpoint.failed_s:
-                return
+                return False
             endpoint.failures += 1
             endpoint.failed_s = self._clock()
             endpoint.opens_s = endpoint.failed_s + self._pause_s(endpoint)
+            is_first = is_outage and not endpoint.is_logged
+            endpoint.is_logged |= is_outage
+            return is_first
 
     def forget_failures(self) -> None:
         """Make all servers available."""
         with self._lock:
             for endpoint in self._endpoints:
                 endpoint.failures = 0
+                endpoint.is_logged = False
 
     def _pause_s(self, endpoint: Endpoint) -> float:
         longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(endpoint.failures - 1, 16))

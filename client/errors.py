@@ -65,3 +65,7 @@ class ServerOutOfMemoryError(ServerError):
 
 class ServerTimeoutError(ServerError):
     """The server did not reply within `timeout_s`, or the call would have taken longer than `call_timeout_s`."""
+
+
+UNAVAILABLE = (ServerUnavailableError, ServerOverloadedError, ServerTimeoutError)
+"""Errors of a server that cannot compute requests now, and may do so later."""

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from numpy.typing import NDArray
 
@@ -35,11 +35,20 @@ from .current_model import (
     check_on_new_version,
 )
 from .dispatch import Dispatch
-from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError, ServerUnavailableError
+from .errors import (
+    UNAVAILABLE,
+    ModelChangedError,
+    ModelNotLoadedError,
+    ServerError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+)
 from .messages import InferTarget
 from .model_outputs import ModelOutput
 from .replies import RowReply, RowResults
+from .server_info import READY_TIMEOUT_S, ServerInfo
 from .sources import RequestSource, SinglePart
+from .tracing import CallSpan, CallTracer, Operation
 
 ResultT = TypeVar("ResultT")
 
@@ -53,6 +62,8 @@ class ModelClient(ABC, Generic[PreparationT]):
     another version of the model was deployed in the meantime, so that its results are all of the same version. If a
     call fails, the exception's attribute `partial` has the results that arrived.
     """
+
+    _operation: ClassVar[Operation]
 
     def __init__(
         self,
@@ -123,6 +134,7 @@ class ModelClient(ABC, Generic[PreparationT]):
         self._tokens_computed = 0
         self._counting = Lock()
         self._reading = Lock()
+        self._tracer = CallTracer(self._operation, model, connection.urls)
         self._channel = TritonChannel(model, connection, timeout_s=timeout_s)
         try:
             preparation = self._prepare(self._channel.model_config(), None)
@@ -145,6 +157,41 @@ class ModelClient(ABC, Generic[PreparationT]):
         """Number of tokens that the server has computed for this client so far, prompts and end tokens included."""
         return self._tokens_computed
 
+    def is_ready(self, *, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Return whether a call can be computed now: a server serves the version that the client uses.
+
+        After a redeploy, the client uses the new version, as a call would.
+
+        Args:
+            timeout_s: Timeout for each server in seconds. They are asked in their order, up to one that is ready.
+
+        Returns:
+            False if the model is not loaded, no server is reachable, or the client refuses the new version.
+
+        Raises:
+            ServerError: A server returned another error, such as for a wrong token, or the client is closed.
+            ManifestError: The client cannot use the new version.
+        """
+        used = self._current.preparation
+        try:
+            self._channel.check_version(used.model.version, timeout_s)
+        except ModelNotLoadedError as exc:
+            try:
+                return self._follow(used, exc)
+            except ModelChangedError:
+                return False
+        except UNAVAILABLE:
+            return False
+        return True
+
+    def server_info(self) -> list[ServerInfo]:
+        """Return name, version and extensions of each server that is reachable.
+
+        Raises:
+            ServerError: No server is reachable, or one returned an error; see the subclasses.
+        """
+        return self._channel.server_info()
+
     def close(self) -> None:
         """Close the connection and cancel pending calls. Idempotent."""
         self._channel.close()
@@ -160,33 +207,44 @@ class ModelClient(ABC, Generic[PreparationT]):
     def _infer(self, prepare: Callable[[PreparationT], Call[ResultT]]) -> ResultT:
         """Return the result of the call that `prepare` returns, computed by one version of the model."""
         deadline = CallDeadline.start(self._options.call_timeout_s)
-        for _ in range(MOST_VERSIONS):
-            preparation = self._current.preparation
-            call = prepare(preparation)
-            source = SinglePart(call.requests)
-            try:
-                # closing the generator cancels the requests in flight when a reply is invalid
-                with closing(self._replies(source, call.output, preparation, deadline)) as replies:
-                    return call.finish(_collect(replies, call.new_results()))
-            except VersionReplacedError:
-                self._channel.endpoints.forget_failures()
-        raise self._current.changed_too_often()
+        with self._tracer.start() as span:
+            for _ in range(MOST_VERSIONS):
+                preparation = self._current.preparation
+                call = prepare(preparation)
+                span.counts.texts = len(call.texts)
+                source = SinglePart(call.requests)
+                try:
+                    # closing the generator cancels the requests in flight when a reply is invalid
+                    with closing(self._replies(source, call.output, preparation, deadline, span)) as replies:
+                        return call.finish(_collect(replies, call.new_results()))
+                except VersionReplacedError:
+                    self._channel.endpoints.forget_failures()
+            raise self._current.changed_too_often()
 
     def _replies(
-        self, source: RequestSource, output: ModelOutput, preparation: PreparationT, deadline: CallDeadline
+        self,
+        source: RequestSource,
+        output: ModelOutput,
+        preparation: PreparationT,
+        deadline: CallDeadline,
+        span: CallSpan,
     ) -> Generator[RowReply, None, None]:
         model = preparation.model
+        span.counts.version = model.version
 
         def on_not_loaded(error: ModelNotLoadedError, url: str) -> None:
             if self._follow(preparation, error, url):
                 raise VersionReplacedError from error
 
-        dispatch = Dispatch(self._channel.endpoints, model.pace, output, self._options.call_limits(deadline))
+        limits = self._options.call_limits(deadline)
+        dispatch = Dispatch(self._channel.endpoints, model.pace, output, limits, span.counts)
         target = InferTarget(self._channel.model, model.version, output.names)
-        with closing(self._channel.infer_all(source, target, dispatch, model.pace, on_not_loaded)) as replies:
+        with closing(self._channel.infer_all(source, target, dispatch, span, on_not_loaded)) as replies:
             for reply in replies:
+                tokens = reply.request.tokens
+                span.counts.tokens += tokens
                 with self._counting:
-                    self._tokens_computed += reply.request.tokens
+                    self._tokens_computed += tokens
                 yield reply
 
     def _refresh(self) -> PreparationT:

@@ -13,6 +13,7 @@ from .manifest import RerankManifest
 from .model_client import ModelClient
 from .rerank_call import RankedDocument, RerankPreparation
 from .texts import repeatable
+from .tracing import Operation
 
 
 class RerankClient(ModelClient[RerankPreparation]):
@@ -33,6 +34,8 @@ class RerankClient(ModelClient[RerankPreparation]):
                 print(f"{score:.3f}", documents[position])
         ```
     """
+
+    _operation = Operation.RERANK
 
     @property
     def manifest(self) -> RerankManifest:

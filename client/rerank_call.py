@@ -64,6 +64,11 @@ class RankCall:
     top_k: int | None
 
     @property
+    def texts(self) -> Texts:
+        """The documents."""
+        return self.scores.texts
+
+    @property
     def requests(self) -> Iterator[RowRequest]:
         """The requests of the scoring call."""
         return self.scores.requests

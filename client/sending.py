@@ -15,9 +15,9 @@ from .errors import ModelNotLoadedError, ServerError, ServerTimeoutError
 from .grpc_errors import map_grpc_errors
 from .link import Connection, Link
 from .messages import InferTarget, check_version, write_infer_request
-from .pacing import Pace
 from .replies import RowReply
 from .sources import RequestSource
+from .tracing import CallSpan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +52,7 @@ class Sender:
         connection: ConnectionOptions,
         target: InferTarget,
         dispatch: Dispatch,
-        pace: Pace,
+        span: CallSpan,
         on_not_loaded: Callable[[ModelNotLoadedError, str], None],
     ) -> None:
         """Create the sender of one call.
@@ -62,7 +62,7 @@ class Sender:
             connection: Options of the connection, for the metadata.
             target: What requests ask for.
             dispatch: Says what to send.
-            pace: Its clock.
+            span: Span of the call, whose context the requests carry.
             on_not_loaded: Called with the error and the URL when no server has the version of `target`; raises if there
                 is another.
         """
@@ -70,7 +70,7 @@ class Sender:
         self._connection = connection
         self._target = target
         self._dispatch = dispatch
-        self._pace = pace
+        self._span = span
         self._on_not_loaded = on_not_loaded
         self._in_flight: dict[Any, _Flight] = {}
         self._completed: SimpleQueue[tuple[Any, float]] = SimpleQueue()
@@ -114,12 +114,13 @@ class Sender:
             sending = self._dispatch.next()
             if sending is None:
                 return
-            self._start(sending)
+            with self._span.active():
+                self._start(sending)
 
     def _start(self, sending: Sending) -> None:
         link = self._link(sending)
         message = write_infer_request(self._target, sending.request.input_ids)
-        metadata = self._connection.call_metadata()
+        metadata = self._span.propagate(self._connection.call_metadata())
         connection = link.take()
         infer = connection.stub.ModelInfer
         flight = _Flight(sending, connection)
@@ -127,7 +128,7 @@ class Sender:
         if self._dispatch.is_last:
             finished = _call_now(infer, message, sending.timeout_s, metadata)
             self._in_flight[finished] = flight
-            self._completed.put((finished, self._pace.now_s()))
+            self._completed.put((finished, self._dispatch.now_s()))
             return
         try:
             with map_grpc_errors(link.url, self._target.model, sending.timeout_s):
@@ -136,7 +137,7 @@ class Sender:
             link.give_back(connection, error)
             raise
         self._in_flight[call] = flight
-        call.add_done_callback(lambda done: self._completed.put((done, self._pace.now_s())))
+        call.add_done_callback(lambda done: self._completed.put((done, self._dispatch.now_s())))
 
     def _receive(self, call: Any, arrived_s: float) -> RowReply | None:
         """Return the reply of a call; None if it failed and its request is sent again."""

@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Generic, Self, TypeVar
 
-from qwen3_triton.client import AsyncEmbeddingClient, AsyncRerankClient
+from qwen3_triton.client import AsyncEmbeddingClient, AsyncRerankClient, ServerInfo
 
 T = TypeVar("T")
 ClientT = TypeVar("ClientT", AsyncEmbeddingClient, AsyncRerankClient)
@@ -39,6 +39,12 @@ class _BlockingClient(Generic[ClientT]):
     @property
     def _current(self) -> Any:
         return self._client._connected
+
+    def is_ready(self, **options: Any) -> bool:
+        return self._run(self._client.is_ready(**options))
+
+    def server_info(self) -> list[ServerInfo]:
+        return self._run(self._client.server_info())
 
     def close(self) -> None:
         self._run(self._client.close())
@@ -74,6 +80,15 @@ class BlockingEmbeddingClient(_BlockingClient[AsyncEmbeddingClient]):
 
     def iter_documents(self, *args: Any, **options: Any) -> Generator[Any, None, None]:
         return self._iterate(self._client.iter_documents(*args, **options))
+
+    def encode_query(self, *args: Any, **options: Any) -> Any:
+        return self._run(self._client.encode_query(*args, **options))
+
+    def encode_document(self, *args: Any, **options: Any) -> Any:
+        return self._run(self._client.encode_document(*args, **options))
+
+    def similarity(self, *args: Any) -> Any:
+        return self._client.similarity(*args)
 
     def _iterate(self, arrays: AsyncGenerator[Any, None]) -> Generator[Any, None, None]:
         try:

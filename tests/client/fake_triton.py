@@ -57,6 +57,10 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.max_batch_tokens: str | None = None
         self.version = "1"
         """The version that is served; requests without a version get it."""
+        self.is_loaded = True
+        """Whether the model is loaded, in its configuration and readiness."""
+        self.on_ready: Callable[[grpc.ServicerContext], object] | None = None
+        """Called when a client asks whether the model is ready."""
         self.packed_tokenizer: str | None = None
         self.policy_versions: list[int] = []
         self.ignores_version = False
@@ -89,7 +93,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.version = str(version)
 
     def ModelConfig(self, request: Any, context: Any) -> Any:
-        if request.name != MODEL:
+        if request.name != MODEL or not self.is_loaded:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         reply = service_pb2.ModelConfigResponse()
         reply.config.name = MODEL
@@ -103,8 +107,13 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             reply.config.parameters["max_batch_tokens"].string_value = self.max_batch_tokens
         return reply
 
-    def ModelReady(self, request: Any, _context: Any) -> Any:
-        ready = request.name == MODEL and request.version in ("", self.version)
+    def ServerMetadata(self, _request: Any, _context: Any) -> Any:
+        return service_pb2.ServerMetadataResponse(name="triton", version="2.63.0", extensions=["sequence", "logging"])
+
+    def ModelReady(self, request: Any, context: Any) -> Any:
+        if self.on_ready is not None:
+            self.on_ready(context)
+        ready = self.is_loaded and request.name == MODEL and request.version in ("", self.version)
         return service_pb2.ModelReadyResponse(ready=ready)
 
     def ModelInfer(self, request: Any, context: Any) -> Any:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from fake_triton import write_reply
 
+from qwen3_triton.client.call_counts import CallCounts
 from qwen3_triton.client.call_deadline import CallDeadline
 from qwen3_triton.client.dispatch import CallLimits, Dispatch, Sending
 from qwen3_triton.client.endpoints import Endpoints
@@ -37,7 +38,7 @@ def create(
         timeout_s=60, retry_timeout_s=retry_timeout_s, max_in_flight=most, deadline=CallDeadline.start(call_timeout_s)
     )
     pace = Pace(RequestLimits(rows=8), None)
-    return Dispatch(endpoints or Endpoints(["a"]), pace, FloatOutput(name="embedding", width=2), limits)
+    return Dispatch(endpoints or Endpoints(["a"]), pace, FloatOutput(name="embedding", width=2), limits, CallCounts())
 
 
 def state(dispatch: Dispatch) -> list[str]:

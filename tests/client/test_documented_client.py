@@ -20,7 +20,7 @@ from sample_manifest import DIMENSION
 
 from qwen3_triton.client import EmbeddingClient, EmbeddingManifest, ServerError
 
-BLOCKS = 9
+BLOCKS = 10
 
 
 def examples(root: Path) -> list[str]:
@@ -79,7 +79,7 @@ def test_example(
             "EmbeddingClient": EmbeddingClient,
             "ServerError": ServerError,
             "client": client,
-            "current_trace": ContextVar("trace", default="00-1-2-00"),
+            "current_tenant": ContextVar("tenant", default="a"),
             "numpy": numpy,
             "os": os,
             "texts": ["sorted(xs) returns a new list", "os.remove(path) deletes a file"],
