@@ -60,7 +60,7 @@ class Publication:
     """The records of the pages."""
 
     whole: tuple[WholeModel, ...]
-    """One for each processor, the newest first."""
+    """One for each processor, that with the most workloads first, then the newest."""
     complete: PublishedRecord
     """The newest record that compares contenders, loads a server and measures quality; of any model."""
     client: PublishedRecord | None = None
@@ -92,7 +92,8 @@ def read_publication(folder: Path) -> Publication:
             "there is no record of the whole model yet; run: python -m benchmarks run --model 0.6b --part passes"
         )
     client = next((each for each in newest_first if each.record.client is not None), None)
-    return Publication(whole=tuple(map(_merge, processors.values())), complete=complete[0], client=client)
+    whole = sorted(map(_merge, processors.values()), key=lambda each: -len(each.comparisons))
+    return Publication(whole=tuple(whole), complete=complete[0], client=client)
 
 
 def compares_whole_model(record: Record) -> bool:
