@@ -68,6 +68,8 @@ class Sending:
     endpoint: Endpoint
     paced: SentRequest
     timeout_s: float
+    ends_with_call: bool
+    """Whether `timeout_s` is what the deadline of the call leaves."""
 
     @property
     def request(self) -> RowRequest:
@@ -146,6 +148,7 @@ class Dispatch:
             endpoint=endpoint,
             paced=self._pace.send(tokens, outstanding),
             timeout_s=min(self._limits.timeout_s, remaining_s),
+            ends_with_call=remaining_s < self._limits.timeout_s,
         )
 
     def now_s(self) -> float:

@@ -157,9 +157,8 @@ class Sender:
         return self._dispatch.replied(sending, response, arrived_s)
 
     def _failed(self, sending: Sending, error: ServerError) -> None:
-        deadline = self._dispatch.deadline
-        if isinstance(error, ServerTimeoutError) and not deadline.remaining_s:
-            raise deadline.error(sending.endpoint.url, self._target.model) from error
+        if isinstance(error, ServerTimeoutError) and sending.ends_with_call:
+            raise self._dispatch.deadline.error(sending.endpoint.url, self._target.model) from error
         if isinstance(error, ModelNotLoadedError) and self._dispatch.concerns_version(sending):
             self._on_not_loaded(error, sending.endpoint.url)
         self._dispatch.failed(sending, error)
