@@ -138,7 +138,8 @@ def test_all_results_are_readable(project_root: Path) -> None:
     assert files
     for file in files:
         record = read_record(file)
-        assert record.comparisons or record.overload or record.batching or record.soak or record.exports
+        parts = (record.comparisons, record.overload, record.batching, record.soak, record.exports, record.client)
+        assert any(parts), file.name
 
 
 def test_results_contain_no_paths_and_no_urls(project_root: Path) -> None:
