@@ -12,6 +12,8 @@ from served_demo import ServedDemo
 
 from qwen3_triton.client import ClientError, RerankClient
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def examples(served_demo: ServedDemo, project_root: Path) -> list[str]:

@@ -25,6 +25,8 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from qwen3_triton.client.integrations.mteb import Qwen3TritonCrossEncoder, Qwen3TritonEncoder
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = 500
 RERANKED_QUERIES = 20
 NAME = "acme/demo"

@@ -12,6 +12,8 @@ from served_demo import ServedDemo
 
 from qwen3_triton.client import EmbeddingClient
 
+pytestmark = pytest.mark.slow
+
 QUERIES = ["sort a list in place", "delete a file", "読み込む"]
 DOCUMENTS = ["def remove(path):\n    os.unlink(path)", "xs.sort()", "", "a long text about files and lists " * 20]
 PROMPT = "Instruct: Given a question, find its answer\nQuery:"

@@ -22,6 +22,8 @@ from qwen3_triton.client import AsyncEmbeddingClient, EmbeddingClient
 from qwen3_triton.server import TritonServer, start_triton
 from qwen3_triton.server.command import server_command
 
+pytestmark = pytest.mark.slow
+
 MODEL = "embedder"
 CALLS = 5
 TIMEOUT_S = 20.0
