@@ -115,12 +115,3 @@ def test_rejected_request_may_be_sent_again(client: EmbeddingClient, callers: in
     assert details in str(error)
     assert error.partial is not None and not error.partial.done.any()
     np.testing.assert_array_equal(embed_when_possible(client, ["one", "two"]), before)
-
-
-def test_a_client_that_tries_again_gets_through(client: EmbeddingClient) -> None:
-    [url] = client._channel.endpoints.urls
-    expected = embed_when_possible(client, ["one", "two"])
-    with EmbeddingClient(url, MODEL, timeout_s=WAIT_S, retry_timeout_s=WAIT_S) as patient, large_requests(url, 8):
-        embed_until_rejected(client, "the queue of model 'limited' is full")
-        for _ in range(5):
-            np.testing.assert_array_equal(patient.embed_documents(["one", "two"]), expected)
