@@ -136,7 +136,7 @@ class Dispatch:
             # the reply to a request in flight may improve the prediction
             self.is_out_of_time = not self._in_flight
             return None
-        endpoint = self._endpoints.choose(self._load)
+        endpoint = self._endpoints.choose(self._load, waits=self._limits.retry_timeout_s > 0)
         if endpoint is None:
             return None
         self._again.popleft()

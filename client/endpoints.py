@@ -61,11 +61,12 @@ class Endpoints:
         """All servers."""
         return [endpoint.url for endpoint in self._endpoints]
 
-    def choose(self, load: Mapping[str, int]) -> Endpoint | None:
+    def choose(self, load: Mapping[str, int], *, waits: bool = True) -> Endpoint | None:
         """Return the server for the next request, None if all have failed too recently.
 
         Args:
             load: Tokens in flight of the call by URL; servers with fewer come first, and equal ones take turns.
+            waits: Whether the call waits for servers that have failed; if not, it gets the one that has waited longest.
         """
         with self._lock:
             now_s = self._clock()
@@ -78,6 +79,8 @@ class Endpoints:
                     endpoint.opens_s = now_s + self._pause_s(endpoint)
                     return endpoint
             available = [endpoint for endpoint in turns if not endpoint.failures]
+            if not available and not waits:
+                return min(turns, key=lambda endpoint: endpoint.opens_s)
             return min(available, key=lambda endpoint: load.get(endpoint.url, 0), default=None)
 
     def wait_s(self) -> float:

@@ -50,7 +50,7 @@ class ModelNotLoadedError(ServerUnavailableError):
 class ModelChangedError(ServerError):
     """Another version of the model was deployed, and its results must not be mixed with earlier ones.
 
-    The client raises it if it was told to refuse new versions, and for an iterator that had begun with the old one.
+    The client raises it if it refuses new versions, and for an iterator that had begun with the old one.
     """
 
 

@@ -31,7 +31,7 @@ from .row_codes import INT8, LARGEST_CODE, gather_row_codes, quantize_tensors
 from .weight_format import FP32, FusedNorm, WeightFormat, matrix_elements, transpose_parts
 
 _KERNEL_COLUMNS = 16
-"""With AMX instructions, products of ONNX Runtime 1.23 are wrong if their columns are no multiple of this."""
+"""ONNX Runtime 1.23 with AMX can return wrong products if the number of columns is not a multiple of this."""
 _SMALLEST_PEAK = 1e-30
 """Avoids a division by zero for a row of zeros."""
 

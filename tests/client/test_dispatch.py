@@ -139,3 +139,17 @@ def test_rows_that_stay_lost() -> None:
         for _ in range(10):
             [sending] = send_all(dispatch)
             dispatch.replied(sending, write_reply(lost), sending.paced.sent_s)
+
+
+@pytest.mark.parametrize(("retry_timeout_s", "sent"), [(0, 1), (30, 0)])
+def test_only_calls_with_retries_wait_for_a_server_that_failed_for_another_call(
+    retry_timeout_s: float, sent: int
+) -> None:
+    endpoints = Endpoints(["a"])
+    other = create(endpoints)
+    other.add(requests(1))
+    [sending] = send_all(other)
+    other.failed(sending, UNAVAILABLE)
+    dispatch = create(endpoints, retry_timeout_s=retry_timeout_s)
+    dispatch.add(requests(1))
+    assert len(send_all(dispatch)) == sent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from sample_texts import distinct_texts
 from qwen3_triton.client import EmbeddingClient
 from qwen3_triton.client.errors import InvalidInputError, ServerError
 from qwen3_triton.client.manifest import LOST_ROW_BITS
+from qwen3_triton.client.tokenization import RowTokenizer, TokenRows
 
 pytestmark = pytest.mark.usefixtures("both_clients")
 
@@ -138,3 +140,28 @@ def test_arguments_are_checked_before_the_first_array(client: EmbeddingClient) -
         client.iter_documents("abc")
     with pytest.raises(InvalidInputError, match="window_texts is 0"):
         client.iter_documents(["a"], window_texts=0)
+
+
+def test_the_next_window_is_tokenized_while_the_server_computes(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server does not answer the first window before the second one is tokenized, in another thread."""
+    threads = []
+    is_ahead = threading.Event()
+    tokenize = RowTokenizer.tokenize
+
+    def record(*args: Any, **options: Any) -> TokenRows:
+        threads.append(threading.current_thread())
+        if len(threads) == 2:
+            is_ahead.set()
+        return tokenize(*args, **options)
+
+    answered = []
+    triton.fault = lambda *_: answered.append(is_ahead.wait(30))
+    monkeypatch.setattr(RowTokenizer, "tokenize", record)
+    # the only request in flight has the whole first window
+    with EmbeddingClient(triton.url, MODEL, max_in_flight=1) as client:
+        arrays = list(client.iter_documents(distinct_texts(40), window_texts=triton.max_batch_size))
+    assert len(np.concatenate(arrays)) == 40
+    assert all(answered)
+    assert all(thread.name.startswith(("tokenization", "asyncio")) for thread in threads)

@@ -130,3 +130,13 @@ def test_full_queues_are_not_outages(clock: Clock, caplog: pytest.LogCaptureFixt
     endpoints.failed(endpoint, clock(), ServerOverloadedError("queue full"))
     endpoints.replied(endpoint)
     assert caplog.records == []
+
+
+def test_a_call_without_retries_gets_the_server_that_opens_first(clock: Clock) -> None:
+    endpoints = create(clock, "a", "b")
+    by_url = {endpoint.url: endpoint for endpoint in (choose(endpoints), choose(endpoints))}
+    endpoints.failed(by_url["b"], clock(), DOWN)
+    clock.now_s += FIRST_PAUSE_S / 2
+    endpoints.failed(by_url["a"], clock(), DOWN)
+    assert endpoints.choose({}) is None
+    assert {endpoints.choose({}, waits=False) for _ in range(4)} == {by_url["b"]}

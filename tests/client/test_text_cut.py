@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer
 
 from qwen3_triton.client import InvalidInputError
-from qwen3_triton.client.text_cut import TextCut
+from qwen3_triton.client.text_cut import _LETTER, _MARKS, TextCut
 from qwen3_triton.client.tokenization import RowTokenizer, make_pair_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -103,3 +105,14 @@ def test_other_tokenizers_get_whole_texts(tokenizer_file: Path, tokenizer: Token
     changed = Tokenizer.from_str(tokenizer.to_str())
     changed.add_tokens(["a token, with marks"])
     assert not TextCut.for_tokenizer(changed).tokenizer_allows_cut
+
+
+def test_letters_at_a_cut_are_letters_that_normalization_keeps() -> None:
+    """By Unicode's own tables, which the pre-tokenizer's \\p{L} and NFC follow."""
+    letters = [chr(code) for code in range(0x10000) if re.fullmatch(_LETTER, chr(code))]
+    assert len(letters) > 30_000
+    assert [letter for letter in letters if not unicodedata.category(letter).startswith("L")] == []
+    assert [letter for letter in letters if unicodedata.normalize("NFC", letter) != letter] == []
+    for mark in _MARKS:
+        assert not unicodedata.category(mark).startswith(("L", "N", "M"))
+        assert mark not in "\r\n"
